@@ -1,0 +1,1 @@
+"""petseg: reproducible training of networks that cut pets out of photos."""

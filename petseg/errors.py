@@ -1,0 +1,85 @@
+"""What can go wrong, as a tree.
+
+PetsegError                     a mistake or a fault outside the code; one line on stderr, no traceback
+├── UsageError                  a command was called with the wrong arguments
+├── ParamsError                 params.yaml (or a -S override) is wrong; every mistake is listed
+├── InputsChanged               params or code were edited while a stage ran
+├── DownloadError               an archive can't be fetched
+├── ArchiveError                an archive is damaged or hostile
+├── DataError                   the photos, or the arrays made from them, can't be used
+├── StoreError                  the store of runs can't be read or written
+│   ├── RunLocked               another process trains the same run
+│   └── DamagedFile             a file differs from its recorded hash
+└── TrainingError
+    └── NonFiniteLoss           the loss became NaN or infinite
+
+BadImage                        one photo or trimap is refused; preprocess counts it and goes on
+ShapeMismatch                   a bug in the caller: two tensors that must agree do not
+"""
+
+from collections.abc import Sequence
+
+
+class PetsegError(Exception):
+    """Base of every error that is shown as one line, without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(PetsegError):
+    """A command was called with the wrong arguments."""
+
+    exit_code = 2
+
+
+class ParamsError(PetsegError):
+    """params.yaml is wrong; the message has one line for each mistake."""
+
+    exit_code = 2
+
+
+class InputsChanged(PetsegError):
+    """Params or code were edited while a stage ran, so its outputs belong to neither state."""
+
+
+class DownloadError(PetsegError):
+    """An archive can't be fetched."""
+
+
+class ArchiveError(PetsegError):
+    """An archive is damaged or hostile."""
+
+
+class DataError(PetsegError):
+    """The photos, or the arrays made from them, can't be used."""
+
+
+class StoreError(PetsegError):
+    """The store of runs can't be read or written."""
+
+
+class RunLocked(StoreError):
+    """Another process trains the same run."""
+
+
+class DamagedFile(StoreError):
+    """A file differs from its recorded hash, or can't be read."""
+
+
+class TrainingError(PetsegError):
+    """Training can't go on."""
+
+
+class NonFiniteLoss(TrainingError):
+    """The loss became NaN or infinite."""
+
+
+class BadImage(ValueError):
+    """One photo or trimap is refused; the text is the reason."""
+
+
+class ShapeMismatch(ValueError):
+    """Two tensors that must have one shape do not."""
+
+    def __init__(self, what: str, one: Sequence[int], other: Sequence[int]) -> None:
+        super().__init__(f"{what}: shapes {tuple(one)} and {tuple(other)} differ")

@@ -1,0 +1,214 @@
+"""params.yaml as typed, frozen values.
+
+This module says which keys there are, their types and their ranges. It holds no default: the
+defaults are the values in params.yaml itself. It imports no torch.
+"""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from petseg.errors import ParamsError
+
+Boundary = Literal["foreground", "background", "ignore"]
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Section(BaseModel):
+    """One section of params.yaml: unknown keys, wrong types, nan and inf are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataParams(Section):
+    source: Annotated[str, Field(min_length=1)]
+    image_size: Annotated[int, Field(ge=16, le=2048)]
+    boundary: Boundary
+    max_rejected: Fraction
+
+
+class SplitParams(Section):
+    seed: Seed
+    val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    folds: Annotated[int, Field(ge=2)] | None
+    fold: Annotated[int, Field(ge=0)] | None
+
+
+class ModelParams(Section):
+    name: Literal["unet"]
+    width: Annotated[int, Field(ge=1, le=1024)]
+    depth: Annotated[int, Field(ge=1, le=8)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+
+class TrainParams(Section):
+    seed: Seed
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=2)]  # batch norm has no variance to take of one photo
+    learning_rate: Annotated[float, Field(gt=0)]
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"]
+    weight_decay: NonNegative
+    schedule: Literal["constant", "cosine", "onecycle"]
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)]
+    loss: Literal["bce", "dice", "bce_dice"]
+    gradient_clip: Annotated[float, Field(gt=0)] | None
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    early_stopping_patience: Count | None
+    precision: Literal["fp32", "bf16"]
+    device: Literal["auto", "cpu", "cuda"]
+    threads: Annotated[int, Field(ge=1, le=1024)]
+
+
+class AugmentParams(Section):
+    flip: Fraction
+    scale: Annotated[float, Field(ge=0, lt=1)]
+    rotate_deg: Annotated[float, Field(ge=0, le=180)]
+    translate: Annotated[float, Field(ge=0, lt=1)]
+    brightness: Annotated[float, Field(ge=0, lt=1)]
+    contrast: Annotated[float, Field(ge=0, lt=1)]
+    saturation: Fraction
+
+
+def _threshold(value: object) -> float | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1:
+        return float(value)
+    raise ValueError("must be auto, or a number between 0 and 1")
+
+
+class InferParams(Section):
+    threshold: Annotated[float | Literal["auto"], PlainValidator(_threshold)]
+    flip_average: bool
+    batch_size: Count
+
+
+def _increasing(epochs: tuple[int, ...]) -> tuple[int, ...]:
+    if list(epochs) != sorted(set(epochs)):
+        raise ValueError("must be increasing")
+    return epochs
+
+
+class PlotParams(Section):
+    evolution_epochs: Annotated[
+        tuple[Count, ...], Field(strict=False, min_length=1), AfterValidator(_increasing)
+    ]
+    examples: Annotated[int, Field(ge=1, le=12)]
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    data: DataParams
+    split: SplitParams
+    model: ModelParams
+    train: TrainParams
+    augment: AugmentParams
+    infer: InferParams
+    plot: PlotParams
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file as DVC does: by YAML 1.2, where 1e-4 is a number and ``no`` a string.
+
+    Raises:
+        ParamsError: the file is absent, or is not YAML.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ParamsError(f"{path.name}: no such file in {path.absolute().parent}") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path.name}: is not UTF-8 text ({error.reason})") from None
+    except YAMLError as error:
+        raise ParamsError(f"{path.name}: is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check the whole of params.yaml, whatever part of it a stage needs.
+
+    Raises:
+        ParamsError: one line for each mistake, with its key, its value and what is allowed.
+    """
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise ParamsError(f"{path.name}: must hold sections, such as 'train:'")
+    mistakes = list(_mistakes_between_keys(values))
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        mistakes = [_explain(details) for details in error.errors()] + mistakes
+    if mistakes:
+        raise ParamsError("\n".join(f"{path.name}: {mistake}" for mistake in mistakes))
+    return params
+
+
+def _mistakes_between_keys(values: dict[str, Any]) -> Iterator[str]:
+    """Check the rules that concern several keys, as far as each of them is a number."""
+
+    def number(section: str, key: str) -> int | None:
+        value = (values.get(section) or {}).get(key) if isinstance(values.get(section), dict) else None
+        return value if isinstance(value, int) else None
+
+    size, depth = number("data", "image_size"), number("model", "depth")
+    if size is not None and depth is not None and 0 < depth <= 8 and size % 2**depth:
+        yield (
+            f"data.image_size: {size} must be a multiple of {2**depth}, "
+            f"because model.depth is {depth} and each level halves the image"
+        )
+    folds, fold = number("split", "folds"), number("split", "fold")
+    if (folds is None) != (fold is None):
+        yield "split: folds and fold must both be null or both be numbers"
+    elif folds is not None and fold is not None and fold >= folds:
+        yield f"split.fold: {fold} must be less than split.folds ({folds}); it counts from 0"
+
+
+def flatten(params: BaseModel, prefix: str = "") -> dict[str, Any]:
+    """Return params as one flat dict, ``{"train.epochs": 60, ...}``, in the file's order."""
+    flat: dict[str, Any] = {}
+    for name, value in params:
+        if isinstance(value, BaseModel):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _explain(details: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in details["loc"])
+    kind, value = details["type"], details["input"]
+    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if kind == "extra_forbidden":
+        return f"{key}: unknown key{_did_you_mean(details['loc'])}"
+    if kind == "missing":
+        return f"{key}: is missing"
+    if kind in ("model_type", "model_attributes_type"):
+        return f"{key}: must be a section with keys of its own"
+    return f"{key}: {value!r} {message}"
+
+
+def _did_you_mean(loc: tuple[int | str, ...]) -> str:
+    model: type[BaseModel] = Params
+    for part in loc[:-1]:
+        annotation = model.model_fields[str(part)].annotation
+        assert isinstance(annotation, type)  # of a section, as only those have keys
+        model = annotation
+    close = difflib.get_close_matches(str(loc[-1]), model.model_fields, n=1)
+    return f"; did you mean {close[0]}?" if close else f" (known: {', '.join(model.model_fields)})"

@@ -1,0 +1,75 @@
+"""Progress of long work: a live bar where a person watches, now and then a plain line where not."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+_PLAIN_LINE_EVERY_S = 10.0
+
+Advance = Callable[[int], None]
+
+
+@contextmanager
+def progress(
+    what: str, total: int | None, *, start: int = 0, in_bytes: bool = False, transient: bool = False
+) -> Iterator[Advance]:
+    """Show how far a task is; yields a function to call with each amount that was done.
+
+    Args:
+        what: the task, as shown.
+        total: the amount when it is done, or None where that is not known.
+        start: the amount that was done before.
+        in_bytes: amounts are bytes and shown as such.
+        transient: the bar vanishes at the end, and no plain line is ever printed.
+    """
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        yield _plain(what, total, start, in_bytes) if not transient else lambda _: None
+        return
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
+    columns += [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
+    with Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=transient,
+        redirect_stdout=sys.stdout.isatty(),
+    ) as bar:
+        task = bar.add_task(what, total=total, completed=start)
+        yield lambda amount: bar.advance(task, amount)
+
+
+def _plain(what: str, total: int | None, done: int, in_bytes: bool) -> Advance:
+    last = time.monotonic()
+
+    def advance(amount: int) -> None:
+        nonlocal done, last
+        done += amount
+        if done == total or time.monotonic() - last >= _PLAIN_LINE_EVERY_S:
+            last = time.monotonic()
+            show = decimal if in_bytes else "{:,}".format
+            of = "" if total is None else f" of {show(total)}"
+            print(f"{what}: {show(done)}{of}", file=sys.stderr, flush=True)
+
+    return advance
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people read them: ``4:05``, ``1:02:03``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

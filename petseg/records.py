@@ -1,0 +1,46 @@
+"""Small text files that people and DVC read: JSON and CSV."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from petseg.project import written_atomically
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def to_json(values: object) -> str:
+    """Return indented JSON, with null for NaN and infinity, which JSON does not know."""
+    return json.dumps(without_nan(values), indent=2, allow_nan=False) + "\n"
+
+
+def without_nan(values: object) -> Any:
+    """Return nested dicts and lists with None for every float that is not finite."""
+    if isinstance(values, dict):
+        return {key: without_nan(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [without_nan(value) for value in values]
+    if isinstance(values, float) and not math.isfinite(values):
+        return None
+    return values
+
+
+def write_json(path: Path, values: object) -> None:
+    """Write indented JSON, crash-safe."""
+    with written_atomically(path) as file:
+        file.write(to_json(values).encode())
+
+
+def write_csv(path: Path, records: "Iterable[DataclassInstance]") -> None:
+    """Write a row a record, with the fields' names as the header."""
+    records = list(records)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([field.name for field in fields(records[0])])
+        writer.writerows(asdict(record).values() for record in records)

@@ -1,0 +1,100 @@
+"""What several tests stand on: small archives of drawn pets, and the embedded photos, packed."""
+
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from petseg.data.arrays import PetArrays
+from petseg.data.packing import pack
+from petseg.params import Params, load_params
+
+ROOT = Path(__file__).parent.parent
+MINI = ROOT.parent / "shared/data/mini"
+
+
+# Source of a function for programs that tests start: the process's own peak of memory. (getrusage
+# would count what its parent held.)
+PEAK_KB = """
+def peak_kb():
+    status = open("/proc/self/status").read()
+    return int(status.partition("VmHWM:")[2].split()[0])
+"""
+
+
+@pytest.fixture
+def params() -> Params:
+    return load_params(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def sample_arrays(tmp_path_factory: pytest.TempPathFactory) -> PetArrays:
+    """The embedded photos at 64x64."""
+    folder = tmp_path_factory.mktemp("sample")
+    split = load_params(ROOT / "params.yaml").split
+    pack(ROOT / "data/sample", folder / "pets", folder / "rejected.csv", 64, 0.01, split)
+    return PetArrays.open(folder / "pets")
+
+
+def picture(seed: int, size: tuple[int, int] = (60, 40)) -> Image.Image:
+    """A photo of smooth noise, another for each seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def trimap(size: tuple[int, int] = (60, 40)) -> Image.Image:
+    """A pet in the middle with a border around it."""
+    labels = np.full((size[1], size[0]), 2, np.uint8)
+    labels[8:-8, 10:-10] = 3
+    labels[12:-12, 14:-14] = 1
+    return Image.fromarray(labels)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    """The bytes of a picture's file."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
+    """Write an honest .tar.gz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+class PetFolder:
+    """Two archives in the layout of the official ones, to be spoilt before they are written."""
+
+    def __init__(self, folder: Path, trainval: int = 12, test: int = 4) -> None:
+        self.folder = folder
+        names = [f"{breed}_{n}" for n in range((trainval + test) // 2) for breed in ("Bengal", "pug")]
+        self.lists = {"trainval": names[:trainval], "test": names[trainval:]}
+        self.photos = {f"images/{n}.jpg": encoded(picture(i), "JPEG") for i, n in enumerate(names)}
+        self.trimaps = {f"annotations/trimaps/{n}.png": encoded(trimap(), "PNG") for n in names}
+        self.extra: dict[str, bytes] = {}
+
+    def write(self) -> Path:
+        lists = {
+            f"annotations/{part}.txt": "".join(
+                f"{name} 1 {1 if name[0].isupper() else 2} 1\n" for name in names
+            ).encode()
+            for part, names in self.lists.items()
+        }
+        write_tar(self.folder / "images.tar.gz", self.photos | self.extra)
+        write_tar(self.folder / "annotations.tar.gz", lists | self.trimaps)
+        return self.folder
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> PetFolder:
+    return PetFolder(tmp_path / "archives")

@@ -1,0 +1,114 @@
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from petseg.errors import ParamsError
+from petseg.losses import LOSSES
+from petseg.models import MODELS
+from petseg.optim import OPTIMIZERS, SCHEDULES
+from petseg.params import ModelParams, Params, TrainParams, flatten, load_params, read_yaml
+from tests.conftest import ROOT
+
+TEXT = (ROOT / "params.yaml").read_text()
+
+
+def with_line(tmp_path: Path, old: str, new: str) -> Path:
+    assert old in TEXT
+    path = tmp_path / "params.yaml"
+    path.write_text(TEXT.replace(old, new))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("learning_rate: 3.0e-3", "learning_rate: -0.1", "train.learning_rate: -0.1 must be greater than 0"),
+        ("learning_rate: 3.0e-3", "learning_rate: .nan", "train.learning_rate: nan must be a finite number"),
+        ("learning_rate: 3.0e-3", "learning_rate: .inf", "train.learning_rate: inf must be a finite number"),
+        ("learning_rate: 3.0e-3", "learning_rate: abc", "train.learning_rate: 'abc' must be a valid number"),
+        ("learning_rate: 3.0e-3", "learning_rat: 1e-3", "train.learning_rat: unknown key; did you mean lear"),
+        ("learning_rate: 3.0e-3", "learning_rat: 1e-3", "train.learning_rate: is missing"),
+        ("epochs: 60", "epochs: 1.5", "train.epochs: 1.5 must be a valid integer"),
+        ("epochs: 60", "epochs: true", "train.epochs: True must be a valid integer"),
+        ("epochs: 60", "epochs: 0", "train.epochs: 0 must be greater than or equal to 1"),
+        ("optimizer: adamw", "optimizer: adm", "train.optimizer: 'adm' must be 'adam', 'adamw', 'sgd' or"),
+        ("boundary: foreground", "boundary: no", "data.boundary: 'no' must be 'foreground', 'background' or"),
+        ("image_size: 128", "image_size: 100", "data.image_size: 100 must be a multiple of"),
+        ("folds: null", "folds: 5", "split: folds and fold must both be null or both be numbers"),
+        ("fold: null ", "fold: 1 ", "split: folds and fold must both be null or both be numbers"),
+        ("threshold: auto", "threshold: 1.5", "infer.threshold: 1.5 must be auto, or a number between"),
+        ("epochs: [1, 2,", "epochs: [2, 1,", "plot.evolution_epochs: [2, 1, 5, 10, 20, 40, 60] must be inc"),
+        ("split:\n", "spilt:\n", "spilt: unknown key; did you mean split?"),
+        ("flip: 0.5", "flip: 1.5", "augment.flip: 1.5 must be less than or equal to 1"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ParamsError) as error:
+        load_params(with_line(tmp_path, old, new))
+    assert f"params.yaml: {message}" in str(error.value)
+
+
+def test_all_mistakes_are_in_one_message(tmp_path: Path) -> None:
+    path = with_line(tmp_path, "epochs: 60", "epochs: -1\n  epoch: 3")
+    path.write_text(path.read_text().replace("flip: 0.5", "flip: x"))
+    with pytest.raises(ParamsError) as error:
+        load_params(path)
+    keys = {line.split(": ")[1] for line in str(error.value).splitlines()}
+    assert keys == {"train.epochs", "train.epoch", "augment.flip"}
+    path.write_text(
+        path.read_text().replace("image_size: 128", "image_size: 100").replace("folds: null", "folds: 5")
+    )
+    with pytest.raises(ParamsError) as error:
+        load_params(path)
+    keys |= {"data.image_size", "split"}
+    assert {line.split(": ")[1] for line in str(error.value).splitlines()} == keys
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("3e-05", 3e-5), ("1E-3", 1e-3), ("1", 1.0)])
+def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path, text: str, value: float) -> None:
+    path = with_line(tmp_path, "learning_rate: 3.0e-3", f"learning_rate: {text}")
+    assert load_params(path).train.learning_rate == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "is not valid YAML"),
+        ("train: {epochs: 1}\ntrain: {epochs: 2}", "found duplicate key"),
+        ("just words", "must hold sections"),
+        ("", "must hold sections"),
+    ],
+)
+def test_a_file_that_is_no_params(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=message) as error:
+        load_params(tmp_path / "params.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="no such file"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_flat_names_are_those_of_the_file(params: Params) -> None:
+    def keys(values: Any, prefix: str = "") -> list[str]:
+        if not isinstance(values, dict):
+            return [prefix.removesuffix(".")]
+        return [key for name, value in values.items() for key in keys(value, f"{prefix}{name}.")]
+
+    assert list(flatten(params)) == keys(read_yaml(ROOT / "params.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "registry"),
+    [
+        (ModelParams, "name", MODELS),
+        (TrainParams, "loss", LOSSES),
+        (TrainParams, "optimizer", OPTIMIZERS),
+        (TrainParams, "schedule", SCHEDULES),
+    ],
+)
+def test_choices_are_the_registries_keys(section: Any, field: str, registry: dict[str, object]) -> None:
+    assert list(get_args(section.model_fields[field].annotation)) == list(registry)
