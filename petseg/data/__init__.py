@@ -1,0 +1,1 @@
+"""From archives to batches: fetch, read safely, pack to arrays, augment."""

@@ -1,0 +1,262 @@
+"""Fetching archives over a network that fails in every way; no request leaves this machine."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from petseg.data import sources
+from petseg.data.archives import ANNOTATIONS, PHOTOS
+from petseg.data.sources import ARCHIVES, CHECKSUMS, fetch, redact
+from petseg.errors import ArchiveError, DownloadError
+from petseg.project import sha256_file
+from tests.conftest import MINI, ROOT, PetFolder
+
+SAMPLE = ROOT / "data/sample"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves a folder, with Range; ``fail`` says how often and how it fails first."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.folder = folder
+        self.cut_after: list[int] = []  # bytes after which the next answers of an archive break off
+        self.status: list[int] = []  # status of the next answers
+        self.ranges: list[str | None] = []
+        self.delay_s = 0.0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        path = self.server.folder / self.path.rpartition("/")[2]
+        if self.server.status and path.name != CHECKSUMS:
+            self.send_error(self.server.status.pop(0))
+            return
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data, start = path.read_bytes(), 0
+        asked = self.headers.get("Range")
+        if path.name != CHECKSUMS:
+            self.server.ranges.append(asked)
+        if asked:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(data):
+                self.send_error(416)
+                return
+        body = data[start:]
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.server.cut_after and path.name != CHECKSUMS:
+            body = body[: self.server.cut_after.pop(0)]
+        for at in range(0, len(body), 4096):
+            self.wfile.write(body[at : at + 4096])
+            time.sleep(self.server.delay_s)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(pets: PetFolder) -> Iterator[Server]:
+    pets.write()
+    sums = "".join(f"{sha256_file(pets.folder / name)}  {name}\n" for name in ARCHIVES)
+    (pets.folder / CHECKSUMS).write_text(sums)
+    server = Server(pets.folder)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def run(source: str, tmp_path: Path) -> list[sources.Retrieved]:
+    return fetch(source, SAMPLE, tmp_path / "into", tmp_path / "root", backoff_s=0)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_sample_is_put_in_place(tmp_path: Path) -> None:
+    retrieved = run("sample", tmp_path)
+    assert [archive.name for archive in retrieved] == list(ARCHIVES)
+    for archive in retrieved:
+        assert sha256_file(tmp_path / "into" / archive.name) == archive.sha256
+        assert (SAMPLE / archive.name).read_bytes() == (tmp_path / "into" / archive.name).read_bytes()
+
+
+def test_a_folder_is_looked_for_from_the_main_repository(tmp_path: Path, pets: PetFolder) -> None:
+    pets.write()
+    (tmp_path / "root").mkdir()
+    run("../archives", tmp_path)
+    assert names(tmp_path / "into") == {PHOTOS, ANNOTATIONS}
+
+
+def test_a_url_is_downloaded(tmp_path: Path, server: Server) -> None:
+    retrieved = run(f"{server.url}/pets/", tmp_path)
+    assert retrieved[0].origin == f"{server.url}/pets/{PHOTOS}"
+    assert names(tmp_path / "into") == {PHOTOS, ANNOTATIONS}
+    assert names(tmp_path / "root") == set()
+
+
+def test_a_download_that_breaks_off_is_gone_on_with(tmp_path: Path, server: Server) -> None:
+    server.cut_after = [1000, 500]
+    retrieved = run(server.url, tmp_path)
+    assert server.ranges == [None, "bytes=1000-", "bytes=1500-", None]
+    assert retrieved[0].sha256 == sha256_file(server.folder / PHOTOS)
+
+
+def test_the_next_call_goes_on_too(tmp_path: Path, server: Server) -> None:
+    server.cut_after = [100] * 5
+    with pytest.raises(DownloadError, match=r"can't download images.tar.gz .*5 tries; 500 bytes are kept"):
+        run(server.url, tmp_path)
+    assert names(tmp_path / "into") == set()
+    server.ranges.clear()
+    run(server.url, tmp_path)
+    assert server.ranges[0] == "bytes=500-"
+    assert names(tmp_path / "into") == {PHOTOS, ANNOTATIONS}
+
+
+def test_without_a_checksum_nothing_is_gone_on_with(tmp_path: Path, server: Server) -> None:
+    (server.folder / CHECKSUMS).unlink()
+    server.cut_after = [1000]
+    run(server.url, tmp_path)
+    assert server.ranges == [None, None, None]
+
+
+def test_passing_trouble_of_the_server_is_waited_out(tmp_path: Path, server: Server) -> None:
+    server.status = [503, 500, 429]
+    assert len(run(server.url, tmp_path)) == 2
+
+
+def test_a_wrong_beginning_is_thrown_away(tmp_path: Path, server: Server) -> None:
+    server.cut_after = [1000] * 5
+    with pytest.raises(DownloadError):
+        run(server.url, tmp_path)
+    (partial,) = (tmp_path / "root/data/partial").iterdir()
+    partial.write_bytes(b"x" * 1000)
+    assert run(server.url, tmp_path)[0].sha256 == sha256_file(server.folder / PHOTOS)
+
+
+def test_a_whole_partial_file_needs_no_more_bytes(tmp_path: Path, server: Server) -> None:
+    server.cut_after = [1000] * 5
+    with pytest.raises(DownloadError):
+        run(server.url, tmp_path)
+    (partial,) = (tmp_path / "root/data/partial").iterdir()
+    partial.write_bytes((server.folder / PHOTOS).read_bytes())
+    run(server.url, tmp_path)
+    assert names(tmp_path / "into") == {PHOTOS, ANNOTATIONS}
+
+
+def test_an_archive_that_is_not_what_its_checksum_says(tmp_path: Path, server: Server) -> None:
+    path = server.folder / PHOTOS
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DownloadError, match="sha256 is"):
+        run(server.url, tmp_path)
+    with pytest.raises(ArchiveError, match="sha256 is"):
+        run(str(server.folder), tmp_path)
+    assert names(tmp_path / "into") == set()
+
+
+def test_a_page_that_is_not_there_is_said_at_once(tmp_path: Path, server: Server) -> None:
+    (server.folder / PHOTOS).unlink()
+    with pytest.raises(DownloadError, match=r"HTTP 404; 1 tries"):
+        run(server.url, tmp_path)
+
+
+def test_a_second_server_is_tried(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "OXFORD_URLS", (f"http://127.0.0.1:{closed_port()}", server.url))
+    monkeypatch.setattr(
+        sources, "OXFORD_SHA256", {name: sha256_file(server.folder / name) for name in ARCHIVES}
+    )
+    assert [archive.origin for archive in run("oxford", tmp_path)] == [
+        f"{server.url}/{name}" for name in ARCHIVES
+    ]
+
+
+def test_no_network_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "OXFORD_URLS", (f"http://127.0.0.1:{closed_port()}",) * 2)
+    with pytest.raises(DownloadError) as error:
+        run("oxford", tmp_path)
+    assert "no connection; 5 tries" in str(error.value)
+    assert "without a network use data.source: sample" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere", "data.source: nowhere: no such folder; allowed are sample, oxford"),
+        ("ftp://host/pets", "only http and https"),
+        (".", r"images.tar.gz: no such file"),
+        ("http://[bad", "data.source: a URL that can't be read"),
+        ("http://a..b/x", "data.source: http://a..b/x"),
+        ("~nobody-of-this-name/x", "data.source: ~nobody-of-this-name/x"),
+    ],
+)
+def test_a_source_that_is_none(tmp_path: Path, source: str, message: str) -> None:
+    (tmp_path / "root").mkdir()
+    with pytest.raises(DownloadError, match=message):
+        run(source, tmp_path)
+
+
+def test_credentials_are_not_repeated(tmp_path: Path) -> None:
+    secret = f"http://user:geheim@127.0.0.1:{closed_port()}/pets?token=geheim"
+    with pytest.raises(DownloadError) as error:
+        run(secret, tmp_path)
+    assert "geheim" not in str(error.value)
+    assert "geheim" not in redact(secret)
+
+
+def test_a_killed_download_leaves_nothing_that_looks_whole(tmp_path: Path, server: Server) -> None:
+    server.delay_s = 0.2
+    code = (
+        "import sys; from pathlib import Path; from petseg.data.sources import fetch\n"
+        "fetch(sys.argv[1], Path('data/sample'), Path(sys.argv[2]), Path(sys.argv[3]))"
+    )
+    command = [sys.executable, "-c", code, server.url, str(tmp_path / "into"), str(tmp_path / "root")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    partials = tmp_path / "root/data/partial"
+    deadline = time.monotonic() + 60
+    while not any(p.stat().st_size for p in partials.glob("*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert names(tmp_path / "into") == set()
+    assert len(names(partials)) == 1
+    server.delay_s = 0
+    run(server.url, tmp_path)
+    assert any(asked for asked in server.ranges)
+    assert names(tmp_path / "into") == {PHOTOS, ANNOTATIONS}
+    assert sha256_file(tmp_path / "into" / PHOTOS) == sha256_file(server.folder / PHOTOS)
+
+
+@pytest.mark.skipif(not MINI.is_dir(), reason="the folder of original photos is not beside the checkout")
+def test_the_folder_of_original_photos(tmp_path: Path) -> None:
+    assert [archive.bytes for archive in run(str(MINI), tmp_path)] == [56_023_889, 1_542_694]
+
+
+def closed_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
