@@ -1,0 +1,105 @@
+"""One photo, one trimap: from the bytes of a file to an array of the network's size."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from petseg.errors import BadImage
+
+PET, BACKGROUND, BORDER = 1, 2, 3
+
+MAX_PIXELS = 64_000_000  # as RGB 192 MB; a phone's largest photos pass
+_16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def decode_photo(data: bytes) -> Image.Image:
+    """Decode any picture that Pillow reads to 8-bit RGB, upright by its EXIF orientation.
+
+    An alpha channel is dropped, and of an animation the first frame is taken.
+
+    Raises:
+        BadImage: it is not a picture, is cut short, or has more than MAX_PIXELS.
+    """
+    image = _opened(data)
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception:  # noqa: BLE001  (of metadata that can't be read; the photo can be)
+        image = _opened(data)
+    return _to_rgb(image)
+
+
+def decode_trimap(data: bytes) -> Image.Image:
+    """Decode a trimap of one byte a pixel: 1 pet, 2 background, 3 the border between them.
+
+    Raises:
+        BadImage: it is not a picture of one channel, or holds another value.
+    """
+    image = _opened(data)
+    if image.mode not in ("L", "P"):
+        raise BadImage(f"trimap has mode {image.mode}, expected one 8-bit channel")
+    values = np.asarray(image)
+    for value in (values.min(), values.max()):
+        if not PET <= value <= BORDER:
+            raise BadImage(f"trimap holds the value {value}, expected only 1, 2 and 3")
+    return Image.fromarray(values)
+
+
+def decode_pair(
+    photo: bytes, trimap: bytes, size_px: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[int, int]]:
+    """Decode a photo and its trimap and resize both to a square.
+
+    Returns:
+        The photo, (size_px, size_px, 3) uint8 RGB; the trimap, (size_px, size_px) uint8 in
+        {1, 2, 3}; and the photo's own (width, height).
+
+    Raises:
+        BadImage: one of them can't be used, or their sizes differ.
+    """
+    image, labels = decode_photo(photo), decode_trimap(trimap)
+    if image.size != labels.size:
+        raise BadImage("trimap is {}x{}, its photo {}x{}".format(*labels.size, *image.size))
+    return resize_photo(image, size_px), resize_trimap(labels, size_px), image.size
+
+
+def resize_photo(image: Image.Image, size_px: int) -> NDArray[np.uint8]:
+    """Resize to a (size_px, size_px, 3) square, bilinear with antialiasing."""
+    return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR))
+
+
+def resize_trimap(trimap: Image.Image, size_px: int) -> NDArray[np.uint8]:
+    """Resize to a (size_px, size_px) square by the nearest pixel, which keeps labels labels."""
+    return np.asarray(trimap.resize((size_px, size_px), Image.Resampling.NEAREST))
+
+
+def _opened(data: bytes) -> Image.Image:
+    """Open and decode a picture; whatever Pillow raises on broken bytes becomes BadImage."""
+    if not data:
+        raise BadImage("file is empty")
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        image.load()
+    except Image.DecompressionBombError:  # Pillow's own limit is higher
+        raise BadImage(f"has more than {MAX_PIXELS / 1e6:.0f} megapixels") from None
+    except UnidentifiedImageError:
+        raise BadImage("not a picture of a known format") from None
+    except Exception as error:  # noqa: BLE001  (Pillow's decoders raise anything, SyntaxError to struct.error)
+        raise BadImage(f"can't be decoded: {error}") from None
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _16_BIT:  # convert() would clip to 255, which makes such a photo white
+        shades = np.asarray(image, dtype=np.int64)
+        if shades.min() < 0 or shades.max() > 0xFFFF:
+            raise BadImage("holds more than 16 bits a pixel, whose range is not known")
+        return Image.fromarray((shades >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise BadImage("holds floating-point pixels, whose range is not known")
+    if image.mode == "RGB":
+        return image
+    return image.convert("RGBA" if "transparency" in image.info else "RGB").convert("RGB")
