@@ -1,0 +1,90 @@
+"""Random changes of a whole batch at once, on the device where it lies.
+
+Mirror, zoom, rotation and shift are one affine map a photo, so pixels are sampled once; brightness,
+contrast and saturation are one 3x4 colour matrix a photo. What happens to a photo is drawn from
+(seed, epoch, photo) alone: no worker, batch order or interruption changes it.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from petseg.params import AugmentParams
+
+_DRAWS = ("flip", "scale", "rotate", "shift_x", "shift_y", "brightness", "contrast", "saturation")
+AUGMENTATIONS = len(_DRAWS)  # chances that are drawn for a photo
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_AUGMENTATION_STREAM = 1  # apart from the stream that orders the photos
+
+
+def draw(seed: int, epoch: int, n: int) -> Tensor:
+    """Draw the chances of ``n`` photos for one epoch.
+
+    Returns:
+        (n, 8) float in [0, 1); row i is the same for every n > i.
+    """
+    random = np.random.default_rng((seed, epoch, _AUGMENTATION_STREAM))
+    return torch.from_numpy(random.random((n, AUGMENTATIONS), dtype=np.float32))
+
+
+def augment(photos: Tensor, trimaps: Tensor, draws: Tensor, params: AugmentParams) -> tuple[Tensor, Tensor]:
+    """Change each photo of a batch by its own draws, and its trimap along with it.
+
+    Args:
+        photos: (N, H, W, 3) uint8.
+        trimaps: (N, H, W) uint8.
+        draws: (N, 8) float in [0, 1), of ``draw``.
+        params: how strong each change may be; 0 is off.
+
+    Returns:
+        photos: (N, 3, H, W) float in [0, 1].
+        trimaps: (N, H, W), of the same labels.
+    """
+    images = photos.permute(0, 3, 1, 2).to(torch.float32) / 255
+    chance = dict(zip(_DRAWS, draws.to(images.device).unbind(1), strict=True))
+    if params.flip or params.scale or params.rotate_deg or params.translate:
+        grid = F.affine_grid(_affine(chance, params), list(images.shape), align_corners=False)
+        images = F.grid_sample(images, grid, "bilinear", "reflection", align_corners=False)
+        labels = trimaps.unsqueeze(1).to(torch.float32)
+        trimaps = F.grid_sample(labels, grid, "nearest", "reflection", align_corners=False).squeeze(1)
+    if params.brightness or params.contrast or params.saturation:
+        images = _recolour(images, chance, params)
+    return images, trimaps
+
+
+def _around(chance: Tensor, centre: float, strength: float) -> Tensor:
+    """Spread [0, 1) over centre - strength to centre + strength."""
+    return centre + strength * (2 * chance - 1)
+
+
+def _affine(chance: dict[str, Tensor], params: AugmentParams) -> Tensor:
+    """Return (N, 2, 3): from a place in the new photo to its place in the old, both in [-1, 1]."""
+    mirror = torch.where(chance["flip"] < params.flip, -1.0, 1.0)
+    shrink = 1 / _around(chance["scale"], 1, params.scale)
+    angle = torch.deg2rad(_around(chance["rotate"], 0, params.rotate_deg))
+    cos, sin = shrink * torch.cos(angle), shrink * torch.sin(angle)
+    shift_x = _around(chance["shift_x"], 0, 2 * params.translate)
+    shift_y = _around(chance["shift_y"], 0, 2 * params.translate)
+    rows = [mirror * cos, -mirror * sin, shift_x, sin, cos, shift_y]
+    return torch.stack(rows, dim=1).view(-1, 2, 3)
+
+
+def _recolour(images: Tensor, chance: dict[str, Tensor], params: AugmentParams) -> Tensor:
+    """Scale brightness, then contrast about the mean grey, then saturation about each pixel's grey."""
+    brightness, contrast, saturation = (
+        _around(chance[name], 1, strength).view(-1, 1, 1)
+        for name, strength in (
+            ("brightness", params.brightness),
+            ("contrast", params.contrast),
+            ("saturation", params.saturation),
+        )
+    )
+    luma = images.new_tensor(_LUMA)
+    flat = images.flatten(2)
+    mean_grey = (flat.mean(2) @ luma).view(-1, 1, 1)
+    to_grey = luma.expand(3, 3)
+    identity = torch.eye(3, device=images.device)
+    matrix = brightness * contrast * (saturation * identity + (1 - saturation) * to_grey)
+    offset = (1 - contrast) * brightness * mean_grey
+    return torch.baddbmm(offset, matrix, flat).clamp_(0, 1).view_as(images)

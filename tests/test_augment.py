@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms import functional as oracle
+
+from petseg.data.augment import AUGMENTATIONS, augment, draw
+from petseg.params import AugmentParams, Params
+
+NAMES = ("flip", "scale", "rotate_deg", "translate", "brightness", "contrast", "saturation")
+OFF = AugmentParams.model_validate(dict.fromkeys(NAMES, 0.0))
+ROW = {"flip": 0, "scale": 1, "rotate_deg": 2, "brightness": 5, "contrast": 6, "saturation": 7}
+
+
+def only(**strengths: float) -> AugmentParams:
+    return OFF.model_copy(update=strengths)
+
+
+def batch(n: int = 4, size: int = 32) -> tuple[Tensor, Tensor]:
+    """Smooth photos, whose trimap can be told from their colours: 1 where red is high, else 2."""
+    random = torch.Generator().manual_seed(0)
+    coarse = torch.rand((n, 3, 6, 6), generator=random)
+    photos = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 1)
+    images = (photos * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return images, torch.where(images[..., 0] > 127, 1, 2).to(torch.uint8)
+
+
+def at(value: float, n: int = 4) -> Tensor:
+    return torch.full((n, AUGMENTATIONS), value)
+
+
+def test_all_off_changes_nothing() -> None:
+    images, trimaps = batch()
+    photos, labels = augment(images, trimaps, draw(0, 1, 4), OFF)
+    assert torch.equal(photos, images.permute(0, 3, 1, 2) / 255)
+    assert torch.equal(labels, trimaps)
+
+
+def test_the_mirror_image_is_exact() -> None:
+    images, trimaps = batch()
+    photos, labels = augment(images, trimaps, at(0.0), only(flip=0.5))
+    torch.testing.assert_close(photos, images.flip(2).permute(0, 3, 1, 2) / 255)
+    assert torch.equal(labels.to(torch.uint8), trimaps.flip(2))
+    kept, _ = augment(images, trimaps, at(0.9), only(flip=0.5))
+    torch.testing.assert_close(kept, images.permute(0, 3, 1, 2) / 255)
+
+
+@pytest.mark.parametrize(("chance", "factor"), [(0.0, 0.7), (0.5, 1.0), (0.9999, 1.3)])
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+def test_colours_change_as_in_torchvision(name: str, chance: float, factor: float) -> None:
+    images, trimaps = batch()
+    photos, labels = augment(images, trimaps, at(chance), only(**{name: 0.3}))
+    adjust = getattr(oracle, f"adjust_{name}")
+    expected = adjust(images.permute(0, 3, 1, 2) / 255, factor)
+    torch.testing.assert_close(photos, expected, atol=2e-3, rtol=0)
+    assert torch.equal(labels, trimaps)
+
+
+@pytest.mark.parametrize(("chance", "angle"), [(0.0, -20), (0.9999, 20)])
+def test_rotation_as_in_torchvision(chance: float, angle: float) -> None:
+    images, trimaps = batch()
+    photos, _ = augment(images, trimaps, at(chance), only(rotate_deg=20))
+    bilinear = oracle.InterpolationMode.BILINEAR
+    expected = oracle.rotate(images.permute(0, 3, 1, 2) / 255, angle, bilinear)
+    middle = (..., slice(8, 24), slice(8, 24))  # outside, torchvision fills and we mirror
+    torch.testing.assert_close(photos[middle], expected[middle], atol=5e-3, rtol=0)
+
+
+def test_zoom_and_shift_move_the_centre_as_told() -> None:
+    images = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
+    images[:, 24:40, 24:40] = 255
+    trimaps = torch.where(images[..., 0] > 0, 1, 2).to(torch.uint8)
+    _, larger = augment(images, trimaps, at(0.9999, 1), only(scale=0.5))
+    assert int((larger == 1).sum()) == pytest.approx(16 * 16 * 1.5**2, rel=0.1)
+    _, shifted = augment(images, trimaps, at(0.9999, 1), only(translate=0.25))
+    rows, columns = (shifted[0] == 1).nonzero().double().mean(0).tolist()
+    assert (rows, columns) == pytest.approx((31.5 - 16, 31.5 - 16), abs=1)
+
+
+def test_the_trimap_moves_along_and_stays_a_trimap(params: Params) -> None:
+    images, trimaps = batch(16)
+    geometry = params.augment.model_copy(update={"brightness": 0.0, "contrast": 0.0, "saturation": 0.0})
+    photos, labels = augment(images, trimaps, draw(0, 1, 16), geometry)
+    assert set(labels.flatten().tolist()) <= {1, 2}
+    told_by_colour = torch.where(photos[:, 0] > 0.5, 1, 2)
+    clear = (photos[:, 0] - 0.5).abs() > 0.15  # away from the edge, where sampling may differ
+    assert torch.equal(labels[clear], told_by_colour[clear].to(labels.dtype))
+
+
+def test_a_photo_changes_in_the_same_way_whatever_is_beside_it(params: Params) -> None:
+    images, trimaps = batch(8)
+    draws = draw(3, 2, 8)
+    together, _ = augment(images, trimaps, draws, params.augment)
+    some = torch.tensor([5, 1])
+    apart, _ = augment(images[some], trimaps[some], draws[some], params.augment)
+    torch.testing.assert_close(apart, together[some], atol=1e-6, rtol=0)
+
+
+def test_chances_depend_on_seed_epoch_and_photo_alone() -> None:
+    assert torch.equal(draw(1, 2, 10), draw(1, 2, 10))
+    assert torch.equal(draw(1, 2, 10), draw(1, 2, 20)[:10])
+    assert not torch.equal(draw(1, 2, 10), draw(1, 3, 10))
+    assert not torch.equal(draw(1, 2, 10), draw(2, 2, 10))
+    many = draw(0, 0, 20_000).numpy()
+    assert np.abs(many.mean(0) - 0.5).max() < 0.02
+    assert np.abs(np.corrcoef(many.T) - np.eye(AUGMENTATIONS)).max() < 0.03
+
+
+def test_values_stay_colours(params: Params) -> None:
+    images, trimaps = batch(32)
+    photos, _ = augment(images, trimaps, draw(0, 5, 32), params.augment)
+    assert photos.min() >= 0
+    assert photos.max() <= 1
+    assert photos.isfinite().all()
