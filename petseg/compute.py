@@ -1,0 +1,44 @@
+"""torch's settings that bits depend on: device, threads, deterministic kernels."""
+
+import os
+import platform
+from importlib.metadata import version
+
+import torch
+
+from petseg.errors import TrainingError
+
+
+def set_up_torch(device: str, threads: int) -> torch.device:
+    """Choose the device, fix the number of threads and ask for deterministic kernels.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``, as train.device.
+        threads: of the CPU, as train.threads.
+
+    Raises:
+        TrainingError: train.device is cuda and there is none.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    # Filling fresh memory costs time, and nothing here reads what it has not written.
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  (unknown to mypy)
+    found = torch.cuda.is_available()
+    if device == "cuda" and not found:
+        raise TrainingError("train.device: cuda, but torch finds no GPU; use auto or cpu")
+    return torch.device("cuda" if found and device != "cpu" else "cpu")
+
+
+def environment(device: torch.device) -> dict[str, str | int]:
+    """Describe what else the bits of trained weights depend on, for the record."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "pillow": version("pillow"),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,32 @@
+"""The networks, by the name that model.name gives them.
+
+Each maps photos, (N, 3, S, S) float, to logits, (N, 1, S, S) float.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from petseg.models.unet import UNet
+from petseg.params import ModelParams
+
+MODELS: dict[str, Callable[[ModelParams], nn.Module]] = {
+    "unet": lambda params: UNet(params.width, params.depth, params.dropout),
+}
+
+
+def build_network(params: ModelParams) -> nn.Module:
+    """Build a network with random weights, from torch's global random state."""
+    return MODELS[params.name](params)
+
+
+def placed(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to a device, its weights in the memory format that convolutions are fastest in."""
+    moved: nn.Module = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Return how many numbers the network learns."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,131 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
+from torch import Tensor
+from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
+
+from petseg.data.batches import to_target
+from petseg.errors import ShapeMismatch
+from petseg.metrics import bootstrap_interval, count_pixels, mean, scores
+from petseg.params import Boundary
+from petseg.scoring import count_against, other_scores
+
+NAN = math.nan
+
+
+def mask(*pixels: int) -> Tensor:
+    return torch.tensor(pixels, dtype=torch.bool).view(1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true", "dice", "iou", "precision", "recall"),
+    [
+        (mask(1, 1, 0, 0), mask(1, 0, 1, 0), 1 / 2, 1 / 3, 1 / 2, 1 / 2),
+        (mask(1, 1, 1, 1), mask(1, 0, 0, 0), 2 / 5, 1 / 4, 1 / 4, 1),
+        (mask(1, 0, 0, 0), mask(1, 1, 1, 1), 2 / 5, 1 / 4, 1, 1 / 4),
+        (mask(1, 1, 0, 1), mask(1, 1, 0, 1), 1, 1, 1, 1),
+        (mask(1, 1, 0, 0), mask(0, 0, 1, 1), 0, 0, 0, 0),
+        (mask(0, 0, 0, 0), mask(1, 0, 0, 0), 0, 0, NAN, 0),
+        (mask(1, 0, 0, 0), mask(0, 0, 0, 0), 0, 0, 0, NAN),
+        (mask(0, 0, 0, 0), mask(0, 0, 0, 0), NAN, NAN, NAN, NAN),
+    ],
+)
+def test_scores_of_four_pixels(
+    predicted: Tensor, true: Tensor, dice: float, iou: float, precision: float, recall: float
+) -> None:
+    counts = count_pixels(predicted, true)
+    found = [counts.dice(), counts.iou(), counts.precision(), counts.recall()]
+    assert [value.item() for value in found] == pytest.approx([dice, iou, precision, recall], nan_ok=True)
+    assert (counts.tp + counts.fp + counts.fn + counts.tn).item() == 4
+
+
+def test_pixels_that_do_not_count_do_not_count() -> None:
+    counts = count_pixels(mask(1, 1, 0, 0), mask(1, 0, 1, 0), torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]))
+    assert [x.item() for x in (counts.tp, counts.fp, counts.fn, counts.tn)] == [1, 0, 0, 1]
+
+
+def test_a_mean_over_photos_is_not_that_of_all_pixels() -> None:
+    predicted = torch.cat([mask(1, 0, 0, 0), mask(1, 1, 1, 1)])
+    true = torch.cat([mask(0, 1, 0, 0), mask(1, 1, 1, 1)])
+    result = scores(count_pixels(predicted, true))
+    assert result["dice_per_image"] == pytest.approx((0 + 1) / 2)
+    assert result["dice_global"] == pytest.approx(2 * 4 / (5 + 5))
+
+
+def test_a_photo_without_a_score_is_left_out_of_the_mean() -> None:
+    predicted, true = (
+        torch.cat([mask(0, 0, 0, 0), mask(1, 1, 0, 0)]),
+        torch.cat([mask(0, 0, 0, 0), mask(1, 0, 0, 0)]),
+    )
+    assert scores(count_pixels(predicted, true))["dice_per_image"] == pytest.approx(2 / 3)
+    assert math.isnan(mean(np.array([NAN])))
+
+
+def test_against_torchmetrics_and_scikit_learn() -> None:
+    random = torch.Generator().manual_seed(0)
+    predicted, true = (torch.rand((6, 16, 16), generator=random) > t for t in (0.4, 0.6))
+    counts = count_pixels(predicted, true)
+    result = scores(counts)
+    flat = predicted.flatten().numpy(), true.flatten().numpy()
+    assert result["dice_global"] == pytest.approx(f1_score(flat[1], flat[0]))
+    assert result["iou_global"] == pytest.approx(jaccard_score(flat[1], flat[0]))
+    assert result["precision"] == pytest.approx(precision_score(flat[1], flat[0]))
+    assert result["recall"] == pytest.approx(recall_score(flat[1], flat[0]))
+    for i in range(6):
+        assert counts.dice()[i].item() == pytest.approx(binary_f1_score(predicted[i], true[i]).item())
+        assert counts.iou()[i].item() == pytest.approx(binary_jaccard_index(predicted[i], true[i]).item())
+
+
+def test_the_bootstrap_interval_covers_as_often_as_it_says() -> None:
+    random = np.random.default_rng(1)
+    covered = 0
+    for trial in range(200):
+        low, high = bootstrap_interval(random.normal(0.8, 0.1, 60), seed=trial)
+        covered += low <= 0.8 <= high
+    assert 0.89 <= covered / 200 <= 0.99
+
+
+def test_the_bootstrap_interval_is_the_same_each_time_and_leaves_nan_out() -> None:
+    values = np.random.default_rng(0).random(50)
+    assert bootstrap_interval(values) == bootstrap_interval(np.append(values, NAN))
+    low, high = bootstrap_interval(values)
+    assert low < values.mean() < high
+    assert all(math.isnan(x) for x in bootstrap_interval(np.array([NAN])))
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3), (2, 2, 2), (1, 1, 2, 2)])
+def test_shapes_must_agree(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeMismatch, match="predicted and mask"):
+        count_pixels(mask(1, 0, 0, 0), torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("boundary", "expected", "counted"),
+    [
+        ("foreground", [1, 0, 1, 1], None),
+        ("background", [1, 0, 0, 0], None),
+        ("ignore", [1, 0, 0, 0], [1, 1, 0, 0]),
+    ],
+)
+def test_the_border_counts_as_told(
+    boundary: Boundary, expected: list[int], counted: list[int] | None
+) -> None:
+    trimaps = torch.tensor([[[1, 2], [3, 3]]], dtype=torch.uint8)
+    found, valid = to_target(trimaps, boundary)
+    assert found.shape == (1, 1, 2, 2)
+    assert found.flatten().tolist() == expected
+    assert (None if valid is None else valid.flatten().tolist()) == counted
+
+
+def test_trivial_and_other_scores_stand_beside() -> None:
+    trimaps = torch.tensor([[[1, 2], [3, 2]]], dtype=torch.uint8)
+    masks = torch.tensor([[[True, False], [True, False]]])
+    assert count_against(masks, trimaps, "foreground").dice().item() == 1
+    others = other_scores(masks, trimaps, "foreground")
+    assert others.keys() == {"boundary_background", "boundary_ignore", "all_foreground"}
+    assert others["boundary_background"]["dice_per_image"] == pytest.approx(2 / 3)
+    assert others["boundary_ignore"]["dice_per_image"] == 1
+    assert others["all_foreground"]["dice_per_image"] == pytest.approx(2 * 2 / (4 + 2))

@@ -1,0 +1,131 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from petseg.checkpoint import sha256_tensors
+from petseg.data.arrays import PetArrays
+from petseg.data.batches import Photos, load_photos
+from petseg.data.images import BORDER
+from petseg.errors import DataError, NonFiniteLoss
+from petseg.params import ModelParams, Params, TrainParams
+from petseg.training import EpochRecord, TrainingState, _batches, fit
+
+CPU = torch.device("cpu")
+MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.2)
+
+
+@pytest.fixture
+def photos(sample_arrays: PetArrays) -> tuple[Photos, Photos]:
+    whole = (load_photos(sample_arrays, split, "foreground", CPU) for split in ("train", "val"))
+    train, val = (Photos(p.images[:22], p.trimaps[:22], p.rows[:22]) for p in whole)
+    return train, val
+
+
+def settings(params: Params, **changes: object) -> TrainParams:
+    small = {"epochs": 3, "batch_size": 8, "threads": torch.get_num_threads()}
+    return TrainParams.model_validate(params.train.model_dump() | small | changes)
+
+
+def run(
+    photos: tuple[Photos, Photos], params: Params, train: TrainParams, state: TrainingState | None = None
+) -> tuple[TrainingState, list[EpochRecord]]:
+    state = state or TrainingState.new(MODEL, train, CPU)
+    records = list(fit(state, *photos, train, params.augment, "foreground"))
+    return state, records
+
+
+def results(records: list[EpochRecord]) -> list[EpochRecord]:
+    """Records without what the clock says."""
+    return [dataclasses.replace(record, images_per_s=0, elapsed_s=0) for record in records]
+
+
+def test_the_same_seed_gives_the_same_bits(photos: tuple[Photos, Photos], params: Params) -> None:
+    train = settings(params)
+    one, other = run(photos, params, train), run(photos, params, train)
+    assert sha256_tensors(one[0].tensors()) == sha256_tensors(other[0].tensors())
+    assert results(one[1]) == results(other[1])
+    different, _ = run(photos, params, settings(params, seed=1))
+    assert sha256_tensors(different.tensors()) != sha256_tensors(one[0].tensors())
+
+
+def test_the_global_random_state_neither_matters_nor_moves(
+    photos: tuple[Photos, Photos], params: Params
+) -> None:
+    one, _ = run(photos, params, settings(params))
+    torch.manual_seed(123)
+    before = torch.random.get_rng_state()
+    other, _ = run(photos, params, settings(params))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert sha256_tensors(one.tensors()) == sha256_tensors(other.tensors())
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop"])
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_what_was_broken_off_ends_as_if_it_had_not_been(
+    photos: tuple[Photos, Photos], params: Params, optimizer: str, ema_decay: float
+) -> None:
+    train = settings(params, optimizer=optimizer, ema_decay=ema_decay)
+    whole, records = run(photos, params, train)
+
+    first = TrainingState.new(MODEL, train, CPU)
+    broken_off = fit(first, *photos, train, params.augment, "foreground")
+    beginning = [next(broken_off), next(broken_off)]
+    saved = {name: tensor.clone() for name, tensor in first.tensors().items()}
+    second = TrainingState.new(MODEL, settings(params, optimizer=optimizer, ema_decay=ema_decay, seed=9), CPU)
+    second.load(saved, epoch=2)
+    second, rest = run(photos, params, train, second)
+
+    assert results(beginning + rest) == results(records)
+    assert sha256_tensors(second.tensors()) == sha256_tensors(whole.tensors())
+
+
+def test_a_record_says_what_happened(photos: tuple[Photos, Photos], params: Params) -> None:
+    _, records = run(photos, params, settings(params, epochs=4, schedule="constant", warmup_fraction=0.0))
+    assert [record.epoch for record in records] == [1, 2, 3, 4]
+    assert all(record.learning_rate == params.train.learning_rate for record in records)
+    assert records[-1].train_loss < records[0].train_loss
+    for record in records:
+        assert 0 <= record.train_dice <= 1
+        assert 0 <= record.val_dice <= 1
+        assert record.images_per_s > 0
+
+
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"gradient_clip": 0.1}, {"loss": "dice"}])
+def test_settings_reach_the_training(
+    photos: tuple[Photos, Photos], params: Params, changes: dict[str, object]
+) -> None:
+    plain, _ = run(photos, params, settings(params, epochs=1))
+    other, records = run(photos, params, settings(params, epochs=1, **changes))
+    assert sha256_tensors(plain.tensors()) != sha256_tensors(other.tensors())
+    assert math.isfinite(records[0].train_loss)
+    assert next(iter(other.tensors().values())).dtype == torch.float32
+
+
+def test_a_loss_that_is_no_number_stops_with_its_step(photos: tuple[Photos, Photos], params: Params) -> None:
+    train = settings(params, optimizer="sgd", learning_rate=1e30, warmup_fraction=0.0)
+    with pytest.raises(NonFiniteLoss, match=r"epoch \d+, step \d of 3 is (nan|inf)"):
+        run(photos, params, train)
+
+
+def test_batches_differ_by_one_photo_and_hold_each_once() -> None:
+    batches = _batches(seed=0, epoch=1, n=275, steps=18)
+    assert {len(rows) for rows in batches} == {15, 16}
+    assert sorted(torch.cat(batches).tolist()) == list(range(275))
+    again, later = _batches(0, 1, 275, 18), _batches(0, 2, 275, 18)
+    assert torch.equal(torch.cat(batches), torch.cat(again))
+    assert not torch.equal(torch.cat(batches), torch.cat(later))
+
+
+def test_photos_that_are_all_border_are_left_out_under_the_ignore_rule(sample_arrays: PetArrays) -> None:
+    trimaps = sample_arrays.trimaps.copy()
+    rows = sample_arrays.rows("train")
+    trimaps[rows[:3]] = BORDER
+    arrays = dataclasses.replace(sample_arrays, trimaps=trimaps)
+    assert len(load_photos(arrays, "train", "foreground", CPU)) == len(rows)
+    kept = load_photos(arrays, "train", "ignore", CPU)
+    assert list(kept.rows) == list(rows[3:])
+    trimaps[rows] = BORDER
+    with pytest.raises(DataError, match="every photo of the split 'train' is all border"):
+        load_photos(arrays, "train", "ignore", CPU)
