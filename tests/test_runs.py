@@ -1,0 +1,259 @@
+import json
+import math
+import multiprocessing
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from petseg.checkpoint import load_tensors, sha256_tensors
+from petseg.data.masks import load_masks, save_masks
+from petseg.errors import DamagedFile, DataError, RunLocked, StoreError, TrainingError
+from petseg.params import ModelParams, Params
+from petseg.project import sha256_file
+from petseg.runs import ABOUT, HISTORY, MANIFEST, WEIGHTS, Run, open_run, read_history, run_key
+from petseg.training import EpochRecord, TrainingState
+
+MODEL = ModelParams(name="unet", width=2, depth=1, dropout=0.0)
+KEY = run_key({"a": 1}, "data", "code")
+
+
+def record(epoch: int, val_dice: float) -> EpochRecord:
+    return EpochRecord(epoch, 0.5, 0.6, 0.7, val_dice, 1e-3, 100.0, 1.5)
+
+
+def state_of(params: Params, epoch: int) -> TrainingState:
+    """A state whose weights tell which epoch they are of."""
+    state = TrainingState.new(MODEL, params.train, torch.device("cpu"))
+    for network in (state.network, state.average):
+        assert network is not None
+        for weights in network.parameters():
+            weights.data.fill_(epoch)
+    state.epoch = epoch
+    return state
+
+
+def add(run: Run, params: Params, epoch: int, val_dice: float) -> None:
+    masks = np.zeros((3, 8, 8), bool)
+    masks[:, :epoch] = True
+    run.add(record(epoch, val_dice), state_of(params, epoch), masks)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    with open_run(tmp_path / "runs", KEY, {"params": {"a": 1}}) as run:
+        run.note(shown_rows=[4, 7, 9])
+        yield run
+
+
+def weights_of(path: Path) -> float:
+    tensors, _ = load_tensors(path)
+    return tensors["head.bias"].item()
+
+
+def test_the_key_is_of_params_data_and_code() -> None:
+    keys = {run_key({"a": 1}, "d", "c"), run_key({"a": 2}, "d", "c"), run_key({"a": 1}, "e", "c")}
+    keys |= {run_key({"a": 1}, "d", "x"), run_key({"b": 1}, "d", "c")}
+    assert len(keys) == 5
+    assert run_key({"a": 1, "b": 2}, "d", "c") == run_key({"b": 2, "a": 1}, "d", "c")
+
+
+def test_the_best_epochs_weights_are_kept(run: Run, params: Params, tmp_path: Path) -> None:
+    for epoch, dice in enumerate([0.5, 0.8, math.nan, 0.8, 0.7], 1):
+        add(run, params, epoch, dice)
+    assert sorted(path.name for path in (run.folder / "checkpoints").iterdir()) == [
+        "epoch-00002.safetensors", "epoch-00004.safetensors", "epoch-00005.safetensors",
+    ]  # fmt: skip
+    run.finish({"model": MODEL.model_dump(), "image_size": 8})
+    assert run.finished
+    run.publish(tmp_path / "w.safetensors", tmp_path / "w.json", tmp_path / "evolution.npz")
+    assert weights_of(tmp_path / "w.safetensors") == 2
+    about = json.loads((tmp_path / "w.json").read_text())
+    assert (about["epoch"], about["val_dice"], about["run_key"]) == (2, 0.8, KEY)
+    tensors, _ = load_tensors(tmp_path / "w.safetensors")
+    assert about["tensors_sha256"] == sha256_tensors(tensors)
+    masks, beside = load_masks(tmp_path / "evolution.npz")
+    assert masks.shape == (5, 3, 8, 8)
+    assert masks.sum(axis=(1, 2, 3)).tolist() == [24, 48, 72, 96, 120]
+    assert beside["epochs"].tolist() == [1, 2, 3, 4, 5]
+    assert beside["rows"].tolist() == [4, 7, 9]
+
+
+def test_a_finished_run_is_read_only_and_hashed(run: Run, params: Params) -> None:
+    add(run, params, 1, 0.5)
+    run.finish({})
+    files = [path for path in run.folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o444 for path in files)
+    recorded = run.manifest["files"]
+    assert {str(path.relative_to(run.folder)) for path in files} == {*recorded, MANIFEST}
+    assert all(sha256_file(run.folder / name) == digest for name, digest in recorded.items())
+
+
+def test_a_finished_run_is_found_again_as_it_is(run: Run, params: Params) -> None:
+    add(run, params, 1, 0.5)
+    run.finish({})
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
+    with open_run(run.folder.parent, KEY, {"params": "others"}) as again:
+        assert again.finished
+        assert again.manifest["params"] == {"a": 1}
+        assert again.best == record(1, 0.5)
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
+
+
+def test_altered_weights_are_not_handed_out(run: Run, params: Params, tmp_path: Path) -> None:
+    add(run, params, 1, 0.5)
+    run.finish({})
+    path = run.folder / WEIGHTS
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(DamagedFile, match=r"model\.safetensors: differs from the hash in .*manifest\.json"):
+        run.publish(tmp_path / "w", tmp_path / "j", tmp_path / "e")
+    assert not (tmp_path / "w").exists()
+
+
+def test_an_unfinished_run_is_gone_on_with(run: Run, params: Params) -> None:
+    for epoch in (1, 2, 3):
+        add(run, params, epoch, epoch / 10)
+    again = Run(run.folder, run.manifest)
+    state = state_of(params, 0)
+    again.resume(state)
+    assert state.epoch == 3
+    assert next(state.network.parameters()).flatten()[0].item() == 3
+    assert again.history == [record(1, 0.1), record(2, 0.2), record(3, 0.3)]
+
+
+def test_a_kill_between_checkpoint_and_row_leaves_one_row_an_epoch(run: Run, params: Params) -> None:
+    add(run, params, 1, 0.1)
+    rows = (run.folder / HISTORY).read_bytes()
+    add(run, params, 2, 0.2)
+    (run.folder / HISTORY).write_bytes(rows)  # as if killed before the row was written
+    again = Run(run.folder, run.manifest)
+    state = state_of(params, 0)
+    again.resume(state)
+    add(again, params, 3, 0.3)
+    assert [row.epoch for row in read_history(run.folder)] == [1, 2, 3]
+
+
+def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(
+    run: Run, params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(run, params, 1, 0.1)
+    add(run, params, 2, math.nan)
+    newest = run.folder / "checkpoints/epoch-00002.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-5] ^= 1
+    newest.write_bytes(data)
+    again = Run(run.folder, run.manifest)
+    state = state_of(params, 0)
+    again.resume(state)
+    assert state.epoch == 1
+    assert [row.epoch for row in read_history(run.folder)] == [1]
+    assert newest.with_suffix(".damaged").read_bytes() == bytes(data)
+    assert "epoch-00002.safetensors: is damaged" in capsys.readouterr().out
+
+
+def test_without_its_best_checkpoint_a_run_goes_back_to_before(run: Run, params: Params) -> None:
+    for epoch, dice in enumerate([0.3, 0.9, 0.5, 0.4], 1):
+        add(run, params, epoch, dice)
+    (run.folder / "checkpoints/epoch-00002.safetensors").write_bytes(b"broken")
+    state = state_of(params, 0)
+    again = Run(run.folder, run.manifest)
+    again.resume(state)
+    assert (state.epoch, again.history) == (0, [])  # neither 3 nor 4 could hand out the best weights
+    for epoch, dice in enumerate([0.3, 0.9], 1):
+        add(again, params, epoch, dice)
+    assert again.best_weights()["head.bias"].item() == 2
+
+
+def test_nan_is_never_best_and_is_null_on_disk(run: Run, params: Params) -> None:
+    add(run, params, 1, math.nan)
+    with pytest.raises(TrainingError, match="no epoch has a validation Dice"):
+        _ = run.best
+    assert json.loads((run.folder / HISTORY).read_text())["val_dice"] is None
+    assert math.isnan(read_history(run.folder)[0].val_dice)
+    add(run, params, 2, 0.1)
+    assert run.best.epoch == 2
+
+
+@pytest.mark.parametrize(
+    ("dices", "patience", "stale"),
+    [
+        ([], 1, False),
+        ([0.5], 1, False),
+        ([0.5, 0.6, 0.6], 1, True),
+        ([0.5, 0.6, 0.6], 2, False),
+        ([0.6, 0.5, 0.4], 2, True),
+        ([0.6, 0.5, 0.4], None, False),
+    ],
+)
+def test_when_to_stop_early(run: Run, dices: list[float], patience: int | None, stale: bool) -> None:
+    run.history = [record(epoch, dice) for epoch, dice in enumerate(dices, 1)]
+    assert run.is_stale(patience) is stale
+
+
+def hold(
+    store: Path, held: "multiprocessing.synchronize.Event", free: "multiprocessing.synchronize.Event"
+) -> None:
+    with open_run(store, KEY, {}):
+        held.set()
+        free.wait(60)
+
+
+def test_a_second_training_of_one_run_is_refused_by_pid(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    held, free = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(tmp_path, held, free))
+    other.start()
+    try:
+        assert held.wait(60)
+        with (
+            pytest.raises(RunLocked, match=rf"is being trained by process {other.pid};"),
+            open_run(tmp_path, KEY, {}),
+        ):
+            pass
+    finally:
+        free.set()
+        other.join()
+    with open_run(tmp_path, KEY, {}) as run:
+        assert (run.folder / ".lock").read_text() == str(os.getpid())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "can't be read"),
+        ('{"format": 99}', "has format 99, this petseg knows 1"),
+        ("[]", "can't be read"),
+    ],
+)
+def test_a_manifest_that_can_not_be_used(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / KEY).mkdir()
+    (tmp_path / KEY / MANIFEST).write_text(text)
+    with pytest.raises(StoreError, match=message), open_run(tmp_path, KEY, {}):
+        pass
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8), (1, 3, 16, 10), (3, 7)])
+def test_masks_are_packed_and_unpacked(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    masks = np.random.default_rng(0).random(shape) > 0.5
+    save_masks(tmp_path / "m.npz", masks, rows=np.arange(3))
+    found, beside = load_masks(tmp_path / "m.npz")
+    assert (found == masks).all()
+    assert beside["rows"].tolist() == [0, 1, 2]
+    first = (tmp_path / "m.npz").read_bytes()
+    save_masks(tmp_path / "m.npz", masks, rows=np.arange(3))
+    assert (tmp_path / "m.npz").read_bytes() == first
+    (tmp_path / "m.npz").write_bytes(first[:50])
+    with pytest.raises(DataError, match="can't be read as packed masks"):
+        load_masks(tmp_path / "m.npz")
+
+
+def test_names_of_the_store_are_as_documented(run: Run, params: Params) -> None:
+    add(run, params, 1, 0.5)
+    run.finish({})
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {".lock", MANIFEST, HISTORY, WEIGHTS, ABOUT, "checkpoints", "evolution"}
