@@ -1,0 +1,127 @@
+"""From weights and photos to masks."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from petseg.checkpoint import load_tensors, sha256_tensors
+from petseg.data.batches import mirrored, resized, to_input
+from petseg.data.images import resize_photo
+from petseg.errors import DamagedFile, DataError
+from petseg.models import build_network, placed
+from petseg.params import Boundary, ModelParams
+from petseg.progress import progress
+from petseg.scoring import mean_dice
+
+THRESHOLDS = tuple(n / 100 for n in range(5, 100, 5))
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network, ready to use.
+
+    Attributes:
+        network: in evaluation mode, on ``device``.
+        about: what model.json says of it.
+        device: where it computes.
+        flip_average: whether a prediction is the mean of the photo's and of its mirror image's.
+    """
+
+    network: nn.Module
+    about: dict[str, Any]
+    device: torch.device
+    flip_average: bool
+
+    @classmethod
+    def load(cls, weights: Path, about: Path, device: torch.device, flip_average: bool) -> Self:
+        """Load a model from its two files.
+
+        Raises:
+            DamagedFile: a file is damaged, or the two do not belong together.
+        """
+        tensors, _ = load_tensors(weights)
+        try:
+            described = json.loads(about.read_text(encoding="utf-8"))
+            network = build_network(ModelParams.model_validate(described["model"]))
+            network.load_state_dict(tensors)
+            if described["tensors_sha256"] != sha256_tensors(tensors):
+                raise ValueError("it is of other weights")
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise DamagedFile(f"{about}: does not describe {weights} ({reason:.200})") from None
+        return cls(placed(network, device).eval(), described, device, flip_average)
+
+    @property
+    def size_px(self) -> int:
+        """The side of the squares that the network was trained on."""
+        return int(self.about["image_size"])
+
+    @torch.inference_mode()
+    def probability(self, images: NDArray[np.uint8], batch_size: int, what: str = "predict") -> Tensor:
+        """Predict packed photos.
+
+        Args:
+            images: (N, S, S, 3) uint8, of the size that the network was trained on.
+            batch_size: how many at once.
+            what: the name of the work, for the progress bar.
+
+        Returns:
+            (N, S, S) float32, the probability of pet, on the CPU.
+
+        Raises:
+            DataError: the photos have another size.
+        """
+        if images.shape[1:] != (self.size_px, self.size_px, 3):
+            raise DataError(
+                f"photos of shape {images.shape[1:]} do not fit the model, which was trained on "
+                f"{self.size_px}x{self.size_px}; run dvc repro train"
+            )
+        result = torch.empty(images.shape[:3])
+        with progress(what, len(images), transient=True) as advance:
+            for start in range(0, len(images), batch_size):
+                batch = to_input(torch.from_numpy(images[start : start + batch_size]).to(self.device))
+                probability = self.network(batch).float().sigmoid()
+                if self.flip_average:
+                    flipped = mirrored(self.network(mirrored(batch)).float().sigmoid())
+                    probability = (probability + flipped) / 2
+                result[start : start + batch_size] = probability.squeeze(1).cpu()
+                advance(len(batch))
+        return result
+
+    @torch.inference_mode()
+    def masks_at_own_size(self, photos: NDArray[np.uint8], threshold: float) -> NDArray[np.uint8]:
+        """Segment photos of any size: shrink as preprocess does, predict, enlarge the probability.
+
+        Args:
+            photos: (N, H, W, 3) uint8 RGB.
+            threshold: from which probability a pixel is pet.
+
+        Returns:
+            (N, H, W) uint8; 1 is pet.
+        """
+        small = np.stack([resize_photo(Image.fromarray(photo), self.size_px) for photo in photos])
+        probability = self.probability(small, batch_size=16).unsqueeze(1)
+        if photos.shape[1:3] != small.shape[1:3]:
+            probability = resized(probability, *photos.shape[1:3])
+        return (probability.squeeze(1) >= threshold).to(torch.uint8).numpy()
+
+
+def choose_threshold(probability: Tensor, trimaps: Tensor, boundary: Boundary) -> float:
+    """Return the threshold of the highest mean Dice; of equals, the one nearest to 0.5.
+
+    Args:
+        probability: (N, S, S) float, of the validation photos.
+        trimaps: (N, S, S) uint8, theirs.
+        boundary: what the border counts as.
+    """
+    return max(
+        THRESHOLDS,
+        key=lambda t: (mean_dice(probability >= t, trimaps, boundary), -abs(t - 0.5)),
+    )

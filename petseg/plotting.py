@@ -1,0 +1,262 @@
+"""Figures. Each function takes data and returns a figure; nothing here reads or writes a file.
+
+Colours are Okabe and Ito's, which people tell apart whatever their colour vision.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from petseg.data.augment import AUGMENTATIONS, augment
+from petseg.params import AugmentParams
+
+Image = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+_CELL_IN = 1.75  # a small picture's side
+
+
+@dataclass(frozen=True)
+class Example:
+    """A photo, (S, S, 3) uint8, with its true and its predicted mask, (S, S) bool."""
+
+    title: str
+    image: Image
+    truth: Mask
+    predicted: Mask
+
+
+def curves(history: pd.DataFrame) -> Figure:
+    """Draw loss and Dice by epoch, training beside validation, with the best epoch marked."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    best = history.iloc[int(history["val_dice"].argmax())]
+    for axes, quantity, label in zip(
+        figure.subplots(1, 2), ("loss", "dice"), ("loss", "Dice, mean over photos"), strict=True
+    ):
+        value, epoch = best[f"val_{quantity}"], int(best["epoch"])
+        train, val = history[f"train_{quantity}"], history[f"val_{quantity}"]
+        axes.plot(history["epoch"], train, color=ORANGE, lw=1.8, label="training, augmented")
+        axes.plot(history["epoch"], val, color=BLUE, lw=1.8, label="validation")
+        axes.plot(epoch, value, "o", color=BLUE, ms=7, mec="white", label=f"best epoch {epoch}: {value:.3f}")
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _tidy(axes)
+        axes.legend(frameon=False)
+    return figure
+
+
+def evolution(
+    images: Image, truths: Mask, masks: Mask, epochs: Sequence[int], dices: NDArray[np.float64]
+) -> Figure:
+    """Draw how the prediction for some photos changes over the epochs.
+
+    Args:
+        images: (K, S, S, 3).
+        truths: (K, S, S).
+        masks: (E, K, S, S), of the epochs to show.
+        epochs: (E,), their numbers.
+        dices: (E, K), Dice of each mask.
+    """
+    columns = 2 + len(epochs)
+    figure, grid = _picture_grid(len(images), columns)
+    titles = ["photo", "truth", *(f"epoch {epoch}" for epoch in epochs)]
+    for column, title in enumerate(titles):
+        grid[0][column].set_title(title, fontsize=10)
+    for row, (image, truth) in enumerate(zip(images, truths, strict=True)):
+        grid[row][0].imshow(image)
+        grid[row][1].imshow(cut_out(image, truth))
+        for column, (mask, dice) in enumerate(zip(masks[:, row], dices[:, row], strict=True), 2):
+            grid[row][column].imshow(cut_out(image, mask))
+            grid[row][column].set_xlabel(f"Dice {dice:.2f}", fontsize=8, labelpad=2)
+    return figure
+
+
+def preprocessing(
+    originals: Sequence[tuple[str, Image]], images: Image, trimaps: Image, truths: Mask
+) -> Figure:
+    """Draw some photos as they come, as the network sees them, their trimap and the mask made of it.
+
+    Args:
+        originals: K pairs of a name and the photo at its own size.
+        images: (K, S, S, 3).
+        trimaps: (K, S, S).
+        truths: (K, S, S), the masks by the boundary rule in use.
+    """
+    size = images.shape[1]
+    figure, grid = _picture_grid(len(images), 4, cell=2.2)
+    titles = ("the photo", f"packed, {size}x{size} px", "trimap", "mask to learn")
+    for column, title in enumerate(titles):
+        grid[0][column].set_title(title, fontsize=10)
+    palette = np.array([[0, 0, 0], *(_rgb(c) for c in (BLUE, "#DDDDDD", ORANGE))], dtype=np.uint8)
+    for row, (name, original) in enumerate(originals):
+        height, width = original.shape[:2]
+        grid[row][0].imshow(original)
+        grid[row][0].set_xlabel(f"{name}, {width}x{height} px", fontsize=8)
+        grid[row][1].imshow(images[row])
+        grid[row][2].imshow(palette[trimaps[row]])
+        grid[row][3].imshow(truths[row], cmap="gray", vmin=0, vmax=1)
+    _legend(figure, {"pet": BLUE, "border": ORANGE, "background": "#DDDDDD"})
+    return figure
+
+
+def augmentation(image: Image, trimap: Image, params: AugmentParams) -> Figure:
+    """Draw what each augmentation does to one photo: nothing, its one extreme, its other, and all together.
+
+    Args:
+        image: (S, S, 3).
+        trimap: (S, S).
+        params: the strengths in use.
+    """
+    strengths = params.model_dump()
+    off = AugmentParams.model_validate(dict.fromkeys(strengths, 0.0))
+    figure, grid = _picture_grid(3, len(strengths) + 1)
+    for row, label in enumerate(("one extreme", "other extreme", "all, at random")):
+        grid[row][0].set_ylabel(label, fontsize=10)
+    draws = torch.from_numpy(np.random.default_rng(0).random((len(strengths) + 1, AUGMENTATIONS), np.float32))
+
+    def show(axes: Axes, chances: torch.Tensor, strength: AugmentParams) -> None:
+        photos, trimaps = augment(
+            torch.tensor(image)[None], torch.tensor(trimap)[None], chances[None], strength
+        )
+        axes.imshow(photos[0].permute(1, 2, 0).numpy())
+        axes.contour(trimaps[0].numpy() != 2, [0.5], colors=ORANGE, linewidths=1)
+
+    extremes = torch.zeros(AUGMENTATIONS), torch.full((AUGMENTATIONS,), 0.999)
+    for column, name in enumerate([None, *strengths]):
+        only = off if name is None else off.model_copy(update={name: strengths[name]})
+        for row, chances in enumerate(extremes):
+            show(grid[row][column], chances, only)
+        show(grid[2][column], draws[column], params)
+        value = "" if name is None else f" {strengths[name]:g}" if strengths[name] else " off"
+        grid[0][column].set_title("photo" if name is None else f"{name}{value}", fontsize=10)
+    _legend(figure, {"outline of the mask, moved along": ORANGE})
+    return figure
+
+
+def examples(rows: dict[str, list[Example]], n: int) -> Figure:
+    """Draw rows of test photos, with where the prediction is wrong.
+
+    Args:
+        rows: examples by the name of their row.
+        n: how many photos there are in all.
+    """
+    columns = max(len(row) for row in rows.values())
+    figure, grid = _picture_grid(len(rows), columns, cell=2.1)
+    for line, (name, row) in zip(grid, rows.items(), strict=True):
+        line[0].set_ylabel(name, fontsize=11)
+        for axes, example in zip(line, row, strict=False):
+            axes.imshow(_errors(example))
+            axes.set_title(example.title, fontsize=8)
+    figure.suptitle(f"test photos, by Dice (n = {n})")
+    _legend(
+        figure, {"missed": BLUE, "wrongly called pet": VERMILION, "left out: called background": "#BBBBBB"}
+    )
+    return figure
+
+
+def dice_by_breed(table: pd.DataFrame) -> Figure:
+    """Draw the Dice of each test photo by breed, breeds sorted by their mean.
+
+    Args:
+        table: columns breed, species, dice.
+    """
+    breeds = table.groupby(["breed", "species"])["dice"].agg(["mean", "count"]).reset_index()
+    breeds = breeds.sort_values("mean", ignore_index=True)
+    figure = Figure(figsize=(8, 1.2 + 0.24 * len(breeds)), layout="constrained")
+    axes = figure.subplots()
+    colours = {"cat": BLUE, "dog": VERMILION}
+    for place, (breed, species) in enumerate(zip(breeds["breed"], breeds["species"], strict=True)):
+        values = table.loc[table["breed"] == breed, "dice"]
+        axes.plot(values, np.full(len(values), place), ".", color=colours[species], alpha=0.3, mew=0)
+    axes.scatter(
+        breeds["mean"], range(len(breeds)), c=[colours[s] for s in breeds["species"]], marker="D", zorder=3
+    )
+    labels = [
+        f"{b.replace('_', ' ')} (n = {n})" for b, n in zip(breeds["breed"], breeds["count"], strict=True)
+    ]
+    axes.set_yticks(range(len(breeds)), labels, fontsize=8)
+    axes.set(xlabel="Dice of a test photo", ylim=(-0.7, len(breeds) - 0.3))
+    axes.grid(axis="x", color="#DDDDDD", lw=0.6)
+    _tidy(axes)
+    _legend(
+        figure,
+        {f"{s}, a diamond is a breed's mean": c for s, c in colours.items() if s in set(table["species"])},
+    )
+    return figure
+
+
+def dice_histogram(dice: pd.Series, trivial: float) -> Figure:
+    """Draw how the Dice of the test photos is spread.
+
+    Args:
+        dice: of each photo.
+        trivial: mean Dice of calling every pixel pet.
+    """
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    defined = dice.dropna()
+    axes.hist(defined, bins=[n / 40 for n in range(41)], color=BLUE, alpha=0.85, edgecolor="white", lw=0.5)
+    lines = (
+        (defined.mean(), "-", "black", f"mean {defined.mean():.3f}"),
+        (defined.median(), "--", "black", f"median {defined.median():.3f}"),
+        (trivial, ":", VERMILION, f"all foreground, mean {trivial:.3f}"),
+    )
+    for value, style, colour, label in lines:
+        axes.axvline(value, ls=style, color=colour, lw=1.6, label=label)
+    axes.set(
+        xlabel="Dice of a test photo", ylabel="photos", xlim=(0, 1), title=f"n = {len(defined)} test photos"
+    )
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _tidy(axes)
+    axes.legend(frameon=False, loc="upper left")
+    return figure
+
+
+def cut_out(image: Image, mask: Mask) -> Image:
+    """Return the photo with everything but the mask faded to near white."""
+    faded = 255 - (255 - image.mean(axis=2, keepdims=True)) * 0.18
+    result: Image = np.where(mask[..., None], image, faded).astype(np.uint8)
+    return result
+
+
+def _errors(example: Example) -> Image:
+    """Return the cut-out, with missed pixels in blue and wrong ones in vermilion."""
+    picture = cut_out(example.image, example.predicted).astype(float)
+    for wrong, colour in (
+        (example.truth & ~example.predicted, BLUE),
+        (example.predicted & ~example.truth, VERMILION),
+    ):
+        picture[wrong] = 0.35 * picture[wrong] + 0.65 * np.array(_rgb(colour))
+    return picture.astype(np.uint8)
+
+
+def _picture_grid(rows: int, columns: int, cell: float = _CELL_IN) -> tuple[Figure, list[list[Axes]]]:
+    figure = Figure(figsize=(columns * cell, rows * (cell + 0.15) + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+    return figure, [list(line) for line in grid]
+
+
+def _legend(figure: Figure, colours: dict[str, str]) -> None:
+    patches = [Patch(color=colour, label=label) for label, colour in colours.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=9)
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

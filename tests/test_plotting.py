@@ -1,0 +1,94 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from petseg import plotting
+from petseg.params import Params
+
+RANDOM = np.random.default_rng(0)
+PHOTOS = RANDOM.integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+MASKS = RANDOM.random((3, 16, 16)) > 0.5
+TRIMAPS = RANDOM.integers(1, 4, (3, 16, 16), dtype=np.uint8)
+
+
+def texts(figure: Figure) -> str:
+    """All that is written in a figure that can be drawn."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    picture = np.asarray(Image.open(file))
+    assert picture.std() > 0
+    written = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+    return " | ".join(text for text in written if text)
+
+
+def test_curves_mark_the_best_epoch() -> None:
+    history = pd.DataFrame({
+        "epoch": [1, 2, 3],
+        "train_loss": [1, 0.5, 0.4], "val_loss": [1.1, 0.6, 0.7],
+        "train_dice": [0.5, 0.7, 0.8], "val_dice": [np.nan, 0.71234, 0.7],
+    })  # fmt: skip
+    written = texts(plotting.curves(history))
+    for part in ("best epoch 2: 0.712", "best epoch 2: 0.600", "validation", "training, augmented", "epoch"):
+        assert part in written
+
+
+def test_one_epoch_is_a_curve_too() -> None:
+    row = {"epoch": 1, "train_loss": 1, "val_loss": 1, "train_dice": 0.5, "val_dice": 0.5}
+    assert "best epoch 1" in texts(plotting.curves(pd.DataFrame([row])))
+
+
+def test_evolution_names_epochs_and_scores() -> None:
+    dices = np.array([[0.1, 0.2, np.nan], [0.9, 0.8, 0.7]])
+    written = texts(plotting.evolution(PHOTOS, MASKS, np.stack([MASKS, ~MASKS]), [1, 60], dices))
+    for part in ("photo", "truth", "epoch 1", "epoch 60", "Dice 0.90", "Dice nan"):
+        assert part in written
+
+
+def test_preprocessing_shows_sizes() -> None:
+    originals = [(f"pug_{n}", np.zeros((20 + n, 30, 3), np.uint8)) for n in range(3)]
+    written = texts(plotting.preprocessing(originals, PHOTOS, TRIMAPS, MASKS))
+    for part in ("pug_2, 30x22 px", "packed, 16x16 px", "trimap", "border"):
+        assert part in written
+
+
+def test_augmentation_says_how_strong_each_is(params: Params) -> None:
+    settings = params.augment.model_copy(update={"translate": 0.0})
+    written = texts(plotting.augmentation(PHOTOS[0], TRIMAPS[0], settings))
+    for part in ("flip 0.5", "rotate_deg 15", "translate off", "all, at random"):
+        assert part in written
+
+
+def test_examples_colour_what_is_wrong() -> None:
+    truth, predicted = np.zeros((2, 4, 4), bool)
+    truth[:2], predicted[1:3] = True, True
+    example = plotting.Example("pug_1, Dice 0.500", np.full((4, 4, 3), 90, np.uint8), truth, predicted)
+    picture = plotting._errors(example)
+    missed, right, wrong, background = picture[:, 0].astype(int)
+    assert list(right) == [90, 90, 90]
+    assert missed[2] > missed[0]  # blue
+    assert wrong[0] > wrong[2]  # vermilion
+    assert background.min() > 200
+    written = texts(plotting.examples({"best": [example], "worst": [example]}, 261))
+    for part in ("pug_1, Dice 0.500", "best", "worst", "n = 261", "missed"):
+        assert part in written
+
+
+def test_breeds_are_sorted_and_counted() -> None:
+    table = pd.DataFrame({
+        "breed": ["pug", "pug", "Bengal"], "species": ["dog", "dog", "cat"], "dice": [0.2, 0.4, 0.9],
+    })  # fmt: skip
+    written = texts(plotting.dice_by_breed(table))
+    assert written.index("pug (n = 2)") < written.index("Bengal (n = 1)")
+    assert "Dice of a test photo" in written
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.1, 0.9, np.nan]])
+def test_the_histogram_names_mean_median_and_trivial(values: list[float]) -> None:
+    written = texts(plotting.dice_histogram(pd.Series(values), 0.56))
+    for part in ("mean 0.500", "median 0.500", "all foreground, mean 0.560", "n = "):
+        assert part in written
