@@ -1,0 +1,72 @@
+"""A trained network as an MLflow model: made from this code and safetensors, without a pickle."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import numpy as np
+from mlflow.models import Model, ModelSignature
+from mlflow.types.schema import Schema, TensorSpec
+
+import petseg
+
+if TYPE_CHECKING:  # mlflow runs it from its file; named here, it counts as reached (petseg.reach)
+    import petseg.tracking.pyfunc
+
+NAME = "petseg"
+_NEEDED = ("mlflow", "torch", "numpy", "pillow", "pydantic", "ruamel.yaml", "rich", "safetensors")
+
+# An object tensor of one dimension is MLflow's word for "anything": a single photo, (H, W, 3), and a
+# batch, (N, H, W, 3), have no other signature in common. The model checks what it gets.
+SIGNATURE = ModelSignature(
+    inputs=Schema([TensorSpec(np.dtype("O"), (-1,))]),
+    outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]),
+)
+
+
+def log_model(
+    client: "mlflow.MlflowClient",
+    run_id: str,
+    weights: Path,
+    about: Path,
+    decision: Mapping[str, object],
+    example: Any,
+) -> str:
+    """Log a model as the given run's, and return its id.
+
+    Args:
+        client: of the tracking store.
+        run_id: of the run that trained it; it need not be open.
+        weights: model.safetensors.
+        about: model.json.
+        decision: ``threshold`` and ``flip_average``, by which probability becomes a mask.
+        example: (N, H, W, 3) uint8, an input to keep with the model.
+    """
+    mlflow.set_experiment(experiment_id=client.get_run(run_id).info.experiment_id)
+    with tempfile.TemporaryDirectory() as folder:
+        decision_file = Path(folder, "decision.json")
+        decision_file.write_text(json.dumps(dict(decision)), encoding="utf-8")
+        package = Path(folder, "code", "petseg")
+        shutil.copytree(Path(petseg.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+        info = Model.log(
+            artifact_path=None,
+            flavor=mlflow.pyfunc,
+            name=NAME,
+            run_id=run_id,
+            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            artifacts={
+                "weights": str(weights),
+                "about": str(about),
+                "decision": str(decision_file),
+            },
+            code_paths=[str(package)],
+            pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED],
+            signature=SIGNATURE,
+            input_example=example,
+        )
+    return str(info.model_id)
