@@ -1,0 +1,170 @@
+"""Train a network, or use the run of the store that these params, data and code have made already."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from petseg.compute import environment, set_up_torch
+from petseg.data.arrays import PetArrays
+from petseg.data.batches import MEAN, STD, load_photos
+from petseg.models import parameter_count
+from petseg.params import Params
+from petseg.progress import duration, progress
+from petseg.project import git_state, main_root
+from petseg.reach import code_sha256
+from petseg.records import write_csv, write_json
+from petseg.runs import ABOUT, WEIGHTS, Run, open_run, run_key
+from petseg.stage import run_stage
+from petseg.tracking import RunLog, flat, stage_run
+from petseg.training import EpochRecord, TrainingState, fit, predict_masks
+
+SHOWN_PHOTOS = 6  # of validation, whose masks are kept for every epoch
+
+
+def train(
+    params: Params,
+    arrays_folder: Path,
+    weights: Path,
+    about: Path,
+    evolution: Path,
+    run_file: Path,
+    history: Path,
+    metrics: Path,
+) -> None:
+    device = set_up_torch(params.train.device, params.train.threads)
+    arrays = PetArrays.open(arrays_folder)
+    settings = flat(
+        data__boundary=params.data.boundary,
+        model=params.model,
+        train=params.train,
+        augment=params.augment,
+    )
+    code = code_sha256(Path(__file__))
+    key = run_key(settings, arrays.digest, code)
+    known = {"run_key": key, "data_sha256": arrays.digest, "code_sha256": code}
+    described: dict[str, Any] = known | {
+        "params": settings,
+        "git": vars(git_state()),
+        "environment": environment(device),
+        "source": __file__,
+    }
+    with open_run(main_root() / "runs", key, described) as run:
+        warn_of_another_environment(run, described["environment"])
+        if run.finished:
+            print(f"run {key} is finished: its weights are used, nothing is trained")
+        else:
+            shown = {"data.image_size": arrays.size_px} | settings
+            with stage_run("train", shown, known, run.manifest.get("mlflow_run_id")) as log:
+                run.note(mlflow_run_id=log.run_id or run.manifest.get("mlflow_run_id"))
+                log.dataset("pets", arrays.digest, str(arrays_folder), "train")
+                train_run(run, log, params, arrays, device)
+        run.publish(weights, about, evolution)
+        write_json(run_file, {"run_key": key, "mlflow_run_id": run.manifest["mlflow_run_id"]})
+        write_csv(history, run.history)
+        write_json(metrics, summary(run))
+    print(f"best epoch {run.best.epoch}, validation Dice {run.best.val_dice:.4f}: runs/{key}/{WEIGHTS}")
+
+
+def warn_of_another_environment(run: Run, present: dict[str, str | int]) -> None:
+    """Name what differs from the environment that the run began in: its bits depend on it."""
+    recorded = run.manifest["environment"]
+    differing = [
+        f"{key} {recorded.get(key)} then, {present[key]} now"
+        for key in present
+        if recorded.get(key) != present[key]
+    ]
+    if differing:
+        print(
+            f"warning: run {run.key} began elsewhere, where bits may differ: {'; '.join(differing)}",
+            flush=True,
+        )
+
+
+def train_run(run: Run, log: RunLog, params: Params, arrays: PetArrays, device: torch.device) -> None:
+    boundary = params.data.boundary
+    training = load_photos(arrays, "train", boundary, device)
+    validation = load_photos(arrays, "val", boundary, device)
+    shown = evenly_spread(len(validation))
+    left_out = sum(len(arrays.rows(split)) for split in ("train", "val")) - len(training) - len(validation)
+    run.note(shown_rows=validation.rows[shown].tolist(), all_border_left_out=left_out)
+    state = TrainingState.new(params.model, params.train, device)
+    run.resume(state)
+    parameters = parameter_count(state.network)
+    print(
+        f"run {run.key}: {params.model.name}, {parameters / 1e6:.2f} M parameters, on {device}; "
+        f"{len(training)} photos to learn from, {len(validation)} to validate on"
+        + (f"; {left_out} left out, all border" if left_out else "")
+        + (f"; goes on after epoch {state.epoch}" if state.epoch else ""),
+        flush=True,
+    )
+    total, done = params.train.epochs * len(training), state.epoch * len(training)
+    with progress("train", total, start=done, transient=True) as advance:
+        records = fit(state, training, validation, params.train, params.augment, boundary, on_step=advance)
+        while not run.is_stale(params.train.early_stopping_patience):
+            record = next(records, None)
+            if record is None:
+                break
+            run.add(record, state, predict_masks(state.evaluated, validation.images[shown]))
+            log.metrics(as_metrics(record), step=record.epoch)
+            print(epoch_line(record, run, params.train.epochs), flush=True)
+    run.finish(
+        {
+            "model": params.model.model_dump(),
+            "image_size": arrays.size_px,
+            "mean": MEAN,
+            "std": STD,
+            "boundary": boundary,
+        }
+    )
+    log.metrics({"best/epoch": run.best.epoch, "best/val_dice": run.best.val_dice, "parameters": parameters})
+    log.tags({"weights": f"runs/{run.key}/{WEIGHTS}", "tensors_sha256": run.manifest["tensors_sha256"]})
+    log.artifact(run.folder / WEIGHTS, "weights")
+    log.artifact(run.folder / ABOUT, "weights")
+
+
+def evenly_spread(n: int) -> list[int]:
+    """Return the places of the fixed photos among the n of validation."""
+    return sorted({round(i * (n - 1) / (SHOWN_PHOTOS - 1)) for i in range(SHOWN_PHOTOS)})
+
+
+def as_metrics(record: EpochRecord) -> dict[str, float]:
+    """Name a record for MLflow, which draws what shares a first word in one section."""
+    return {
+        "loss/train": record.train_loss,
+        "loss/val": record.val_loss,
+        "dice/train": record.train_dice,
+        "dice/val": record.val_dice,
+        "learning_rate": record.learning_rate,
+        "images_per_s": record.images_per_s,
+        "epoch_s": record.elapsed_s,
+    }
+
+
+def epoch_line(record: EpochRecord, run: Run, epochs: int) -> str:
+    recent = run.history[-5:]
+    eta_s = (epochs - record.epoch) * sum(r.elapsed_s for r in recent) / len(recent)
+    best = "*" if run.best is record else " "
+    return (
+        f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}"
+        f"  loss {record.train_loss:.4f} val {record.val_loss:.4f}"
+        f"  Dice {record.train_dice:.4f} val {record.val_dice:.4f}{best}"
+        f"  lr {record.learning_rate:.2e}"
+        f"  {record.elapsed_s:.1f} s  {record.images_per_s:.0f} images/s  ETA {duration(eta_s)}"
+    )
+
+
+def summary(run: Run) -> dict[str, float | int]:
+    best = run.best
+    return {
+        "best_epoch": best.epoch,
+        "epochs": len(run.history),
+        "train_dice": best.train_dice,
+        "val_dice": best.val_dice,
+        "train_loss": best.train_loss,
+        "val_loss": best.val_loss,
+    }
+
+
+if __name__ == "__main__":
+    run_stage(train)

@@ -1,0 +1,319 @@
+"""The pipeline as a user runs it: real photos, real DVC, real MLflow, in clones of this repository."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+from petseg.data.arrays import PetArrays
+from petseg.params import read_yaml
+from petseg.runs import open_run
+from tests.conftest import ROOT
+
+STAGES = ["download", "preprocess", "train", "infer", "plot"]
+SMALL = {
+    "image_size: 128": "image_size: 64",
+    "width: 16": "width: 8",
+    "depth: 4": "depth: 3",
+    "epochs: 60": "epochs: 2",
+    "evolution_epochs: [1, 2, 5, 10, 20, 40, 60]": "evolution_epochs: [1, 2]",
+}
+
+
+def hashes(lock: dict[str, Any]) -> dict[str, str]:
+    return {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
+
+
+def ran(printed: str) -> list[str]:
+    """The stages that DVC says it ran."""
+    return [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")]
+
+
+class Project:
+    """A clone of this repository, as it is now, with small params."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        self.edit("params.yaml", SMALL)
+        self.run("git", "init", "-q")
+        self.commit("as it is")
+
+    def edit(self, file: str, changes: dict[str, str]) -> None:
+        text = (self.folder / file).read_text()
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        (self.folder / file).write_text(text)
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", message)
+
+    def run(self, *command: str, fails: bool = False, stdin: str = "") -> str:
+        """Run a command and return all it printed."""
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "2"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        assert (done.returncode != 0) is fails, done.stdout
+        return done.stdout
+
+    def lock(self) -> dict[str, str]:
+        """The hashes of all outs, by path."""
+        return hashes(read_yaml(self.folder / "dvc.lock"))
+
+    def changed_stages(self) -> set[str]:
+        status: dict[str, Any] = json.loads(self.run("dvc", "status", "--json"))
+        return set(status)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose pipeline has run, and is committed."""
+    project = Project(tmp_path_factory.mktemp("clone"))
+    printed = project.run("dvc", "repro")
+    assert ran(printed) == STAGES
+    assert "epoch 2/2  loss " in printed
+    assert "Traceback" not in printed
+    assert "warning" not in printed.lower()
+    project.commit("first results")
+    return project
+
+
+def mlflow_runs(folder: Path) -> "list[mlflow.entities.Run]":
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    found = mlflow.search_runs(experiment_names=["petseg"], output_format="list")
+    return [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+
+
+def test_what_the_pipeline_leaves(project: Project) -> None:
+    metrics = json.loads((project.folder / "metrics/test.json").read_text())
+    per_image = pd.read_csv(project.folder / "plots/per_image.csv")
+    assert list(per_image.columns) == ["name", "breed", "species", "dice", "iou"]
+    assert len(per_image) == metrics["photos"] == 261
+    assert metrics["dice_per_image"] == pytest.approx(per_image["dice"].mean(), abs=1e-5)
+    assert metrics["dice_per_image_low"] < metrics["dice_per_image"] < metrics["dice_per_image_high"]
+    assert metrics["all_foreground"]["recall"] == 1
+    assert metrics["boundary_background"].keys() == metrics["all_foreground"].keys()
+    arrays = PetArrays.open(project.folder / "data/pets")
+    assert arrays.images.shape == (584, 64, 64, 3)
+    figures = sorted(path.stem for path in (project.folder / "plots/figures").iterdir())
+    assert figures == [
+        "augmentation", "breeds", "curves", "dice_histogram", "evolution", "examples", "preprocessing",
+    ]  # fmt: skip
+    for path in (project.folder / "plots/figures").iterdir():
+        assert np.asarray(Image.open(path)).std() > 0
+
+
+def test_one_row_tells_the_whole_story_of_the_model(project: Project) -> None:
+    (row,) = mlflow_runs(project.folder)
+    run_file = json.loads((project.folder / "models/run.json").read_text())
+    assert row.info.run_id == run_file["mlflow_run_id"]
+    assert row.info.status == "FINISHED"
+    assert row.data.params["train.epochs"] == "2"
+    metrics = json.loads((project.folder / "metrics/test.json").read_text())
+    assert row.data.metrics["test/dice_per_image"] == pytest.approx(metrics["dice_per_image"])
+    assert {"loss/train", "loss/val", "dice/train", "dice/val", "learning_rate"} <= row.data.metrics.keys()
+    tags = row.data.tags
+    assert tags["run_key"] == run_file["run_key"]
+    assert tags["data_sha256"] == PetArrays.open(project.folder / "data/pets").digest
+    assert len(tags["git_commit"]) == 40
+    assert (project.folder / tags["weights"]).is_file()
+    (data,) = row.inputs.dataset_inputs
+    assert data.dataset.digest == tags["data_sha256"][:36]
+    names = {file.path for file in mlflow.MlflowClient().list_artifacts(row.info.run_id)}
+    assert names == {"figures", "test", "weights"}
+
+
+def test_the_logged_model_gives_the_masks_that_were_scored(project: Project) -> None:
+    (row,) = mlflow_runs(project.folder)
+    (logged,) = mlflow.MlflowClient().search_logged_models([row.info.experiment_id])
+    assert logged.source_run_id == row.info.run_id
+    arrays = PetArrays.open(project.folder / "data/pets")
+    table = pd.read_csv(project.folder / "plots/per_image.csv").set_index("name")
+    rows = arrays.rows("test")[:3]
+    masks = mlflow.pyfunc.load_model(logged.model_uri).predict(np.array(arrays.images[rows]))
+    for name, mask, trimap in zip(arrays.index["name"][rows], masks, arrays.trimaps[rows], strict=True):
+        true = trimap != 2
+        dice = 2 * (mask & true).sum() / (mask.sum() + true.sum())
+        assert dice == pytest.approx(table.loc[name, "dice"], abs=1e-6)
+
+
+def test_the_store_has_the_run(project: Project) -> None:
+    key = json.loads((project.folder / "models/run.json").read_text())["run_key"]
+    with open_run(project.folder / "runs", key, {}) as run:
+        assert run.finished
+        assert len(run.history) == 2
+        stored = (run.folder / "model.safetensors").read_bytes()
+        assert run.manifest["environment"]["threads"] == 2
+    assert stored == (project.folder / "models/model.safetensors").read_bytes()
+
+
+def test_nothing_to_do_is_said(project: Project) -> None:
+    assert "Data and pipelines are up to date." in project.run("dvc", "repro")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "stages"),
+    [
+        ("params.yaml", "examples: 6", "examples: 5", {"plot"}),
+        ("params.yaml", "flip_average: true", "flip_average: false", {"infer"}),
+        ("params.yaml", "learning_rate: 3.0e-3", "learning_rate: 1e-3", {"train"}),
+        ("params.yaml", "threads: 2", "threads: 1", {"train", "infer"}),
+        ("params.yaml", "flip: 0.5", "flip: 0.0", {"train", "plot"}),
+        ("params.yaml", "boundary: foreground", "boundary: ignore", {"train", "infer", "plot"}),
+        ("params.yaml", "val_fraction: 0.15", "val_fraction: 0.2", {"preprocess"}),
+        ("params.yaml", "source: sample", "source: oxford", {"download"}),
+        ("petseg/plotting.py", '"""Figures.', '"""Pictures.', {"plot"}),
+        ("petseg/optim.py", '"""Optimizers', '"""Optimisers', {"train"}),
+        ("petseg/data/sources.py", '"""Where', '"""From where', {"download"}),
+        ("petseg/inference.py", '"""From', '"""Out of', {"infer"}),
+    ],
+)
+def test_an_edit_touches_what_depends_on_it_and_nothing_else(
+    project: Project, file: str, old: str, new: str, stages: set[str]
+) -> None:
+    project.edit(file, {old: new})
+    try:
+        assert project.changed_stages() == stages
+    finally:
+        project.run("git", "checkout", "-q", file)
+
+
+def test_only_what_changed_runs_again(project: Project) -> None:
+    project.edit("params.yaml", {"examples: 6": "examples: 4"})
+    printed = project.run("dvc", "repro")
+    assert [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")] == [
+        "plot"
+    ]
+    project.run("git", "checkout", "-q", "params.yaml")
+    assert "Running stage" not in project.run("dvc", "repro")  # DVC's run cache remembers
+
+
+def test_wrong_params_stop_everything_with_all_mistakes(project: Project) -> None:
+    before = project.lock()
+    wrong = ["-S", "data.image_size=96.5", "-S", "train.learning_rate=-1", "-S", "+train.lerning_rate=1"]
+    printed = project.run("dvc", "exp", "run", "--temp", *wrong, fails=True)
+    for mistake in (
+        "petseg preprocess: params.yaml: data.image_size: 96.5 must be a valid integer",
+        "petseg preprocess: params.yaml: train.learning_rate: -1",
+        "petseg preprocess: params.yaml: train.lerning_rate: unknown key; did you mean learning_rate?",
+    ):
+        assert mistake in printed
+    assert "Traceback" not in printed
+    assert project.lock() == before
+    assert project.changed_stages() == set()
+
+
+@pytest.mark.parametrize("value", ["x; touch INJECTED", "$(touch INJECTED)", "`touch INJECTED`"])
+def test_a_param_is_never_executed(project: Project, value: str) -> None:
+    printed = project.run("dvc", "exp", "run", "--temp", "-S", f"model.name='{value}'", fails=True)
+    assert "petseg train: params.yaml: model.name:" in printed
+    assert not [path for path in project.folder.rglob("INJECTED*") if ".git" not in path.parts]
+
+
+@pytest.mark.parametrize("text", ["1e-4", "3e-05"])
+def test_numbers_written_as_people_write_them_are_numbers(project: Project, text: str) -> None:
+    overrides = ["-S", f"train.learning_rate={text}", "-S", "train.epochs=0"]
+    printed = project.run("dvc", "exp", "run", "--temp", *overrides, fails=True)
+    mistakes = [line for line in printed.splitlines() if line.startswith("petseg train: params.yaml")]
+    assert mistakes == ["petseg train: params.yaml: train.epochs: 0 must be greater than or equal to 1"]
+
+
+def test_an_experiment_is_compared_with_what_was(project: Project) -> None:
+    project.run("dvc", "exp", "run", "-n", "other-seed", "-S", "train.seed=1", "-S", "train.epochs=1")
+    rows = {run.info.run_name: run for run in mlflow_runs(project.folder)}
+    assert len(rows) == 2
+    assert rows["other-seed"].data.tags["dvc_experiment"] == "other-seed"
+    assert "other-seed" in project.run("dvc", "exp", "show", "--csv")
+    assert "dice_per_image" in project.run("dvc", "metrics", "diff")
+    assert "train.seed" in project.run("dvc", "params", "diff")
+    project.run("dvc", "plots", "diff", "HEAD", "--out", "compared")
+    page = (project.folder / "compared/index.html").read_text()
+    assert "Loss by epoch" in page
+    assert "Dice by epoch" in page
+    assert list((project.folder / "compared").rglob("*.png"))
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout")
+
+
+def test_another_clone_in_a_temporary_folder_gives_the_same_bits(project: Project, tmp_path: Path) -> None:
+    other = Project(tmp_path / "another")
+    other.run("dvc", "exp", "run", "--temp", "-n", "same", "train")
+    reference = other.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()[0]
+    theirs = hashes(YAML(typ="safe").load(other.run("git", "show", f"{reference}:dvc.lock")))
+    ours = project.lock()
+    for path in ("archives", "pets"):
+        assert ours[f"data/{path}"] == theirs[f"data/{path}"]
+    for path in ("model.safetensors", "model.json", "evolution.npz"):
+        assert ours[f"models/{path}"] == theirs[f"models/{path}"]
+    # What must outlast the temporary folder is in the clone itself.
+    (run,) = (other.folder / "runs").iterdir()
+    assert json.loads((run / "manifest.json").read_text())["status"] == "finished"
+    assert len(mlflow_runs(other.folder)) == 1
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(project: Project) -> None:
+    """Killed after an epoch, started again by the same command."""
+    key = json.loads((project.folder / "models/run.json").read_text())["run_key"]
+    reference = json.loads((project.folder / "runs" / key / "manifest.json").read_text())
+    kept = project.folder / "runs-kept"
+    (project.folder / "runs").rename(kept)
+    script = project.folder / "killed.py"
+    script.write_text(
+        "import os, signal, sys, runpy\n"
+        "from petseg.runs import Run\n"
+        "add = Run.add\n"
+        "def add_and_die(*a): add(*a); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Run.add = add_and_die\n"
+        "runpy.run_module('stages.train', run_name='__main__', alter_sys=True)\n"
+    )
+    command = read_yaml(project.folder / "dvc.yaml")["stages"]["train"]["cmd"].split()[3:]
+    project.run("python", "killed.py", *command, fails=True)
+    script.unlink()
+    unfinished = json.loads((project.folder / "runs" / key / "manifest.json").read_text())
+    assert unfinished["status"] == "running"
+    unfinished["environment"]["cpu_capability"] = "another"
+    (project.folder / "runs" / key / "manifest.json").write_text(json.dumps(unfinished))
+    printed = project.run("python", "-m", "stages.train", *command)
+    assert "goes on after epoch 1" in printed
+    assert (
+        f"warning: run {key} began elsewhere, where bits may differ: cpu_capability another then," in printed
+    )
+    finished = json.loads((project.folder / "runs" / key / "manifest.json").read_text())
+    assert finished["tensors_sha256"] == reference["tensors_sha256"]
+    assert finished["mlflow_run_id"] == unfinished["mlflow_run_id"]
+    printed = project.run("python", "-m", "stages.train", *command)
+    assert f"run {key} is finished: its weights are used, nothing is trained" in printed
+    shutil.rmtree(project.folder / "runs")
+    kept.rename(project.folder / "runs")
