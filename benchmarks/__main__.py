@@ -1,0 +1,219 @@
+"""Measure what the README states and print it as a Markdown table, ratios first.
+
+Run it on a quiet machine: another busy process spoils every figure.
+"""
+
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
+from dataclasses import replace
+from functools import partial
+from itertools import chain, cycle
+from pathlib import Path
+
+import torch
+
+from petseg.compute import set_up_torch
+from petseg.data.archives import ANNOTATIONS, PHOTOS
+from petseg.data.arrays import PetArrays
+from petseg.data.batches import Photos, load_photos, normalize, to_target
+from petseg.data.packing import pack
+from petseg.params import Params, load_params
+from petseg.runs import open_run
+from petseg.tracking import stage_run
+from petseg.training import TrainingState, fit, predict_masks, train_step
+from stages.train import as_metrics
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE, MINI = ROOT / "data/sample", ROOT.parent / "shared/data/mini"
+ROUNDS = 5
+OFFICIAL_PHOTOS = 7349
+Row = tuple[str, str, str, str]  # what, measured, wanted, how
+
+
+def main() -> None:
+    """Print the table, a row as it is measured."""
+    params = load_params(ROOT / "params.yaml")
+    device = set_up_torch(params.train.device, params.train.threads)
+    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, {os.cpu_count()} cores\n")
+    print("| what | measured | wanted | how |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        pack(SAMPLE, work / "pets", work / "r.csv", params.data.image_size, 0.0, params.split)
+        arrays = PetArrays.open(work / "pets")
+        train, val = (load_photos(arrays, split, "foreground", device) for split in ("train", "val"))
+        for row in chain(
+            fit_against_bare_step(params, train, val, device),
+            preprocess_speed(params, work),
+            preprocess_memory(work),
+            what_records_cost(params, train, val, device, work),
+            nothing_to_do(),
+        ):
+            print(f"| {' | '.join(row)} |", flush=True)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Time one call."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def fit_against_bare_step(params: Params, train: Photos, val: Photos, device: torch.device) -> Iterator[Row]:
+    """Compare an epoch of ``fit`` with as many bare steps, turn by turn, in this process."""
+    bare = TrainingState.new(params.model, params.train, device)
+    size = params.train.batch_size
+    photos = normalize(train.images[:size].permute(0, 3, 1, 2).float() / 255)
+    photos = photos.contiguous(memory_format=torch.channels_last)
+    mask, valid = to_target(train.trimaps[:size], "foreground")
+    steps = len(train) // size
+
+    def bare_epoch() -> None:
+        bare.network.train()
+        for _ in range(steps):
+            train_step(bare.network, bare.optimizer, photos, mask, valid, params.train, 1e-3)
+
+    state = TrainingState.new(params.model, params.train, device)
+    epochs = fit(state, train, val, params.train, params.augment, "foreground")
+    bare_epoch()
+    next(epochs)
+    rates, ratios = [], []
+    for _ in range(ROUNDS):
+        bare_rate = steps * size / seconds(bare_epoch)
+        rates.append(next(epochs).images_per_s)
+        ratios.append(rates[-1] / bare_rate)
+    yield (
+        "`fit`, of the bare step's images/s",
+        f"{statistics.median(ratios):.2f} ({statistics.median(rates):.0f} images/s)",
+        "0.95",
+        f"{params.model.name}, width {params.model.width}, depth {params.model.depth}, "
+        f"{train.images.shape[1]} px, batch {size}; median of {ROUNDS}",
+    )
+
+
+def preprocess_speed(params: Params, work: Path) -> Iterator[Row]:
+    """Pack the photos several times over."""
+    for name, archives, wanted in (("original photos", MINI, "500"), ("embedded photos", SAMPLE, "-")):
+        if not archives.is_dir():
+            yield f"preprocess, {name}", "not measured", wanted, "the folder is not beside the checkout"
+            continue
+        rates = []
+        for _ in range(ROUNDS):
+            started = time.perf_counter()
+            with redirect_stderr(io.StringIO()):  # no progress lines in the table
+                report = pack(archives, work / "out", work / "r.csv", 128, 0.0, params.split)
+            rates.append(report.listed / (time.perf_counter() - started))
+        yield (
+            f"preprocess, {name}",
+            f"{statistics.median(rates):.0f} photos/s",
+            wanted,
+            f"{report.listed} photos, to 128 px; median of {ROUNDS}",
+        )
+
+
+def preprocess_memory(work: Path) -> Iterator[Row]:
+    """Pack as many photos as the official set has, in a process of its own, and read its peak."""
+    if not MINI.is_dir():
+        yield "preprocess, peak memory", "not measured", "1000 MB", "the folder is not beside the checkout"
+        return
+    (work / "many").mkdir()
+    write_like_official(MINI, work / "many")
+    code = (
+        "import sys; from pathlib import Path; from petseg.data.packing import pack\n"
+        "from petseg.params import load_params\n"
+        "work, split = Path(sys.argv[1]), load_params().split\n"
+        "pack(work / 'many', work / 'packed', work / 'r.csv', 128, 1.0, split)\n"
+        "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"
+    )
+    command = [sys.executable, "-c", code, str(work)]
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    elapsed_s = time.perf_counter() - started
+    yield (
+        "preprocess, peak memory",
+        f"{int(done.stdout) / 1000:.0f} MB",
+        "1000 MB",
+        f"{OFFICIAL_PHOTOS:,} original photos, as many as the official set has, in {elapsed_s:.0f} s",
+    )
+
+
+def write_like_official(source: Path, target: Path) -> None:
+    """Write archives of the official set's size: the photos of a folder over and over, under new names."""
+    with tarfile.open(source / ANNOTATIONS) as archive:
+        trimaps = {Path(m.name).stem: m for m in archive if m.name.endswith(".png") and "/._" not in m.name}
+        with (
+            tarfile.open(source / PHOTOS) as photos,
+            tarfile.open(target / PHOTOS, "w:gz", compresslevel=1) as out,
+        ):
+            originals = [m for m in photos if m.name.endswith(".jpg") and Path(m.name).stem in trimaps]
+            names = [f"Bengal_{n}" for n in range(OFFICIAL_PHOTOS)]
+            for name, member in zip(names, cycle(originals)):
+                copy_member(photos, member, out, f"images/{name}.jpg")
+        with tarfile.open(target / ANNOTATIONS, "w:gz", compresslevel=1) as out:
+            for name, member in zip(names, cycle(originals)):
+                trimap = trimaps[Path(member.name).stem]
+                copy_member(archive, trimap, out, f"annotations/trimaps/{name}.png")
+            for part, listed in (("trainval", names[::2]), ("test", names[1::2])):
+                text = "".join(f"{name} 1 1 1\n" for name in listed).encode()
+                info = tarfile.TarInfo(f"annotations/{part}.txt")
+                info.size = len(text)
+                out.addfile(info, io.BytesIO(text))
+
+
+def copy_member(source: tarfile.TarFile, member: tarfile.TarInfo, out: tarfile.TarFile, name: str) -> None:
+    """Copy a file from one archive into another, under another name."""
+    info = tarfile.TarInfo(name)
+    info.size = member.size
+    out.addfile(info, source.extractfile(member))
+
+
+def what_records_cost(
+    params: Params, train: Photos, val: Photos, device: torch.device, work: Path
+) -> Iterator[Row]:
+    """Time what is done beside training after each epoch, as a share of 5 s."""
+    (work / ".dvc/tmp").mkdir(parents=True)
+    before = Path.cwd()
+    os.chdir(work)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    try:
+        short = params.train.model_copy(update={"epochs": 8})
+        state = TrainingState.new(params.model, short, device)
+        logging, saving = [], []
+        with open_run(work / "runs", "benchmark", {}) as run, stage_run("train", {}, {}) as log:
+            few = replace(train, images=train.images[:32], trimaps=train.trimaps[:32])
+            for record in fit(state, few, val, short, params.augment, "foreground"):
+                masks = predict_masks(state.evaluated, val.images[:6])
+                saving.append(seconds(partial(run.add, record, state, masks)))
+                logging.append(seconds(partial(log.metrics, as_metrics(record), record.epoch)))
+        size_mb = max(path.stat().st_size for path in run.folder.rglob("*.safetensors")) / 1e6
+    finally:
+        os.chdir(before)
+    save_s, log_s = statistics.median(saving), statistics.median(logging)
+    yield (
+        "MLflow and checkpoint, of a 5 s epoch",
+        f"{(save_s + log_s) / 5:.1%}",
+        "5 %",
+        f"MLflow {log_s * 1000:.0f} ms, a checkpoint of {size_mb:.0f} MB {save_s * 1000:.0f} ms; median of 8",
+    )
+
+
+def nothing_to_do() -> Iterator[Row]:
+    """Time ``dvc repro`` in this checkout, where its pipeline has run."""
+    what, wanted = "`dvc repro`, nothing to do", "5 s"
+    if subprocess.run(["dvc", "status", "--quiet"], cwd=ROOT, check=False).returncode:
+        yield what, "not measured", wanted, "run `make repro` first"
+        return
+    repro = partial(subprocess.run, ["dvc", "repro"], cwd=ROOT, capture_output=True, check=True)
+    median_s = statistics.median(seconds(repro) for _ in range(ROUNDS))
+    yield what, f"{median_s:.1f} s", wanted, f"median of {ROUNDS}"
+
+
+if __name__ == "__main__":
+    main()
