@@ -51,7 +51,7 @@ def test_ignored_pixels_change_neither_loss_nor_gradient(name: str) -> None:
     for hidden in (0.0, 50.0):
         logits = maps([1.0, -0.5, hidden, hidden]).requires_grad_()
         loss = LOSSES[name](logits, mask, valid)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
         assert logits.grad is not None
         assert logits.grad[0, 0, 1].abs().max() == 0
         results.append((loss.item(), logits.grad[0, 0, 0].tolist()))
@@ -64,7 +64,7 @@ def test_empty_full_and_all_ignored_masks_have_finite_gradients(name: str, value
     for valid in (None, torch.zeros(1, 1, 2, 2)):
         logits = torch.zeros(1, 1, 2, 2, requires_grad=True)
         loss = LOSSES[name](logits, torch.full((1, 1, 2, 2), value), valid)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
         assert loss.isfinite()
         assert logits.grad is not None
         assert logits.grad.isfinite().all()

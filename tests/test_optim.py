@@ -74,12 +74,12 @@ def test_the_average_follows_the_weights() -> None:
     average = copy.deepcopy(network)
     with torch.no_grad():
         network.weight.fill_(3.0)
-        network.running_mean.fill_(1.0)  # type: ignore[union-attr]
-        network.num_batches_tracked.fill_(7)  # type: ignore[union-attr]
+        network.running_mean.fill_(1.0)  # type: ignore[union-attr]  # there, as it tracks
+        network.num_batches_tracked.fill_(7)  # type: ignore[union-attr]  # there, as it tracks
     update_average(average, network, decay=0.9, step=10_000)
     assert average.weight.item() == pytest.approx(0.9 * 1 + 0.1 * 3)
-    assert average.running_mean.item() == pytest.approx(0.1)  # type: ignore[union-attr]
-    assert average.num_batches_tracked.item() == 7  # type: ignore[union-attr]
+    assert average.running_mean.item() == pytest.approx(0.1)  # type: ignore[union-attr]  # there, as it tracks
+    assert average.num_batches_tracked.item() == 7  # type: ignore[union-attr]  # there, as it tracks
 
 
 def test_the_average_soon_forgets_where_it_began() -> None:
