@@ -5,6 +5,7 @@ PetsegError                     a mistake or a fault outside the code; one line 
 ├── ParamsError                 params.yaml (or a -S override) is wrong; every mistake is listed
 ├── InputsChanged               params or code were edited while a stage ran
 ├── DownloadError               an archive can't be fetched
+├── EncoderError                the weights that an encoder is to begin with can't be had or used
 ├── ArchiveError                an archive is damaged or hostile
 ├── DataError                   the photos, or the arrays made from them, can't be used
 ├── StoreError                  the store of runs can't be read or written
@@ -44,6 +45,10 @@ class InputsChanged(PetsegError):
 
 class DownloadError(PetsegError):
     """An archive can't be fetched."""
+
+
+class EncoderError(PetsegError):
+    """The weights that an encoder is to begin with can't be had, or are of another network."""
 
 
 class ArchiveError(PetsegError):

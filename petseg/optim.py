@@ -1,7 +1,7 @@
 """Optimizers, schedules and the moving average of the weights."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,11 @@ from petseg.params import TrainParams
 _MOMENTUM = 0.9
 _START_FACTOR = 1 / 25  # of the peak, as in torch's OneCycleLR
 
+# Fused: one pass over memory for each tensor, which for 24 million weights takes half the time.
 OPTIMIZERS: dict[str, Callable[[list[dict[str, object]], float], Optimizer]] = {
-    "adam": lambda groups, rate: Adam(groups, lr=rate),
-    "adamw": lambda groups, rate: AdamW(groups, lr=rate),
-    "sgd": lambda groups, rate: SGD(groups, lr=rate, momentum=_MOMENTUM, nesterov=True),
+    "adam": lambda groups, rate: Adam(groups, lr=rate, fused=True),
+    "adamw": lambda groups, rate: AdamW(groups, lr=rate, fused=True),
+    "sgd": lambda groups, rate: SGD(groups, lr=rate, momentum=_MOMENTUM, nesterov=True, fused=True),
     "rmsprop": lambda groups, rate: RMSprop(groups, lr=rate, momentum=_MOMENTUM),
 }
 
@@ -65,13 +66,41 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "constant": constant,
     "cosine": cosine,
     "onecycle": onecycle,
+    "plateau": constant,  # and lower after each plateau
 }
 
 
-def learning_rate(params: TrainParams, step: int, steps: int) -> float:
-    """Return the rate of a step, counted from 0, out of ``steps`` in all."""
+def learning_rate(params: TrainParams, step: int, steps: int, val_dice: Sequence[float] = ()) -> float:
+    """Return the rate of a step.
+
+    Args:
+        params: how to learn.
+        step: counted from 0.
+        steps: of the whole training.
+        val_dice: of the epochs that are finished; only the plateau schedule looks at it.
+    """
     factor = SCHEDULES[params.schedule]((step + 1) / (steps + 1), params.warmup_fraction)
+    if params.schedule == "plateau":
+        factor *= params.plateau_factor ** plateaus(val_dice, params.plateau_patience)
     return params.learning_rate * factor
+
+
+def plateaus(values: Sequence[float], patience: int) -> int:
+    """Count how often more than ``patience`` values in a row were no better than the best before.
+
+    After each, counting begins anew. NaN is never better.
+
+    Source: torch's ReduceLROnPlateau, for a quantity that is to rise, with threshold 0.
+    """
+    best, waited, count = -math.inf, 0, 0
+    for value in values:
+        if value > best:
+            best, waited = value, 0
+        else:
+            waited += 1
+        if waited > patience:
+            waited, count = 0, count + 1
+    return count
 
 
 @torch.no_grad()

@@ -23,6 +23,8 @@ from ruamel.yaml.error import YAMLError
 
 from petseg.errors import ParamsError
 
+_RESNET34_HALVINGS = 5
+
 Boundary = Literal["foreground", "background", "ignore"]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -52,10 +54,11 @@ class SplitParams(Section):
 
 
 class ModelParams(Section):
-    name: Literal["unet"]
+    name: Literal["unet", "resnet34_unet"]
     width: Annotated[int, Field(ge=1, le=1024)]
     depth: Annotated[int, Field(ge=1, le=8)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    encoder_weights: Annotated[str, Field(min_length=1)]
 
 
 class TrainParams(Section):
@@ -65,12 +68,16 @@ class TrainParams(Section):
     learning_rate: Annotated[float, Field(gt=0)]
     optimizer: Literal["adam", "adamw", "sgd", "rmsprop"]
     weight_decay: NonNegative
-    schedule: Literal["constant", "cosine", "onecycle"]
+    schedule: Literal["constant", "cosine", "onecycle", "plateau"]
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)]
-    loss: Literal["bce", "dice", "bce_dice"]
+    plateau_patience: Count
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)]
+    loss: Literal["bce", "dice", "bce_dice", "focal", "tversky"]
     gradient_clip: Annotated[float, Field(gt=0)] | None
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     early_stopping_patience: Count | None
+    start_size: Annotated[float, Field(gt=0, le=1)]
+    growth_fraction: Fraction
     precision: Literal["fp32", "bf16"]
     device: Literal["auto", "cpu", "cuda"]
     threads: Annotated[int, Field(ge=1, le=1024)]
@@ -84,6 +91,7 @@ class AugmentParams(Section):
     brightness: Annotated[float, Field(ge=0, lt=1)]
     contrast: Annotated[float, Field(ge=0, lt=1)]
     saturation: Fraction
+    paste: Fraction
 
 
 def _threshold(value: object) -> float | Literal["auto"]:
@@ -168,10 +176,19 @@ def _mistakes_between_keys(values: dict[str, Any]) -> Iterator[str]:
         return value if isinstance(value, int) else None
 
     size, depth = number("data", "image_size"), number("model", "depth")
-    if size is not None and depth is not None and 0 < depth <= 8 and size % 2**depth:
+    model = values["model"] if isinstance(values.get("model"), dict) else {}
+    name = model.get("name")
+    whose = "model.name is resnet34_unet" if name == "resnet34_unet" else f"model.depth is {depth}"
+    halvings = _RESNET34_HALVINGS if name == "resnet34_unet" else depth
+    if size is not None and halvings is not None and 0 < halvings <= 8 and size % 2**halvings:
         yield (
-            f"data.image_size: {size} must be a multiple of {2**depth}, "
-            f"because model.depth is {depth} and each level halves the image"
+            f"data.image_size: {size} must be a multiple of {2**halvings}, "
+            f"because {whose} and each level halves the image"
+        )
+    if name == "unet" and model.get("encoder_weights", "none") != "none":
+        yield (
+            f"model.encoder_weights: {model['encoder_weights']} is for model.name resnet34_unet; "
+            "a unet begins with random weights: none"
         )
     folds, fold = number("split", "folds"), number("split", "fold")
     if (folds is None) != (fold is None):

@@ -125,7 +125,7 @@ def augmentation(image: Image, trimap: Image, params: AugmentParams) -> Figure:
 
     def show(axes: Axes, chances: torch.Tensor, strength: AugmentParams) -> None:
         photos, trimaps = augment(
-            torch.tensor(image)[None], torch.tensor(trimap)[None], chances[None], strength
+            torch.tensor(image)[None], torch.tensor(trimap)[None], chances[None], strength, len(image)
         )
         axes.imshow(photos[0].permute(1, 2, 0).numpy())
         axes.contour(trimaps[0].numpy() != 2, [0.5], colors=ORANGE, linewidths=1)

@@ -7,6 +7,7 @@
     ``evolution/``        a PNG an epoch: the masks predicted for the fixed validation photos
     ``model.safetensors`` weights of the best epoch, once the run is finished
     ``model.json``        what is needed to use them
+    ``validation.csv``    the Dice of each validation photo, by these weights
 
 The key is the hash of what determines the weights: params, data and code. A finished run is
 read-only, and is used instead of being trained again; an unfinished one is gone on with.
@@ -38,6 +39,7 @@ from petseg.records import without_nan, write_json
 from petseg.training import EpochRecord, TrainingState
 
 WEIGHTS, ABOUT, MANIFEST, HISTORY = "model.safetensors", "model.json", "manifest.json", "history.jsonl"
+VALIDATION = "validation.csv"
 _FORMAT = 1
 _KEY_LENGTH = 16
 

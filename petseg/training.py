@@ -3,7 +3,8 @@
 import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from petseg.errors import NonFiniteLoss
 from petseg.losses import LOSSES
 from petseg.metrics import PixelCounts, count_pixels, mean
 from petseg.models import build_network, placed
+from petseg.models.resnet34_unet import load_encoder
 from petseg.optim import build_optimizer, learning_rate, update_average
 from petseg.params import AugmentParams, Boundary, ModelParams, TrainParams
 
@@ -30,6 +32,7 @@ class EpochRecord:
     """What one epoch gave. Dice is that of a photo, averaged over photos."""
 
     epoch: int
+    size_px: int
     train_loss: float
     val_loss: float
     train_dice: float
@@ -47,16 +50,33 @@ class TrainingState:
     average: nn.Module | None
     optimizer: Optimizer
     epoch: int = 0
+    val_dice: list[float] = field(default_factory=list)
 
     @classmethod
-    def new(cls, model: ModelParams, train: TrainParams, device: torch.device) -> Self:
-        """Return the state before the first epoch; the weights are drawn from train.seed."""
+    def new(
+        cls, model: ModelParams, train: TrainParams, device: torch.device, encoder: Path | None = None
+    ) -> Self:
+        """Return the state before the first epoch.
+
+        Args:
+            model: which network.
+            train: how to learn; the weights are drawn from its seed.
+            device: where to learn.
+            encoder: file of the weights that the encoder begins with; None for random ones.
+        """
         with torch.random.fork_rng():
             torch.manual_seed(train.seed)
             network = build_network(model)
+        if encoder is not None:
+            load_encoder(network, encoder)
         network = placed(network, device)
         average = copy.deepcopy(network).requires_grad_(False) if train.ema_decay else None
         return cls(network, average, build_optimizer(network, train))
+
+    @property
+    def size_step(self) -> int:
+        """What the side of a photo must be a multiple of, in pixels."""
+        return int(self.network.size_step)  # type: ignore[arg-type]  # every network has it; torch can't know
 
     @property
     def evaluated(self) -> nn.Module:
@@ -65,7 +85,8 @@ class TrainingState:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor of the state under one flat name each."""
-        flat = {f"network/{name}": value for name, value in self.network.state_dict().items()}
+        flat = {"val_dice": torch.tensor(self.val_dice, dtype=torch.float64)}
+        flat |= {f"network/{name}": value for name, value in self.network.state_dict().items()}
         if self.average is not None:
             flat |= {f"average/{name}": value for name, value in self.average.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
@@ -76,7 +97,7 @@ class TrainingState:
 
     def load(self, tensors: dict[str, Tensor], epoch: int) -> None:
         """Become the state that ``tensors`` was taken from, after the given epoch."""
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimizer": {}, "val_dice": {}}
         for name, value in tensors.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = value
@@ -90,6 +111,7 @@ class TrainingState:
             state.setdefault(int(index), {})[key] = value.contiguous(memory_format=layout)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.val_dice = tensors["val_dice"].tolist()
         self.epoch = epoch
 
 
@@ -124,6 +146,7 @@ def fit(
     while state.epoch < params.epochs:
         started = time.monotonic()
         epoch = state.epoch + 1
+        size_px = training_size(params, epoch, train.images.shape[1], state.size_step)
         draws = draw(params.seed, epoch, len(train)).to(train.images.device)
         losses, counts = [], []
         state.network.train()
@@ -131,8 +154,10 @@ def fit(
             torch.manual_seed(params.seed + epoch)
             for batch, rows in enumerate(_batches(params.seed, epoch, len(train), steps_per_epoch)):
                 step = state.epoch * steps_per_epoch + batch
-                rate = learning_rate(params, step, params.epochs * steps_per_epoch)
-                photos, trimaps = augment(train.images[rows], train.trimaps[rows], draws[rows], augmentation)
+                rate = learning_rate(params, step, params.epochs * steps_per_epoch, state.val_dice)
+                photos, trimaps = augment(
+                    train.images[rows], train.trimaps[rows], draws[rows], augmentation, size_px
+                )
                 mask, valid = to_target(trimaps, boundary)
                 loss, logits = train_step(
                     state.network, state.optimizer, normalize(photos), mask, valid, params, rate
@@ -146,16 +171,30 @@ def fit(
         trained_s = time.monotonic() - started
         val_loss, val_dice = validate(state.evaluated, val, params, boundary)
         state.epoch = epoch
+        state.val_dice.append(mean(val_dice))
         yield EpochRecord(
             epoch=epoch,
+            size_px=size_px,
             train_loss=train_loss,
             val_loss=val_loss,
-            train_dice=_dice_per_image(counts),
-            val_dice=val_dice,
+            train_dice=mean(_dice(counts)),
+            val_dice=state.val_dice[-1],
             learning_rate=rate,
             images_per_s=len(train) / trained_s,
             elapsed_s=time.monotonic() - started,
         )
+
+
+def training_size(params: TrainParams, epoch: int, image_size: int, size_step: int) -> int:
+    """Return the side of an epoch's training photos, in pixels: it grows evenly up to ``image_size``.
+
+    Small photos cost a fraction, and what is coarse is learnt from them as well.
+
+    Source: progressive resizing, as in Tan and Le 2021 (arXiv:2104.00298).
+    """
+    grown = (epoch - 1) / (params.epochs * params.growth_fraction) if params.growth_fraction else 1.0
+    share = min(1.0, params.start_size + (1 - params.start_size) * grown)
+    return min(image_size, max(size_step, round(share * image_size / size_step) * size_step))
 
 
 def train_step(
@@ -189,8 +228,8 @@ def train_step(
 @torch.inference_mode()
 def validate(
     network: nn.Module, photos: Photos, params: TrainParams, boundary: Boundary
-) -> tuple[float, float]:
-    """Return the loss and the mean Dice (at probability 0.5) over photos, unchanged by augmentation."""
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the mean loss over photos, and each photo's Dice at probability 0.5, without augmentation."""
     network.eval()
     losses, counts = [], []
     for start in range(0, len(photos), _VALIDATION_BATCH):
@@ -202,7 +241,7 @@ def validate(
         logits = logits.float()
         losses.append(LOSSES[params.loss](logits, mask, valid) * len(images))
         counts.append(count_pixels(logits > 0, mask, valid))
-    return float(torch.stack(losses).sum()) / len(photos), _dice_per_image(counts)
+    return float(torch.stack(losses).sum()) / len(photos), _dice(counts)
 
 
 @torch.inference_mode()
@@ -233,5 +272,6 @@ def _pooled(losses: list[Tensor], n: int, epoch: int) -> float:
     return float(values.sum()) / n
 
 
-def _dice_per_image(counts: list[PixelCounts]) -> float:
-    return mean(torch.cat([count.dice() for count in counts]).cpu().numpy())
+def _dice(counts: list[PixelCounts]) -> NDArray[np.float64]:
+    dice: NDArray[np.float64] = torch.cat([count.dice() for count in counts]).cpu().numpy()
+    return dice

@@ -7,17 +7,18 @@ import torch
 
 from petseg.compute import environment, set_up_torch
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import MEAN, STD, load_photos
-from petseg.models import parameter_count
+from petseg.data.batches import MEAN, STD, Photos, load_photos
+from petseg.data.encoders import Encoder
+from petseg.models import parameter_count, settings_of
 from petseg.params import Params
 from petseg.progress import duration, progress
 from petseg.project import git_state, main_root
 from petseg.reach import code_sha256
 from petseg.records import write_csv, write_json
-from petseg.runs import ABOUT, WEIGHTS, Run, open_run, run_key
+from petseg.runs import ABOUT, VALIDATION, WEIGHTS, Run, open_run, run_key
 from petseg.stage import run_stage
 from petseg.tracking import RunLog, flat, stage_run
-from petseg.training import EpochRecord, TrainingState, fit, predict_masks
+from petseg.training import EpochRecord, TrainingState, fit, predict_masks, validate
 
 SHOWN_PHOTOS = 6  # of validation, whose masks are kept for every epoch
 
@@ -25,6 +26,7 @@ SHOWN_PHOTOS = 6  # of validation, whose masks are kept for every epoch
 def train(
     params: Params,
     arrays_folder: Path,
+    encoder_folder: Path,
     weights: Path,
     about: Path,
     evolution: Path,
@@ -33,13 +35,14 @@ def train(
     metrics: Path,
 ) -> None:
     device = set_up_torch(params.train.device, params.train.threads)
-    arrays = PetArrays.open(arrays_folder)
-    settings = flat(
-        data__boundary=params.data.boundary,
-        model=params.model,
-        train=params.train,
-        augment=params.augment,
+    arrays, encoder = PetArrays.open(arrays_folder), Encoder.open(encoder_folder)
+    settings = (
+        flat(data__boundary=params.data.boundary)
+        | settings_of(params.model)
+        | flat(train=params.train, augment=params.augment)
     )
+    if "model.encoder_weights" in settings:
+        settings["model.encoder_weights"] = encoder.name
     code = code_sha256(Path(__file__))
     key = run_key(settings, arrays.digest, code)
     known = {"run_key": key, "data_sha256": arrays.digest, "code_sha256": code}
@@ -58,7 +61,7 @@ def train(
             with stage_run("train", shown, known, run.manifest.get("mlflow_run_id")) as log:
                 run.note(mlflow_run_id=log.run_id or run.manifest.get("mlflow_run_id"))
                 log.dataset("pets", arrays.digest, str(arrays_folder), "train")
-                train_run(run, log, params, arrays, device)
+                train_run(run, log, params, arrays, encoder, device)
         run.publish(weights, about, evolution)
         write_json(run_file, {"run_key": key, "mlflow_run_id": run.manifest["mlflow_run_id"]})
         write_csv(history, run.history)
@@ -81,14 +84,16 @@ def warn_of_another_environment(run: Run, present: dict[str, str | int]) -> None
         )
 
 
-def train_run(run: Run, log: RunLog, params: Params, arrays: PetArrays, device: torch.device) -> None:
+def train_run(
+    run: Run, log: RunLog, params: Params, arrays: PetArrays, encoder: Encoder, device: torch.device
+) -> None:
     boundary = params.data.boundary
     training = load_photos(arrays, "train", boundary, device)
     validation = load_photos(arrays, "val", boundary, device)
     shown = evenly_spread(len(validation))
     left_out = sum(len(arrays.rows(split)) for split in ("train", "val")) - len(training) - len(validation)
     run.note(shown_rows=validation.rows[shown].tolist(), all_border_left_out=left_out)
-    state = TrainingState.new(params.model, params.train, device)
+    state = TrainingState.new(params.model, params.train, device, encoder.path)
     run.resume(state)
     parameters = parameter_count(state.network)
     print(
@@ -108,6 +113,7 @@ def train_run(run: Run, log: RunLog, params: Params, arrays: PetArrays, device: 
             run.add(record, state, predict_masks(state.evaluated, validation.images[shown]))
             log.metrics(as_metrics(record), step=record.epoch)
             print(epoch_line(record, run, params.train.epochs), flush=True)
+    write_validation(run, params, arrays, validation, state)
     run.finish(
         {
             "model": params.model.model_dump(),
@@ -121,6 +127,17 @@ def train_run(run: Run, log: RunLog, params: Params, arrays: PetArrays, device: 
     log.tags({"weights": f"runs/{run.key}/{WEIGHTS}", "tensors_sha256": run.manifest["tensors_sha256"]})
     log.artifact(run.folder / WEIGHTS, "weights")
     log.artifact(run.folder / ABOUT, "weights")
+
+
+def write_validation(
+    run: Run, params: Params, arrays: PetArrays, photos: Photos, state: TrainingState
+) -> None:
+    """Write the Dice of each validation photo, by the weights that are kept: what comparisons stand on."""
+    network = state.evaluated
+    network.load_state_dict(run.best_weights())
+    _, dice = validate(network, photos, params.train, params.data.boundary)
+    table = arrays.index.loc[photos.rows, ["name", "breed", "species"]].assign(dice=dice)
+    table.to_csv(run.folder / VALIDATION, index=False, float_format="%.6f", lineterminator="\n")
 
 
 def evenly_spread(n: int) -> list[int]:

@@ -13,7 +13,7 @@ from petseg.params import ModelParams, Params, TrainParams
 from petseg.training import EpochRecord, TrainingState, _batches, fit
 
 CPU = torch.device("cpu")
-MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.2)
+MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.2, encoder_weights="none")
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """Random changes of a whole batch at once, on the device where it lies.
 
-Mirror, zoom, rotation and shift are one affine map a photo, so pixels are sampled once; brightness,
-contrast and saturation are one 3x4 colour matrix a photo. What happens to a photo is drawn from
-(seed, epoch, photo) alone: no worker, batch order or interruption changes it.
+Mirror, zoom, rotation and shift are one affine map a photo, so pixels are sampled once, to whatever size
+is trained at; brightness, contrast and saturation are one 3x4 colour matrix a photo. What happens to a
+photo is drawn from (seed, epoch, photo) alone: no worker or interruption changes it. Only pasting looks at
+another photo, its neighbour in the batch, and (seed, epoch) say which that is.
 """
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from petseg.data.images import BACKGROUND
 from petseg.params import AugmentParams
 
-_DRAWS = ("flip", "scale", "rotate", "shift_x", "shift_y", "brightness", "contrast", "saturation")
+_DRAWS = ("flip", "scale", "rotate", "shift_x", "shift_y", "brightness", "contrast", "saturation", "paste")
 AUGMENTATIONS = len(_DRAWS)  # chances that are drawn for a photo
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _AUGMENTATION_STREAM = 1  # apart from the stream that orders the photos
@@ -22,34 +24,41 @@ def draw(seed: int, epoch: int, n: int) -> Tensor:
     """Draw the chances of ``n`` photos for one epoch.
 
     Returns:
-        (n, 8) float in [0, 1); row i is the same for every n > i.
+        (n, 9) float in [0, 1); row i is the same for every n > i.
     """
     random = np.random.default_rng((seed, epoch, _AUGMENTATION_STREAM))
     return torch.from_numpy(random.random((n, AUGMENTATIONS), dtype=np.float32))
 
 
-def augment(photos: Tensor, trimaps: Tensor, draws: Tensor, params: AugmentParams) -> tuple[Tensor, Tensor]:
+def augment(
+    photos: Tensor, trimaps: Tensor, draws: Tensor, params: AugmentParams, size_px: int
+) -> tuple[Tensor, Tensor]:
     """Change each photo of a batch by its own draws, and its trimap along with it.
 
     Args:
         photos: (N, H, W, 3) uint8.
         trimaps: (N, H, W) uint8.
-        draws: (N, 8) float in [0, 1), of ``draw``.
+        draws: (N, 9) float in [0, 1), of ``draw``.
         params: how strong each change may be; 0 is off.
+        size_px: side of the new photos, S.
 
     Returns:
-        photos: (N, 3, H, W) float in [0, 1].
-        trimaps: (N, H, W), of the same labels.
+        photos: (N, 3, S, S) float in [0, 1].
+        trimaps: (N, S, S), of the same labels.
     """
     images = photos.permute(0, 3, 1, 2).to(torch.float32) / 255
     chance = dict(zip(_DRAWS, draws.to(images.device).unbind(1), strict=True))
-    if params.flip or params.scale or params.rotate_deg or params.translate:
-        grid = F.affine_grid(_affine(chance, params), list(images.shape), align_corners=False)
+    moves = params.flip or params.scale or params.rotate_deg or params.translate
+    if moves or images.shape[2:] != (size_px, size_px):
+        shape = [*images.shape[:2], size_px, size_px]
+        grid = F.affine_grid(_affine(chance, params), shape, align_corners=False)
         images = F.grid_sample(images, grid, "bilinear", "reflection", align_corners=False)
         labels = trimaps.unsqueeze(1).to(torch.float32)
         trimaps = F.grid_sample(labels, grid, "nearest", "reflection", align_corners=False).squeeze(1)
     if params.brightness or params.contrast or params.saturation:
         images = _recolour(images, chance, params)
+    if params.paste:
+        images, trimaps = _paste(images, trimaps, chance["paste"] < params.paste)
     return images, trimaps
 
 
@@ -68,6 +77,19 @@ def _affine(chance: dict[str, Tensor], params: AugmentParams) -> Tensor:
     shift_y = _around(chance["shift_y"], 0, 2 * params.translate)
     rows = [mirror * cos, -mirror * sin, shift_x, sin, cos, shift_y]
     return torch.stack(rows, dim=1).view(-1, 2, 3)
+
+
+def _paste(images: Tensor, trimaps: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut the neighbour's pet out along its border and lay it over each of the chosen photos.
+
+    Source: Ghiasi et al. 2021 (arXiv:2012.07177), without a change of size beyond the photos' own.
+    """
+    other_trimaps = trimaps.roll(1, 0)
+    pet = (other_trimaps != BACKGROUND) & chosen.view(-1, 1, 1)
+    return (
+        torch.where(pet.unsqueeze(1), images.roll(1, 0), images),
+        torch.where(pet, other_trimaps, trimaps),
+    )
 
 
 def _recolour(images: Tensor, chance: dict[str, Tensor], params: AugmentParams) -> Tensor:

@@ -1,9 +1,9 @@
-"""Where the archives come from, and how they get here whole."""
+"""Where the archives and an encoder's weights come from, and how they get here whole."""
 
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,10 +12,13 @@ from urllib.parse import urlsplit, urlunsplit
 import requests
 import urllib3
 
+from petseg.data import encoders
 from petseg.data.archives import ANNOTATIONS, PHOTOS, verify
-from petseg.errors import ArchiveError, DownloadError
+from petseg.data.encoders import Encoder
+from petseg.errors import ArchiveError, DownloadError, EncoderError
 from petseg.progress import progress
-from petseg.project import written_atomically
+from petseg.project import sha256_file, written_atomically
+from petseg.records import write_json
 
 ARCHIVES = (PHOTOS, ANNOTATIONS)
 CHECKSUMS = "SHA256SUMS"
@@ -46,6 +49,33 @@ class Retrieved:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Remote:
+    """A file on one or several servers.
+
+    Attributes:
+        name: of the file.
+        bases: URLs of the folders that hold it.
+        sha256: of the file; None where it is not known.
+        otherwise: what to do where no server can be reached.
+    """
+
+    name: str
+    bases: tuple[str, ...]
+    sha256: str | None
+    otherwise: str = "use data.source: sample, or a folder that holds the archives"
+
+
+# torchvision's ResNet34_Weights.IMAGENET1K_V1; the name holds the first digits of the hash.
+IMAGENET_WEIGHTS = Remote(
+    "resnet34-b627a593.pth",
+    ("https://download.pytorch.org/models",),
+    "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f",
+    "fetch https://download.pytorch.org/models/resnet34-b627a593.pth elsewhere, "
+    "and set model.encoder_weights to the file's path",
+)
+
+
 def fetch(source: str, sample: Path, into: Path, root: Path, backoff_s: float = 1.0) -> list[Retrieved]:
     """Put both archives of a source into a folder, verified.
 
@@ -74,11 +104,16 @@ def fetch(source: str, sample: Path, into: Path, root: Path, backoff_s: float = 
 
 def _fetch(source: str, sample: Path, into: Path, root: Path, backoff_s: float) -> list[Retrieved]:
     if source == "oxford":
-        return _download_all(OXFORD_URLS, OXFORD_SHA256, into, root, backoff_s)
+        files = [Remote(name, OXFORD_URLS, OXFORD_SHA256[name]) for name in ARCHIVES]
+        return _download_all(files, into, root, backoff_s)
     if "://" in source:
         if urlsplit(source).scheme not in ("http", "https"):
             raise DownloadError(f"data.source: {redact(source)}: only http and https URLs are known")
-        return _download_all((source.rstrip("/"),), None, into, root, backoff_s)
+        base = source.rstrip("/")
+        with requests.Session() as session:
+            known = _parse_checksums(_get_text(session, f"{base}/{CHECKSUMS}"))
+        files = [Remote(name, (base,), known.get(name)) for name in ARCHIVES]
+        return _download_all(files, into, root, backoff_s)
     folder = sample if source == "sample" else root / Path(source).expanduser()
     if not folder.is_dir():
         raise DownloadError(
@@ -86,6 +121,40 @@ def _fetch(source: str, sample: Path, into: Path, root: Path, backoff_s: float) 
         )
     known = _parse_checksums(_read_text(folder / CHECKSUMS))
     return [_copy(folder / name, into / name, known.get(name)) for name in ARCHIVES]
+
+
+def fetch_encoder(choice: str, into: Path, root: Path, backoff_s: float = 1.0) -> Encoder:
+    """Put the chosen weights into a folder, verified.
+
+    Args:
+        choice: ``none``; ``imagenet``, torchvision's ResNet34 weights; or a file, relative to ``root``.
+        into: folder to put resnet34.pth and encoder.json into.
+        root: the main repository.
+        backoff_s: pause after a first failure; doubled after each.
+
+    Raises:
+        EncoderError: there is no such file.
+        DownloadError: it can't be downloaded.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    target = into / encoders.WEIGHTS
+    target.unlink(missing_ok=True)
+    if choice == encoders.IMAGENET:
+        _download_all([IMAGENET_WEIGHTS], into, root, backoff_s)
+        (into / IMAGENET_WEIGHTS.name).replace(target)
+    elif choice != encoders.NONE:
+        origin = root / Path(choice).expanduser()
+        if not origin.is_file():
+            raise EncoderError(
+                f"model.encoder_weights: {choice}: no such file; allowed are none, imagenet, "
+                "or a file with a state dict of torchvision's resnet34"
+            )
+        with origin.open("rb") as source, written_atomically(target) as copy:
+            shutil.copyfileobj(source, copy)
+    name = Path(choice).name
+    digest = sha256_file(target) if target.exists() else None
+    write_json(into / encoders.ABOUT, {"origin": name, "sha256": digest})
+    return Encoder.open(into)
 
 
 def redact(url: str) -> str:
@@ -109,28 +178,17 @@ def _copy(origin: Path, target: Path, known: str | None) -> Retrieved:
     return Retrieved(target.name, str(origin), target.stat().st_size, found)
 
 
-def _download_all(
-    bases: tuple[str, ...], known: dict[str, str] | None, into: Path, root: Path, backoff_s: float
-) -> list[Retrieved]:
+def _download_all(files: Sequence[Remote], into: Path, root: Path, backoff_s: float) -> list[Retrieved]:
     with requests.Session() as session:
-        if known is None:
-            known = _parse_checksums(_get_text(session, f"{bases[0]}/{CHECKSUMS}"))
-        return [
-            _download(session, name, bases, known.get(name), into / name, root / "data/partial", backoff_s)
-            for name in ARCHIVES
-        ]
+        return [_download(session, file, into, root / "data/partial", backoff_s) for file in files]
 
 
 def _download(
-    session: requests.Session,
-    name: str,
-    bases: tuple[str, ...],
-    known: str | None,
-    target: Path,
-    partials: Path,
-    backoff_s: float,
+    session: requests.Session, file: Remote, into: Path, partials: Path, backoff_s: float
 ) -> Retrieved:
     """Try the mirrors in turn, going on where the last try broke off."""
+    name, bases, known = file.name, file.bases, file.sha256
+    target = into / name
     partials.mkdir(parents=True, exist_ok=True)
     # Only a file of a known hash is gone on from, by whatever process; another is this process's own.
     identity = known or f"{bases[0]} {os.getpid()}"
@@ -161,7 +219,7 @@ def _download(
     )
     raise DownloadError(
         f"can't download {name} ({failures[-1]}; {len(failures)} tries{kept}); "
-        "without a network use data.source: sample, or a folder that holds the archives"
+        f"without a network {file.otherwise}"
     )
 
 

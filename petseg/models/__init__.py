@@ -8,12 +8,15 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from petseg.models.resnet34_unet import ResNet34UNet
 from petseg.models.unet import UNet
 from petseg.params import ModelParams
 
 MODELS: dict[str, Callable[[ModelParams], nn.Module]] = {
     "unet": lambda params: UNet(params.width, params.depth, params.dropout),
+    "resnet34_unet": lambda params: ResNet34UNet(params.width, params.dropout),
 }
+_UNUSED = {"unet": {"encoder_weights"}, "resnet34_unet": {"depth"}}
 
 
 def build_network(params: ModelParams) -> nn.Module:
@@ -21,8 +24,15 @@ def build_network(params: ModelParams) -> nn.Module:
     return MODELS[params.name](params)
 
 
+def settings_of(params: ModelParams) -> dict[str, object]:
+    """Return the settings that this network has, ``{"model.name": ...}``: another's do not name its runs."""
+    unused = _UNUSED[params.name]
+    return {f"model.{key}": value for key, value in params if key not in unused}
+
+
 def placed(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to a device, its weights in the memory format that convolutions are fastest in."""
+    # torch's stubs do not know that a module can be given a memory format.
     moved: nn.Module = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved
 

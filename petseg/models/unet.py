@@ -28,10 +28,10 @@ class DoubleConv(nn.Sequential):
 class UpBlock(nn.Module):
     """Double the size, put the encoder's features of that size beside it, convolve both."""
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, channels_below: int, channels_skip: int, channels_out: int) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose2d(channels_in, channels_out, 2, stride=2)
-        self.conv = DoubleConv(2 * channels_out, channels_out)
+        self.up = nn.ConvTranspose2d(channels_below, channels_out, 2, stride=2)
+        self.conv = DoubleConv(channels_skip + channels_out, channels_out)
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
         features: Tensor = self.conv(cat([skip, self.up(below)], dim=1))
@@ -45,14 +45,18 @@ class UNet(nn.Module):
         width: channels of the first level; each level below has twice as many.
         depth: how often the photo is halved.
         dropout: probability that a feature map is dropped before the last layer.
+
+    Attributes:
+        size_step: what a photo's height and width must be multiples of, in pixels.
     """
 
     def __init__(self, width: int, depth: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.size_step = 2**depth
         channels = [width * 2**level for level in range(depth + 1)]
         self.stem = DoubleConv(3, width)
         self.down = nn.ModuleList(DoubleConv(above, below) for above, below in pairwise(channels))
-        self.up = nn.ModuleList(UpBlock(below, above) for below, above in pairwise(reversed(channels)))
+        self.up = nn.ModuleList(UpBlock(below, above, above) for below, above in pairwise(reversed(channels)))
         self.dropout = nn.Dropout2d(dropout)
         self.head = nn.Conv2d(width, 1, 1)
 
@@ -69,7 +73,7 @@ class UNet(nn.Module):
             ShapeMismatch: H or W is no such multiple.
         """
         height, width = photos.shape[-2:]
-        step = 2 ** len(self.down)
+        step = self.size_step
         if height % step or width % step:
             fitting = (height // step * step, width // step * step)
             raise ShapeMismatch(f"photo for a UNet of depth {len(self.down)}", (height, width), fitting)

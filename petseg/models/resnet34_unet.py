@@ -1,0 +1,102 @@
+"""ResNet34-UNet: a ResNet34 as the encoder, and UNet's decoder with a skip at every scale.
+
+Sources: He et al. 2015 (arXiv:1512.03385), Ronneberger et al. 2015 (arXiv:1505.04597). The encoder is
+torchvision's own module, so its published weights load under their own names.
+"""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet34
+
+from petseg.errors import EncoderError, ShapeMismatch
+from petseg.models.unet import UpBlock
+
+_CHANNELS = (64, 64, 128, 256, 512)  # of ResNet34, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the photo's size
+
+
+class ResNet34UNet(nn.Module):
+    """A UNet whose encoder is ResNet34.
+
+    Args:
+        width: channels of the decoder's last level, at the photo's size; each level below has twice as many.
+        dropout: probability that a feature map is dropped before the last layer.
+
+    Attributes:
+        size_step: what a photo's height and width must be multiples of, in pixels.
+    """
+
+    size_step = 32
+
+    def __init__(self, width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(  # the skip at full resolution, where ResNet34 has no features
+            nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        )
+        self.encoder = resnet34()
+        del self.encoder.avgpool, self.encoder.fc
+        skips = (width, *_CHANNELS[:-1])
+        decoded = [width * 2**level for level in range(len(skips))]
+        below = (*decoded[1:], _CHANNELS[-1])
+        self.up = nn.ModuleList(
+            UpBlock(*channels) for channels in reversed(list(zip(below, skips, decoded, strict=True)))
+        )
+        self.dropout = nn.Dropout2d(dropout)
+        self.head = nn.Conv2d(width, 1, 1)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Return logits of pet.
+
+        Args:
+            photos: (N, 3, H, W) float, normalized as ImageNet's; H and W are multiples of 32.
+
+        Returns:
+            (N, 1, H, W) float.
+
+        Raises:
+            ShapeMismatch: H or W is no such multiple.
+        """
+        height, width = photos.shape[-2:]
+        step = self.size_step
+        if height % step or width % step:
+            fitting = (height // step * step, width // step * step)
+            raise ShapeMismatch("photo for a ResNet34-UNet", (height, width), fitting)
+        resnet = self.encoder
+        half = resnet.relu(resnet.bn1(resnet.conv1(photos)))
+        quarter = resnet.layer1(resnet.maxpool(half))
+        eighth = resnet.layer2(quarter)
+        sixteenth = resnet.layer3(eighth)
+        features = resnet.layer4(sixteenth)
+        for up, skip in zip(self.up, (sixteenth, eighth, quarter, half, self.stem(photos)), strict=True):
+            features = up(features, skip)
+        logits: Tensor = self.head(self.dropout(features))
+        return logits
+
+
+def load_encoder(network: nn.Module, path: Path) -> None:
+    """Give the encoder published weights: a state dict of torchvision's resnet34.
+
+    The file's classifier (``fc``) is left out; every other name and shape must be there.
+
+    Raises:
+        EncoderError: the file can't be read, or is not of a ResNet34.
+    """
+    assert isinstance(network, ResNet34UNet)
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise EncoderError(f"{path}: can't be read as weights ({_one_line(error)})") from None
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise EncoderError(f"{path}: holds no state dict (names and their tensors)")
+    weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
+    try:
+        network.encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise EncoderError(f"{path}: is not a ResNet34 of torchvision ({_one_line(error)})") from None
+
+
+def _one_line(error: Exception) -> str:
+    return f"{' '.join(str(error).split()):.160}"

@@ -1,0 +1,17 @@
+"""Put the weights that the encoder begins with in place, verified; random ones need no file."""
+
+from pathlib import Path
+
+from petseg.data.sources import fetch_encoder
+from petseg.params import Params
+from petseg.project import main_root
+from petseg.stage import run_stage
+
+
+def encoder(params: Params, folder: Path) -> None:
+    found = fetch_encoder(params.model.encoder_weights, folder, main_root())
+    print(f"encoder weights: {found.name}")
+
+
+if __name__ == "__main__":
+    run_stage(encoder)
