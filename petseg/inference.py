@@ -107,10 +107,19 @@ class Predictor:
             (N, H, W) uint8; 1 is pet.
         """
         small = np.stack([resize_photo(Image.fromarray(photo), self.size_px) for photo in photos])
-        probability = self.probability(small, batch_size=16).unsqueeze(1)
-        if photos.shape[1:3] != small.shape[1:3]:
-            probability = resized(probability, *photos.shape[1:3])
-        return (probability.squeeze(1) >= threshold).to(torch.uint8).numpy()
+        probability = self.probability(small, batch_size=16)
+        own = [at_own_size(each, photos.shape[1:3]) for each in probability]
+        return (np.stack(own) >= threshold).astype(np.uint8)
+
+
+def at_own_size(probability: Tensor, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Enlarge or shrink one photo's probability, (S, S) float, to the photo's (H, W)."""
+    if probability.shape == shape:
+        enlarged = probability
+    else:
+        enlarged = resized(probability[None, None], *shape)[0, 0]
+    result: NDArray[np.float32] = enlarged.numpy()
+    return result
 
 
 def choose_threshold(probability: Tensor, trimaps: Tensor, boundary: Boundary) -> float:

@@ -221,6 +221,48 @@ def dice_histogram(dice: pd.Series, trivial: float) -> Figure:
     return figure
 
 
+def comparison(table: pd.DataFrame) -> Figure:
+    """Draw settings side by side: their Dice, and how far each is from the best, with 95 % intervals.
+
+    Args:
+        table: of petseg.comparing.table.
+    """
+    parts = [part for part in ("val", "test") if table[f"{part}_photos"].any()]
+    figure = Figure(figsize=(11, 1.6 + 0.42 * len(table)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    places = np.arange(len(table))[::-1]
+    for shift, (part, colour, name) in enumerate(
+        (("val", BLUE, "validation"), ("test", VERMILION, "test")), start=-len(parts) + 1
+    ):
+        if part not in parts:
+            continue
+        at = places - 0.16 * shift if len(parts) > 1 else places
+        for axes, value in ((left, f"{part}_dice"), (right, f"{part}_less_best")):
+            ends = ("low", "high") if axes is left else ("less_best_low", "less_best_high")
+            middle = table[value].to_numpy()
+            low, high = (table[f"{part}_{end}"].to_numpy() for end in ends)
+            axes.errorbar(
+                middle,
+                at,
+                xerr=[middle - low, high - middle],
+                fmt="o",
+                color=colour,
+                ms=5,
+                capsize=2,
+                label=name,
+            )
+    left.set_yticks(places, list(table["setting"]), fontsize=8)
+    left.set(xlabel="Dice of a photo, mean and 95 % interval", ylim=(-0.6, len(table) - 0.4))
+    right.set(xlabel="less the best setting by validation, photo by photo")
+    right.axvline(0, color=GREY, lw=1)
+    for axes in (left, right):
+        axes.grid(axis="x", color="#DDDDDD", lw=0.6)
+        _tidy(axes)
+    if len(parts) > 1:
+        left.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def cut_out(image: Image, mask: Mask) -> Image:
     """Return the photo with everything but the mask faded to near white."""
     faded = 255 - (255 - image.mean(axis=2, keepdims=True)) * 0.18

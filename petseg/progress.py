@@ -2,8 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -21,6 +22,7 @@ from rich.progress import (
 _PLAIN_LINE_EVERY_S = 10.0
 
 Advance = Callable[[int], None]
+T = TypeVar("T")
 
 
 @contextmanager
@@ -51,6 +53,14 @@ def progress(
     ) as bar:
         task = bar.add_task(what, total=total, completed=start)
         yield lambda amount: bar.advance(task, amount)
+
+
+def watched(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """Yield the items, with a bar that shows how many have been taken."""
+    with progress(what, total, transient=True) as advance:
+        for item in items:
+            yield item
+            advance(1)
 
 
 def _plain(what: str, total: int | None, done: int, in_bytes: bool) -> Advance:

@@ -1,18 +1,21 @@
-"""Predict the test photos with the best weights, at the threshold that validation chose; score them."""
+"""Predict the test photos with the best weights, as validation decided; score them at both resolutions."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from petseg.compute import set_up_torch
 from petseg.data.arrays import PetArrays
 from petseg.data.masks import save_masks
-from petseg.inference import Predictor, choose_threshold
-from petseg.metrics import scores
+from petseg.data.packing import original_trimaps
+from petseg.inference import Predictor, at_own_size, choose_threshold
 from petseg.params import Params
+from petseg.progress import watched
 from petseg.records import write_json
-from petseg.scoring import count_against, other_scores
+from petseg.scoring import by_group, compare, mean_mask, photo_scores, under_each_rule
 from petseg.stage import run_stage
 from petseg.tracking import flat, stage_run
 from petseg.tracking.logged_model import log_model
@@ -20,12 +23,14 @@ from petseg.tracking.logged_model import log_model
 
 def infer(
     params: Params,
+    archives: Path,
     arrays_folder: Path,
     weights: Path,
     about: Path,
     run_file: Path,
     metrics: Path,
     per_image: Path,
+    breeds: Path,
     predictions: Path,
 ) -> None:
     boundary = params.data.boundary
@@ -33,22 +38,40 @@ def infer(
     arrays = PetArrays.open(arrays_folder)
     predictor = Predictor.load(weights, about, device, params.infer.flip_average)
 
-    # Everything is chosen before the test photos' trimaps are looked at.
-    threshold = chosen_threshold(predictor, arrays, params)
+    # All is chosen, and every test photo predicted, before a test trimap is looked at.
+    threshold, blind = choices(predictor, arrays, params)
     rows = arrays.rows("test")
-    masks = predictor.probability(arrays.images[rows], params.infer.batch_size, "test") >= threshold
+    photos = arrays.index.loc[rows, ["name", "breed", "species"]]
+    probability = predictor.probability(arrays.images[rows], params.infer.batch_size, "test")
+    masks = (probability >= threshold).numpy()
 
-    trimaps = torch.from_numpy(arrays.trimaps[rows])
-    counts = count_against(masks, trimaps, boundary)
-    undefined = int(counts.dice().isnan().sum())
-    result = {"threshold": threshold, "photos": len(rows), "photos_undefined": undefined} | scores(counts)
-    others = other_scores(masks, trimaps, boundary)
-    table = arrays.index.loc[rows, ["name", "breed", "species"]]
-    table.assign(dice=counts.dice().numpy(), iou=counts.iou().numpy()).to_csv(
-        per_image, index=False, float_format="%.6f", lineterminator="\n"
+    place = {name: i for i, name in enumerate(photos["name"])}
+    originals = watched(original_trimaps(archives, place), "score", len(rows))
+    own = compare(
+        (name, at_own_size(probability[place[name]], trimap.shape) >= threshold, trimap)
+        for name, trimap in originals
     )
-    save_masks(predictions, masks.numpy(), rows=rows)
-    write_json(metrics, {"boundary": boundary} | result | others)
+    packed, full, mean = (
+        compare(zip(photos["name"], some, arrays.trimaps[rows], strict=True))
+        for some in (masks, np.ones_like(masks), np.broadcast_to(blind, masks.shape))
+    )
+    table = photos.join(photo_scores(packed[boundary]), on="name")
+    table = table.join(photo_scores(own[boundary]).add_prefix("own_"), on="name")
+    table.to_csv(per_image, index=False, float_format="%.6f", lineterminator="\n")
+    by_group(table, "breed").to_csv(breeds, index=False, float_format="%.6f", lineterminator="\n")
+    save_masks(predictions, masks, rows=rows)
+    undefined = int(table["dice"].isna().sum())
+    result = {"threshold": threshold, "photos": len(rows), "photos_undefined": undefined}
+    result |= packed[boundary].scores()
+    species = by_group(table, "species").set_index("species").to_dict("index")
+    write_json(
+        metrics,
+        {"boundary": boundary, **result}
+        | under_each_rule(packed, boundary)
+        | {"own_resolution": under_each_rule(own, boundary)}
+        | {"all_foreground": under_each_rule(full, boundary), "mean_mask": under_each_rule(mean, boundary)}
+        | {"species": species},
+    )
 
     run = json.loads(run_file.read_text(encoding="utf-8"))
     settings = flat(data__boundary=boundary, infer=params.infer)
@@ -56,25 +79,32 @@ def infer(
     with stage_run("infer", settings, known, parent_id=run["mlflow_run_id"]) as log:
         log.dataset("pets", arrays.digest, str(arrays_folder), "test")
         log.mirrored_metrics({f"test/{name}": value for name, value in result.items()})
-        log.artifact(metrics, "test")
-        log.artifact(per_image, "test")
+        own_scores = own[boundary].scores()
+        log.mirrored_metrics({f"test_own_resolution/{name}": value for name, value in own_scores.items()})
+        for file in (metrics, per_image, breeds):
+            log.artifact(file, "test")
         decision = {"threshold": threshold, "flip_average": params.infer.flip_average}
         example = arrays.images[rows[:2]]
         log.on_model_row(lambda client, run_id: log_model(client, run_id, weights, about, decision, example))
     print(
         "test Dice {dice_per_image:.4f} ({dice_per_image_low:.4f} to {dice_per_image_high:.4f}), "
         "IoU {iou_per_image:.4f}, {photos} photos, threshold {threshold:g}; ".format(**result)
-        + f"all foreground {others['all_foreground']['dice_per_image']:.4f}: {metrics}"
+        + f"at the photos' own size {own_scores['dice_per_image']:.4f}; "
+        f"all foreground {full[boundary].scores()['dice_per_image']:.4f}: {metrics}"
     )
 
 
-def chosen_threshold(predictor: Predictor, arrays: PetArrays, params: Params) -> float:
-    """Return infer.threshold, or where it is auto the best for validation."""
-    if params.infer.threshold != "auto":
-        return params.infer.threshold
-    rows = arrays.rows("val")
-    probability = predictor.probability(arrays.images[rows], params.infer.batch_size, "validation")
-    return choose_threshold(probability, torch.from_numpy(arrays.trimaps[rows]), params.data.boundary)
+def choices(predictor: Predictor, arrays: PetArrays, params: Params) -> tuple[float, NDArray[np.bool_]]:
+    """Return the threshold, and the one mask of who never looks at a photo; validation chooses both."""
+    boundary, rows = params.data.boundary, arrays.rows("val")
+    trimaps = torch.from_numpy(arrays.trimaps[rows])
+    threshold = params.infer.threshold
+    if threshold == "auto":
+        probability = predictor.probability(arrays.images[rows], params.infer.batch_size, "validation")
+        threshold = choose_threshold(probability, trimaps, boundary)
+    blind = mean_mask(torch.from_numpy(arrays.trimaps[arrays.rows("train")]), boundary)
+    cut = choose_threshold(blind.expand(trimaps.shape), trimaps, boundary)
+    return threshold, (blind >= cut).numpy()
 
 
 if __name__ == "__main__":

@@ -45,7 +45,12 @@ def train(
         settings["model.encoder_weights"] = encoder.name
     code = code_sha256(Path(__file__))
     key = run_key(settings, arrays.digest, code)
-    known = {"run_key": key, "data_sha256": arrays.digest, "code_sha256": code}
+    known = {
+        "run_key": key,
+        "data_sha256": arrays.digest,
+        "photos_sha256": arrays.photos_digest,
+        "code_sha256": code,
+    }
     described: dict[str, Any] = known | {
         "params": settings,
         "git": vars(git_state()),

@@ -7,7 +7,7 @@ from torchvision.transforms import functional as oracle
 from petseg.data.augment import AUGMENTATIONS, augment, draw
 from petseg.params import AugmentParams, Params
 
-NAMES = ("flip", "scale", "rotate_deg", "translate", "brightness", "contrast", "saturation")
+NAMES = ("flip", "scale", "rotate_deg", "translate", "brightness", "contrast", "saturation", "paste")
 OFF = AugmentParams.model_validate(dict.fromkeys(NAMES, 0.0))
 ROW = {"flip": 0, "scale": 1, "rotate_deg": 2, "brightness": 5, "contrast": 6, "saturation": 7}
 
@@ -31,17 +31,17 @@ def at(value: float, n: int = 4) -> Tensor:
 
 def test_all_off_changes_nothing() -> None:
     images, trimaps = batch()
-    photos, labels = augment(images, trimaps, draw(0, 1, 4), OFF)
+    photos, labels = augment(images, trimaps, draw(0, 1, 4), OFF, images.shape[1])
     assert torch.equal(photos, images.permute(0, 3, 1, 2) / 255)
     assert torch.equal(labels, trimaps)
 
 
 def test_the_mirror_image_is_exact() -> None:
     images, trimaps = batch()
-    photos, labels = augment(images, trimaps, at(0.0), only(flip=0.5))
+    photos, labels = augment(images, trimaps, at(0.0), only(flip=0.5), images.shape[1])
     torch.testing.assert_close(photos, images.flip(2).permute(0, 3, 1, 2) / 255)
     assert torch.equal(labels.to(torch.uint8), trimaps.flip(2))
-    kept, _ = augment(images, trimaps, at(0.9), only(flip=0.5))
+    kept, _ = augment(images, trimaps, at(0.9), only(flip=0.5), images.shape[1])
     torch.testing.assert_close(kept, images.permute(0, 3, 1, 2) / 255)
 
 
@@ -49,7 +49,7 @@ def test_the_mirror_image_is_exact() -> None:
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
 def test_colours_change_as_in_torchvision(name: str, chance: float, factor: float) -> None:
     images, trimaps = batch()
-    photos, labels = augment(images, trimaps, at(chance), only(**{name: 0.3}))
+    photos, labels = augment(images, trimaps, at(chance), only(**{name: 0.3}), images.shape[1])
     adjust = getattr(oracle, f"adjust_{name}")
     expected = adjust(images.permute(0, 3, 1, 2) / 255, factor)
     torch.testing.assert_close(photos, expected, atol=2e-3, rtol=0)
@@ -59,7 +59,7 @@ def test_colours_change_as_in_torchvision(name: str, chance: float, factor: floa
 @pytest.mark.parametrize(("chance", "angle"), [(0.0, -20), (0.9999, 20)])
 def test_rotation_as_in_torchvision(chance: float, angle: float) -> None:
     images, trimaps = batch()
-    photos, _ = augment(images, trimaps, at(chance), only(rotate_deg=20))
+    photos, _ = augment(images, trimaps, at(chance), only(rotate_deg=20), images.shape[1])
     bilinear = oracle.InterpolationMode.BILINEAR
     expected = oracle.rotate(images.permute(0, 3, 1, 2) / 255, angle, bilinear)
     middle = (..., slice(8, 24), slice(8, 24))  # outside, torchvision fills and we mirror
@@ -70,17 +70,18 @@ def test_zoom_and_shift_move_the_centre_as_told() -> None:
     images = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
     images[:, 24:40, 24:40] = 255
     trimaps = torch.where(images[..., 0] > 0, 1, 2).to(torch.uint8)
-    _, larger = augment(images, trimaps, at(0.9999, 1), only(scale=0.5))
+    _, larger = augment(images, trimaps, at(0.9999, 1), only(scale=0.5), images.shape[1])
     assert int((larger == 1).sum()) == pytest.approx(16 * 16 * 1.5**2, rel=0.1)
-    _, shifted = augment(images, trimaps, at(0.9999, 1), only(translate=0.25))
+    _, shifted = augment(images, trimaps, at(0.9999, 1), only(translate=0.25), images.shape[1])
     rows, columns = (shifted[0] == 1).nonzero().double().mean(0).tolist()
     assert (rows, columns) == pytest.approx((31.5 - 16, 31.5 - 16), abs=1)
 
 
 def test_the_trimap_moves_along_and_stays_a_trimap(params: Params) -> None:
     images, trimaps = batch(16)
-    geometry = params.augment.model_copy(update={"brightness": 0.0, "contrast": 0.0, "saturation": 0.0})
-    photos, labels = augment(images, trimaps, draw(0, 1, 16), geometry)
+    colours = dict.fromkeys(("brightness", "contrast", "saturation"), 0.0)
+    geometry = params.augment.model_copy(update=colours)
+    photos, labels = augment(images, trimaps, draw(0, 1, 16), geometry, images.shape[1])
     assert set(labels.flatten().tolist()) <= {1, 2}
     told_by_colour = torch.where(photos[:, 0] > 0.5, 1, 2)
     clear = (photos[:, 0] - 0.5).abs() > 0.15  # away from the edge, where sampling may differ
@@ -90,9 +91,10 @@ def test_the_trimap_moves_along_and_stays_a_trimap(params: Params) -> None:
 def test_a_photo_changes_in_the_same_way_whatever_is_beside_it(params: Params) -> None:
     images, trimaps = batch(8)
     draws = draw(3, 2, 8)
-    together, _ = augment(images, trimaps, draws, params.augment)
+    alone = params.augment.model_copy(update={"paste": 0.0})
+    together, _ = augment(images, trimaps, draws, alone, images.shape[1])
     some = torch.tensor([5, 1])
-    apart, _ = augment(images[some], trimaps[some], draws[some], params.augment)
+    apart, _ = augment(images[some], trimaps[some], draws[some], alone, images.shape[1])
     torch.testing.assert_close(apart, together[some], atol=1e-6, rtol=0)
 
 
@@ -108,7 +110,35 @@ def test_chances_depend_on_seed_epoch_and_photo_alone() -> None:
 
 def test_values_stay_colours(params: Params) -> None:
     images, trimaps = batch(32)
-    photos, _ = augment(images, trimaps, draw(0, 5, 32), params.augment)
+    photos, _ = augment(images, trimaps, draw(0, 5, 32), params.augment, images.shape[1])
     assert photos.min() >= 0
     assert photos.max() <= 1
     assert photos.isfinite().all()
+
+
+@pytest.mark.parametrize("size_px", [16, 48])
+def test_another_size_shows_the_same_photo(size_px: int) -> None:
+    images, trimaps = batch()
+    photos, labels = augment(images, trimaps, draw(0, 1, 4), OFF, size_px)
+    expected = oracle.resize(images.permute(0, 3, 1, 2) / 255, [size_px, size_px], antialias=True)
+    assert photos.shape == (4, 3, size_px, size_px)
+    assert labels.shape == (4, size_px, size_px)
+    torch.testing.assert_close(photos, expected, atol=0.06, rtol=0)
+    clear = (expected[:, 0] - 0.5).abs() > 0.15  # away from the edge, where sampling may differ
+    told_by_colour = torch.where(expected[:, 0] > 0.5, 1, 2)
+    assert torch.equal(labels[clear], told_by_colour[clear].to(labels.dtype))
+
+
+def test_the_neighbours_pet_is_laid_over_with_its_border() -> None:
+    images = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
+    images[1] = 255
+    trimaps = torch.full((2, 4, 4), 2, dtype=torch.uint8)
+    trimaps[0, 3] = 1  # black photo: pet in the last row
+    trimaps[1, 0], trimaps[1, 1] = 1, 3  # white photo: pet in the first row, its border below
+    chances = at(0.9, 2)
+    chances[0, -1] = 0.1
+    photos, labels = augment(images, trimaps, chances, only(paste=0.5), 4)
+    assert photos[0, 0, :, 0].tolist() == [1, 1, 0, 0]
+    assert labels[0, :, 0].tolist() == [1, 3, 2, 1]
+    assert photos[1].min() == 1
+    assert torch.equal(labels[1], trimaps[1])

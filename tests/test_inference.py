@@ -12,7 +12,7 @@ from petseg.models import build_network
 from petseg.params import ModelParams
 
 CPU = torch.device("cpu")
-MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.0)
+MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.0, encoder_weights="none")
 PHOTOS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
 
 

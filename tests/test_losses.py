@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
 
 from petseg.errors import ShapeMismatch
-from petseg.losses import LOSSES, bce_dice_loss, bce_loss, soft_dice_loss
+from petseg.losses import LOSSES, bce_dice_loss, bce_loss, focal_loss, soft_dice_loss, tversky_loss
 
 
 def maps(*photos: list[float]) -> Tensor:
@@ -42,6 +43,27 @@ def test_dice_is_averaged_over_photos_not_pooled() -> None:
     apart = [soft_dice_loss(logits, mask, None) for logits, mask in zip((one, other), masks, strict=True)]
     together = soft_dice_loss(torch.cat([one, other]), torch.cat(masks), None)
     torch.testing.assert_close(together, (apart[0] + apart[1]) / 2)
+
+
+def test_focal_of_four_pixels() -> None:
+    logits = maps([logit(0.9), logit(0.2), 0.0, logit(0.7)])
+    terms = ((0.1, 0.9), (0.2, 0.8), (0.5, 0.5), (0.3, 0.7))  # how wrong, and the truth's probability
+    expected = -sum(wrong**2 * math.log(p) for wrong, p in terms) / 4
+    assert focal_loss(logits, maps([1, 0, 0, 1]), None).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_focal_is_that_of_torchvision() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits, mask = torch.randn(2, 1, 8, 8, generator=random), torch.ones(2, 1, 8, 8)
+    expected = sigmoid_focal_loss(logits, mask, alpha=-1, gamma=2, reduction="mean")
+    torch.testing.assert_close(focal_loss(logits, mask, None), expected)
+
+
+def test_tversky_of_four_pixels() -> None:
+    logits = maps([logit(0.9), logit(0.2), logit(0.5), logit(0.6)])
+    both, false, missed = 0.9 + 0.6, 0.2 + 0.5, 0.1 + 0.4
+    expected = 1 - (both + 1) / (both + 0.3 * false + 0.7 * missed + 1)
+    assert tversky_loss(logits, maps([1, 0, 0, 1]), None).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -11,7 +11,6 @@ from petseg.data.batches import to_target
 from petseg.errors import ShapeMismatch
 from petseg.metrics import bootstrap_interval, count_pixels, mean, scores
 from petseg.params import Boundary
-from petseg.scoring import count_against, other_scores
 
 NAN = math.nan
 
@@ -118,14 +117,3 @@ def test_the_border_counts_as_told(
     assert found.shape == (1, 1, 2, 2)
     assert found.flatten().tolist() == expected
     assert (None if valid is None else valid.flatten().tolist()) == counted
-
-
-def test_trivial_and_other_scores_stand_beside() -> None:
-    trimaps = torch.tensor([[[1, 2], [3, 2]]], dtype=torch.uint8)
-    masks = torch.tensor([[[True, False], [True, False]]])
-    assert count_against(masks, trimaps, "foreground").dice().item() == 1
-    others = other_scores(masks, trimaps, "foreground")
-    assert others.keys() == {"boundary_background", "boundary_ignore", "all_foreground"}
-    assert others["boundary_background"]["dice_per_image"] == pytest.approx(2 / 3)
-    assert others["boundary_ignore"]["dice_per_image"] == 1
-    assert others["all_foreground"]["dice_per_image"] == pytest.approx(2 * 2 / (4 + 2))

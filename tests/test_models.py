@@ -1,10 +1,15 @@
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
+from torchvision.models import resnet34
 
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import load_photos, to_input, to_target
 from petseg.errors import ShapeMismatch
-from petseg.models import MODELS, build_network, parameter_count, placed
+from petseg.models import MODELS, build_network, parameter_count, placed, settings_of
+from petseg.models.resnet34_unet import ResNet34UNet
 from petseg.models.unet import UNet
 from petseg.optim import build_optimizer
 from petseg.params import ModelParams, Params
@@ -19,6 +24,11 @@ def test_logits_have_the_photos_size(width: int, depth: int, size: int) -> None:
     network = UNet(width, depth).eval()
     assert network(torch.zeros(2, 3, size, size)).shape == (2, 1, size, size)
     assert network(torch.zeros(1, 3, size, 2 * size)).shape == (1, 1, size, 2 * size)
+
+
+def model_of(name: str) -> ModelParams:
+    small = {"name": name, "width": 8, "depth": 3, "dropout": 0.0, "encoder_weights": "none"}
+    return ModelParams.model_validate(small)
 
 
 def conv_pair(channels_in: int, channels_out: int) -> int:
@@ -59,17 +69,115 @@ def test_dropout_is_of_training_alone() -> None:
     assert torch.equal(network(photo), network(photo))
 
 
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (128, 128)])
+def test_a_resnet34_unet_takes_any_multiple_of_32(height: int, width: int) -> None:
+    network = ResNet34UNet(8).eval()
+    assert network(torch.zeros(2, 3, height, width)).shape == (2, 1, height, width)
+    with pytest.raises(ShapeMismatch, match=r"ResNet34-UNet: shapes \(48, 32\) and \(32, 32\) differ"):
+        network(torch.zeros(1, 3, 48, 32))
+
+
+def test_the_encoder_is_torchvisions_resnet34_with_its_names() -> None:
+    """Published weights then load under their own names, and none is silently left out."""
+    oracle = resnet34()
+    expected = {name: value.shape for name, value in oracle.state_dict().items() if not name.startswith("fc")}
+    encoder = ResNet34UNet(16).encoder
+    assert {name: value.shape for name, value in encoder.state_dict().items()} == expected
+
+
+def test_the_encoder_computes_what_torchvisions_does() -> None:
+    """Neither a norm nor a ReLU is left out between the layers, and no skip is changed in place."""
+    torch.manual_seed(0)
+    network, photo = ResNet34UNet(4).eval(), torch.randn(1, 3, 64, 64)
+    oracle = resnet34().eval()
+    oracle.load_state_dict(network.encoder.state_dict(), strict=False)
+    names = ("relu", "layer1", "layer2", "layer3", "layer4")
+    seen: dict[str, Tensor] = {}
+    for name in names:
+        getattr(oracle, name).register_forward_hook(
+            lambda _, __, out, name=name: seen.update({name: out.clone()})
+        )
+    oracle(photo)
+    taken = {}
+
+    def note(place: int) -> Callable[..., None]:
+        return lambda _, inputs: taken.update({place: [value.clone() for value in inputs]})
+
+    for place, up in enumerate(network.up):
+        up.register_forward_pre_hook(note(place))
+    network(photo)
+    torch.testing.assert_close(taken[0][0], seen["layer4"])
+    for place, name in enumerate(("layer3", "layer2", "layer1", "relu")):
+        torch.testing.assert_close(taken[place][1], seen[name])
+    assert taken[4][1].shape[2:] == photo.shape[2:]  # the skip at full resolution
+
+
+def test_every_scale_of_a_resnet34_unet_reaches_the_logits() -> None:
+    torch.manual_seed(0)
+    network, photo = ResNet34UNet(4), torch.randn(2, 3, 64, 64)
+    whole = network(photo)
+    resnet = network.encoder
+    for level in [network.stem, resnet.relu, resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4]:
+        hook = level.register_forward_hook(lambda *_: torch.zeros_like(_[2]))
+        assert not torch.allclose(network(photo), whole, atol=1e-4)
+        hook.remove()
+    assert torch.equal(network(photo), whole)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_weight_learns(name: str, params: Params) -> None:
+    """None is frozen, unused, or held twice under two names."""
+    torch.manual_seed(0)
+    network = placed(build_network(model_of(name)), CPU)
+    optimizer = build_optimizer(network, params.train)
+    photos, mask = torch.randn(2, 3, 64, 64), torch.rand(2, 1, 64, 64).round()
+    before = {key: value.clone() for key, value in network.named_parameters()}
+    train_step(network, optimizer, photos, mask, None, params.train, 1e-2)
+    assert [key for key, value in network.named_parameters() if torch.equal(value, before[key])] == []
+    held = [value.data_ptr() for value in network.state_dict().values()]
+    assert len(set(held)) == len(held)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_pixel_of_the_mask_depends_on_the_photo_around_it(name: str) -> None:
+    """What decodes to a shifted or half-sized place would learn only blobs."""
+    torch.manual_seed(0)
+    network = build_network(model_of(name)).eval()
+    photo = torch.randn(1, 3, 64, 64, requires_grad=True)
+    for row, column in ((5, 50), (40, 20)):
+        (sensitivity,) = torch.autograd.grad(network(photo)[0, 0, row, column], photo)
+        found = sensitivity.abs().sum((0, 1))
+        assert divmod(int(found.argmax()), 64) == pytest.approx((row, column), abs=6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_settings_of_another_network_do_not_name_a_run(name: str) -> None:
+    changed = model_of(name).model_copy(update={"depth": 2, "encoder_weights": "x"})
+    other = {key for key, value in settings_of(changed).items() if settings_of(model_of(name))[key] != value}
+    assert other == {"unet": {"model.depth"}, "resnet34_unet": {"model.encoder_weights"}}[name]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_network_says_what_size_it_takes(name: str) -> None:
+    network = build_network(model_of(name)).eval()
+    step = int(network.size_step)  # type: ignore[arg-type]  # every network has it; torch can't know
+    assert network(torch.zeros(1, 3, step, 2 * step)).shape == (1, 1, step, 2 * step)
+    with pytest.raises(ShapeMismatch):
+        network(torch.zeros(1, 3, step + step // 2, step))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_network_learns_eight_photos_by_heart(name: str, sample_arrays: PetArrays, params: Params) -> None:
     torch.manual_seed(0)
-    model = ModelParams.model_validate({"name": name, "width": 8, "depth": 3, "dropout": 0.0})
+    model = model_of(name)
     network = placed(build_network(model), CPU)
     photos = load_photos(sample_arrays, "train", "foreground", CPU)
     images, trimaps = photos.images[::34][:8], photos.trimaps[::34][:8]
     assert len(images) == 8
     mask, valid = to_target(trimaps, "foreground")
     optimizer = build_optimizer(network, params.train)
-    for _ in range(250):
-        train_step(network, optimizer, to_input(images), mask, valid, params.train, 1e-2)
+    steps, rate = {"unet": (250, 1e-2), "resnet34_unet": (160, 2e-3)}[name]
+    for _ in range(steps):
+        train_step(network, optimizer, to_input(images), mask, valid, params.train, rate)
     masks = torch.from_numpy(predict_masks(network, images))
     assert mean_dice(masks, trimaps, "foreground") > 0.99

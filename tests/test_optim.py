@@ -1,11 +1,12 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
-from petseg.optim import OPTIMIZERS, build_optimizer, learning_rate, update_average
+from petseg.optim import OPTIMIZERS, SCHEDULES, build_optimizer, learning_rate, update_average
 from petseg.params import Params, TrainParams
 
 
@@ -40,9 +41,31 @@ def test_onecycle_is_that_of_torch(params: Params) -> None:
 
 
 def test_no_step_is_wasted_at_rate_zero(params: Params) -> None:
-    for schedule in ("constant", "cosine", "onecycle"):
+    for schedule in SCHEDULES:
         train = settings(params, schedule=schedule)
         assert all(learning_rate(train, step, 10) > 0 for step in range(10))
+
+
+def test_plateaus_are_those_of_torch(params: Params) -> None:
+    """Torch's own scheduler, for a quantity that is to rise, is the oracle."""
+    values = np.random.default_rng(0).normal(np.linspace(0.5, 0.6, 60), 0.02).tolist()
+    values[10] = float("nan")
+    train = settings(params, schedule="plateau", warmup_fraction=0.0, plateau_patience=3, plateau_factor=0.5)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=train.learning_rate)
+    oracle = ReduceLROnPlateau(optimizer, "max", factor=0.5, patience=3, threshold=0.0, threshold_mode="abs")
+    seen = set()
+    for epoch, value in enumerate(values):
+        rate = learning_rate(train, epoch, 1000, values[:epoch])
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"])
+        seen.add(rate)
+        oracle.step(value)
+    assert len(seen) > 4
+
+
+def test_a_plateau_schedule_warms_up(params: Params) -> None:
+    train = settings(params, schedule="plateau", warmup_fraction=0.5, plateau_patience=1)
+    rates = [learning_rate(train, step, 4) / train.learning_rate for step in range(4)]
+    assert rates == pytest.approx([0.4, 0.8, 1, 1])
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -20,7 +20,7 @@ from petseg.params import read_yaml
 from petseg.runs import open_run
 from tests.conftest import ROOT
 
-STAGES = ["download", "preprocess", "train", "infer", "plot"]
+STAGES = ["download", "encoder", "preprocess", "train", "infer", "plot"]
 SMALL = {
     "image_size: 128": "image_size: 64",
     "width: 16": "width: 8",
@@ -119,12 +119,26 @@ def mlflow_runs(folder: Path) -> "list[mlflow.entities.Run]":
 def test_what_the_pipeline_leaves(project: Project) -> None:
     metrics = json.loads((project.folder / "metrics/test.json").read_text())
     per_image = pd.read_csv(project.folder / "plots/per_image.csv")
-    assert list(per_image.columns) == ["name", "breed", "species", "dice", "iou"]
+    scored = ["dice", "iou", "boundary_f"]
+    own = [f"own_{name}" for name in scored]
+    assert list(per_image.columns) == ["name", "breed", "species", *scored, *own]
     assert len(per_image) == metrics["photos"] == 261
     assert metrics["dice_per_image"] == pytest.approx(per_image["dice"].mean(), abs=1e-5)
     assert metrics["dice_per_image_low"] < metrics["dice_per_image"] < metrics["dice_per_image_high"]
     assert metrics["all_foreground"]["recall"] == 1
-    assert metrics["boundary_background"].keys() == metrics["all_foreground"].keys()
+    assert metrics["own_resolution"]["dice_per_image"] == pytest.approx(
+        per_image["own_dice"].mean(), abs=1e-5
+    )
+    for whose in ("own_resolution", "all_foreground", "mean_mask"):
+        assert metrics[whose].keys() >= metrics["boundary_background"].keys() >= {"boundary_f_per_image"}
+        assert metrics[whose]["boundary_ignore"].keys() == metrics["boundary_background"].keys()
+    assert metrics["mean_mask"]["dice_per_image"] > metrics["all_foreground"]["dice_per_image"]
+    assert {name: group["photos"] for name, group in metrics["species"].items()} == (
+        per_image["species"].value_counts().to_dict()
+    )
+    breeds = pd.read_csv(project.folder / "plots/breeds.csv")
+    assert breeds["photos"].sum() == 261
+    assert breeds["dice_per_image"].is_monotonic_increasing
     arrays = PetArrays.open(project.folder / "data/pets")
     assert arrays.images.shape == (584, 64, 64, 3)
     figures = sorted(path.stem for path in (project.folder / "plots/figures").iterdir())
@@ -194,9 +208,11 @@ def test_nothing_to_do_is_said(project: Project) -> None:
         ("params.yaml", "boundary: foreground", "boundary: ignore", {"train", "infer", "plot"}),
         ("params.yaml", "val_fraction: 0.15", "val_fraction: 0.2", {"preprocess"}),
         ("params.yaml", "source: sample", "source: oxford", {"download"}),
+        ("params.yaml", "encoder_weights: none", "encoder_weights: imagenet", {"encoder", "train"}),
         ("petseg/plotting.py", '"""Figures.', '"""Pictures.', {"plot"}),
         ("petseg/optim.py", '"""Optimizers', '"""Optimisers', {"train"}),
-        ("petseg/data/sources.py", '"""Where', '"""From where', {"download"}),
+        ("petseg/data/sources.py", '"""Where', '"""From where', {"download", "encoder"}),
+        ("petseg/comparing.py", '"""Runs', '"""Trainings', set()),
         ("petseg/inference.py", '"""From', '"""Out of', {"infer"}),
     ],
 )
@@ -265,6 +281,27 @@ def test_an_experiment_is_compared_with_what_was(project: Project) -> None:
     assert list((project.folder / "compared").rglob("*.png"))
     project.run("git", "checkout", "-q", ".")
     project.run("dvc", "checkout")
+
+
+def test_runs_are_compared_by_key_and_by_filter(project: Project) -> None:
+    project.run("dvc", "exp", "run", "--temp", "-S", "train.loss=dice", "-S", "train.epochs=1", "train")
+    keys = sorted(path.name for path in (project.folder / "runs").iterdir())
+    told = project.run("python", "-m", "petseg", "compare", *keys, "--figure", "drawn/compared.png")
+    assert "loss=dice" in told
+    assert "val Dice, 48 photos" in told
+    assert np.asarray(Image.open(project.folder / "drawn/compared.png")).std() > 0
+    filtered = project.run("python", "-m", "petseg", "compare", "params.`train.loss` = 'dice'", "--json")
+    (setting,) = json.loads(filtered)["settings"]
+    assert set(setting["keys"]) < set(keys)
+    run_id = json.loads((project.folder / "models/run.json").read_text())["mlflow_run_id"]
+    (mine,) = json.loads(project.run("python", "-m", "petseg", "compare", run_id, "--json"))["settings"]
+    metrics = json.loads((project.folder / "metrics/test.json").read_text())
+    assert mine["test_dice"] == pytest.approx(metrics["dice_per_image"], abs=1e-5)
+    assert mine["val_dice"] == pytest.approx(
+        json.loads((project.folder / "metrics/train.json").read_text())["val_dice"], abs=1e-5
+    )
+    for wrong, said in (("zz", "zz: no such run"), ("params.x =", "is no MLflow filter")):
+        assert f"petseg: {said}" in project.run("python", "-m", "petseg", "compare", wrong, fails=True)
 
 
 def test_another_clone_in_a_temporary_folder_gives_the_same_bits(project: Project, tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ from petseg.project import sha256_file
 from petseg.runs import ABOUT, HISTORY, MANIFEST, WEIGHTS, Run, open_run, read_history, run_key
 from petseg.training import EpochRecord, TrainingState
 
-MODEL = ModelParams(name="unet", width=2, depth=1, dropout=0.0)
+MODEL = ModelParams(name="unet", width=2, depth=1, dropout=0.0, encoder_weights="none")
 KEY = run_key({"a": 1}, "data", "code")
 
 
 def record(epoch: int, val_dice: float) -> EpochRecord:
-    return EpochRecord(epoch, 0.5, 0.6, 0.7, val_dice, 1e-3, 100.0, 1.5)
+    return EpochRecord(epoch, 64, 0.5, 0.6, 0.7, val_dice, 1e-3, 100.0, 1.5)
 
 
 def state_of(params: Params, epoch: int) -> TrainingState:

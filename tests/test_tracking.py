@@ -20,7 +20,7 @@ from petseg.tracking import DATA_EXPERIMENT, EXPERIMENT, flat, stage_run, tracki
 from petseg.tracking.logged_model import log_model
 from tests.test_sources import closed_port
 
-MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.0)
+MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.0, encoder_weights="none")
 
 
 @pytest.fixture

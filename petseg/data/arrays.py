@@ -66,8 +66,16 @@ class PetArrays:
     @cached_property
     def digest(self) -> str:
         """One sha256 of all three files: the hash of the data."""
+        return self._digest_of(IMAGES, TRIMAPS, INDEX)
+
+    @cached_property
+    def photos_digest(self) -> str:
+        """One sha256 of the photos and trimaps, however they are split."""
+        return self._digest_of(IMAGES, TRIMAPS)
+
+    def _digest_of(self, *names: str) -> str:
         digest = hashlib.sha256()
-        for name in (IMAGES, TRIMAPS, INDEX):
+        for name in names:
             digest.update(sha256_file(self.folder / name).encode())
         return digest.hexdigest()
 

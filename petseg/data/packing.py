@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from petseg.data.archives import ANNOTATIONS, PHOTOS, read_members
 from petseg.data.arrays import COLUMNS, IMAGES, INDEX, TRIMAPS, RowWriter
-from petseg.data.images import decode_pair, decode_photo
+from petseg.data.images import decode_pair, decode_photo, decode_trimap
 from petseg.errors import ArchiveError, BadImage, DataError
 from petseg.params import SplitParams
 from petseg.progress import progress
@@ -164,6 +164,25 @@ def first_originals(
             if len(found) == count:
                 break
     return found
+
+
+def original_trimaps(archives: Path, names: Collection[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Decode the trimaps of the given photos at their own size, in the archive's order.
+
+    Yields:
+        A name and its (H, W) uint8 trimap.
+
+    Raises:
+        DataError: the archive lacks one of them.
+    """
+    missing = set(names)
+    for member, content in read_members(archives / ANNOTATIONS, _ANNOTATION):
+        name = PurePosixPath(member).stem
+        if content is not None and member not in _LISTS and name in missing:
+            missing.remove(name)
+            yield name, np.asarray(decode_trimap(content))
+    if missing:
+        raise DataError(f"{archives / ANNOTATIONS}: no trimap of {min(missing)}; run dvc repro preprocess")
 
 
 def _read_annotations(path: Path, report: Report) -> tuple[list[Listed], dict[str, bytes]]:

@@ -8,14 +8,16 @@ own, because the params of a run can't change, and mirror their scores and figur
 download and preprocess make no model; their runs are in the experiment ``petseg-data``.
 """
 
+import csv
 import getpass
 import json
 import math
 import os
 import re
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 from pydantic import BaseModel
 
+from petseg.errors import UsageError
 from petseg.params import flatten
 from petseg.project import git_state, main_root
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 EXPERIMENT, DATA_EXPERIMENT = "petseg", "petseg-data"
+TEST_TABLE = "test/per_image.csv"
 _DATA_STAGES = ("download", "preprocess")
 
 # Of mlflow's own, so that a server that is away costs seconds and not minutes, nothing is sent to
@@ -177,6 +181,80 @@ def flat(**sections: BaseModel | object) -> dict[str, object]:
         else:
             result[name.replace("__", ".")] = value
     return result
+
+
+def found_runs(store: Path, wanted: Sequence[str]) -> list[tuple[Path, str | None]]:
+    """Find finished runs by how a person names them.
+
+    Args:
+        store: folder of the runs.
+        wanted: the beginning of a run's key; an MLflow run id; or, where it holds =, < or >, or the word
+            LIKE, an MLflow filter.
+
+    Returns:
+        Each run's folder once, and the id of its row in MLflow, in the order in which they are wanted.
+
+    Raises:
+        UsageError: a name fits no run or several, or a filter is none.
+    """
+    found: dict[Path, str | None] = {}
+    for text in wanted:
+        for folder in _named_runs(store, text):
+            found[folder] = json.loads((folder / "manifest.json").read_text())["mlflow_run_id"]
+    return list(found.items())
+
+
+def _named_runs(store: Path, text: str) -> list[Path]:
+    if re.search(r"[=<>]|\blike\b", text, re.IGNORECASE):
+        keys = _keys_of_rows(text)
+        folders = [store / key for key in keys if (store / key / "manifest.json").is_file()]
+        if not folders:
+            raise UsageError(f"no finished run fits the filter {text!r}")
+        return folders
+    folders = sorted(store.glob(f"{text}*/manifest.json")) if re.fullmatch("[0-9a-f]+", text) else []
+    if not folders and re.fullmatch("[0-9a-f]{32}", text):
+        return _named_runs(store, f"attributes.run_id = '{text}'")
+    if len(folders) != 1:
+        known = (
+            f"it fits {len(folders)} runs: write more of it" if folders else f"no such run in {store.name}/"
+        )
+        raise UsageError(
+            f"{text}: {known}; a run is named by the beginning of its key, an MLflow run id, or a filter "
+            "such as \"params.`train.loss` = 'dice'\""
+        )
+    return [folders[0].parent]
+
+
+def _keys_of_rows(text: str) -> list[str]:
+    client = _connect()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        rows = client.search_runs(
+            [_experiment(client, EXPERIMENT)],
+            f"tags.stage = 'train' and attributes.status = 'FINISHED' and {text}",
+            max_results=1000,
+        )
+    except MlflowException as error:
+        raise UsageError(f"{text}: is no MLflow filter ({' '.join(str(error).split()):.200})") from None
+    return [row.data.tags["run_key"] for row in rows]
+
+
+def test_dice(run_id: str | None) -> dict[str, float] | None:
+    """Return the Dice of each test photo as infer left it on the model's row; None where it did not."""
+    if run_id is None:
+        return None
+    client = _connect()
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = client.download_artifacts(run_id, TEST_TABLE, folder)
+        except (MlflowException, OSError):
+            return None
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    return {row["name"]: float(row["dice"] or "nan") for row in rows}
 
 
 def tracking_uri() -> str:

@@ -1,0 +1,119 @@
+"""The command ``petseg``."""
+
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Never
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from petseg.errors import PetsegError
+from petseg.progress import duration
+from petseg.project import main_root
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer(
+    name="petseg", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+)
+
+
+@app.callback()
+def petseg() -> None:
+    """Reproducible training of networks that cut pets out of photos."""
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="The beginning of a run's key, an MLflow run id, or an MLflow filter such as "
+            "\"params.train.loss = 'dice'\".",
+        ),
+    ],
+    figure: Annotated[Path, typer.Option(help="Where to draw the figure.")] = Path("plots/compare.png"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Compare runs: what differs, scores with intervals, and which differences are more than chance.
+
+    Runs that differ in nothing but their seed or fold are folded into one line. Differences are taken photo
+    by photo from the best setting by validation; an interval that leaves zero out is marked *.
+    """
+    # Not above: pandas, matplotlib and mlflow would slow down every other command.
+    from petseg import comparing, plotting
+    from petseg.records import to_json
+    from petseg.tracking import found_runs, test_dice
+
+    records = []
+    for folder, run_id in found_runs(main_root() / "runs", runs):
+        records.append(comparing.Record.of_run(folder, test_dice(run_id)))
+    settings = comparing.group(records)
+    table = comparing.table(settings)
+    drawn = plotting.comparison(table)
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    drawn.savefig(figure, dpi=110, metadata={"Software": None})
+    if as_json:
+        print(to_json({"settings": table.to_dict("records"), "figure": str(figure)}), end="")
+        return
+    Console(width=None if sys.stdout.isatty() else 160).print(_comparison(table))
+    print(f"figure: {figure}")
+
+
+def _comparison(table: "pd.DataFrame") -> Table:
+    parts = [part for part in ("val", "test") if table[f"{part}_photos"].any()]
+    shown = Table(box=SIMPLE_HEAD)
+    shown.add_column("setting", overflow="fold")
+    shown.add_column("runs", justify="right")
+    for part in parts:
+        photos = int(table[f"{part}_photos"].max())
+        shown.add_column(f"{part} Dice, {photos} photos", no_wrap=True)
+        shown.add_column("seeds ±", justify="right")
+        shown.add_column("less the best", no_wrap=True)
+    shown.add_column("a run", justify="right")
+    shown.add_column("weights", overflow="fold")
+    for _, row in table.iterrows():
+        cells = [str(row["setting"]), str(row["runs"])]
+        for part in parts:
+            low, high = row[f"{part}_less_best_low"], row[f"{part}_less_best_high"]
+            cells += [
+                _interval(row[f"{part}_dice"], row[f"{part}_low"], row[f"{part}_high"]),
+                _number(row[f"{part}_spread"], ".4f"),
+                _interval(row[f"{part}_less_best"], low, high, "+.4f")
+                + (" *" if low > 0 or high < 0 else ""),
+            ]
+        keys = row["keys"]
+        others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        shown.add_row(*cells, duration(row["seconds"]), f"runs/{keys[0]}{others}")
+    return shown
+
+
+def _number(value: float, form: str) -> str:
+    return "" if math.isnan(value) else format(value, form)
+
+
+def _interval(value: float, low: float, high: float, form: str = ".4f") -> str:
+    """Return ``0.8588 [0.8457, 0.8707]``; nothing for what is not known."""
+    if math.isnan(value):
+        return ""
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]".replace("[", r"\[")
+
+
+def main() -> Never:
+    """Run the command and exit: 0 done, 1 failed, 2 wrong arguments."""
+    try:
+        app()
+    except PetsegError as error:
+        sys.exit(_told(error))
+    sys.exit(0)
+
+
+def _told(error: PetsegError) -> int:
+    for line in str(error).splitlines():
+        print(f"petseg: {line}", file=sys.stderr)
+    return error.exit_code

@@ -1,0 +1,140 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from petseg import plotting
+from petseg.comparing import Record, difference, differing, group, label, table
+from petseg.errors import StoreError, UsageError
+
+PHOTOS = [f"pug_{n}" for n in range(40)]
+
+
+def record(key: str, mean: float, seed: int = 0, names: list[str] = PHOTOS, **params: Any) -> Record:
+    """A run whose photos' Dice has a mean; the photos are as hard in every run."""
+    hard = np.random.default_rng(0).normal(0, 0.1, len(PHOTOS))
+    noise = np.random.default_rng(int(key, 16)).normal(0, 0.01, len(PHOTOS))
+    dice = dict(zip(PHOTOS, (mean + hard - hard.mean() + noise - noise.mean()).tolist(), strict=True))
+    known = {"data.image_size": 64, "train.seed": seed, "train.loss": "bce", "train.threads": 2}
+    changed = {f"train.{name}": value for name, value in params.items()}
+    return Record(key, known | changed, "p", [0.5, mean], [2.0, 3.0], {"val": {n: dice[n] for n in names}})
+
+
+def test_seeds_are_averaged_and_their_spread_is_told() -> None:
+    (setting,) = group([record("1", 0.80, 0), record("2", 0.82, 1), record("3", 0.84, 2)])
+    assert setting.mean("val") == pytest.approx(0.82)
+    assert setting.spread("val") == pytest.approx(0.02)
+    assert len(setting.dice("val")) == 40
+    assert setting.seconds == 5
+    assert math.isnan(setting.mean("test"))
+
+
+def test_folds_are_joined_to_all_photos() -> None:
+    folds = [record(str(n + 1), 0.8, names=PHOTOS[n::4]) for n in range(4)]
+    (setting,) = group(folds)
+    assert sorted(setting.dice("val").index) == sorted(PHOTOS)
+    assert math.isnan(setting.spread("val"))  # folds differ in their photos, not by chance alone
+
+
+def test_a_run_counts_once_and_other_photos_are_another_setting() -> None:
+    one = record("1", 0.8)
+    assert len(group([one, one])[0].runs) == 1
+    other = Record("2", one.params, "other photos", one.val_dice, one.elapsed_s, one.dice)
+    assert len(group([one, other])) == 2
+
+
+def test_a_small_difference_on_the_same_photos_is_seen() -> None:
+    """Photos differ by 0.1, runs by 0.02: only a paired comparison tells them apart."""
+    worse, better = group([record("1", 0.80), record("2", 0.82, loss="dice")])
+    assert worse.interval("val")[1] > better.interval("val")[0]  # the intervals overlap
+    found = difference(worse, better, "val")
+    assert found is not None
+    assert found.mean == pytest.approx(-0.02)
+    assert found.low < -0.02 < found.high < 0
+    assert found.is_clear
+    assert found.photos == 40
+
+
+def test_no_difference_is_not_seen() -> None:
+    one, other = group([record("1", 0.8), record("2", 0.8, loss="dice")])
+    found = difference(one, other, "val")
+    assert found is not None
+    assert not found.is_clear
+
+
+def test_the_paired_interval_covers_as_often_as_it_says() -> None:
+    covered = 0
+    for trial in range(150):
+        random = np.random.default_rng(trial)
+        dice = random.random(50)
+        runs = [
+            Record(
+                str(i), {"a": i}, "p", [0.5], [1.0], {"val": dict(zip(map(str, range(50)), d, strict=True))}
+            )
+            for i, d in enumerate((dice + random.normal(0.01, 0.03, 50), dice))
+        ]
+        found = difference(*group(runs), "val")
+        assert found is not None
+        covered += found.low <= 0.01 <= found.high
+    assert 0.88 <= covered / 150 <= 0.99
+
+
+def test_settings_without_a_photo_in_common_are_not_compared() -> None:
+    one, other = group([record("1", 0.8, names=PHOTOS[:9]), record("2", 0.8, names=PHOTOS[9:], loss="dice")])
+    assert difference(one, other, "val") is None
+
+
+def test_what_differs_is_named_and_nothing_else() -> None:
+    settings = group([record("1", 0.8), record("2", 0.9, loss="dice", seed=4), record("3", 0.7, epochs=3)])
+    names = differing(settings)
+    assert names == ["train.loss", "train.epochs"]
+    assert [label(setting, names) for setting in settings] == ["loss=bce", "loss=dice", "loss=bce, epochs=3"]
+    assert label(settings[0], []) == "1"
+
+
+def test_the_table_is_sorted_by_validation_and_says_how_far_from_the_best() -> None:
+    best = record("2", 0.9, loss="dice")
+    test = Record("1", record("1", 0.8).params, "p", [0.8], [5.0], {"val": record("1", 0.8).dice["val"]})
+    rows = table(group([test, best]))
+    assert rows["setting"].tolist() == ["loss=dice", "loss=bce"]
+    assert rows["val_less_best"].tolist() == [pytest.approx(math.nan, nan_ok=True), pytest.approx(-0.1)]
+    assert rows["val_photos"].tolist() == [40, 40]
+    assert rows["test_photos"].tolist() == [0, 0]
+    assert rows["keys"].tolist() == [["2"], ["1"]]
+    figure = plotting.comparison(rows)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["loss=dice", "loss=bce"]
+    with pytest.raises(UsageError, match="no run"):
+        table([])
+
+
+def finished_run(folder: Path, **changes: object) -> Path:
+    folder.mkdir()
+    manifest = {"status": "finished", "params": {"train.seed": 3}, "photos_sha256": "p"} | changes
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "model.json").write_text(json.dumps({"image_size": 64}))
+    rows = [{"val_dice": 0.5, "elapsed_s": 2.0}, {"val_dice": None, "elapsed_s": 3.0}]
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "validation.csv").write_text("name,breed,species,dice\nnull_1,null,cat,0.5\npug_1,pug,dog,\n")
+    return folder
+
+
+def test_a_run_of_the_store_is_read(tmp_path: Path) -> None:
+    found = Record.of_run(finished_run(tmp_path / "abc"), {"pug_9": 0.7})
+    assert (found.key, found.seconds, found.params["data.image_size"]) == ("abc", 5.0, 64)
+    assert found.dice["test"] == {"pug_9": 0.7}
+    assert found.dice["val"]["null_1"] == 0.5
+    assert math.isnan(found.dice["val"]["pug_1"])
+    (setting,) = group([found])
+    assert setting.mean("val") == 0.5  # what is not defined is left out
+
+
+def test_a_run_that_can_not_be_compared_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="run abc is not finished"):
+        Record.of_run(finished_run(tmp_path / "abc", status="running"), None)
+    folder = finished_run(tmp_path / "def")
+    (folder / "validation.csv").unlink()
+    with pytest.raises(StoreError, match="def: can't be read as a finished run"):
+        Record.of_run(folder, None)

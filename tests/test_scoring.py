@@ -1,0 +1,130 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from petseg.errors import ShapeMismatch
+from petseg.metrics import bootstrap_interval
+from petseg.scoring import (
+    boundary_f,
+    by_group,
+    compare,
+    count_against,
+    mean_mask,
+    photo_scores,
+    under_each_rule,
+)
+
+PET, BACKGROUND, BORDER = 1, 2, 3
+
+
+def square(size: int = 128, top: int = 32, left: int = 32, side: int = 64) -> NDArray[np.bool_]:
+    mask = np.zeros((size, size), bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def test_the_boundary_of_a_shifted_square() -> None:
+    """Within 0.75 % of the diagonal, 1.36 px, a shift by one pixel costs nothing; by two, two sides."""
+    assert boundary_f(square(), square()) == 1
+    assert boundary_f(square(left=33), square()) == 1
+    # Of 252 pixels, the left and the right side (64 each) are two away, but for those near the others.
+    f = boundary_f(square(left=34), square())
+    assert f == pytest.approx((252 - 2 * 62) / 252, abs=0.02)
+    assert f < boundary_f(square(left=33), square())
+
+
+def test_the_tolerance_grows_with_the_photo() -> None:
+    assert boundary_f(square(512, 100, 103, 300), square(512, 100, 100, 300)) == 1
+    assert boundary_f(square(128, 32, 35), square(128, 32, 32)) < 0.6
+
+
+def test_one_missing_side_is_recall_and_one_too_much_is_precision() -> None:
+    true, thin = square(), square()
+    thin[32:96, 64:96] = False  # half of the square
+    said, real = 2 * (64 + 32) - 4, 252
+    precision = (said - 62) / said  # the new side lies inside
+    recall = (64 + 2 * 33) / real
+    assert boundary_f(thin, true) == pytest.approx(2 * precision * recall / (precision + recall), abs=0.02)
+
+
+def test_a_mask_without_an_edge() -> None:
+    nothing, everything = np.zeros((128, 128), bool), np.ones((128, 128), bool)
+    for flat in (nothing, everything):
+        assert boundary_f(flat, square()) == 0
+        assert boundary_f(square(), flat) == 0
+        assert math.isnan(boundary_f(flat, nothing))
+
+
+def test_shapes_must_agree() -> None:
+    with pytest.raises(ShapeMismatch, match="predicted and true"):
+        boundary_f(square(64), square(128))
+
+
+def test_every_rule_for_the_border_is_scored() -> None:
+    trimap = np.array([[PET, BACKGROUND], [BORDER, BACKGROUND]], np.uint8)
+    tallies = compare([("cat", np.array([[True, False], [True, False]]), trimap)])
+    assert {rule: tally.counts.dice().item() for rule, tally in tallies.items()} == {
+        "foreground": 1.0,
+        "background": pytest.approx(2 / 3),
+        "ignore": 1.0,
+    }
+    told = under_each_rule(tallies, "foreground")
+    assert told["dice_per_image"] == 1
+    assert isinstance(told["boundary_background"], dict)
+    assert told["boundary_background"]["dice_per_image"] == pytest.approx(2 / 3)
+    assert isinstance(told["boundary_ignore"], dict)
+    assert math.isnan(told["boundary_ignore"]["boundary_f_per_image"])
+
+
+def test_photos_of_several_sizes_are_scored_in_their_own() -> None:
+    small, large = square(64, 8, 8, 16), square(128)
+    trimaps = [np.where(mask, PET, BACKGROUND).astype(np.uint8) for mask in (small, large)]
+    half = large & (np.arange(128) < 64)
+    tally = compare([("small", small, trimaps[0]), ("large", half, trimaps[1])])["foreground"]
+    table = photo_scores(tally)
+    assert list(table.index) == ["small", "large"]
+    assert table["dice"].tolist() == [1.0, pytest.approx(2 / 3)]
+    assert table.loc["small", "boundary_f"] == 1
+    scores = tally.scores()
+    assert scores["dice_per_image"] == pytest.approx((1 + 2 / 3) / 2)
+    assert scores["dice_global"] == pytest.approx(2 * (256 + 2048) / (2 * 256 + 2048 + 4096))
+
+
+def test_empty_masks_are_left_out_only_where_truth_is_empty_too() -> None:
+    nothing = np.zeros((8, 8), bool)
+    background = np.full((8, 8), BACKGROUND, np.uint8)
+    pet = background.copy()
+    pet[2:5, 2:5] = PET
+    table = photo_scores(compare([("both", nothing, background), ("missed", nothing, pet)])["foreground"])
+    assert table.loc["both"].isna().all()
+    assert (table.loc["missed"] == 0).all()
+
+
+def test_groups_are_sorted_by_their_mean() -> None:
+    table = pd.DataFrame({"breed": ["pug", "pug", "Bengal", "Bengal"], "dice": [0.9, 0.7, 0.5, math.nan]})
+    groups = by_group(table, "breed")
+    assert groups["breed"].tolist() == ["Bengal", "pug"]
+    assert groups["photos"].tolist() == [2, 2]
+    assert groups["dice_per_image"].tolist() == [0.5, pytest.approx(0.8)]
+    low, high = bootstrap_interval(np.array([0.9, 0.7]))
+    assert groups.loc[1, ["dice_per_image_low", "dice_per_image_high"]].tolist() == [low, high]
+
+
+def test_the_mean_mask_says_how_often_a_place_is_pet() -> None:
+    trimaps = torch.tensor([[[PET, BORDER]], [[BACKGROUND, BORDER]]], dtype=torch.uint8)
+    assert mean_mask(trimaps, "foreground").tolist() == [[0.5, 1.0]]
+    assert mean_mask(trimaps, "background").tolist() == [[0.5, 0.0]]
+    assert mean_mask(trimaps, "ignore").tolist() == [[0.5, 0.0]]
+
+
+def test_counting_a_batch_and_counting_photo_by_photo_agree() -> None:
+    random = np.random.default_rng(0)
+    masks, trimaps = random.random((5, 16, 16)) > 0.5, random.integers(1, 4, (5, 16, 16)).astype(np.uint8)
+    one_by_one = compare(zip("abcde", masks, trimaps, strict=True))
+    for rule, tally in one_by_one.items():
+        batch = count_against(torch.from_numpy(masks), torch.from_numpy(trimaps), rule)
+        assert torch.equal(tally.counts.dice(), batch.dice())
