@@ -7,7 +7,7 @@ compared photo by photo, on the photos that both have scored.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -34,6 +34,7 @@ class Record:
         val_dice: of each epoch.
         elapsed_s: of each epoch, validation included.
         dice: by part, val or test, the Dice of each photo by name; no test where infer has not run.
+        environment: what else its bits and its speed depend on.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Record:
     val_dice: list[float]
     elapsed_s: list[float]
     dice: dict[str, dict[str, float]]
+    environment: dict[str, Any] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -77,6 +79,7 @@ class Record:
             val_dice=[row["val_dice"] for row in history],
             elapsed_s=[row["elapsed_s"] for row in history],
             dice=dice | ({"test": test} if test else {}),
+            environment=manifest.get("environment", {}),
         )
 
 
@@ -105,8 +108,7 @@ class Setting:
 
     def interval(self, part: str) -> tuple[float, float]:
         """Return the 95 % bootstrap interval of the mean, over photos."""
-        values: NDArray[np.float64] = self.dice(part).to_numpy(dtype=np.float64)
-        return bootstrap_interval(values)
+        return bootstrap_interval(np.array(self.dice(part), dtype=np.float64))
 
     def spread(self, part: str) -> float:
         """Return the standard deviation between runs that scored the same photos; NaN below two."""

@@ -114,12 +114,11 @@ class Predictor:
 
 def at_own_size(probability: Tensor, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Enlarge or shrink one photo's probability, (S, S) float, to the photo's (H, W)."""
-    if probability.shape == shape:
-        enlarged = probability
-    else:
-        enlarged = resized(probability[None, None], *shape)[0, 0]
-    result: NDArray[np.float32] = enlarged.numpy()
-    return result
+    fits = probability.shape == shape
+    enlarged: NDArray[np.float32] = (
+        probability if fits else resized(probability[None, None], *shape)[0, 0]
+    ).numpy()
+    return enlarged
 
 
 def choose_threshold(probability: Tensor, trimaps: Tensor, boundary: Boundary) -> float:

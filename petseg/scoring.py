@@ -43,7 +43,7 @@ class Tally:
     edge_f: NDArray[np.float64]
 
     def scores(self) -> dict[str, float]:
-        """Return Dice, IoU, precision, recall and boundary F, with 95 % intervals of the means over photos."""
+        """Return Dice, IoU, precision, recall and boundary F; means over photos with 95 % intervals."""
         low, high = bootstrap_interval(self.edge_f)
         edges = {"boundary_f_per_image": mean(self.edge_f)}
         edges |= {"boundary_f_per_image_low": low, "boundary_f_per_image_high": high}

@@ -76,7 +76,8 @@ def test_the_paired_interval_covers_as_often_as_it_says() -> None:
             )
             for i, d in enumerate((dice + random.normal(0.01, 0.03, 50), dice))
         ]
-        found = difference(*group(runs), "val")
+        one, other = group(runs)
+        found = difference(one, other, "val")
         assert found is not None
         covered += found.low <= 0.01 <= found.high
     assert 0.88 <= covered / 150 <= 0.99

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from petseg.checkpoint import save_tensors, sha256_tensors
 from petseg.data.arrays import PetArrays
+from petseg.inference import Predictor
 from petseg.models import build_network
 from petseg.params import ModelParams, Params
 from stages import infer as stage
@@ -28,7 +29,8 @@ class Watched:
 
     def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
         self.notes.append(("trimaps", set(np.arange(len(self.trimaps))[rows].tolist())))
-        return self.trimaps[rows]
+        read: NDArray[np.uint8] = self.trimaps[rows]
+        return read
 
     def __array__(self, *_: Any, **__: Any) -> NDArray[np.uint8]:
         raise AssertionError("all trimaps were read at once")
@@ -53,7 +55,7 @@ def infer(
 
     notes: list[tuple[str, set[int]]] = []
     watched = dataclasses.replace(arrays, trimaps=Watched(arrays.trimaps, notes))  # type: ignore[arg-type]  # reads as one
-    monkeypatch.setattr(stage.PetArrays, "open", lambda _: watched)
+    monkeypatch.setattr(PetArrays, "open", lambda _: watched)
     for name in ("choose_threshold", "original_trimaps"):
         original = getattr(stage, name)
 
@@ -62,13 +64,13 @@ def infer(
             return original(*arguments)
 
         monkeypatch.setattr(stage, name, noting)
-    predict = stage.Predictor.probability
+    predict = Predictor.probability
 
     def predicting(*arguments: Any) -> Any:
         notes.append((f"predict {arguments[-1]}", set()))
         return predict(*arguments)
 
-    monkeypatch.setattr(stage.Predictor, "probability", predicting)
+    monkeypatch.setattr(Predictor, "probability", predicting)
     outputs = [folder / name for name in ("test.json", "per_image.csv", "breeds.csv", "predictions.npz")]
     stage.infer(params, ROOT / "data/sample", folder, weights, about, run, *outputs)
     return json.loads(outputs[0].read_text()), notes

@@ -111,7 +111,7 @@ def test_groups_are_sorted_by_their_mean() -> None:
     assert groups["photos"].tolist() == [2, 2]
     assert groups["dice_per_image"].tolist() == [0.5, pytest.approx(0.8)]
     low, high = bootstrap_interval(np.array([0.9, 0.7]))
-    assert groups.loc[1, ["dice_per_image_low", "dice_per_image_high"]].tolist() == [low, high]
+    assert (groups["dice_per_image_low"][1], groups["dice_per_image_high"][1]) == (low, high)
 
 
 def test_the_mean_mask_says_how_often_a_place_is_pet() -> None:

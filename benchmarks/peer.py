@@ -1,0 +1,182 @@
+"""The peer a user would pick instead, side by side: segmentation_models_pytorch's Unet("resnet34").
+
+``python -m benchmarks.peer step``    training steps of both, turn by turn in one process
+``python -m benchmarks.peer train``   the peer trained as in its own Oxford-Pet example, on the same arrays
+
+The peer is installed into an environment of its own, .venv-peer, which borrows torch from this one.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from petseg.compute import set_up_torch
+from petseg.data.arrays import PetArrays
+from petseg.data.batches import Photos, load_photos, to_input, to_target
+from petseg.metrics import count_pixels, mean
+from petseg.models import build_network, placed
+from petseg.optim import build_optimizer
+from petseg.params import Params, load_params
+from petseg.records import write_json
+from petseg.training import train_step
+
+ROOT = Path(__file__).resolve().parent.parent
+PEER = "segmentation-models-pytorch==0.6.0"
+ENVIRONMENT = ROOT / ".venv-peer"
+RESULT = ROOT / "docs/results/peer.json"
+BATCH, LEARNING_RATE, LOWEST_RATE, EPOCHS = 16, 2e-4, 1e-5, 20  # of the peer's example, but for the epochs
+ROUNDS, STEPS = 5, 4
+
+
+def main() -> None:
+    """Install the peer if need be, and go on in its environment."""
+    if sys.argv[1:] not in (["step"], ["train"]):
+        sys.exit("usage: python -m benchmarks.peer step | train")
+    if Path(sys.prefix) != ENVIRONMENT:
+        install()
+        python = ENVIRONMENT / "bin/python"
+        command = [str(python), "-m", "benchmarks.peer", *sys.argv[1:]]
+        os.execve(python, command, os.environ | {"PYTHONPATH": str(ROOT)})
+    params = load_params(ROOT / "params.yaml")
+    set_up_torch("cpu", params.train.threads)
+    arrays = PetArrays.open(ROOT / "data/pets")
+    compare_steps(params, arrays) if sys.argv[1] == "step" else train(arrays)
+
+
+def install() -> None:
+    """Make .venv-peer: the peer, and what it needs beyond this environment's packages."""
+    if (ENVIRONMENT / ".made").exists():
+        return
+    subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)
+    (ours,) = Path(sys.prefix).glob("lib/python*/site-packages")
+    (theirs,) = ENVIRONMENT.glob("lib/python*/site-packages")
+    (theirs / "borrowed.pth").write_text(f"{ours}\n")
+    subprocess.run([ENVIRONMENT / "bin/python", "-m", "pip", "install", "--quiet", PEER], check=True)
+    (ENVIRONMENT / ".made").touch()
+
+
+def build_peer() -> nn.Module:
+    """Return the peer's network with random weights."""
+    import segmentation_models_pytorch as smp
+
+    network: nn.Module = smp.Unet("resnet34", encoder_weights=None, in_channels=3, classes=1)
+    return network
+
+
+def peer_step(network: nn.Module, optimizer: torch.optim.Optimizer, photos: Tensor, mask: Tensor) -> Tensor:
+    """Forward, backward, one step, as in the peer's example: its own Dice loss over the whole batch."""
+    import segmentation_models_pytorch as smp
+
+    loss: Tensor = smp.losses.DiceLoss(smp.losses.BINARY_MODE, from_logits=True)(network(photos), mask)
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+    optimizer.step()
+    return loss.detach()
+
+
+def compare_steps(params: Params, arrays: PetArrays) -> None:
+    """Time training steps of both ResNet34-UNets, turn by turn, and print a Markdown table."""
+    photos = load_photos(arrays, "train", "foreground", torch.device("cpu"))
+    inputs = to_input(photos.images[:BATCH])
+    mask, _ = to_target(photos.trimaps[:BATCH], "foreground")
+    model = params.model.model_copy(update={"name": "resnet34_unet"})
+    ours = placed(build_network(model), torch.device("cpu")).train()
+    our_optimizer = build_optimizer(ours, params.train)
+    steps: dict[str, Callable[[], object]] = {
+        "petseg resnet34_unet": lambda: train_step(
+            ours, our_optimizer, inputs, mask, None, params.train, params.train.learning_rate
+        )
+    }
+    for name, layout in (("as it comes", torch.contiguous_format), ("channels_last", torch.channels_last)):
+        network = build_peer().to(memory_format=layout).train()  # type: ignore[call-overload]  # as in placed
+        optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+        given = inputs.contiguous(memory_format=layout)
+
+        def one_step(
+            network: nn.Module = network, optimizer: torch.optim.Adam = optimizer, given: Tensor = given
+        ) -> None:
+            peer_step(network, optimizer, given, mask)
+
+        steps[f"peer, {name}"] = one_step
+    rates: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(ROUNDS + 1):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            for _ in range(STEPS):
+                step()
+            if turn:  # the first turn warms up
+                rates[name].append(STEPS * BATCH / (time.perf_counter() - started))
+    print(
+        f"{arrays.size_px} px, batch {BATCH}, {torch.get_num_threads()} threads, median of {ROUNDS} turns\n"
+    )
+    print("| training step | images/s | of the faster peer's |\n|---|---|---|")
+    fastest = [max(turn) for turn in zip(*(rates[name] for name in rates if "peer" in name), strict=True)]
+    for name, values in rates.items():
+        ratio = statistics.median(a / b for a, b in zip(values, fastest, strict=True))
+        print(f"| {name} | {statistics.median(values):.1f} | {ratio:.2f} |")
+
+
+def train(arrays: PetArrays) -> None:
+    """Train the peer, score it after each epoch, and keep the curve and each photo's Dice."""
+    import segmentation_models_pytorch as smp
+
+    torch.manual_seed(0)
+    device = torch.device("cpu")
+    training, validation = (load_photos(arrays, part, "foreground", device) for part in ("train", "val"))
+    network = build_peer()
+    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    steps = -(-len(training) // BATCH)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * steps, LOWEST_RATE)
+    history = []
+    for epoch in range(1, EPOCHS + 1):
+        started = time.monotonic()
+        network.train()
+        for rows in torch.split(torch.randperm(len(training)), BATCH):
+            mask, _ = to_target(training.trimaps[rows], "foreground")
+            peer_step(network, optimizer, to_input(training.images[rows]).contiguous(), mask)
+            schedule.step()
+        dice = dice_of_photos(network, validation)
+        row = {"epoch": epoch, "val_dice": mean(dice.numpy()), "elapsed_s": time.monotonic() - started}
+        history.append(row)
+        print(
+            "epoch {epoch:>2}/{of}  val Dice {val_dice:.4f}  {elapsed_s:.1f} s".format(of=EPOCHS, **row),
+            flush=True,
+        )
+    test = load_photos(arrays, "test", "foreground", device)
+    scored = {}
+    for part, photos in (("val", validation), ("test", test)):
+        names = arrays.index["name"][photos.rows].to_list()
+        scored[part] = dict(zip(names, dice_of_photos(network, photos).tolist(), strict=True))
+        print(f"{part} Dice {mean(torch.tensor(list(scored[part].values())).numpy()):.4f}")
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    about = {
+        "peer": PEER,
+        "smp": smp.__version__,
+        "torch": torch.__version__,
+        "photos_sha256": arrays.photos_digest,
+    }
+    write_json(RESULT, about | {"history": history, "dice": scored})
+    print(json.dumps(about))
+
+
+@torch.inference_mode()
+def dice_of_photos(network: nn.Module, photos: Photos) -> Tensor:
+    """Return each photo's Dice at probability 0.5."""
+    network.eval()
+    found = []
+    for rows in torch.split(torch.arange(len(photos)), 64):
+        mask, _ = to_target(photos.trimaps[rows], "foreground")
+        found.append(count_pixels(network(to_input(photos.images[rows]).contiguous()) > 0, mask).dice())
+    return torch.cat(found)
+
+
+if __name__ == "__main__":
+    main()

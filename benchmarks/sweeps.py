@@ -1,0 +1,202 @@
+"""The experiments behind the defaults: queue them, keep what they gave, write docs/results.md.
+
+``python -m benchmarks.sweeps queue [NAME...]``   hand the sweeps' runs to DVC's queue, all or some
+``python -m benchmarks.sweeps keep``              add the finished runs of runs/ to docs/results/runs.jsonl
+``python -m benchmarks.sweeps report``            write docs/results.md and its figures from that file
+
+A run that the store has already costs nothing: queue again whatever was interrupted.
+"""
+
+import json
+import math
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from petseg import comparing, plotting
+from petseg.comparing import Record
+from petseg.errors import PetsegError
+from petseg.params import flatten, load_params, read_yaml
+from petseg.records import without_nan
+from petseg.tracking import found_runs, test_dice
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDS, PAGE, FIGURES = ROOT / "docs/results/runs.jsonl", ROOT / "docs/results.md", ROOT / "docs/results"
+DIGITS = 4  # of a Dice or a second that is kept
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs that answer one question.
+
+    Attributes:
+        name: also of its figure.
+        question: what is asked.
+        answer: what follows, in words; empty until somebody has looked.
+        runs: the params of each run, flat.
+    """
+
+    name: str
+    question: str
+    answer: str
+    runs: list[dict[str, Any]]
+
+
+def main() -> None:
+    """Do what the command line says."""
+    match sys.argv[1:]:
+        case ["queue", *names]:
+            queue(names)
+        case ["keep"]:
+            keep()
+        case ["report"]:
+            report()
+        case _:
+            sys.exit(__doc__)
+
+
+def read_sweeps() -> list[Sweep]:
+    """Read benchmarks/sweeps.yaml."""
+    content = read_yaml(ROOT / "benchmarks/sweeps.yaml")
+    return [
+        Sweep(
+            name,
+            sweep["question"],
+            sweep.get("answer", ""),
+            [content["base"] | sweep.get("common", {}) | run for run in sweep["runs"]],
+        )
+        for name, sweep in content["sweeps"].items()
+    ]
+
+
+def overrides(run: dict[str, Any]) -> list[str]:
+    """Return what a run changes of params.yaml, as DVC's command line wants it."""
+    present = flatten(load_params(ROOT / "params.yaml"))
+    changed = {key: value for key, value in run.items() if present[key] != value}
+    said = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changed.items()}
+    return [part for key, value in said.items() for part in ("-S", f"{key}={value}")]
+
+
+def queue(names: list[str]) -> None:
+    """Queue each run of the sweeps once."""
+    sweeps = read_sweeps()
+    if unknown := set(names) - {sweep.name for sweep in sweeps}:
+        sys.exit(f"no such sweep: {', '.join(sorted(unknown))}; known: {', '.join(s.name for s in sweeps)}")
+    queued = set()
+    for sweep in sweeps:
+        for run in sweep.runs:
+            command = ["dvc", "exp", "run", "--quiet", "--queue", *overrides(run), "train"]
+            if (not names or sweep.name in names) and tuple(command) not in queued:
+                queued.add(tuple(command))
+                print(shlex.join(command), flush=True)
+                subprocess.run(command, cwd=ROOT, check=True)
+    print(f"{len(queued)} runs are queued; start them with: OMP_NUM_THREADS=1 dvc queue start -j 2")
+
+
+def keep() -> None:
+    """Add what the store has finished to the records; a record once kept stays."""
+    kept = {record.key: record for record in read_records()}
+    for manifest in sorted((ROOT / "runs").glob("*/manifest.json")):
+        if json.loads(manifest.read_text())["status"] == "finished":
+            for folder, row in found_runs(ROOT / "runs", [manifest.parent.name]):
+                kept[folder.name] = Record.of_run(folder, test_dice(row))
+    RECORDS.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(rounded(without_nan(asdict(record)))) for record in kept.values()]
+    RECORDS.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    print(f"{len(lines)} runs: {RECORDS.relative_to(ROOT)}")
+
+
+def read_records() -> list[Record]:
+    """Read what was kept."""
+    if not RECORDS.exists():
+        return []
+    rows = [json.loads(line) for line in RECORDS.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["dice"] = {
+            part: {name: math.nan if dice is None else dice for name, dice in photos.items()}
+            for part, photos in row["dice"].items()
+        }
+    return [Record(**row) for row in rows]
+
+
+def rounded(value: Any) -> Any:
+    """Return nested lists and dicts with each float at a few digits, but for the params."""
+    if isinstance(value, dict):
+        return {key: part if key == "params" else rounded(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part) for part in value]
+    return round(value, DIGITS) if isinstance(value, float) else value
+
+
+def report() -> None:
+    """Write the page and its figures from the records."""
+    records = read_records()
+    PAGE.write_text(
+        "\n".join([*introduction(records), *(line for s in read_sweeps() for line in section(s, records))])
+    )
+    print(PAGE.relative_to(ROOT))
+
+
+def introduction(records: list[Record]) -> Iterator[str]:
+    """Yield the lines above the sweeps."""
+    machines = sorted({f"torch {r.environment['torch']}, {r.environment['cpu_capability']}" for r in records})
+    yield "# What was tried, and what it gave"
+    yield ""
+    yield (
+        f"{len(records)} trainings on the embedded photos ({'; '.join(machines)}). Written by "
+        "`python -m benchmarks.sweeps report` from [results/runs.jsonl](results/runs.jsonl), which `keep` "
+        "fills from the store; the runs are listed in [sweeps.yaml](../benchmarks/sweeps.yaml)."
+    )
+    yield ""
+    yield (
+        "Dice is the mean over validation photos, at probability 0.5, with its 95 % bootstrap interval. "
+        "*Less the best* is the paired difference, photo by photo, from the first line of a table; \\* marks "
+        "an interval that leaves zero out. No test photo was used for any choice."
+    )
+    yield ""
+
+
+def section(sweep: Sweep, records: list[Record]) -> Iterator[str]:
+    """Yield a sweep's question, table, figure and answer."""
+    found = [record for record in records if any(fits(record, run) for run in sweep.runs)]
+    settings = comparing.group(found)
+    yield f"## {sweep.question}"
+    yield ""
+    if len(settings) < 2:
+        yield "Not run yet."
+        yield ""
+        return
+    table = comparing.table(settings)
+    plotting.comparison(table).savefig(FIGURES / f"{sweep.name}.png", dpi=80, metadata={"Software": None})
+    yield f"`python -m benchmarks.sweeps queue {sweep.name}`"
+    yield ""
+    photos = int(table["val_photos"].max())
+    yield f"| setting | runs | Dice, {photos} photos | less the best | seconds a run |"
+    yield "|---|---|---|---|---|"
+    for _, row in table.iterrows():
+        low, high = row["val_less_best_low"], row["val_less_best_high"]
+        clear = " \\*" if low > 0 or high < 0 else ""
+        less = "" if math.isnan(low) else f"{row['val_less_best']:+.4f} ({low:+.4f} to {high:+.4f}){clear}"
+        dice = f"{row['val_dice']:.4f} ({row['val_low']:.4f} to {row['val_high']:.4f})"
+        yield f"| {row['setting']} | {row['runs']} | {dice} | {less} | {row['seconds']:.0f} |"
+    yield ""
+    yield f"![{sweep.question}](results/{sweep.name}.png)"
+    yield ""
+    yield sweep.answer.strip()
+    yield ""
+
+
+def fits(record: Record, run: dict[str, Any]) -> bool:
+    """Tell whether a record is of this run, as far as the record says: not every network has every param."""
+    return all(record.params[key] == value for key, value in run.items() if key in record.params)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PetsegError as error:
+        sys.exit(f"petseg: {error}")
