@@ -30,6 +30,9 @@ $(VENV)/.made: requirements.lock
 	$(VENV)/bin/python -m pip install --quiet uv==$(UV_VERSION)
 	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock \
 		|| $(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements.lock
+	printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/bin/python" -m petseg "$$@"\n' \
+		"$(CURDIR)" "$(CURDIR)/$(VENV)" > $(VENV)/bin/petseg
+	chmod +x $(VENV)/bin/petseg
 	touch $@
 
 # Every dependency with its version and hashes, for Linux and macOS and each Python that is supported.
@@ -45,6 +48,8 @@ ui: env
 
 bench: env
 	python -m benchmarks
+	python -m benchmarks.models
+	python -m benchmarks.peer step
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -10,6 +10,7 @@ A run that the store has already costs nothing: queue again whatever was interru
 import json
 import math
 import shlex
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,8 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from petseg import comparing, plotting
-from petseg.comparing import Record
+from petseg.comparing import Record, Setting
 from petseg.errors import PetsegError
 from petseg.params import flatten, load_params, read_yaml
 from petseg.records import without_nan
@@ -26,6 +30,8 @@ from petseg.tracking import found_runs, test_dice
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS, PAGE, FIGURES = ROOT / "docs/results/runs.jsonl", ROOT / "docs/results.md", ROOT / "docs/results"
+PEER, PEER_NAME = ROOT / "docs/results/peer.json", 'peer: smp `Unet("resnet34")`, as in its example'
+GOAL = 0.85  # a validation Dice whose time is told
 DIGITS = 4  # of a Dice or a second that is kept
 
 
@@ -135,10 +141,72 @@ def rounded(value: Any) -> Any:
 def report() -> None:
     """Write the page and its figures from the records."""
     records = read_records()
-    PAGE.write_text(
-        "\n".join([*introduction(records), *(line for s in read_sweeps() for line in section(s, records))])
-    )
+    lines = [*introduction(records), *finals(records)]
+    for sweep in read_sweeps():
+        lines += section(sweep, records)
+    PAGE.write_text("\n".join(lines), encoding="utf-8")
     print(PAGE.relative_to(ROOT))
+
+
+def finals(records: list[Record]) -> Iterator[str]:
+    """Yield the results: what is reached in which time, beside the peer."""
+    content = read_yaml(ROOT / "benchmarks/sweeps.yaml")["finals"]
+    peer = read_peer()
+    yield "## What is reached, and when"
+    yield ""
+    yield (
+        "| trained | runs | minutes | to val Dice 0.85 | val Dice | test Dice (95 % interval) | seeds ± | "
+        "test, less the peer |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    curves = {}
+    for name, run in content["runs"].items():
+        found = comparing.group([record for record in records if fits(record, content["common"] | run)])
+        for setting in found[:1]:
+            curves[name] = clock(setting.runs[0])
+            yield f"| {name} | {' | '.join(final_cells(setting, peer))} |"
+    if peer:
+        curves["peer"] = clock(peer.runs[0])
+        yield f"| {PEER_NAME} | {' | '.join(final_cells(peer, None))} |"
+    yield ""
+    plotting.race(curves, GOAL).savefig(FIGURES / "race.png", dpi=100, metadata={"Software": None})
+    yield "![Dice against time](results/race.png)"
+    yield ""
+
+
+def final_cells(setting: Setting, peer: Setting | None) -> Iterator[str]:
+    """Yield the cells of a line of the results."""
+    low, high = setting.interval("test")
+    reached = [to_goal(run) for run in setting.runs]
+    yield str(len(setting.runs))
+    yield f"{setting.seconds / 60:.1f}"
+    yield "never" if None in reached else f"{statistics.mean(s for s in reached if s) / 60:.1f} min"
+    yield f"{setting.mean('val'):.4f}"
+    yield f"**{setting.mean('test'):.4f}** ({low:.4f} to {high:.4f})"
+    yield "" if math.isnan(setting.spread("test")) else f"{setting.spread('test'):.4f}"
+    less = comparing.difference(setting, peer, "test") if peer else None
+    yield f"{less.mean:+.4f} ({less.low:+.4f} to {less.high:+.4f})" if less else ""
+
+
+def clock(run: Record) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the seconds at the end of each epoch, and the validation Dice there."""
+    return np.cumsum(run.elapsed_s), np.array(run.val_dice, dtype=np.float64)
+
+
+def to_goal(run: Record) -> float | None:
+    """Return the seconds until the goal was first reached; None where it never was."""
+    seconds, dice = clock(run)
+    return next((float(s) for s, d in zip(seconds, dice, strict=True) if d >= GOAL), None)
+
+
+def read_peer() -> Setting | None:
+    """Read what benchmarks.peer has left, as a run of its own."""
+    if not PEER.exists():
+        return None
+    peer = json.loads(PEER.read_text(encoding="utf-8"))
+    rows = peer["history"]
+    dice, seconds = [row["val_dice"] for row in rows], [row["elapsed_s"] for row in rows]
+    return Setting((Record("peer", {}, peer["photos_sha256"], dice, seconds, peer["dice"]),))
 
 
 def introduction(records: list[Record]) -> Iterator[str]:

@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, which people tell apart whatever their colour visio
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+PALETTE = (BLUE, VERMILION, GREEN, ORANGE, "#56B4E9", "#CC79A7")
 _CELL_IN = 1.75  # a small picture's side
 
 
@@ -108,12 +110,12 @@ def preprocessing(
     return figure
 
 
-def augmentation(image: Image, trimap: Image, params: AugmentParams) -> Figure:
+def augmentation(images: Image, trimaps: Image, params: AugmentParams) -> Figure:
     """Draw what each augmentation does to one photo: nothing, its one extreme, its other, and all together.
 
     Args:
-        image: (S, S, 3).
-        trimap: (S, S).
+        images: (2, S, S, 3); the first is drawn, and the second is the neighbour whose pet may be pasted.
+        trimaps: (2, S, S).
         params: the strengths in use.
     """
     strengths = params.model_dump()
@@ -124,11 +126,10 @@ def augmentation(image: Image, trimap: Image, params: AugmentParams) -> Figure:
     draws = torch.from_numpy(np.random.default_rng(0).random((len(strengths) + 1, AUGMENTATIONS), np.float32))
 
     def show(axes: Axes, chances: torch.Tensor, strength: AugmentParams) -> None:
-        photos, trimaps = augment(
-            torch.tensor(image)[None], torch.tensor(trimap)[None], chances[None], strength, len(image)
-        )
+        batch = torch.tensor(images), torch.tensor(trimaps), chances.expand(2, -1)
+        photos, labels = augment(*batch, strength, images.shape[1])
         axes.imshow(photos[0].permute(1, 2, 0).numpy())
-        axes.contour(trimaps[0].numpy() != 2, [0.5], colors=ORANGE, linewidths=1)
+        axes.contour(labels[0].numpy() != 2, [0.5], colors=ORANGE, linewidths=1)
 
     extremes = torch.zeros(AUGMENTATIONS), torch.full((AUGMENTATIONS,), 0.999)
     for column, name in enumerate([None, *strengths]):
@@ -218,6 +219,29 @@ def dice_histogram(dice: pd.Series, trivial: float) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _tidy(axes)
     axes.legend(frameon=False, loc="upper left")
+    return figure
+
+
+def race(curves: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]], goal: float) -> Figure:
+    """Draw validation Dice against time.
+
+    Args:
+        curves: by name, the seconds since the beginning and the Dice at the end of each epoch.
+        goal: a Dice to mark.
+    """
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for (name, (seconds, dice)), colour in zip(curves.items(), cycle(PALETTE)):
+        axes.plot(seconds / 60, dice, color=colour, lw=1.6, label=name)
+    axes.axhline(goal, color=GREY, lw=1, ls=":")
+    axes.annotate(
+        f"{goal:g}", (1, goal), (-4, 3), ("axes fraction", "data"), "offset points", ha="right", color=GREY
+    )
+    axes.set(xlabel="minutes of training, validation included", ylabel="validation Dice, mean over photos")
+    axes.set(xlim=(0, None), ylim=(0.5, None))
+    axes.grid(color="#DDDDDD", lw=0.6)
+    _tidy(axes)
+    axes.legend(frameon=False, loc="lower right")
     return figure
 
 

@@ -45,7 +45,7 @@ def plot(
         "curves": plotting.curves(pd.read_csv(history)),
         "evolution": evolution_figure(arrays, boundary, evolution, params.plot.evolution_epochs),
         "preprocessing": preprocessing_figure(arrays, boundary, archives),
-        "augmentation": plotting.augmentation(*training_photo(arrays), params.augment),
+        "augmentation": plotting.augmentation(*training_photos(arrays), params.augment),
         "examples": examples_figure(arrays, boundary, predictions, table, params.plot.examples),
         "breeds": plotting.dice_by_breed(table),
         "dice_histogram": plotting.dice_histogram(table["dice"], trivial),
@@ -96,9 +96,9 @@ def preprocessing_figure(arrays: PetArrays, boundary: Boundary, archives: Path) 
     )
 
 
-def training_photo(arrays: PetArrays) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    row = arrays.rows("train")[0]
-    return arrays.images[row], arrays.trimaps[row]
+def training_photos(arrays: PetArrays) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    rows = arrays.rows("train")[[0, -1]]
+    return arrays.images[rows], arrays.trimaps[rows]
 
 
 def examples_figure(
