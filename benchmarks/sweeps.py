@@ -110,10 +110,15 @@ def keep() -> None:
         if json.loads(manifest.read_text())["status"] == "finished":
             for folder, row in found_runs(ROOT / "runs", [manifest.parent.name]):
                 kept[folder.name] = Record.of_run(folder, test_dice(row))
+    write_records(list(kept.values()))
+    print(f"{len(kept)} runs: {RECORDS.relative_to(ROOT)}")
+
+
+def write_records(records: list[Record]) -> None:
+    """Write a line a run."""
     RECORDS.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(rounded(without_nan(asdict(record)))) for record in kept.values()]
+    lines = [json.dumps(rounded(without_nan(asdict(record)))) for record in records]
     RECORDS.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    print(f"{len(lines)} runs: {RECORDS.relative_to(ROOT)}")
 
 
 def read_records() -> list[Record]:

@@ -22,13 +22,15 @@ def loaded_by(module: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["petseg.training", "petseg.runs", "petseg.plotting", "petseg.tracking"])
+@pytest.mark.parametrize(
+    "module", ["petseg.training", "petseg.runs", "petseg.plotting", "petseg.tracking", "petseg.cli"]
+)
 def test_importing_the_library_imports_no_mlflow(module: str) -> None:
     assert "mlflow" not in loaded_by(module)
 
 
 @pytest.mark.parametrize(
-    "module", ["petseg.params", "petseg.errors", "petseg.data.packing", "petseg.data.sources"]
+    "module", ["petseg.params", "petseg.errors", "petseg.data.packing", "petseg.data.sources", "petseg.cli"]
 )
 def test_the_ground_imports_no_torch(module: str) -> None:
     assert "torch" not in loaded_by(module)
