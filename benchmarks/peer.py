@@ -20,13 +20,15 @@ from torch import Tensor, nn
 
 from petseg.compute import set_up_torch
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import Photos, load_photos, to_input, to_target
-from petseg.metrics import count_pixels, mean
+from petseg.data.batches import Photos, load_photos, mirrored, to_input, to_target
+from petseg.errors import PetsegError
+from petseg.inference import choose_threshold
+from petseg.metrics import mean
 from petseg.models import build_network, placed
 from petseg.optim import build_optimizer
 from petseg.params import Params, load_params
-from petseg.records import write_json
-from petseg.training import train_step
+from petseg.scoring import count_against, mean_dice
+from petseg.training import predict_masks, train_step
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = "segmentation-models-pytorch==0.6.0"
@@ -126,8 +128,6 @@ def compare_steps(params: Params, arrays: PetArrays) -> None:
 
 def train(arrays: PetArrays) -> None:
     """Train the peer, score it after each epoch, and keep the curve and each photo's Dice."""
-    import segmentation_models_pytorch as smp
-
     torch.manual_seed(0)
     device = torch.device("cpu")
     training, validation = (load_photos(arrays, part, "foreground", device) for part in ("train", "val"))
@@ -143,40 +143,45 @@ def train(arrays: PetArrays) -> None:
             mask, _ = to_target(training.trimaps[rows], "foreground")
             peer_step(network, optimizer, to_input(training.images[rows]).contiguous(), mask)
             schedule.step()
-        dice = dice_of_photos(network, validation)
-        row = {"epoch": epoch, "val_dice": mean(dice.numpy()), "elapsed_s": time.monotonic() - started}
+        masks = torch.from_numpy(predict_masks(network, validation.images))
+        val_dice = mean_dice(masks, validation.trimaps, "foreground")
+        row = {"epoch": epoch, "val_dice": val_dice, "elapsed_s": time.monotonic() - started}
         history.append(row)
         print(
             "epoch {epoch:>2}/{of}  val Dice {val_dice:.4f}  {elapsed_s:.1f} s".format(of=EPOCHS, **row),
             flush=True,
         )
-    test = load_photos(arrays, "test", "foreground", device)
-    scored = {}
-    for part, photos in (("val", validation), ("test", test)):
-        names = arrays.index["name"][photos.rows].to_list()
-        scored[part] = dict(zip(names, dice_of_photos(network, photos).tolist(), strict=True))
-        print(f"{part} Dice {mean(torch.tensor(list(scored[part].values())).numpy()):.4f}")
+    about = {"peer": PEER, "torch": torch.__version__, "image_size": arrays.size_px}
+    about |= {"photos_sha256": arrays.photos_digest, "data_sha256": arrays.digest}
+    splits = {"val": validation, "test": load_photos(arrays, "test", "foreground", device)}
+    probability = {part: predict(network, photos) for part, photos in splits.items()}
+    threshold = choose_threshold(probability["val"][1], validation.trimaps, "foreground")
+    scored: dict[str, dict[str, dict[str, float]]] = {}
+    for name, place, cut in (("dice", 0, 0.5), ("dice_as_we_infer", 1, threshold)):
+        for part, photos in splits.items():
+            dice = count_against(probability[part][place] >= cut, photos.trimaps, "foreground").dice()
+            names = arrays.index["name"][photos.rows].to_list()
+            scored.setdefault(name, {})[part] = dict(zip(names, dice.tolist(), strict=True))
+            print(f"{part} {name} {mean(dice.numpy()):.4f}, threshold {cut:g}")
     RESULT.parent.mkdir(parents=True, exist_ok=True)
-    about = {
-        "peer": PEER,
-        "smp": smp.__version__,
-        "torch": torch.__version__,
-        "photos_sha256": arrays.photos_digest,
-    }
-    write_json(RESULT, about | {"history": history, "dice": scored})
-    print(json.dumps(about))
+    RESULT.write_text(json.dumps(about | {"history": history} | scored) + "\n", encoding="utf-8")
 
 
 @torch.inference_mode()
-def dice_of_photos(network: nn.Module, photos: Photos) -> Tensor:
-    """Return each photo's Dice at probability 0.5."""
+def predict(network: nn.Module, photos: Photos) -> tuple[Tensor, Tensor]:
+    """Return the probability of pet, (N, S, S), as it comes, and averaged with the mirror image's."""
     network.eval()
-    found = []
-    for rows in torch.split(torch.arange(len(photos)), 64):
-        mask, _ = to_target(photos.trimaps[rows], "foreground")
-        found.append(count_pixels(network(to_input(photos.images[rows]).contiguous()) > 0, mask).dice())
-    return torch.cat(found)
+    plain, averaged = [], []
+    for images in torch.split(photos.images, 64):
+        given = to_input(images).contiguous()
+        probability = network(given).sigmoid()
+        plain.append(probability.squeeze(1))
+        averaged.append(((probability + mirrored(network(mirrored(given)).sigmoid())) / 2).squeeze(1))
+    return torch.cat(plain), torch.cat(averaged)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except PetsegError as error:
+        sys.exit(f"petseg: {error}")

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from petseg.errors import PetsegError
+from petseg.errors import PetsegError, UsageError
 from petseg.progress import duration
 from petseg.project import main_root
 
@@ -43,26 +43,29 @@ def compare(
     """Compare runs: what differs, scores with intervals, and which differences are more than chance.
 
     Runs that differ in nothing but their seed or fold are folded into one line. Differences are taken photo
-    by photo from the best setting by validation; an interval that leaves zero out is marked *.
+    by photo from the best setting by validation; an interval that leaves zero out is marked *. Intervals are
+    of the choice of photos: what another training would give, only several seeds tell.
     """
     # Not above: pandas, matplotlib and mlflow would slow down every other command.
     from petseg import comparing, plotting
     from petseg.records import to_json
     from petseg.tracking import found_runs, test_dice
 
-    records = []
-    for folder, run_id in found_runs(main_root() / "runs", runs):
-        records.append(comparing.Record.of_run(folder, test_dice(run_id)))
-    settings = comparing.group(records)
+    if figure.suffix not in (".png", ".svg", ".pdf"):
+        raise UsageError(f"--figure {figure}: must end in .png, .svg or .pdf")
+    found = found_runs(main_root() / "runs", runs)
+    settings = comparing.group([comparing.Record.of_run(folder, test_dice(row)) for folder, row in found])
     table = comparing.table(settings)
-    drawn = plotting.comparison(table)
-    figure.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(figure, dpi=110, metadata={"Software": None})
     if as_json:
         print(to_json({"settings": table.to_dict("records"), "figure": str(figure)}), end="")
-        return
-    Console(width=None if sys.stdout.isatty() else 160).print(_comparison(table))
-    print(f"figure: {figure}")
+    else:
+        Console(width=None if sys.stdout.isatty() else 160).print(_comparison(table))
+        if "data.image_size" in comparing.differing(settings):
+            print("note: photos of different data.image_size; each Dice is at its own size")
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    plotting.comparison(table).savefig(figure, dpi=110, metadata={"Software": None})
+    if not as_json:
+        print(f"figure: {figure}")
 
 
 def _comparison(table: "pd.DataFrame") -> Table:
@@ -71,7 +74,8 @@ def _comparison(table: "pd.DataFrame") -> Table:
     shown.add_column("setting", overflow="fold")
     shown.add_column("runs", justify="right")
     for part in parts:
-        photos = int(table[f"{part}_photos"].max())
+        counts = sorted({int(count) for count in table[f"{part}_photos"]})
+        photos = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
         shown.add_column(f"{part} Dice, {photos} photos", no_wrap=True)
         shown.add_column("seeds ±", justify="right")
         shown.add_column("less the best", no_wrap=True)
@@ -84,8 +88,7 @@ def _comparison(table: "pd.DataFrame") -> Table:
             cells += [
                 _interval(row[f"{part}_dice"], row[f"{part}_low"], row[f"{part}_high"]),
                 _number(row[f"{part}_spread"], ".4f"),
-                _interval(row[f"{part}_less_best"], low, high, "+.4f")
-                + (" *" if low > 0 or high < 0 else ""),
+                _interval(row[f"{part}_less_best"], low, high, "+.4f") + " *" * row[f"{part}_clear"],
             ]
         keys = row["keys"]
         others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
@@ -109,11 +112,12 @@ def main() -> Never:
     try:
         app()
     except PetsegError as error:
-        sys.exit(_told(error))
+        for line in str(error).splitlines():
+            print(f"petseg: {line}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"petseg: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
     sys.exit(0)
-
-
-def _told(error: PetsegError) -> int:
-    for line in str(error).splitlines():
-        print(f"petseg: {line}", file=sys.stderr)
-    return error.exit_code

@@ -2,7 +2,8 @@
 
 Runs that differ in nothing but train.seed, or in which fold they validated, are one setting. A setting's
 score for a photo is the mean over its runs, so seeds are averaged and folds are joined. Two settings are
-compared photo by photo, on the photos that both have scored.
+compared photo by photo, on the photos that both have scored. Intervals are of the choice of photos; what
+another seed would give is told by the spread between seeds.
 """
 
 import json
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from petseg.errors import StoreError, UsageError
 from petseg.metrics import bootstrap_interval
 
-NOT_A_SETTING = ("train.seed", "train.device", "train.threads")
+# They make no other setting: chance, a part of the data, and where it was computed.
+NOT_A_SETTING = ("train.seed", "split.fold", "train.device", "train.threads")
 PARTS = ("val", "test")
 
 
@@ -29,8 +31,10 @@ class Record:
 
     Attributes:
         key: its name in the store.
-        params: flat, with data.image_size.
-        photos: hash of the photos and trimaps, whatever their split; None in an early run.
+        created: when it began, in UTC.
+        params: flat, with data.image_size and how the photos were split.
+        data: hash of the photos and their split.
+        photos: hash of the photos and trimaps, whatever their split.
         val_dice: of each epoch.
         elapsed_s: of each epoch, validation included.
         dice: by part, val or test, the Dice of each photo by name; no test where infer has not run.
@@ -38,8 +42,10 @@ class Record:
     """
 
     key: str
+    created: str
     params: dict[str, Any]
-    photos: str | None
+    data: str
+    photos: str
     val_dice: list[float]
     elapsed_s: list[float]
     dice: dict[str, dict[str, float]]
@@ -67,20 +73,23 @@ class Record:
                 raise StoreError(f"run {folder.name} is not finished, so it can't be compared")
             about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+            history = [json.loads(line) for line in lines]
             table = pd.read_csv(folder / "validation.csv", dtype={"name": str}, keep_default_na=False)
+            dice = {"val": dict(zip(table["name"], pd.to_numeric(table["dice"]).tolist(), strict=True))}
+            return cls(
+                key=folder.name,
+                created=manifest["created"],
+                params={"data.image_size": about["image_size"], **manifest["split"], **manifest["params"]},
+                data=manifest["data_sha256"],
+                photos=manifest["photos_sha256"],
+                val_dice=[row["val_dice"] for row in history],
+                elapsed_s=[row["elapsed_s"] for row in history],
+                dice=dice | ({"test": test} if test else {}),
+                environment=manifest["environment"],
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{folder}: can't be read as a finished run ({error})") from None
-        history = [json.loads(line) for line in lines]
-        dice = {"val": dict(zip(table["name"], pd.to_numeric(table["dice"]).tolist(), strict=True))}
-        return cls(
-            key=folder.name,
-            params={"data.image_size": about["image_size"], **manifest["params"]},
-            photos=manifest.get("photos_sha256"),
-            val_dice=[row["val_dice"] for row in history],
-            elapsed_s=[row["elapsed_s"] for row in history],
-            dice=dice | ({"test": test} if test else {}),
-            environment=manifest.get("environment", {}),
-        )
+            reason = f"{type(error).__name__}: {' '.join(str(error).split()):.120}"
+            raise StoreError(f"{folder}: can't be read as a finished run ({reason})") from None
 
 
 @dataclass(frozen=True)
@@ -111,10 +120,17 @@ class Setting:
         return bootstrap_interval(np.array(self.dice(part), dtype=np.float64))
 
     def spread(self, part: str) -> float:
-        """Return the standard deviation between runs that scored the same photos; NaN below two."""
-        means = [float(pd.Series(run.dice[part]).mean()) for run in self.runs if part in run.dice]
-        same = len({frozenset(run.dice[part]) for run in self.runs if part in run.dice}) == 1
-        return float(np.std(means, ddof=1)) if same and len(means) > 1 else float("nan")
+        """Return the standard deviation between seeds that scored the same photos; NaN below two seeds.
+
+        A seed that was trained for several folds counts with the mean over all their photos.
+        """
+        seeds: dict[Any, dict[str, float]] = {}
+        for run in self.runs:
+            seeds.setdefault(run.params.get("train.seed"), {}).update(run.dice.get(part, {}))
+        scored = [photos for photos in seeds.values() if photos]
+        if len(scored) < 2 or len({frozenset(photos) for photos in scored}) > 1:
+            return float("nan")
+        return float(np.std([pd.Series(photos).mean() for photos in scored], ddof=1))
 
     @property
     def seconds(self) -> float:
@@ -151,14 +167,18 @@ class Difference:
 
 
 def group(records: Sequence[Record]) -> list[Setting]:
-    """Join runs of one setting, in the order of their first."""
-    settings: dict[str, list[Record]] = {}
+    """Join runs of one setting, in the order of their first.
+
+    Of several runs of one seed on the same data, which only the code can have told apart, the newest counts.
+    """
+    newest: dict[str, dict[str, Record]] = {}
     for record in records:
         of_interest = {key: value for key, value in record.params.items() if key not in NOT_A_SETTING}
-        identity = json.dumps([of_interest, record.photos], sort_keys=True)
-        if record.key not in {other.key for other in settings.setdefault(identity, [])}:
-            settings[identity].append(record)
-    return [Setting(tuple(runs)) for runs in settings.values()]
+        setting = newest.setdefault(json.dumps([of_interest, record.photos], sort_keys=True), {})
+        seed = json.dumps([record.params.get("train.seed"), record.data])
+        if seed not in setting or record.created > setting[seed].created:
+            setting[seed] = record
+    return [Setting(tuple(runs.values())) for runs in newest.values()]
 
 
 def difference(one: Setting, other: Setting, part: str) -> Difference | None:
@@ -186,15 +206,17 @@ def label(setting: Setting, names: Sequence[str]) -> str:
 def table(settings: Sequence[Setting]) -> pd.DataFrame:
     """Return a row a setting, the best by validation Dice first, and its differences from that one.
 
-    Columns: setting, runs, keys, seconds, and for each part that was scored: NAME_dice, _low, _high,
-    _spread (between seeds), _photos, and _less_best, _less_best_low, _less_best_high.
+    Columns: setting, runs, keys, seconds, and for each part: NAME_dice, _low, _high, _photos, _spread
+    (between seeds), and _less_best, _less_best_low, _less_best_high, _clear (the interval leaves zero out).
 
     Raises:
-        UsageError: there is nothing to compare.
+        UsageError: there is nothing to compare, or the settings were held against different truths.
     """
     if not settings:
         raise UsageError("no run to compare")
-    ranked = sorted(settings, key=lambda setting: -setting.mean("val"))
+    if len(rules := sorted({str(setting.params.get("data.boundary")) for setting in settings})) > 1:
+        raise UsageError(f"runs of different data.boundary ({', '.join(rules)}) have no score in common")
+    ranked = sorted(settings, key=lambda setting: -_mean_of_common(setting, settings))
     names = differing(ranked)
     rows = []
     for setting in ranked:
@@ -206,21 +228,27 @@ def table(settings: Sequence[Setting]) -> pd.DataFrame:
         }
         for part in PARTS:
             low, high = setting.interval(part)
+            against = difference(setting, ranked[0], part) if setting is not ranked[0] else None
             row |= {
                 f"{part}_dice": setting.mean(part),
                 f"{part}_low": low,
                 f"{part}_high": high,
-                f"{part}_spread": setting.spread(part),
                 f"{part}_photos": len(setting.dice(part)),
-            }
-            against = difference(setting, ranked[0], part) if setting is not ranked[0] else None
-            row |= {
+                f"{part}_spread": setting.spread(part),
                 f"{part}_less_best": against.mean if against else float("nan"),
                 f"{part}_less_best_low": against.low if against else float("nan"),
                 f"{part}_less_best_high": against.high if against else float("nan"),
+                f"{part}_clear": against is not None and against.is_clear,
             }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _mean_of_common(setting: Setting, settings: Sequence[Setting]) -> float:
+    """Return the mean validation Dice over the photos that all have scored; without any, over its own."""
+    common = set.intersection(*(set(other.dice("val").index) for other in settings))
+    dice = setting.dice("val")
+    return float(dice[sorted(common)].mean() if common else dice.mean())
 
 
 def _short(value: object) -> str:

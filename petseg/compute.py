@@ -35,6 +35,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "torchvision": version("torchvision"),
         "numpy": version("numpy"),
         "pillow": version("pillow"),
         "platform": platform.platform(),

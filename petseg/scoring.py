@@ -7,7 +7,7 @@ one of them has, it is 0.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import get_args
+from typing import Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from petseg.params import Boundary
 
 RULES: tuple[Boundary, ...] = get_args(Boundary)
 EDGE_TOLERANCE = 0.0075  # of the photo's diagonal, as in Csurka et al.
+NAN = float("nan")
 
 Mask = NDArray[np.bool_]
 Trimap = NDArray[np.uint8]
@@ -53,8 +54,8 @@ class Tally:
 Tallies = dict[Boundary, Tally]
 
 
-def compare(photos: Iterable[tuple[str, Mask, Trimap]]) -> Tallies:
-    """Compare predicted masks with trimaps under every rule.
+def tally(photos: Iterable[tuple[str, Mask, Trimap]]) -> Tallies:
+    """Hold predicted masks against trimaps under every rule.
 
     Args:
         photos: the name, the mask, (H, W) bool, and the trimap, (H, W) uint8, of each; sizes may differ.
@@ -64,17 +65,19 @@ def compare(photos: Iterable[tuple[str, Mask, Trimap]]) -> Tallies:
     """
     names: list[str] = []
     counts: dict[Boundary, list[PixelCounts]] = {rule: [] for rule in RULES}
-    edges: dict[Boundary, list[float]] = {rule: [] for rule in RULES}
+    edge_f: dict[Boundary, list[float]] = {rule: [] for rule in RULES}
     for name, mask, trimap in photos:
         names.append(name)
         predicted, labels = torch.tensor(mask)[None], torch.tensor(trimap)[None]
+        said = Edge.of(mask)
         for rule in RULES:
-            truth, _ = to_target(labels, rule)
-            counts[rule].append(count_against(predicted, labels, rule))
-            true = truth[0, 0].bool().numpy()
-            # What that rule ignores is where the edge is.
-            edges[rule].append(float("nan") if rule == "ignore" else boundary_f(mask, true))
-    return {rule: Tally(names, _joined(counts[rule]), np.array(edges[rule])) for rule in RULES}
+            truth, valid = to_target(labels, rule)
+            counts[rule].append(count_pixels(predicted[None], truth, valid))
+            # What the ignore rule leaves out is where the edge is.
+            edge_f[rule].append(
+                NAN if valid is not None else said.f_score(Edge.of(truth[0, 0].bool().numpy()))
+            )
+    return {rule: Tally(names, _joined(counts[rule]), np.array(edge_f[rule])) for rule in RULES}
 
 
 def photo_scores(tally: Tally) -> pd.DataFrame:
@@ -83,33 +86,47 @@ def photo_scores(tally: Tally) -> pd.DataFrame:
     return pd.DataFrame(columns | {"boundary_f": tally.edge_f}, index=pd.Index(tally.names, name="name"))
 
 
-def boundary_f(predicted: Mask, true: Mask) -> float:
-    """Return the F-score of a mask's edge: how much of each edge lies near the other.
+@dataclass(frozen=True)
+class Edge:
+    """The outermost pixels of a mask, without the photo's frame.
 
-    An edge is the mask's outermost pixels, without the photo's frame. Near is within 0.75 % of the
-    photo's diagonal.
-
-    Args:
-        predicted: (H, W) bool.
-        true: (H, W) bool.
-
-    Returns:
-        In [0, 1]; NaN where neither has an edge, 0 where one has.
-
-    Raises:
-        ShapeMismatch: the shapes differ.
-
-    Source: Csurka et al. 2013, "What is a good evaluation measure for semantic segmentation?", BMVC.
+    Attributes:
+        pixels: (H, W) bool.
+        distance_px: (H, W) float, from each pixel to the nearest of the edge; infinite without one.
     """
-    if predicted.shape != true.shape:
-        raise ShapeMismatch("predicted and true", predicted.shape, true.shape)
-    said, real = _edge(predicted), _edge(true)
-    if not said.any() or not real.any():
-        return 0.0 if said.any() or real.any() else float("nan")
-    tolerance_px = EDGE_TOLERANCE * float(np.hypot(*true.shape))
-    precision = float((distance_transform_edt(~real)[said] <= tolerance_px).mean())
-    recall = float((distance_transform_edt(~said)[real] <= tolerance_px).mean())
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+    pixels: Mask
+    distance_px: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, mask: Mask) -> Self:
+        """Find the edge of a mask, (H, W) bool."""
+        pixels: Mask = mask & ~binary_erosion(mask, border_value=1)
+        distance = distance_transform_edt(~pixels) if pixels.any() else np.full(mask.shape, np.inf)
+        return cls(pixels, distance)
+
+    def f_score(self, true: Self) -> float:
+        """Return how much of each of two edges lies near the other: within 0.75 % of the photo's diagonal.
+
+        Returns:
+            In [0, 1]; NaN where neither has a pixel, 0 where one has.
+
+        Raises:
+            ShapeMismatch: the masks' shapes differ.
+
+        Source: Csurka et al. 2013, "What is a good evaluation measure for semantic segmentation?", BMVC.
+        """
+        if self.pixels.shape != true.pixels.shape:
+            raise ShapeMismatch("predicted and true", self.pixels.shape, true.pixels.shape)
+        if not self.pixels.any() and not true.pixels.any():
+            return NAN
+        near_px = EDGE_TOLERANCE * float(np.hypot(*self.pixels.shape))
+        right = int((true.distance_px[self.pixels] <= near_px).sum())
+        found = int((self.distance_px[true.pixels] <= near_px).sum())
+        if not right or not found:
+            return 0.0
+        precision, recall = right / int(self.pixels.sum()), found / int(true.pixels.sum())
+        return 2 * precision * recall / (precision + recall)
 
 
 def count_against(masks: Tensor, trimaps: Tensor, boundary: Boundary) -> PixelCounts:
@@ -167,11 +184,6 @@ def mean_mask(trimaps: Tensor, boundary: Boundary) -> Tensor:
     if valid is None:
         return truth.mean(dim=(0, 1))
     return (truth * valid).sum(dim=(0, 1)) / valid.sum(dim=(0, 1)).clamp(min=1)
-
-
-def _edge(mask: Mask) -> Mask:
-    edge: Mask = mask & ~binary_erosion(mask, border_value=1)
-    return edge
 
 
 def _joined(counts: list[PixelCounts]) -> PixelCounts:

@@ -10,6 +10,11 @@ from petseg.stage import run_stage
 
 def encoder(params: Params, folder: Path) -> None:
     found = fetch_encoder(params.model.encoder_weights, folder, main_root())
+    if found.path is not None:
+        # Not above: without a file, torch need not be waited for.
+        from petseg.models.resnet34_unet import ResNet34UNet, load_encoder
+
+        load_encoder(ResNet34UNet(width=1), found.path)
     print(f"encoder weights: {found.name}")
 
 

@@ -15,10 +15,15 @@ from petseg.inference import Predictor, at_own_size, choose_threshold
 from petseg.params import Params
 from petseg.progress import watched
 from petseg.records import write_json
-from petseg.scoring import by_group, compare, mean_mask, photo_scores, under_each_rule
+from petseg.scoring import Tally, by_group, mean_mask, photo_scores, tally, under_each_rule
 from petseg.stage import run_stage
 from petseg.tracking import flat, stage_run
 from petseg.tracking.logged_model import log_model
+
+HEADLINES = (
+    *("dice_per_image", "dice_per_image_low", "dice_per_image_high"),
+    *("iou_per_image", "boundary_f_per_image"),
+)
 
 
 def infer(
@@ -29,6 +34,7 @@ def infer(
     about: Path,
     run_file: Path,
     metrics: Path,
+    scores: Path,
     per_image: Path,
     breeds: Path,
     predictions: Path,
@@ -47,12 +53,12 @@ def infer(
 
     place = {name: i for i, name in enumerate(photos["name"])}
     originals = watched(original_trimaps(archives, place), "score", len(rows))
-    own = compare(
+    own = tally(
         (name, at_own_size(probability[place[name]], trimap.shape) >= threshold, trimap)
         for name, trimap in originals
     )
     packed, full, mean = (
-        compare(zip(photos["name"], some, arrays.trimaps[rows], strict=True))
+        tally(zip(photos["name"], some, arrays.trimaps[rows], strict=True))
         for some in (masks, np.ones_like(masks), np.broadcast_to(blind, masks.shape))
     )
     table = photos.join(photo_scores(packed[boundary]), on="name")
@@ -63,15 +69,14 @@ def infer(
     undefined = int(table["dice"].isna().sum())
     result = {"threshold": threshold, "photos": len(rows), "photos_undefined": undefined}
     result |= packed[boundary].scores()
+    whole = {"model": packed, "own_resolution": own, "all_foreground": full, "mean_mask": mean}
     species = by_group(table, "species").set_index("species").to_dict("index")
-    write_json(
-        metrics,
-        {"boundary": boundary, **result}
-        | under_each_rule(packed, boundary)
-        | {"own_resolution": under_each_rule(own, boundary)}
-        | {"all_foreground": under_each_rule(full, boundary), "mean_mask": under_each_rule(mean, boundary)}
-        | {"species": species},
-    )
+    answers = {answer: under_each_rule(tallies, boundary) for answer, tallies in whole.items()}
+    write_json(scores, {"boundary": boundary, "threshold": threshold} | answers | {"species": species})
+    headlines = {
+        answer: headline(tallies[boundary]) for answer, tallies in whole.items() if answer != "model"
+    }
+    write_json(metrics, {"boundary": boundary} | result | headlines)
 
     run = json.loads(run_file.read_text(encoding="utf-8"))
     settings = flat(data__boundary=boundary, infer=params.infer)
@@ -79,9 +84,10 @@ def infer(
     with stage_run("infer", settings, known, parent_id=run["mlflow_run_id"]) as log:
         log.dataset("pets", arrays.digest, str(arrays_folder), "test")
         log.mirrored_metrics({f"test/{name}": value for name, value in result.items()})
-        own_scores = own[boundary].scores()
-        log.mirrored_metrics({f"test_own_resolution/{name}": value for name, value in own_scores.items()})
-        for file in (metrics, per_image, breeds):
+        log.mirrored_metrics(
+            {f"test_own_resolution/{name}": value for name, value in headlines["own_resolution"].items()}
+        )
+        for file in (metrics, scores, per_image, breeds):
             log.artifact(file, "test")
         decision = {"threshold": threshold, "flip_average": params.infer.flip_average}
         example = arrays.images[rows[:2]]
@@ -89,9 +95,14 @@ def infer(
     print(
         "test Dice {dice_per_image:.4f} ({dice_per_image_low:.4f} to {dice_per_image_high:.4f}), "
         "IoU {iou_per_image:.4f}, {photos} photos, threshold {threshold:g}; ".format(**result)
-        + f"at the photos' own size {own_scores['dice_per_image']:.4f}; "
-        f"all foreground {full[boundary].scores()['dice_per_image']:.4f}: {metrics}"
+        + ", ".join(f"{name} {told['dice_per_image']:.4f}" for name, told in headlines.items())
+        + f": {metrics}"
     )
+
+
+def headline(tally: Tally) -> dict[str, float]:
+    """Return the scores that a table has room for."""
+    return {name: value for name, value in tally.scores().items() if name in HEADLINES}
 
 
 def choices(predictor: Predictor, arrays: PetArrays, params: Params) -> tuple[float, NDArray[np.bool_]]:

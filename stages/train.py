@@ -35,7 +35,8 @@ def train(
     metrics: Path,
 ) -> None:
     device = set_up_torch(params.train.device, params.train.threads)
-    arrays, encoder = PetArrays.open(arrays_folder), Encoder.open(encoder_folder)
+    arrays = PetArrays.open(arrays_folder)
+    encoder = Encoder.open(encoder_folder, params.model.encoder_weights)
     settings = (
         flat(data__boundary=params.data.boundary)
         | settings_of(params.model)
@@ -53,6 +54,7 @@ def train(
     }
     described: dict[str, Any] = known | {
         "params": settings,
+        "split": flat(split=params.split),
         "git": vars(git_state()),
         "environment": environment(device),
         "source": __file__,

@@ -1,10 +1,12 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from petseg import plotting
 from petseg.comparing import Record, difference, differing, group, label, table
@@ -19,8 +21,10 @@ def record(key: str, mean: float, seed: int = 0, names: list[str] = PHOTOS, **pa
     noise = np.random.default_rng(int(key, 16)).normal(0, 0.01, len(PHOTOS))
     dice = dict(zip(PHOTOS, (mean + hard - hard.mean() + noise - noise.mean()).tolist(), strict=True))
     known = {"data.image_size": 64, "train.seed": seed, "train.loss": "bce", "train.threads": 2}
+    known |= {"split.fold": names[0]} if names is not PHOTOS else {}
     changed = {f"train.{name}": value for name, value in params.items()}
-    return Record(key, known | changed, "p", [0.5, mean], [2.0, 3.0], {"val": {n: dice[n] for n in names}})
+    scored = {"val": {name: dice[name] for name in names}}
+    return Record(key, f"2026-01-0{key}", known | changed, names[0], "p", [0.5, mean], [2.0, 3.0], scored)
 
 
 def test_seeds_are_averaged_and_their_spread_is_told() -> None:
@@ -39,11 +43,47 @@ def test_folds_are_joined_to_all_photos() -> None:
     assert math.isnan(setting.spread("val"))  # folds differ in their photos, not by chance alone
 
 
+def test_seeds_of_folds_have_a_spread_too() -> None:
+    keys = iter("123456789abcdef")
+    runs = [
+        record(next(keys), 0.8 + seed / 50, seed, PHOTOS[fold::4]) for seed in (0, 1) for fold in range(4)
+    ]
+    (setting,) = group(runs)
+    assert setting.spread("val") == pytest.approx(0.02 / 2**0.5, abs=0.004)
+    assert len(setting.dice("val")) == 40
+
+
 def test_a_run_counts_once_and_other_photos_are_another_setting() -> None:
     one = record("1", 0.8)
     assert len(group([one, one])[0].runs) == 1
-    other = Record("2", one.params, "other photos", one.val_dice, one.elapsed_s, one.dice)
-    assert len(group([one, other])) == 2
+    assert len(group([one, replace(one, key="2", photos="other")])) == 2
+    assert len(group([one, replace(one, key="2", params=one.params | {"split.folds": 5})])) == 2
+
+
+def test_of_two_codes_the_newest_run_counts() -> None:
+    old, new = record("1", 0.8), record("2", 0.9)
+    for order in ([old, new], [new, old]):
+        (setting,) = group(order)
+        assert [run.key for run in setting.runs] == ["2"]
+
+
+def test_hard_photos_do_not_decide_who_is_best() -> None:
+    """Each is ranked by the photos that all have scored."""
+    hard = sorted(PHOTOS, key=lambda name: record("1", 0.8).dice["val"][name])
+    better, worse = record("1", 0.80, names=hard[:20]), record("2", 0.75, loss="dice")
+    rows = table(group([worse, better]))
+    assert rows["val_dice"][0] < rows["val_dice"][1]
+    assert rows["setting"][0] == "loss=bce"
+    assert rows["val_photos"].tolist() == [20, 40]
+    assert rows["val_less_best"][1] == pytest.approx(-0.05, abs=0.01)
+
+
+def test_other_rules_for_the_border_are_not_compared() -> None:
+    one = record("1", 0.8)
+    other = replace(one, key="2", params=one.params | {"data.boundary": "ignore"})
+    ours = replace(one, params=one.params | {"data.boundary": "foreground"})
+    with pytest.raises(UsageError, match=r"different data.boundary \(foreground, ignore\)"):
+        table(group([ours, other]))
 
 
 def test_a_small_difference_on_the_same_photos_is_seen() -> None:
@@ -65,15 +105,17 @@ def test_no_difference_is_not_seen() -> None:
     assert not found.is_clear
 
 
+def named(dice: NDArray[np.float64]) -> dict[str, float]:
+    return {str(place): float(value) for place, value in enumerate(dice)}
+
+
 def test_the_paired_interval_covers_as_often_as_it_says() -> None:
     covered = 0
     for trial in range(150):
         random = np.random.default_rng(trial)
         dice = random.random(50)
         runs = [
-            Record(
-                str(i), {"a": i}, "p", [0.5], [1.0], {"val": dict(zip(map(str, range(50)), d, strict=True))}
-            )
+            replace(record("1", 0.5), key=str(i), params={"a": i}, dice={"val": named(d)})
             for i, d in enumerate((dice + random.normal(0.01, 0.03, 50), dice))
         ]
         one, other = group(runs)
@@ -98,12 +140,12 @@ def test_what_differs_is_named_and_nothing_else() -> None:
 
 def test_the_table_is_sorted_by_validation_and_says_how_far_from_the_best() -> None:
     best = record("2", 0.9, loss="dice")
-    test = Record("1", record("1", 0.8).params, "p", [0.8], [5.0], {"val": record("1", 0.8).dice["val"]})
-    rows = table(group([test, best]))
+    rows = table(group([record("1", 0.8), best]))
     assert rows["setting"].tolist() == ["loss=dice", "loss=bce"]
     assert rows["val_less_best"].tolist() == [pytest.approx(math.nan, nan_ok=True), pytest.approx(-0.1)]
     assert rows["val_photos"].tolist() == [40, 40]
     assert rows["test_photos"].tolist() == [0, 0]
+    assert rows["val_clear"].tolist() == [False, True]
     assert rows["keys"].tolist() == [["2"], ["1"]]
     figure = plotting.comparison(rows)
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["loss=dice", "loss=bce"]
@@ -113,7 +155,15 @@ def test_the_table_is_sorted_by_validation_and_says_how_far_from_the_best() -> N
 
 def finished_run(folder: Path, **changes: object) -> Path:
     folder.mkdir()
-    manifest = {"status": "finished", "params": {"train.seed": 3}, "photos_sha256": "p"} | changes
+    manifest = {
+        "status": "finished",
+        "created": "2026-01-01",
+        "params": {"train.seed": 3},
+        "split": {"split.folds": None},
+        "photos_sha256": "p",
+        "data_sha256": "d",
+        "environment": {"torch": "2"},
+    } | changes
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "model.json").write_text(json.dumps({"image_size": 64}))
     rows = [{"val_dice": 0.5, "elapsed_s": 2.0}, {"val_dice": None, "elapsed_s": 3.0}]
@@ -128,6 +178,7 @@ def test_a_run_of_the_store_is_read(tmp_path: Path) -> None:
     assert found.dice["test"] == {"pug_9": 0.7}
     assert found.dice["val"]["null_1"] == 0.5
     assert math.isnan(found.dice["val"]["pug_1"])
+    assert found.params["split.folds"] is None
     (setting,) = group([found])
     assert setting.mean("val") == 0.5  # what is not defined is left out
 
@@ -135,7 +186,16 @@ def test_a_run_of_the_store_is_read(tmp_path: Path) -> None:
 def test_a_run_that_can_not_be_compared_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="run abc is not finished"):
         Record.of_run(finished_run(tmp_path / "abc", status="running"), None)
-    folder = finished_run(tmp_path / "def")
-    (folder / "validation.csv").unlink()
-    with pytest.raises(StoreError, match="def: can't be read as a finished run"):
-        Record.of_run(folder, None)
+    for file, content in (
+        ("validation.csv", None),
+        ("validation.csv", "name,dice\nx,abc\n"),
+        ("history.jsonl", "{"),
+        ("manifest.json", '{"status": "finished"}'),
+    ):
+        folder = finished_run(tmp_path / f"def{file}{len(content or '')}")
+        (folder / file).unlink()
+        if content is not None:
+            (folder / file).write_text(content)
+        with pytest.raises(StoreError, match="can't be read as a finished run") as error:
+            Record.of_run(folder, None)
+        assert "\n" not in str(error.value)

@@ -49,7 +49,7 @@ def test_none_needs_no_file(tmp_path: Path) -> None:
 def test_a_file_of_torchvision_loads_unchanged(tmp_path: Path, published: Path, params: Params) -> None:
     encoder = fetch_encoder(str(published), tmp_path / "encoder", tmp_path)
     assert encoder.sha256 == sha256_file(published)
-    assert encoder.name == f"resnet34.pth sha256:{encoder.sha256[:16]}"
+    assert encoder.name == f"sha256:{encoder.sha256[:16]}"
     state = state_from(params, encoder)
     expected = {k: v for k, v in torch.load(published).items() if not k.startswith("fc.")}
     found = first_part(state.network).state_dict()
@@ -93,8 +93,8 @@ def test_imagenet_weights_come_over_the_network_verified(
     (server.folder / "resnet34-b627a593.pth").write_bytes(published.read_bytes())
     served(monkeypatch, server.url, sha256_file(published))
     encoder = fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0)
-    assert encoder.name.startswith("imagenet sha256:")
-    assert Encoder.open(tmp_path / "encoder") == encoder
+    assert encoder.name == f"sha256:{sha256_file(published)[:16]}"  # as a file of one's own would be
+    assert Encoder.open(tmp_path / "encoder", "imagenet") == encoder
     served(monkeypatch, server.url, "0" * 64)
     with pytest.raises(DownloadError, match=r"sha256 is .* expected 0000"):
         fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0)
@@ -118,6 +118,12 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, params: Params) -> 
         "short.pth": (b"PK", "can't be read as weights"),
         "empty.pth": (b"", "can't be read as weights"),
         "list.pth": ([torch.zeros(1)], "holds no state dict"),
+        "pickle.pth": (b"\x80\x04.", "can't be read as weights"),
+        "numbers.pth": ({1: torch.zeros(1)}, "holds no state dict"),
+        "nan.pth": (
+            {"conv1.weight": torch.full((64, 3, 7, 7), torch.nan)},
+            "holds NaN or infinity in conv1.w",
+        ),
         "nested.pth": ({"model": {"conv1.weight": torch.zeros(1)}}, "holds no state dict"),
     }
     for name, (content, message) in contents.items():
@@ -145,6 +151,6 @@ def test_a_folder_that_was_tampered_with_is_refused(tmp_path: Path, published: P
         file.seek(1000)
         file.write(b"x")
     with pytest.raises(EncoderError, match="differs from its sha256; run dvc repro -f encoder"):
-        Encoder.open(tmp_path / "encoder")
+        Encoder.open(tmp_path / "encoder", str(published))
     with pytest.raises(EncoderError, match="run dvc repro encoder"):
-        Encoder.open(tmp_path / "nowhere")
+        Encoder.open(tmp_path / "nowhere", "none")

@@ -71,7 +71,10 @@ def infer(
         return predict(*arguments)
 
     monkeypatch.setattr(Predictor, "probability", predicting)
-    outputs = [folder / name for name in ("test.json", "per_image.csv", "breeds.csv", "predictions.npz")]
+    outputs = [
+        folder / name
+        for name in ("test.json", "scores.json", "per_image.csv", "breeds.csv", "predictions.npz")
+    ]
     stage.infer(params, ROOT / "data/sample", folder, weights, about, run, *outputs)
     return json.loads(outputs[0].read_text()), notes
 

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import resnet34
 
 from petseg.data.arrays import PetArrays
@@ -41,19 +41,6 @@ def test_the_number_of_parameters() -> None:
     down = conv_pair(3, w) + sum(conv_pair(w * 2**i, w * 2 ** (i + 1)) for i in range(4))
     up = sum(4 * 2 * c * c + c + conv_pair(2 * c, c) for c in (w, 2 * w, 4 * w, 8 * w))
     assert parameter_count(UNet(w, 4)) == down + up + w + 1
-
-
-def test_every_scale_reaches_the_logits() -> None:
-    """Without its skip, or without what is below, the output of each level must change."""
-    torch.manual_seed(0)
-    network = UNet(4, 3)
-    photo = torch.randn(2, 3, 32, 32)
-    whole = network(photo)
-    for level in [network.stem, *network.down]:
-        hook = level.register_forward_hook(lambda *_: torch.zeros_like(_[2]))
-        assert not torch.allclose(network(photo), whole, atol=1e-4)
-        hook.remove()
-    assert torch.equal(network(photo), whole)
 
 
 def test_a_size_that_can_not_be_halved_is_refused() -> None:
@@ -112,13 +99,20 @@ def test_the_encoder_computes_what_torchvisions_does() -> None:
     assert taken[4][1].shape[2:] == photo.shape[2:]  # the skip at full resolution
 
 
-def test_every_scale_of_a_resnet34_unet_reaches_the_logits() -> None:
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("place", [0, 1], ids=["below", "skip"])
+def test_what_comes_from_below_and_every_skip_reach_the_logits(name: str, place: int) -> None:
     torch.manual_seed(0)
-    network, photo = ResNet34UNet(4), torch.randn(2, 3, 64, 64)
+    network, photo = build_network(model_of(name)), torch.randn(2, 3, 64, 64)
     whole = network(photo)
-    resnet = network.encoder
-    for level in [network.stem, resnet.relu, resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4]:
-        hook = level.register_forward_hook(lambda *_: torch.zeros_like(_[2]))
+    levels = network.up
+    assert isinstance(levels, nn.ModuleList)
+
+    def without(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(torch.zeros_like(x) if i == place else x for i, x in enumerate(inputs))
+
+    for level in levels:
+        hook = level.register_forward_pre_hook(without)
         assert not torch.allclose(network(photo), whole, atol=1e-4)
         hook.remove()
     assert torch.equal(network(photo), whole)

@@ -8,15 +8,7 @@ from numpy.typing import NDArray
 
 from petseg.errors import ShapeMismatch
 from petseg.metrics import bootstrap_interval
-from petseg.scoring import (
-    boundary_f,
-    by_group,
-    compare,
-    count_against,
-    mean_mask,
-    photo_scores,
-    under_each_rule,
-)
+from petseg.scoring import Edge, by_group, count_against, mean_mask, photo_scores, tally, under_each_rule
 
 PET, BACKGROUND, BORDER = 1, 2, 3
 
@@ -25,6 +17,10 @@ def square(size: int = 128, top: int = 32, left: int = 32, side: int = 64) -> ND
     mask = np.zeros((size, size), bool)
     mask[top : top + side, left : left + side] = True
     return mask
+
+
+def boundary_f(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
+    return Edge.of(predicted).f_score(Edge.of(true))
 
 
 def test_the_boundary_of_a_shifted_square() -> None:
@@ -66,8 +62,8 @@ def test_shapes_must_agree() -> None:
 
 def test_every_rule_for_the_border_is_scored() -> None:
     trimap = np.array([[PET, BACKGROUND], [BORDER, BACKGROUND]], np.uint8)
-    tallies = compare([("cat", np.array([[True, False], [True, False]]), trimap)])
-    assert {rule: tally.counts.dice().item() for rule, tally in tallies.items()} == {
+    tallies = tally([("cat", np.array([[True, False], [True, False]]), trimap)])
+    assert {rule: found.counts.dice().item() for rule, found in tallies.items()} == {
         "foreground": 1.0,
         "background": pytest.approx(2 / 3),
         "ignore": 1.0,
@@ -84,12 +80,12 @@ def test_photos_of_several_sizes_are_scored_in_their_own() -> None:
     small, large = square(64, 8, 8, 16), square(128)
     trimaps = [np.where(mask, PET, BACKGROUND).astype(np.uint8) for mask in (small, large)]
     half = large & (np.arange(128) < 64)
-    tally = compare([("small", small, trimaps[0]), ("large", half, trimaps[1])])["foreground"]
-    table = photo_scores(tally)
+    found = tally([("small", small, trimaps[0]), ("large", half, trimaps[1])])["foreground"]
+    table = photo_scores(found)
     assert list(table.index) == ["small", "large"]
     assert table["dice"].tolist() == [1.0, pytest.approx(2 / 3)]
     assert table.loc["small", "boundary_f"] == 1
-    scores = tally.scores()
+    scores = found.scores()
     assert scores["dice_per_image"] == pytest.approx((1 + 2 / 3) / 2)
     assert scores["dice_global"] == pytest.approx(2 * (256 + 2048) / (2 * 256 + 2048 + 4096))
 
@@ -99,7 +95,7 @@ def test_empty_masks_are_left_out_only_where_truth_is_empty_too() -> None:
     background = np.full((8, 8), BACKGROUND, np.uint8)
     pet = background.copy()
     pet[2:5, 2:5] = PET
-    table = photo_scores(compare([("both", nothing, background), ("missed", nothing, pet)])["foreground"])
+    table = photo_scores(tally([("both", nothing, background), ("missed", nothing, pet)])["foreground"])
     assert table.loc["both"].isna().all()
     assert (table.loc["missed"] == 0).all()
 
@@ -124,7 +120,7 @@ def test_the_mean_mask_says_how_often_a_place_is_pet() -> None:
 def test_counting_a_batch_and_counting_photo_by_photo_agree() -> None:
     random = np.random.default_rng(0)
     masks, trimaps = random.random((5, 16, 16)) > 0.5, random.integers(1, 4, (5, 16, 16)).astype(np.uint8)
-    one_by_one = compare(zip("abcde", masks, trimaps, strict=True))
-    for rule, tally in one_by_one.items():
+    one_by_one = tally(zip("abcde", masks, trimaps, strict=True))
+    for rule, found in one_by_one.items():
         batch = count_against(torch.from_numpy(masks), torch.from_numpy(trimaps), rule)
-        assert torch.equal(tally.counts.dice(), batch.dice())
+        assert torch.equal(found.counts.dice(), batch.dice())

@@ -13,6 +13,7 @@ from petseg.params import flatten, load_params
 from tests.conftest import ROOT
 
 PRESENT = flatten(load_params(ROOT / "params.yaml"))
+CHANGES: tuple[dict[str, Any], ...] = ({"split.folds": 5}, {"split.folds": None}, {"train.epochs": 7})
 
 
 def written(flat: dict[str, Any], path: Path) -> Path:
@@ -25,13 +26,10 @@ def written(flat: dict[str, Any], path: Path) -> Path:
 
 
 def record(key: str, params: dict[str, Any], dice: float) -> Record:
-    known = {
-        name: value for name, value in params.items() if not name.startswith(("split.", "infer.", "plot."))
-    }
+    known = {name: value for name, value in params.items() if not name.startswith(("infer.", "plot."))}
+    scored = {"val": {"pug_1": dice, "pug_2": math.nan}}
     environment = {"torch": "2", "cpu_capability": "AVX2"}
-    return Record(
-        key, known, "p", [0.5, dice], [1.0, 2.0], {"val": {"pug_1": dice, "pug_2": math.nan}}, environment
-    )
+    return Record(key, "2026-01-01", known, "d", "p", [0.5, dice], [1.0, 2.0], scored, environment)
 
 
 @pytest.mark.parametrize("sweep", sweeps.read_sweeps(), ids=lambda sweep: sweep.name)
@@ -63,8 +61,11 @@ def test_records_come_back_as_they_were_kept_and_find_their_sweep(
     assert [each.params for each in kept] == [each.params for each in runs]
     assert math.isnan(kept[0].dice["val"]["pug_2"])
     assert all(sum(sweeps.fits(each, run) for run in sweep.runs) == 1 for each in kept)
-    page = "\n".join(sweeps.section(sweep, kept))
-    assert page.index("| loss=tversky | 1 | 0.8400") < page.index("| loss=bce | 1 | 0.8000")
+    others = [record(f"o{i}", PRESENT | sweep.runs[0] | change, 0.99) for i, change in enumerate(CHANGES)]
+    page = "\n".join(sweeps.section(sweep, kept + others))
+    assert page.index("| loss=tversky | 1 | 2 | 0.8400") < page.index("| loss=bce | 1 | 2 | 0.8000")
+    assert "0.99" not in page
+    assert "1 of 5 runs are not there yet." in "\n".join(sweeps.section(sweep, kept[1:]))
     assert (tmp_path / "FIGURES/loss.png").stat().st_size > 0
     assert "Not run yet." in "\n".join(sweeps.section(sweep, kept[:1]))
 

@@ -10,7 +10,7 @@ from petseg.data.batches import Photos, load_photos
 from petseg.data.images import BORDER
 from petseg.errors import DataError, NonFiniteLoss
 from petseg.params import ModelParams, Params, TrainParams
-from petseg.training import EpochRecord, TrainingState, _batches, fit
+from petseg.training import EpochRecord, TrainingState, _batches, fit, training_size
 
 CPU = torch.device("cpu")
 MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.2, encoder_weights="none")
@@ -62,23 +62,60 @@ def test_the_global_random_state_neither_matters_nor_moves(
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop"])
-@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ema_decay": 0.0},
+        {"ema_decay": 0.9},
+        {"schedule": "plateau", "plateau_patience": 1, "start_size": 0.5, "epochs": 5, "learning_rate": 0.1},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
 def test_what_was_broken_off_ends_as_if_it_had_not_been(
-    photos: tuple[Photos, Photos], params: Params, optimizer: str, ema_decay: float
+    photos: tuple[Photos, Photos], params: Params, optimizer: str, changes: dict[str, object]
 ) -> None:
-    train = settings(params, optimizer=optimizer, ema_decay=ema_decay)
+    train = settings(params, optimizer=optimizer, **changes)
     whole, records = run(photos, params, train)
 
     first = TrainingState.new(MODEL, train, CPU)
     broken_off = fit(first, *photos, train, params.augment, "foreground")
     beginning = [next(broken_off), next(broken_off)]
     saved = {name: tensor.clone() for name, tensor in first.tensors().items()}
-    second = TrainingState.new(MODEL, settings(params, optimizer=optimizer, ema_decay=ema_decay, seed=9), CPU)
+    second = TrainingState.new(MODEL, settings(params, optimizer=optimizer, seed=9, **changes), CPU)
     second.load(saved, epoch=2)
     second, rest = run(photos, params, train, second)
 
     assert results(beginning + rest) == results(records)
     assert sha256_tensors(second.tensors()) == sha256_tensors(whole.tensors())
+
+
+@pytest.mark.parametrize(
+    ("start", "growth", "step", "sizes"),
+    [
+        (1.0, 0.6, 16, [128] * 10),
+        (0.5, 0.6, 16, [64, 80, 80, 96, 112, 112, 128, 128, 128, 128]),
+        (0.5, 0.6, 32, [64, 64, 96, 96, 96, 128, 128, 128, 128, 128]),
+        (0.5, 0.0, 16, [128] * 10),
+        (0.5, 1.0, 16, [64, 64, 80, 80, 96, 96, 96, 112, 112, 128]),
+        (0.1, 0.6, 32, [32, 32, 64, 64, 96, 96, 128, 128, 128, 128]),
+    ],
+)
+def test_photos_grow_evenly_in_sizes_the_network_takes(
+    params: Params, start: float, growth: float, step: int, sizes: list[int]
+) -> None:
+    train = settings(params, epochs=10, start_size=start, growth_fraction=growth)
+    assert [training_size(train, epoch, 128, step) for epoch in range(1, 11)] == sizes
+
+
+def test_growing_photos_are_trained_on(photos: tuple[Photos, Photos], params: Params) -> None:
+    _, records = run(photos, params, settings(params, epochs=4, start_size=0.5, growth_fraction=0.75))
+    assert [record.size_px for record in records] == [32, 44, 52, 64]
+
+
+def test_a_plateau_lowers_the_rate(photos: tuple[Photos, Photos], params: Params) -> None:
+    plateau = {"schedule": "plateau", "plateau_patience": 1, "warmup_fraction": 0.0, "learning_rate": 1e-9}
+    _, records = run(photos, params, settings(params, epochs=6, ema_decay=0.0, **plateau))
+    assert records[-1].learning_rate < records[0].learning_rate
 
 
 def test_a_record_says_what_happened(photos: tuple[Photos, Photos], params: Params) -> None:
@@ -100,7 +137,7 @@ def test_settings_reach_the_training(
     other, records = run(photos, params, settings(params, epochs=1, **changes))
     assert sha256_tensors(plain.tensors()) != sha256_tensors(other.tensors())
     assert math.isfinite(records[0].train_loss)
-    assert next(iter(other.tensors().values())).dtype == torch.float32
+    assert other.tensors()["network/head.weight"].dtype == torch.float32
 
 
 def test_a_loss_that_is_no_number_stops_with_its_step(photos: tuple[Photos, Photos], params: Params) -> None:

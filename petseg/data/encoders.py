@@ -27,11 +27,15 @@ class Encoder:
     path: Path | None
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Path, choice: str) -> Self:
         """Read what ``fetch_encoder`` has put into a folder.
 
+        Args:
+            folder: that it was put into.
+            choice: what model.encoder_weights says now.
+
         Raises:
-            EncoderError: it is not there, or not what it was.
+            EncoderError: it is not there, is of another choice, or is not what it was.
         """
         try:
             about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
@@ -39,6 +43,11 @@ class Encoder:
             whole = found.path is None or sha256_file(found.path) == found.sha256
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise EncoderError(f"{folder}: can't be read ({error}); run dvc repro encoder") from None
+        if found.origin != origin_of(choice):
+            raise EncoderError(
+                f"{folder}: holds {found.origin}, but model.encoder_weights is {choice}; "
+                "run dvc repro encoder"
+            )
         if not whole:
             raise EncoderError(f"{found.path}: differs from its sha256; run dvc repro -f encoder")
         return found
@@ -46,4 +55,9 @@ class Encoder:
     @property
     def name(self) -> str:
         """What names the runs that begin with these weights, wherever the file came from."""
-        return self.origin if self.sha256 is None else f"{self.origin} sha256:{self.sha256[:16]}"
+        return NONE if self.sha256 is None else f"sha256:{self.sha256[:16]}"
+
+
+def origin_of(choice: str) -> str:
+    """Return none, imagenet, or the name of the file that model.encoder_weights names."""
+    return Path(choice).name

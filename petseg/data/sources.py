@@ -14,7 +14,7 @@ import urllib3
 
 from petseg.data import encoders
 from petseg.data.archives import ANNOTATIONS, PHOTOS, verify
-from petseg.data.encoders import Encoder
+from petseg.data.encoders import Encoder, origin_of
 from petseg.errors import ArchiveError, DownloadError, EncoderError
 from petseg.progress import progress
 from petseg.project import sha256_file, written_atomically
@@ -143,18 +143,21 @@ def fetch_encoder(choice: str, into: Path, root: Path, backoff_s: float = 1.0) -
         _download_all([IMAGENET_WEIGHTS], into, root, backoff_s)
         (into / IMAGENET_WEIGHTS.name).replace(target)
     elif choice != encoders.NONE:
-        origin = root / Path(choice).expanduser()
-        if not origin.is_file():
+        try:
+            origin = root / Path(choice).expanduser()
+            found = origin.is_file()
+        except (RuntimeError, ValueError, OSError):  # of a ~user, or a name that no file can have
+            found = False
+        if not found:
             raise EncoderError(
                 f"model.encoder_weights: {choice}: no such file; allowed are none, imagenet, "
                 "or a file with a state dict of torchvision's resnet34"
             )
         with origin.open("rb") as source, written_atomically(target) as copy:
             shutil.copyfileobj(source, copy)
-    name = Path(choice).name
     digest = sha256_file(target) if target.exists() else None
-    write_json(into / encoders.ABOUT, {"origin": name, "sha256": digest})
-    return Encoder.open(into)
+    write_json(into / encoders.ABOUT, {"origin": origin_of(choice), "sha256": digest})
+    return Encoder.open(into, choice)
 
 
 def redact(url: str) -> str:

@@ -4,7 +4,6 @@ Sources: He et al. 2015 (arXiv:1512.03385), Ronneberger et al. 2015 (arXiv:1505.
 torchvision's own module, so its published weights load under their own names.
 """
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -87,16 +86,17 @@ def load_encoder(network: nn.Module, path: Path) -> None:
     assert isinstance(network, ResNet34UNet)
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise EncoderError(f"{path}: can't be read as weights ({_one_line(error)})") from None
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+    except Exception:  # noqa: BLE001  (the unpickler raises anything on bytes that are no weights)
+        raise EncoderError(f"{path}: can't be read as weights that torch.save has written") from None
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
         raise EncoderError(f"{path}: holds no state dict (names and their tensors)")
     weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
+    if broken := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise EncoderError(f"{path}: holds NaN or infinity in {broken[0]}")
     try:
         network.encoder.load_state_dict(weights)
     except RuntimeError as error:
-        raise EncoderError(f"{path}: is not a ResNet34 of torchvision ({_one_line(error)})") from None
-
-
-def _one_line(error: Exception) -> str:
-    return f"{' '.join(str(error).split()):.160}"
+        reason = " ".join(str(error).split())
+        raise EncoderError(f"{path}: is not a ResNet34 of torchvision ({reason:.160})") from None

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 from pydantic import BaseModel
 
-from petseg.errors import UsageError
+from petseg.errors import StoreError, UsageError
 from petseg.params import flatten
 from petseg.project import git_state, main_root
 
@@ -184,7 +184,7 @@ def flat(**sections: BaseModel | object) -> dict[str, object]:
 
 
 def found_runs(store: Path, wanted: Sequence[str]) -> list[tuple[Path, str | None]]:
-    """Find finished runs by how a person names them.
+    """Find runs by how a person names them.
 
     Args:
         store: folder of the runs.
@@ -196,18 +196,26 @@ def found_runs(store: Path, wanted: Sequence[str]) -> list[tuple[Path, str | Non
 
     Raises:
         UsageError: a name fits no run or several, or a filter is none.
+        StoreError: MLflow is needed to find a run, and does not answer; or a manifest can't be read.
     """
-    found: dict[Path, str | None] = {}
-    for text in wanted:
-        for folder in _named_runs(store, text):
-            found[folder] = json.loads((folder / "manifest.json").read_text())["mlflow_run_id"]
-    return list(found.items())
+    folders = dict.fromkeys(folder for text in wanted for folder in _named_runs(store, text))
+    return [(folder, _row_of(folder)) for folder in folders]
+
+
+def _row_of(folder: Path) -> str | None:
+    try:
+        row: str | None = json.loads((folder / "manifest.json").read_text()).get("mlflow_run_id")
+    except (OSError, ValueError, AttributeError) as error:
+        raise StoreError(f"{folder / 'manifest.json'}: can't be read ({error})") from None
+    return row
 
 
 def _named_runs(store: Path, text: str) -> list[Path]:
     if re.search(r"[=<>]|\blike\b", text, re.IGNORECASE):
         keys = _keys_of_rows(text)
         folders = [store / key for key in keys if (store / key / "manifest.json").is_file()]
+        if lost := len(keys) - len(folders):
+            print(f"warning: {lost} runs that MLflow lists are not in {store.name}/", file=sys.stderr)
         if not folders:
             raise UsageError(f"no finished run fits the filter {text!r}")
         return folders
@@ -226,35 +234,45 @@ def _named_runs(store: Path, text: str) -> list[Path]:
 
 
 def _keys_of_rows(text: str) -> list[str]:
-    client = _connect()
-    from mlflow.exceptions import MlflowException
-
+    """Return the keys of all finished trainings that fit an MLflow filter, the newest first."""
+    query = f"tags.stage = 'train' and attributes.status = 'FINISHED' and {text}"
+    keys: list[str] = []
+    token = None
     try:
-        rows = client.search_runs(
-            [_experiment(client, EXPERIMENT)],
-            f"tags.stage = 'train' and attributes.status = 'FINISHED' and {text}",
-            max_results=1000,
-        )
-    except MlflowException as error:
-        raise UsageError(f"{text}: is no MLflow filter ({' '.join(str(error).split()):.200})") from None
-    return [row.data.tags["run_key"] for row in rows]
+        client = _connect()
+        from mlflow.exceptions import MlflowException
+
+        try:
+            while token != "":
+                rows = client.search_runs([_experiment(client, EXPERIMENT)], query, page_token=token)
+                keys += [row.data.tags["run_key"] for row in rows]
+                token = rows.token or ""
+        except MlflowException as error:
+            if error.error_code == "INVALID_PARAMETER_VALUE":
+                raise UsageError(f"{text}: is no MLflow filter ({_reason(error):.200})") from None
+            raise
+    except Exception as error:
+        if not _is_mlflow_trouble(error):
+            raise
+        raise StoreError(f"MLflow does not answer ({_reason(error):.200}); name runs by their keys") from None
+    return keys
 
 
 def test_dice(run_id: str | None) -> dict[str, float] | None:
-    """Return the Dice of each test photo as infer left it on the model's row; None where it did not."""
-    if run_id is None:
-        return None
-    client = _connect()
-    from mlflow.exceptions import MlflowException
+    """Return the Dice of each test photo as infer left it on the model's row; None where it did not.
 
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = client.download_artifacts(run_id, TEST_TABLE, folder)
-        except (MlflowException, OSError):
-            return None
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    return {row["name"]: float(row["dice"] or "nan") for row in rows}
+    A store that does not answer costs one warning, and the scores.
+    """
+    log = RunLog(None, None)
+    rows: list[dict[str, str]] = []
+    if run_id is not None:
+        with _forgiving(log), tempfile.TemporaryDirectory() as folder:
+            client = _connect()
+            listed = client.list_artifacts(run_id, str(Path(TEST_TABLE).parent))
+            if any(file.path == TEST_TABLE for file in listed):
+                path = Path(client.download_artifacts(run_id, TEST_TABLE, folder))
+                rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    return {row["name"]: float(row["dice"] or "nan") for row in rows} or None
 
 
 def tracking_uri() -> str:
@@ -366,13 +384,17 @@ def _forgiving(log: RunLog) -> Iterator[None]:
         if not _is_mlflow_trouble(error):
             raise
         log.client = None
-        reason = re.sub(r"//\S*@", "//***@", " ".join(str(error).split()))
         print(
-            f"warning: MLflow does not answer ({type(error).__name__}: {reason:.200}); "
+            f"warning: MLflow does not answer ({type(error).__name__}: {_reason(error):.200}); "
             "the run goes on, and its record is in runs/",
             file=sys.stderr,
             flush=True,
         )
+
+
+def _reason(error: Exception) -> str:
+    """Return an error in one line, without the user and password that a URL in it may carry."""
+    return re.sub(r"//\S*@", "//***@", " ".join(str(error).split()))
 
 
 def _is_mlflow_trouble(error: Exception) -> bool:

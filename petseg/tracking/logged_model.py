@@ -19,7 +19,10 @@ if TYPE_CHECKING:  # mlflow runs it from its file; named here, it counts as reac
     import petseg.tracking.pyfunc
 
 NAME = "petseg"
-_NEEDED = ("mlflow", "torch", "numpy", "pillow", "pydantic", "ruamel.yaml", "rich", "safetensors")
+_NEEDED = (
+    *("mlflow", "torch", "torchvision", "numpy", "pandas", "pillow", "pydantic", "rich", "ruamel.yaml"),
+    *("safetensors", "scipy"),
+)
 
 # An object tensor of one dimension is MLflow's word for "anything": a single photo, (H, W, 3), and a
 # batch, (N, H, W, 3), have no other signature in common. The model checks what it gets.
