@@ -128,17 +128,21 @@ def read_finals() -> dict[str, dict[str, Any]]:
 
 
 def keep() -> None:
-    """Add what the store has finished to the records; what was once kept stays."""
+    """Add the store's finished runs that a sweep or a final asks for; what was once kept stays."""
     kept = {record.key: record for record in read_records()}
+    asked = [run for sweep in read_sweeps() for run in sweep.runs] + list(read_finals().values())
     for manifest in sorted((ROOT / "runs").glob("*/manifest.json")):
         key = manifest.parent.name
         if key in kept and "test" in kept[key].dice:
             continue
         try:
             ((folder, row),) = found_runs(ROOT / "runs", [key])
-            kept[key] = Record.of_run(folder, test_dice(row))
+            record = Record.of_run(folder, test_dice(row))
+            if any(fits(record, run) for run in asked):
+                kept[key] = record
         except StoreError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            if key not in kept:
+                print(f"left out: {error}", file=sys.stderr)
     write_records(list(kept.values()))
     print(f"{len(kept)} runs: {RECORDS.relative_to(ROOT)}")
 

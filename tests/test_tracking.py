@@ -1,4 +1,5 @@
 import json
+import math
 import multiprocessing
 import socket
 import threading
@@ -12,11 +13,21 @@ import pytest
 import torch
 from mlflow.exceptions import MlflowException
 
+from petseg import tracking
 from petseg.checkpoint import save_tensors, sha256_tensors
+from petseg.errors import StoreError, UsageError
 from petseg.inference import Predictor
 from petseg.models import build_network
 from petseg.params import ModelParams, Params
-from petseg.tracking import DATA_EXPERIMENT, EXPERIMENT, flat, stage_run, tracking_uri
+from petseg.tracking import (
+    DATA_EXPERIMENT,
+    EXPERIMENT,
+    TEST_TABLE,
+    flat,
+    found_runs,
+    stage_run,
+    tracking_uri,
+)
 from petseg.tracking.logged_model import log_model
 from tests.test_sources import closed_port
 
@@ -234,3 +245,67 @@ def test_the_logged_model_turns_photos_to_masks(root: Path) -> None:
     for wrong in (np.zeros((32, 32), np.uint8), np.zeros((1, 32, 32, 3)), np.zeros((0, 32, 32, 3), np.uint8)):
         with pytest.raises(MlflowException, match="expected a photo"):
             model.predict(wrong)
+
+
+def trained(root: Path, key: str, **params: object) -> str:
+    """A finished run in store and MLflow, with scores of two test photos."""
+    (root / "runs" / key).mkdir(parents=True)
+    table = root / Path(TEST_TABLE).name
+    table.write_text("name,breed,species,dice,iou\npug_1,pug,dog,0.900000,0.8\nnull_2,null,cat,,\n")
+    with stage_run("train", params, {"run_key": key}) as log:
+        log.artifact(table, str(Path(TEST_TABLE).parent))
+    assert log.run_id is not None
+    (root / "runs" / key / "manifest.json").write_text(json.dumps({"mlflow_run_id": log.run_id}))
+    return log.run_id
+
+
+def test_runs_are_found_as_people_name_them(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = {
+        key: trained(root, key, **{"train.loss": loss}) for key, loss in (("abcd", "bce"), ("abff", "dice"))
+    }
+    store = root / "runs"
+
+    def found(*wanted: str) -> list[str]:
+        return [folder.name for folder, row in found_runs(store, wanted) if row == ids[folder.name]]
+
+    assert found("abc") == ["abcd"]
+    assert found(ids["abff"], "abff") == ["abff"]
+    assert found("params.`train.loss` = 'dice'") == ["abff"]
+    assert found("params.`train.loss` LIKE '%c%'") == ["abff", "abcd"]
+    for wrong, message in (
+        ("ab", "ab: it fits 2 runs: write more of it"),
+        ("..", r"\.\.: no such run in runs/"),
+        ("f" * 32, "no finished run fits the filter"),
+        ("params.x = ", "is no MLflow filter"),
+        ("params.`train.loss` = 'focal'", "no finished run fits"),
+    ):
+        with pytest.raises(UsageError, match=message) as error:
+            found_runs(store, [wrong])
+        assert "\n" not in str(error.value)
+    (store / "abff/manifest.json").rename(root / "away")
+    assert found("params.`train.loss` LIKE '%c%'") == ["abcd"]
+    assert "1 runs that MLflow lists are not in runs/" in capsys.readouterr().err
+    (store / "abff/manifest.json").write_text("{")
+    with pytest.raises(StoreError, match=r"manifest\.json: can't be read"):
+        found_runs(store, ["abff"])
+
+
+def test_the_test_scores_of_a_run_are_read_from_its_row(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = tracking.test_dice(trained(root, "abcd"))
+    assert scores is not None
+    assert scores["pug_1"] == 0.9
+    assert math.isnan(scores["null_2"])
+    with stage_run("train", {}, {"run_key": "none"}) as log:
+        pass
+    assert tracking.test_dice(log.run_id) is None
+    assert tracking.test_dice(None) is None
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{closed_port()}")
+    assert tracking.test_dice("f" * 32) is None
+    with pytest.raises(StoreError, match=r"MLflow does not answer .*; name runs by their keys") as error:
+        found_runs(root / "runs", ["params.a = '1'"])
+    told = capsys.readouterr().err + str(error.value)
+    assert "warning: MLflow does not answer" in told
+    assert "secret" not in told
