@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from petseg.compute import set_up_torch
 from petseg.data.arrays import PetArrays
@@ -15,7 +17,7 @@ from petseg.inference import Predictor, at_own_size, choose_threshold
 from petseg.params import Params
 from petseg.progress import watched
 from petseg.records import write_json
-from petseg.scoring import Tally, by_group, mean_mask, photo_scores, tally, under_each_rule
+from petseg.scoring import Tallies, Tally, by_group, mean_mask, photo_scores, tally, under_each_rule
 from petseg.stage import run_stage
 from petseg.tracking import flat, stage_run
 from petseg.tracking.logged_model import log_model
@@ -47,36 +49,23 @@ def infer(
     # All is chosen, and every test photo predicted, before a test trimap is looked at.
     threshold, blind = choices(predictor, arrays, params)
     rows = arrays.rows("test")
-    photos = arrays.index.loc[rows, ["name", "breed", "species"]]
     probability = predictor.probability(arrays.images[rows], params.infer.batch_size, "test")
-    masks = (probability >= threshold).numpy()
 
-    place = {name: i for i, name in enumerate(photos["name"])}
-    originals = watched(original_trimaps(archives, place), "score", len(rows))
-    own = tally(
-        (name, at_own_size(probability[place[name]], trimap.shape) >= threshold, trimap)
-        for name, trimap in originals
-    )
-    packed, full, mean = (
-        tally(zip(photos["name"], some, arrays.trimaps[rows], strict=True))
-        for some in (masks, np.ones_like(masks), np.broadcast_to(blind, masks.shape))
-    )
-    table = photos.join(photo_scores(packed[boundary]), on="name")
-    table = table.join(photo_scores(own[boundary]).add_prefix("own_"), on="name")
-    table.to_csv(per_image, index=False, float_format="%.6f", lineterminator="\n")
-    by_group(table, "breed").to_csv(breeds, index=False, float_format="%.6f", lineterminator="\n")
-    save_masks(predictions, masks, rows=rows)
+    answers = against_truth(arrays, archives, probability, threshold, blind)
+    model, own = answers["model"][boundary], answers["own_resolution"][boundary]
+    table = arrays.index.loc[rows, ["name", "breed", "species"]]
+    table = table.join(photo_scores(model), on="name").join(photo_scores(own).add_prefix("own_"), on="name")
     undefined = int(table["dice"].isna().sum())
-    result = {"threshold": threshold, "photos": len(rows), "photos_undefined": undefined}
-    result |= packed[boundary].scores()
-    whole = {"model": packed, "own_resolution": own, "all_foreground": full, "mean_mask": mean}
+    result = {"threshold": threshold, "photos": len(rows), "photos_undefined": undefined} | model.scores()
+    headlines = {name: headline(tallies[boundary]) for name, tallies in answers.items() if name != "model"}
+    everything = {name: under_each_rule(tallies, boundary) for name, tallies in answers.items()}
     species = by_group(table, "species").set_index("species").to_dict("index")
-    answers = {answer: under_each_rule(tallies, boundary) for answer, tallies in whole.items()}
-    write_json(scores, {"boundary": boundary, "threshold": threshold} | answers | {"species": species})
-    headlines = {
-        answer: headline(tallies[boundary]) for answer, tallies in whole.items() if answer != "model"
-    }
+
     write_json(metrics, {"boundary": boundary} | result | headlines)
+    write_json(scores, {"boundary": boundary, "threshold": threshold} | everything | {"species": species})
+    write_table(per_image, table)
+    write_table(breeds, by_group(table, "breed"))
+    save_masks(predictions, (probability >= threshold).numpy(), rows=rows)
 
     run = json.loads(run_file.read_text(encoding="utf-8"))
     settings = flat(data__boundary=boundary, infer=params.infer)
@@ -100,6 +89,27 @@ def infer(
     )
 
 
+def against_truth(
+    arrays: PetArrays, archives: Path, probability: Tensor, threshold: float, blind: NDArray[np.bool_]
+) -> dict[str, Tallies]:
+    """Hold the model's masks against the test trimaps at both sizes, and the trivial answers beside them."""
+    rows = arrays.rows("test")
+    names, trimaps = arrays.index["name"][rows].to_list(), arrays.trimaps[rows]
+    masks = (probability >= threshold).numpy()
+    place = {name: i for i, name in enumerate(names)}
+    originals = watched(original_trimaps(archives, place), "score", len(rows))
+    own = (
+        (name, at_own_size(probability[place[name]], trimap.shape) >= threshold, trimap)
+        for name, trimap in originals
+    )
+    return {
+        "model": tally(zip(names, masks, trimaps, strict=True)),
+        "own_resolution": tally(own),
+        "all_foreground": tally(zip(names, np.ones_like(masks), trimaps, strict=True)),
+        "mean_mask": tally(zip(names, np.broadcast_to(blind, masks.shape), trimaps, strict=True)),
+    }
+
+
 def headline(tally: Tally) -> dict[str, float]:
     """Return the scores that a table has room for."""
     return {name: value for name, value in tally.scores().items() if name in HEADLINES}
@@ -116,6 +126,10 @@ def choices(predictor: Predictor, arrays: PetArrays, params: Params) -> tuple[fl
     blind = mean_mask(torch.from_numpy(arrays.trimaps[arrays.rows("train")]), boundary)
     cut = choose_threshold(blind.expand(trimaps.shape), trimaps, boundary)
     return threshold, (blind >= cut).numpy()
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    table.to_csv(path, index=False, float_format="%.6f", lineterminator="\n")
 
 
 if __name__ == "__main__":
