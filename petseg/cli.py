@@ -59,7 +59,7 @@ def compare(
     if as_json:
         print(to_json({"settings": table.to_dict("records"), "figure": str(figure)}), end="")
     else:
-        Console(width=None if sys.stdout.isatty() else 160).print(_comparison(table))
+        Console(width=None if sys.stdout.isatty() else 240).print(_comparison(table))
         if "data.image_size" in comparing.differing(settings):
             print("note: photos of different data.image_size; each Dice is at its own size")
     figure.parent.mkdir(parents=True, exist_ok=True)
@@ -71,16 +71,16 @@ def compare(
 def _comparison(table: "pd.DataFrame") -> Table:
     parts = [part for part in ("val", "test") if table[f"{part}_photos"].any()]
     shown = Table(box=SIMPLE_HEAD)
-    shown.add_column("setting", overflow="fold")
+    shown.add_column("setting", min_width=min(32, max(len(name) for name in table["setting"])))
     shown.add_column("runs", justify="right")
     for part in parts:
         counts = sorted({int(count) for count in table[f"{part}_photos"]})
         photos = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
         shown.add_column(f"{part} Dice, {photos} photos", no_wrap=True)
-        shown.add_column("seeds ±", justify="right")
+        shown.add_column("± seeds", justify="right")
         shown.add_column("less the best", no_wrap=True)
     shown.add_column("a run", justify="right")
-    shown.add_column("weights", overflow="fold")
+    shown.add_column("weights", no_wrap=True)
     for _, row in table.iterrows():
         cells = [str(row["setting"]), str(row["runs"])]
         for part in parts:
@@ -91,7 +91,7 @@ def _comparison(table: "pd.DataFrame") -> Table:
                 _interval(row[f"{part}_less_best"], low, high, "+.4f") + " *" * row[f"{part}_clear"],
             ]
         keys = row["keys"]
-        others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        others = f" +{len(keys) - 1}" if len(keys) > 1 else ""
         shown.add_row(*cells, duration(row["seconds"]), f"runs/{keys[0]}{others}")
     return shown
 
@@ -101,10 +101,11 @@ def _number(value: float, form: str) -> str:
 
 
 def _interval(value: float, low: float, high: float, form: str = ".4f") -> str:
-    """Return ``0.8588 [0.8457, 0.8707]``; nothing for what is not known."""
+    """Return ``0.8588 [0.846, 0.871]``; nothing for what is not known."""
     if math.isnan(value):
         return ""
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]".replace("[", r"\[")
+    short = form.replace("4", "3")
+    return f"{value:{form}} [{low:{short}}, {high:{short}}]".replace("[", r"\[")
 
 
 def main() -> Never:

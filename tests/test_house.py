@@ -89,8 +89,10 @@ def test_modules_import_in_no_circle() -> None:
 
 
 def test_nothing_is_unpickled() -> None:
+    """Published weights are a pickle; of it torch reads tensors and nothing else."""
     for file in [*(ROOT / "petseg").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]:
         text = file.read_text()
-        assert "torch.load(" not in text, file
+        loads = [line for line in text.splitlines() if "torch.load(" in line]
+        assert all("weights_only=True" in line for line in loads), file
         assert "allow_pickle=True" not in text, file
         assert "import pickle" not in text, file

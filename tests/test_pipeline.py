@@ -125,15 +125,19 @@ def test_what_the_pipeline_leaves(project: Project) -> None:
     assert len(per_image) == metrics["photos"] == 261
     assert metrics["dice_per_image"] == pytest.approx(per_image["dice"].mean(), abs=1e-5)
     assert metrics["dice_per_image_low"] < metrics["dice_per_image"] < metrics["dice_per_image_high"]
-    assert metrics["all_foreground"]["recall"] == 1
     assert metrics["own_resolution"]["dice_per_image"] == pytest.approx(
         per_image["own_dice"].mean(), abs=1e-5
     )
-    for whose in ("own_resolution", "all_foreground", "mean_mask"):
-        assert metrics[whose].keys() >= metrics["boundary_background"].keys() >= {"boundary_f_per_image"}
-        assert metrics[whose]["boundary_ignore"].keys() == metrics["boundary_background"].keys()
     assert metrics["mean_mask"]["dice_per_image"] > metrics["all_foreground"]["dice_per_image"]
-    assert {name: group["photos"] for name, group in metrics["species"].items()} == (
+    scores = json.loads((project.folder / "plots/scores.json").read_text())
+    assert scores["model"]["dice_per_image"] == metrics["dice_per_image"]
+    assert scores["all_foreground"]["recall"] == 1
+    for answer in ("model", "own_resolution", "all_foreground", "mean_mask"):
+        background, ignore = (scores[answer][f"boundary_{rule}"] for rule in ("background", "ignore"))
+        assert scores[answer].keys() > background.keys() == ignore.keys()
+        assert background["boundary_f_per_image"] is not None
+        assert ignore["boundary_f_per_image"] is None
+    assert {name: group["photos"] for name, group in scores["species"].items()} == (
         per_image["species"].value_counts().to_dict()
     )
     breeds = pd.read_csv(project.folder / "plots/breeds.csv")
@@ -206,7 +210,7 @@ def test_nothing_to_do_is_said(project: Project) -> None:
         ("params.yaml", "threads: 2", "threads: 1", {"train", "infer"}),
         ("params.yaml", "flip: 0.5", "flip: 0.0", {"train", "plot"}),
         ("params.yaml", "boundary: foreground", "boundary: ignore", {"train", "infer", "plot"}),
-        ("params.yaml", "val_fraction: 0.15", "val_fraction: 0.2", {"preprocess"}),
+        ("params.yaml", "val_fraction: 0.15", "val_fraction: 0.2", {"preprocess", "train"}),
         ("params.yaml", "source: sample", "source: oxford", {"download"}),
         ("params.yaml", "encoder_weights: none", "encoder_weights: imagenet", {"encoder", "train"}),
         ("petseg/plotting.py", '"""Figures.', '"""Pictures.', {"plot"}),
@@ -300,7 +304,7 @@ def test_runs_are_compared_by_key_and_by_filter(project: Project) -> None:
     assert mine["val_dice"] == pytest.approx(
         json.loads((project.folder / "metrics/train.json").read_text())["val_dice"], abs=1e-5
     )
-    for wrong, said in (("zz", "zz: no such run"), ("params.x =", "is no MLflow filter")):
+    for wrong, said in (("zz", "zz: no such run"), ("params.x =", "params.x =: is no MLflow filter")):
         assert f"petseg: {said}" in project.run("python", "-m", "petseg", "compare", wrong, fails=True)
 
 
