@@ -150,7 +150,10 @@ def keep() -> None:
 def write_records(records: list[Record]) -> None:
     """Write a line a run."""
     RECORDS.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(rounded(without_nan(asdict(record)))) for record in records]
+    rows = [rounded(without_nan(asdict(record))) for record in records]
+    for row in rows:
+        row["environment"].pop("platform", None)  # of no interest to a reader
+    lines = [json.dumps(row) for row in rows]
     RECORDS.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
