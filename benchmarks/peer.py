@@ -79,7 +79,7 @@ def peer_step(network: nn.Module, optimizer: torch.optim.Optimizer, photos: Tens
 
     loss: Tensor = smp.losses.DiceLoss(smp.losses.BINARY_MODE, from_logits=True)(network(photos), mask)
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+    torch.autograd.backward(loss)
     optimizer.step()
     return loss.detach()
 
@@ -97,13 +97,16 @@ def compare_steps(params: Params, arrays: PetArrays) -> None:
             ours, our_optimizer, inputs, mask, None, params.train, params.train.learning_rate
         )
     }
-    for name, layout in (("as it comes", torch.contiguous_format), ("channels_last", torch.channels_last)):
-        network = build_peer().to(memory_format=layout).train()  # type: ignore[call-overload]  # as in placed
-        optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    laid_out = {
+        "as it comes": (build_peer(), torch.contiguous_format),
+        "channels_last": (placed(build_peer(), torch.device("cpu")), torch.channels_last),
+    }
+    for name, (peer, layout) in laid_out.items():
+        optimizer = torch.optim.Adam(peer.train().parameters(), lr=LEARNING_RATE)
         given = inputs.contiguous(memory_format=layout)
 
         def one_step(
-            network: nn.Module = network, optimizer: torch.optim.Adam = optimizer, given: Tensor = given
+            network: nn.Module = peer, optimizer: torch.optim.Adam = optimizer, given: Tensor = given
         ) -> None:
             peer_step(network, optimizer, given, mask)
 

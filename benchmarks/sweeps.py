@@ -5,7 +5,7 @@
 ``python -m benchmarks.sweeps keep``              add the finished runs of runs/ to docs/results/runs.jsonl
 ``python -m benchmarks.sweeps report``            write docs/results.md and its figures from that file
 
-A run that the store has already costs nothing: queue again whatever was interrupted.
+A run that the store has already, by the same code, costs nothing: queue again whatever was interrupted.
 """
 
 import json

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from petseg.inference import Predictor, at_own_size, choose_threshold
 from petseg.params import Params
 from petseg.progress import watched
 from petseg.records import write_json
-from petseg.scoring import Tallies, Tally, by_group, mean_mask, photo_scores, tally, under_each_rule
+from petseg.scoring import Tallies, by_group, mean_mask, photo_scores, tally, under_each_rule
 from petseg.stage import run_stage
 from petseg.tracking import flat, stage_run
 from petseg.tracking.logged_model import log_model
@@ -55,10 +56,17 @@ def infer(
     model, own = answers["model"][boundary], answers["own_resolution"][boundary]
     table = arrays.index.loc[rows, ["name", "breed", "species"]]
     table = table.join(photo_scores(model), on="name").join(photo_scores(own).add_prefix("own_"), on="name")
+    everything: dict[str, Any] = {
+        name: under_each_rule(tallies, boundary) for name, tallies in answers.items()
+    }
     undefined = int(table["dice"].isna().sum())
-    result = {"threshold": threshold, "photos": len(rows), "photos_undefined": undefined} | model.scores()
-    headlines = {name: headline(tallies[boundary]) for name, tallies in answers.items() if name != "model"}
-    everything = {name: under_each_rule(tallies, boundary) for name, tallies in answers.items()}
+    result: dict[str, Any] = {"threshold": threshold, "photos": len(rows), "photos_undefined": undefined}
+    result |= {name: score for name, score in everything["model"].items() if not isinstance(score, dict)}
+    headlines = {
+        answer: {name: told[name] for name in HEADLINES}
+        for answer, told in everything.items()
+        if answer != "model"
+    }
     species = by_group(table, "species").set_index("species").to_dict("index")
 
     write_json(metrics, {"boundary": boundary} | result | headlines)
@@ -108,11 +116,6 @@ def against_truth(
         "all_foreground": tally(zip(names, np.ones_like(masks), trimaps, strict=True)),
         "mean_mask": tally(zip(names, np.broadcast_to(blind, masks.shape), trimaps, strict=True)),
     }
-
-
-def headline(tally: Tally) -> dict[str, float]:
-    """Return the scores that a table has room for."""
-    return {name: value for name, value in tally.scores().items() if name in HEADLINES}
 
 
 def choices(predictor: Predictor, arrays: PetArrays, params: Params) -> tuple[float, NDArray[np.bool_]]:

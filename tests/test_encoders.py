@@ -1,5 +1,6 @@
 """Published weights of the encoder: fetched whole, loaded under their own names, or refused in a line."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from petseg.models.resnet34_unet import ResNet34UNet
 from petseg.params import Params
 from petseg.project import sha256_file
 from petseg.training import TrainingState
-from tests.test_sources import Server, closed_port, server  # noqa: F401  (a fixture)
+from tests.conftest import Server
+from tests.test_sources import closed_port
 
 CPU = torch.device("cpu")
 
@@ -51,7 +53,7 @@ def test_a_file_of_torchvision_loads_unchanged(tmp_path: Path, published: Path, 
     assert encoder.sha256 == sha256_file(published)
     assert encoder.name == f"sha256:{encoder.sha256[:16]}"
     state = state_from(params, encoder)
-    expected = {k: v for k, v in torch.load(published).items() if not k.startswith("fc.")}
+    expected = {k: v for k, v in torch.load(published, weights_only=True).items() if not k.startswith("fc.")}
     found = first_part(state.network).state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
@@ -87,7 +89,7 @@ def served(monkeypatch: pytest.MonkeyPatch, url: str, sha256: str) -> None:
 def test_imagenet_weights_come_over_the_network_verified(
     tmp_path: Path,
     published: Path,
-    server: Server,  # noqa: F811  (the fixture)
+    server: Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (server.folder / "resnet34-b627a593.pth").write_bytes(published.read_bytes())
@@ -136,8 +138,8 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, params: Params) -> 
 
 def test_hostile_weights_execute_nothing(tmp_path: Path, params: Params) -> None:
     class Hostile:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return Path.touch, (tmp_path / "EXECUTED",)  # type: ignore[return-value]  # as an attacker would
+        def __reduce__(self) -> tuple[Callable[..., None], tuple[Path]]:
+            return Path.touch, (tmp_path / "EXECUTED",)
 
     torch.save({"conv1.weight": Hostile()}, tmp_path / "evil.pth")
     with pytest.raises(EncoderError, match="can't be read as weights"):

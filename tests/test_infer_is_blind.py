@@ -54,7 +54,8 @@ def infer(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # not what is tested here
 
     notes: list[tuple[str, set[int]]] = []
-    watched = dataclasses.replace(arrays, trimaps=Watched(arrays.trimaps, notes))  # type: ignore[arg-type]  # reads as one
+    trimaps: Any = Watched(arrays.trimaps, notes)
+    watched = dataclasses.replace(arrays, trimaps=trimaps)
     monkeypatch.setattr(PetArrays, "open", lambda _: watched)
     for name in ("choose_threshold", "original_trimaps"):
         original = getattr(stage, name)
