@@ -5,7 +5,8 @@
 ``python -m benchmarks.sweeps keep``              add the finished runs of runs/ to docs/results/runs.jsonl
 ``python -m benchmarks.sweeps report``            write docs/results.md and its figures from that file
 
-A run that the store has already, by the same code, costs nothing: queue again whatever was interrupted.
+What runs.jsonl has is not queued again (to repeat a run, take its line out), and a run that the store has already,
+by the same code, costs nothing: queue again whatever was interrupted.
 """
 
 import json
@@ -93,11 +94,13 @@ def overrides(run: dict[str, Any]) -> list[str]:
 
 
 def queue(names: list[str]) -> None:
-    """Queue each run of the sweeps once."""
+    """Queue each run of the sweeps once, but those whose records are kept."""
     sweeps = read_sweeps()
     if unknown := set(names) - {sweep.name for sweep in sweeps}:
         sys.exit(f"no such sweep: {', '.join(sorted(unknown))}; known: {', '.join(s.name for s in sweeps)}")
-    hand_over([run for sweep in sweeps if not names or sweep.name in names for run in sweep.runs], ["train"])
+    asked = [run for sweep in sweeps if not names or sweep.name in names for run in sweep.runs]
+    records = read_records()
+    hand_over([run for run in asked if not any(fits(record, run) for record in records)], ["train"])
     print("start them, two at once, with: OMP_NUM_THREADS=1 dvc queue start -j 2")
 
 
