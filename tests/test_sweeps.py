@@ -70,6 +70,16 @@ def test_records_come_back_as_they_were_kept_and_find_their_sweep(
     assert "Not run yet." in "\n".join(sweeps.section(sweep, kept[:1]))
 
 
+def test_what_has_a_record_is_not_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (sweep,) = (sweep for sweep in sweeps.read_sweeps() if sweep.name == "loss")
+    monkeypatch.setattr(sweeps, "RECORDS", tmp_path / "RECORDS")
+    queued: list[dict[str, Any]] = []
+    monkeypatch.setattr(sweeps, "hand_over", lambda runs, stages: queued.extend(runs))
+    sweeps.write_records([record("0", PRESENT | sweep.runs[0], 0.8)])
+    sweeps.queue(["loss"])
+    assert queued == sweep.runs[1:]
+
+
 def test_the_time_to_the_goal() -> None:
     assert sweeps.to_goal(record("1", {}, 0.86)) == 3.0
     assert sweeps.to_goal(record("1", {}, 0.84)) is None
