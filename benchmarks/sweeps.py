@@ -5,8 +5,8 @@
 ``python -m benchmarks.sweeps keep``              add the finished runs of runs/ to docs/results/runs.jsonl
 ``python -m benchmarks.sweeps report``            write docs/results.md and its figures from that file
 
-What runs.jsonl has is not queued again (to repeat a run, take its line out), and a run that the store has already,
-by the same code, costs nothing: queue again whatever was interrupted.
+What runs.jsonl has is not queued again (to repeat a run, take its line out), and a run that the store has
+already, by the same code, costs nothing: queue again whatever was interrupted.
 """
 
 import json
