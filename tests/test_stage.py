@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,15 @@ def test_wrong_params_stop_it_before_it_starts_a_line_each(project: Path) -> Non
     ]
 
 
+@pytest.fixture
+def signals_heard() -> Iterator[None]:
+    """A background job of a shell ignores SIGINT, and so would what it starts."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+@pytest.mark.usefixtures("signals_heard")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals(project: Path, number: signal.Signals, code: int) -> None:
     command = [sys.executable, "-m", "stages.probe", "wait"]
