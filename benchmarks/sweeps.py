@@ -5,8 +5,8 @@
 ``python -m benchmarks.sweeps keep``              add the finished runs of runs/ to docs/results/runs.jsonl
 ``python -m benchmarks.sweeps report``            write docs/results.md and its figures from that file
 
-What runs.jsonl has is not queued again (to repeat a run, take its line out), and a run that the store has
-already, by the same code, costs nothing: queue again whatever was interrupted.
+A sweep's run that runs.jsonl has is not queued again (to repeat it, take its line out), and a run that the
+store has already, by the same code, costs nothing: queue again whatever was interrupted.
 """
 
 import json
@@ -99,8 +99,9 @@ def queue(names: list[str]) -> None:
     if unknown := set(names) - {sweep.name for sweep in sweeps}:
         sys.exit(f"no such sweep: {', '.join(sorted(unknown))}; known: {', '.join(s.name for s in sweeps)}")
     asked = [run for sweep in sweeps if not names or sweep.name in names for run in sweep.runs]
-    records = read_records()
-    hand_over([run for run in asked if not any(fits(record, run) for record in records)], ["train"])
+    missing = without_record(asked, read_records())
+    print(f"{len(asked) - len(missing)} of {len(asked)} runs are in {RECORDS.name} already")
+    hand_over(missing, ["train"])
     print("start them, two at once, with: OMP_NUM_THREADS=1 dvc queue start -j 2")
 
 
@@ -293,23 +294,28 @@ def section(sweep: Sweep, records: list[Record]) -> Iterator[str]:
     plotting.comparison(table).savefig(FIGURES / f"{sweep.name}.png", dpi=80, metadata={"Software": None})
     yield f"`python -m benchmarks.sweeps queue {sweep.name}`"
     yield ""
-    if missing := sum(not any(fits(record, run) for record in records) for run in sweep.runs):
-        yield f"{missing} of {len(sweep.runs)} runs are not there yet."
+    if missing := without_record(sweep.runs, records):
+        yield f"{len(missing)} of {len(sweep.runs)} runs are not there yet."
         yield ""
-    yield "| setting | runs | photos | Dice | less the best | seconds a run |"
-    yield "|---|---|---|---|---|---|"
+    yield "| setting | runs | photos | Dice | less the best |"
+    yield "|---|---|---|---|---|"
     for _, row in table.iterrows():
         low, high = row["val_less_best_low"], row["val_less_best_high"]
         clear = " \\*" * row["val_clear"]
         less = "" if math.isnan(low) else f"{row['val_less_best']:+.4f} ({low:+.4f} to {high:+.4f}){clear}"
         dice = f"{row['val_dice']:.4f} ({row['val_low']:.4f} to {row['val_high']:.4f})"
         counts = f"{row['runs']} | {row['val_photos']}"
-        yield f"| {row['setting']} | {counts} | {dice} | {less} | {row['seconds']:.0f} |"
+        yield f"| {row['setting']} | {counts} | {dice} | {less} |"
     yield ""
     yield f"![{sweep.question}](results/{sweep.name}.png)"
     yield ""
     yield sweep.answer.strip()
     yield ""
+
+
+def without_record(runs: list[dict[str, Any]], records: list[Record]) -> list[dict[str, Any]]:
+    """Return the runs that no record is of."""
+    return [run for run in runs if not any(fits(record, run) for record in records)]
 
 
 def fits(record: Record, run: dict[str, Any]) -> bool:
