@@ -125,9 +125,10 @@ def hand_over(runs: list[dict[str, Any]], stages: list[str]) -> None:
 
 
 def read_finals() -> dict[str, dict[str, Any]]:
-    """Return the params of each final, flat, by its name."""
+    """Return the params of each final, flat, by its name; all but the seed."""
     content = read_yaml(ROOT / "benchmarks/sweeps.yaml")
     pinned = content["base"] | content["finals"]["common"]
+    del pinned["train.seed"]
     return {name: pinned | run for name, run in content["finals"]["runs"].items()}
 
 

@@ -19,6 +19,7 @@ from petseg.errors import NonFiniteLoss
 from petseg.losses import LOSSES
 from petseg.metrics import PixelCounts, count_pixels, mean
 from petseg.models import build_network, placed
+from petseg.models.network import Network
 from petseg.models.resnet34_unet import load_encoder
 from petseg.optim import build_optimizer, learning_rate, update_average
 from petseg.params import AugmentParams, Boundary, ModelParams, TrainParams
@@ -46,8 +47,8 @@ class EpochRecord:
 class TrainingState:
     """All that changes while training; what it holds after an epoch is enough to go on exactly."""
 
-    network: nn.Module
-    average: nn.Module | None
+    network: Network
+    average: Network | None
     optimizer: Optimizer
     epoch: int = 0
     val_dice: list[float] = field(default_factory=list)
@@ -74,12 +75,7 @@ class TrainingState:
         return cls(network, average, build_optimizer(network, train))
 
     @property
-    def size_step(self) -> int:
-        """What the side of a photo must be a multiple of, in pixels."""
-        return int(self.network.size_step)  # type: ignore[arg-type]  # every network has it; torch can't know
-
-    @property
-    def evaluated(self) -> nn.Module:
+    def evaluated(self) -> Network:
         """The network that is validated and kept: the moving average where there is one."""
         return self.average or self.network
 
@@ -146,7 +142,7 @@ def fit(
     while state.epoch < params.epochs:
         started = time.monotonic()
         epoch = state.epoch + 1
-        size_px = training_size(params, epoch, train.images.shape[1], state.size_step)
+        size_px = training_size(params, epoch, train.images.shape[1], state.network.size_step)
         draws = draw(params.seed, epoch, len(train)).to(train.images.device)
         losses, counts = [], []
         state.network.train()

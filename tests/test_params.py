@@ -23,22 +23,22 @@ def with_line(tmp_path: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("learning_rate: 3.0e-3", "learning_rate: -0.1", "train.learning_rate: -0.1 must be greater than 0"),
-        ("learning_rate: 3.0e-3", "learning_rate: .nan", "train.learning_rate: nan must be a finite number"),
-        ("learning_rate: 3.0e-3", "learning_rate: .inf", "train.learning_rate: inf must be a finite number"),
-        ("learning_rate: 3.0e-3", "learning_rate: abc", "train.learning_rate: 'abc' must be a valid number"),
-        ("learning_rate: 3.0e-3", "learning_rat: 1e-3", "train.learning_rat: unknown key; did you mean lear"),
-        ("learning_rate: 3.0e-3", "learning_rat: 1e-3", "train.learning_rate: is missing"),
-        ("epochs: 60", "epochs: 1.5", "train.epochs: 1.5 must be a valid integer"),
-        ("epochs: 60", "epochs: true", "train.epochs: True must be a valid integer"),
-        ("epochs: 60", "epochs: 0", "train.epochs: 0 must be greater than or equal to 1"),
-        ("optimizer: adamw", "optimizer: adm", "train.optimizer: 'adm' must be 'adam', 'adamw', 'sgd' or"),
+        ("learning_rate: 3.0e-2", "learning_rate: -0.1", "train.learning_rate: -0.1 must be greater than 0"),
+        ("learning_rate: 3.0e-2", "learning_rate: .nan", "train.learning_rate: nan must be a finite number"),
+        ("learning_rate: 3.0e-2", "learning_rate: .inf", "train.learning_rate: inf must be a finite number"),
+        ("learning_rate: 3.0e-2", "learning_rate: abc", "train.learning_rate: 'abc' must be a valid number"),
+        ("learning_rate: 3.0e-2", "learning_rat: 1e-3", "train.learning_rat: unknown key; did you mean lear"),
+        ("learning_rate: 3.0e-2", "learning_rat: 1e-3", "train.learning_rate: is missing"),
+        ("epochs: 50", "epochs: 1.5", "train.epochs: 1.5 must be a valid integer"),
+        ("epochs: 50", "epochs: true", "train.epochs: True must be a valid integer"),
+        ("epochs: 50", "epochs: 0", "train.epochs: 0 must be greater than or equal to 1"),
+        ("optimizer: sgd", "optimizer: adm", "train.optimizer: 'adm' must be 'adam', 'adamw', 'sgd' or"),
         ("boundary: foreground", "boundary: no", "data.boundary: 'no' must be 'foreground', 'background' or"),
         ("image_size: 128", "image_size: 100", "data.image_size: 100 must be a multiple of"),
         ("folds: null", "folds: 5", "split: folds and fold must both be null or both be numbers"),
         ("fold: null ", "fold: 1 ", "split: folds and fold must both be null or both be numbers"),
         ("threshold: auto", "threshold: 1.5", "infer.threshold: 1.5 must be auto, or a number between"),
-        ("epochs: [1, 2,", "epochs: [2, 1,", "plot.evolution_epochs: [2, 1, 5, 10, 20, 40, 60] must be inc"),
+        ("epochs: [1, 2,", "epochs: [2, 1,", "plot.evolution_epochs: [2, 1, 5, 10, 20, 35, 50] must be inc"),
         ("split:\n", "spilt:\n", "spilt: unknown key; did you mean split?"),
         ("flip: 0.5", "flip: 1.5", "augment.flip: 1.5 must be less than or equal to 1"),
     ],
@@ -50,7 +50,7 @@ def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, message: str) ->
 
 
 def test_all_mistakes_are_in_one_message(tmp_path: Path) -> None:
-    path = with_line(tmp_path, "epochs: 60", "epochs: -1\n  epoch: 3")
+    path = with_line(tmp_path, "epochs: 50", "epochs: -1\n  epoch: 3")
     path.write_text(path.read_text().replace("flip: 0.5", "flip: x"))
     with pytest.raises(ParamsError) as error:
         load_params(path)
@@ -67,7 +67,7 @@ def test_all_mistakes_are_in_one_message(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("3e-05", 3e-5), ("1E-3", 1e-3), ("1", 1.0)])
 def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path, text: str, value: float) -> None:
-    path = with_line(tmp_path, "learning_rate: 3.0e-3", f"learning_rate: {text}")
+    path = with_line(tmp_path, "learning_rate: 3.0e-2", f"learning_rate: {text}")
     assert load_params(path).train.learning_rate == value
 
 

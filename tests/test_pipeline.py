@@ -25,8 +25,8 @@ SMALL = {
     "image_size: 128": "image_size: 64",
     "width: 16": "width: 8",
     "depth: 4": "depth: 3",
-    "epochs: 60": "epochs: 2",
-    "evolution_epochs: [1, 2, 5, 10, 20, 40, 60]": "evolution_epochs: [1, 2]",
+    "epochs: 50": "epochs: 2",
+    "evolution_epochs: [1, 2, 5, 10, 20, 35, 50]": "evolution_epochs: [1, 2]",
 }
 
 
@@ -206,7 +206,7 @@ def test_nothing_to_do_is_said(project: Project) -> None:
     [
         ("params.yaml", "examples: 6", "examples: 5", {"plot"}),
         ("params.yaml", "flip_average: true", "flip_average: false", {"infer"}),
-        ("params.yaml", "learning_rate: 3.0e-3", "learning_rate: 1e-3", {"train"}),
+        ("params.yaml", "learning_rate: 3.0e-2", "learning_rate: 1e-3", {"train"}),
         ("params.yaml", "threads: 2", "threads: 1", {"train", "infer"}),
         ("params.yaml", "flip: 0.5", "flip: 0.0", {"train", "plot"}),
         ("params.yaml", "boundary: foreground", "boundary: ignore", {"train", "infer", "plot"}),

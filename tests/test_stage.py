@@ -30,7 +30,7 @@ def probe(params: Params, what: Path) -> None:
         case "full": Path("/dev/full").write_bytes(b"x" * 9999)
         case "forbidden": raise PermissionError(13, "Permission denied", "runs")
         case "wait": time.sleep(60)
-        case "edit-read": edit("epochs: 60", "epochs: 61")
+        case "edit-read": edit("epochs: 50", "epochs: 61")
         case "edit-unread": edit("examples: 6", "examples: 5")
         case "edit-code": Path("petseg/errors.py").write_text(Path("petseg/errors.py").read_text() + "# x")
 
@@ -102,7 +102,7 @@ def test_wrong_arguments_are_told_the_right_ones(project: Path, arguments: tuple
 def test_wrong_params_stop_it_before_it_starts_a_line_each(project: Path) -> None:
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(
-        text.replace("epochs: 60", "epochs: 0").replace("examples: 6", "example: 6")
+        text.replace("epochs: 50", "epochs: 0").replace("examples: 6", "example: 6")
     )
     done = run(project, "fine")
     assert (done.returncode, done.stdout) == (2, "")

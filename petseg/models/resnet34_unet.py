@@ -11,27 +11,22 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet34
 
-from petseg.errors import EncoderError, ShapeMismatch
-from petseg.models.unet import UpBlock
+from petseg.errors import EncoderError
+from petseg.models.network import Network, UpBlock
 
 _CHANNELS = (64, 64, 128, 256, 512)  # of ResNet34, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the photo's size
 
 
-class ResNet34UNet(nn.Module):
+class ResNet34UNet(Network):
     """A UNet whose encoder is ResNet34.
 
     Args:
         width: channels of the decoder's last level, at the photo's size; each level below has twice as many.
         dropout: probability that a feature map is dropped before the last layer.
-
-    Attributes:
-        size_step: what a photo's height and width must be multiples of, in pixels.
     """
 
-    size_step = 32
-
     def __init__(self, width: int, dropout: float = 0.0) -> None:
-        super().__init__()
+        super().__init__(width, len(_CHANNELS), dropout)
         self.stem = nn.Sequential(  # the skip at full resolution, where ResNet34 has no features
             nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
         )
@@ -43,36 +38,17 @@ class ResNet34UNet(nn.Module):
         self.up = nn.ModuleList(
             UpBlock(*channels) for channels in reversed(list(zip(below, skips, decoded, strict=True)))
         )
-        self.dropout = nn.Dropout2d(dropout)
-        self.head = nn.Conv2d(width, 1, 1)
 
-    def forward(self, photos: Tensor) -> Tensor:
-        """Return logits of pet.
-
-        Args:
-            photos: (N, 3, H, W) float, normalized as ImageNet's; H and W are multiples of 32.
-
-        Returns:
-            (N, 1, H, W) float.
-
-        Raises:
-            ShapeMismatch: H or W is no such multiple.
-        """
-        height, width = photos.shape[-2:]
-        step = self.size_step
-        if height % step or width % step:
-            fitting = (height // step * step, width // step * step)
-            raise ShapeMismatch("photo for a ResNet34-UNet", (height, width), fitting)
+    def features(self, photos: Tensor) -> Tensor:
         resnet = self.encoder
         half = resnet.relu(resnet.bn1(resnet.conv1(photos)))
         quarter = resnet.layer1(resnet.maxpool(half))
         eighth = resnet.layer2(quarter)
         sixteenth = resnet.layer3(eighth)
-        features = resnet.layer4(sixteenth)
+        features: Tensor = resnet.layer4(sixteenth)
         for up, skip in zip(self.up, (sixteenth, eighth, quarter, half, self.stem(photos)), strict=True):
             features = up(features, skip)
-        logits: Tensor = self.head(self.dropout(features))
-        return logits
+        return features
 
 
 def load_encoder(network: nn.Module, path: Path) -> None:

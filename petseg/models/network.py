@@ -1,0 +1,81 @@
+"""What the networks have in common: photos in, logits out, and UNet's blocks.
+
+Source: Ronneberger, Fischer, Brox 2015 (arXiv:1505.04597), with padded convolutions and batch norm.
+"""
+
+from abc import abstractmethod
+
+from torch import Tensor, cat, nn
+
+from petseg.errors import ShapeMismatch
+
+
+class Network(nn.Module):
+    """A network that halves a photo some times, and comes back to its size with features for each pixel.
+
+    Args:
+        width: how many features a pixel has in the end.
+        halvings: how often the photo is halved.
+        dropout: probability that a feature map is dropped before the last layer.
+
+    Attributes:
+        size_step: what a photo's height and width must be multiples of, in pixels.
+    """
+
+    def __init__(self, width: int, halvings: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.size_step: int = 2**halvings
+        self.dropout = nn.Dropout2d(dropout)
+        self.head = nn.Conv2d(width, 1, 1)
+
+    @abstractmethod
+    def features(self, photos: Tensor) -> Tensor:
+        """Return features, (N, width, H, W) float, of photos, (N, 3, H, W) float."""
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Return logits of pet.
+
+        Args:
+            photos: (N, 3, H, W) float, normalized; H and W are multiples of ``size_step``.
+
+        Returns:
+            (N, 1, H, W) float.
+
+        Raises:
+            ShapeMismatch: H or W is no such multiple.
+        """
+        size = photos.shape[-2:]
+        fitting = tuple(side // self.size_step * self.size_step for side in size)
+        if size != fitting:
+            raise ShapeMismatch(
+                f"photo for a {type(self).__name__} and multiples of {self.size_step}", size, fitting
+            )
+        logits: Tensor = self.head(self.dropout(self.features(photos)))
+        return logits
+
+
+class DoubleConv(nn.Sequential):
+    """Two 3x3 convolutions, each with batch norm and ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+        )
+
+
+class UpBlock(nn.Module):
+    """Double the size, put the encoder's features of that size beside it, convolve both."""
+
+    def __init__(self, channels_below: int, channels_skip: int, channels_out: int) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(channels_below, channels_out, 2, stride=2)
+        self.conv = DoubleConv(channels_skip + channels_out, channels_out)
+
+    def forward(self, below: Tensor, skip: Tensor) -> Tensor:
+        features: Tensor = self.conv(cat([skip, self.up(below)], dim=1))
+        return features
