@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from petseg.compute import set_up_torch
+from petseg.compute import environment, set_up_torch
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import Photos, load_photos, mirrored, to_input, to_target
 from petseg.errors import PetsegError
@@ -155,7 +155,7 @@ def train(arrays: PetArrays) -> None:
             "epoch {epoch:>2}/{of}  val Dice {val_dice:.4f}  {elapsed_s:.1f} s".format(of=EPOCHS, **row),
             flush=True,
         )
-    about = {"peer": PEER, "torch": torch.__version__, "image_size": arrays.size_px}
+    about = {"peer": PEER, "environment": environment(device), "image_size": arrays.size_px}
     about |= {"photos_sha256": arrays.photos_digest, "data_sha256": arrays.digest}
     splits = {"val": validation, "test": load_photos(arrays, "test", "foreground", device)}
     probability = {part: predict(network, photos) for part, photos in splits.items()}
