@@ -221,7 +221,7 @@ def finals(records: list[Record]) -> Iterator[str]:
     yield ""
     yield (
         "Minutes are those of the quickest run of a line, validation included, on two cores; other work "
-        "beside a run only adds to them. AVX2 and AVX512 are two machines, so compare minutes within one of them."
+        "beside a run only adds to them. AVX2 and AVX512 are different machines: compare minutes of one."
     )
     yield ""
 
