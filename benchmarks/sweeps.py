@@ -280,8 +280,9 @@ def introduction(records: list[Record]) -> Iterator[str]:
         "Dice is the mean over validation photos, at probability 0.5, with its 95 % bootstrap interval. "
         "*Less the best* is the paired difference, photo by photo, from the first line of a table; \\* marks "
         "an interval that leaves zero out. Intervals are of the choice of photos; chance in training itself "
-        "shows between seeds alone, so a small difference of two single runs proves little. The epoch of "
-        "each run was chosen on the same photos. No test photo was used for any choice."
+        "shows between seeds alone (*seeds ±*: the standard deviation of their means), so a small difference "
+        "of two single runs proves little. The epoch of each run was chosen on the same photos. No test photo "
+        "was used for any choice."
     )
     yield ""
 
@@ -303,14 +304,15 @@ def section(sweep: Sweep, records: list[Record]) -> Iterator[str]:
     if missing := without_record(sweep.runs, records):
         yield f"{len(missing)} of {len(sweep.runs)} runs are not there yet."
         yield ""
-    yield "| setting | runs | photos | Dice | less the best |"
-    yield "|---|---|---|---|---|"
+    yield "| setting | runs | seeds ± | photos | Dice | less the best |"
+    yield "|---|---|---|---|---|---|"
     for _, row in table.iterrows():
         low, high = row["val_less_best_low"], row["val_less_best_high"]
         clear = " \\*" * row["val_clear"]
         less = "" if math.isnan(low) else f"{row['val_less_best']:+.4f} ({low:+.4f} to {high:+.4f}){clear}"
         dice = f"{row['val_dice']:.4f} ({row['val_low']:.4f} to {row['val_high']:.4f})"
-        counts = f"{row['runs']} | {row['val_photos']}"
+        spread = "" if math.isnan(row["val_spread"]) else f"{row['val_spread']:.4f}"
+        counts = f"{row['runs']} | {spread} | {row['val_photos']}"
         yield f"| {row['setting']} | {counts} | {dice} | {less} |"
     yield ""
     yield f"![{sweep.question}](results/{sweep.name}.png)"
