@@ -281,8 +281,8 @@ def introduction(records: list[Record]) -> Iterator[str]:
         "*Less the best* is the paired difference, photo by photo, from the first line of a table; \\* marks "
         "an interval that leaves zero out. Intervals are of the choice of photos; chance in training itself "
         "shows between seeds alone (*seeds ±*: the standard deviation of their means), so a small difference "
-        "of two single runs proves little. The epoch of each run was chosen on the same photos. No test photo "
-        "was used for any choice."
+        "of two single runs proves little. The epoch of each run was chosen on the same photos. No test "
+        "photo was used for any choice."
     )
     yield ""
 
