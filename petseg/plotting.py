@@ -5,7 +5,7 @@ Colours are Okabe and Ito's, which people tell apart whatever their colour visio
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, product
 
 import numpy as np
 import pandas as pd
@@ -231,8 +231,9 @@ def race(curves: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]], goa
     """
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
-    for (name, (seconds, dice)), colour in zip(curves.items(), cycle(PALETTE)):
-        axes.plot(seconds / 60, dice, color=colour, lw=1.6, label=name)
+    looks = product(("-", "--", ":"), PALETTE)
+    for (name, (seconds, dice)), (line, colour) in zip(curves.items(), cycle(looks)):
+        axes.plot(seconds / 60, dice, color=colour, ls=line, lw=1.6, label=name)
     axes.axhline(goal, color=GREY, lw=1, ls=":")
     axes.annotate(
         f"{goal:g}", (1, goal), (-4, 3), ("axes fraction", "data"), "offset points", ha="right", color=GREY
