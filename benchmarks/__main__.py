@@ -26,7 +26,8 @@ from petseg.data.arrays import PetArrays
 from petseg.data.batches import Photos, load_photos, normalize, to_target
 from petseg.data.packing import pack
 from petseg.params import Params, load_params
-from petseg.runs import ABOUT, WEIGHTS, open_run
+from petseg.runs import open_run
+from petseg.store import ABOUT, WEIGHTS
 from petseg.tracking import stage_run
 from petseg.training import TrainingState, fit, predict_masks, train_step
 from stages.train import as_metrics

@@ -27,7 +27,7 @@ from petseg.comparing import Record, Setting
 from petseg.errors import PetsegError, StoreError
 from petseg.params import flatten, load_params, read_yaml
 from petseg.records import without_nan
-from petseg.tracking import found_runs, test_dice
+from petseg.store import stored_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS, PAGE, FIGURES = ROOT / "docs/results/runs.jsonl", ROOT / "docs/results.md", ROOT / "docs/results"
@@ -135,18 +135,19 @@ def keep() -> None:
     """Add the store's finished runs that a sweep or a final asks for; what was once kept stays."""
     kept = {record.key: record for record in read_records()}
     asked = [run for sweep in read_sweeps() for run in sweep.runs] + list(read_finals().values())
-    for manifest in sorted((ROOT / "runs").glob("*/manifest.json")):
-        key = manifest.parent.name
-        if key in kept and "test" in kept[key].dice:
+    runs, broken = stored_runs(ROOT / "runs")
+    for run in runs:
+        if run.key in kept and "test" in kept[run.key].dice:
             continue
         try:
-            ((folder, row),) = found_runs(ROOT / "runs", [key])
-            record = Record.of_run(folder, test_dice(row))
-            if any(fits(record, run) for run in asked):
-                kept[key] = record
+            record = Record.of_run(run)
+            if any(fits(record, setting) for setting in asked):
+                kept[run.key] = record
         except StoreError as error:
-            if key not in kept:
-                print(f"left out: {error}", file=sys.stderr)
+            if run.key not in kept:
+                broken.append(str(error))
+    for reason in broken:
+        print(f"left out: {reason}", file=sys.stderr)
     write_records(list(kept.values()))
     print(f"{len(kept)} runs: {RECORDS.relative_to(ROOT)}")
 

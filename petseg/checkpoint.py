@@ -6,17 +6,20 @@ leaves the old one or the new one (petseg.project.written_atomically).
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from petseg.errors import DamagedFile
 from petseg.project import written_atomically
 
 _KEY = "petseg"  # the only key: safetensors writes several in no fixed order
+_SAFETENSORS_HEAD = slice(8, 10)  # of the file: after the length, JSON begins
 
 
 def sha256_tensors(tensors: dict[str, Tensor]) -> str:
@@ -69,3 +72,35 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise DamagedFile(f"{path}: can't be read as petseg weights ({error})") from None
     about: dict[str, Any] = content["about"]
     return tensors, about
+
+
+def is_sealed(path: Path) -> bool:
+    """Tell whether a file says of itself that ``save_tensors`` wrote it, be it whole or not."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return _KEY in (file.metadata() or {})
+    except (OSError, safetensors.SafetensorError):
+        return False
+
+
+def load_foreign_tensors(path: Path) -> dict[str, Tensor]:
+    """Read weights that others have written: a safetensors file, or a state dict by torch.save.
+
+    Raises:
+        DamagedFile: it is neither. Nothing in the file is executed.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_SAFETENSORS_HEAD.stop)[_SAFETENSORS_HEAD]
+        if head == b'{"':
+            return safetensors.torch.load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception:  # noqa: BLE001  (the unpickler raises anything on bytes that are no weights)
+        raise DamagedFile(f"{path}: can't be read as weights, by safetensors or torch.save") from None
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
+        raise DamagedFile(f"{path}: holds no state dict (names and their tensors)")
+    return dict(weights)

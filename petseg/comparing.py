@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from petseg.errors import StoreError, UsageError
 from petseg.metrics import bootstrap_interval
+from petseg.store import PER_IMAGE, VALIDATION, StoredRun
 
 # They make no other setting: chance, a part of the data, and where it was computed.
 NOT_A_SETTING = ("train.seed", "split.fold", "train.device", "train.threads")
@@ -57,39 +58,38 @@ class Record:
         return sum(self.elapsed_s)
 
     @classmethod
-    def of_run(cls, folder: Path, test: dict[str, float] | None) -> Self:
-        """Read a finished run of the store.
-
-        Args:
-            folder: the run's.
-            test: the Dice of each test photo, where infer has run.
+    def of_run(cls, run: StoredRun) -> Self:
+        """Read a finished run of the store, with its newest evaluation where infer has run.
 
         Raises:
             StoreError: the run is not finished, or a file of it can't be read.
         """
+        if not run.finished:
+            raise StoreError(f"run {run.key} is not finished, so it can't be compared")
         try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            if manifest["status"] != "finished":
-                raise StoreError(f"run {folder.name} is not finished, so it can't be compared")
-            about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-            lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
-            history = [json.loads(line) for line in lines]
-            table = pd.read_csv(folder / "validation.csv", dtype={"name": str}, keep_default_na=False)
-            dice = {"val": dict(zip(table["name"], pd.to_numeric(table["dice"]).tolist(), strict=True))}
+            history, manifest = run.history(), run.manifest
+            dice = {"val": _dice_by_name(run.folder / VALIDATION)}
+            if run.evaluation:
+                dice["test"] = _dice_by_name(run.evaluation.folder / PER_IMAGE)
             return cls(
-                key=folder.name,
+                key=run.key,
                 created=manifest["created"],
-                params={"data.image_size": about["image_size"], **manifest["split"], **manifest["params"]},
+                params=run.params,
                 data=manifest["data_sha256"],
                 photos=manifest["photos_sha256"],
                 val_dice=[row["val_dice"] for row in history],
                 elapsed_s=[row["elapsed_s"] for row in history],
-                dice=dice | ({"test": test} if test else {}),
+                dice=dice,
                 environment=manifest["environment"],
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split()):.120}"
-            raise StoreError(f"{folder}: can't be read as a finished run ({reason})") from None
+            raise StoreError(f"{run.folder}: can't be read as a finished run ({reason})") from None
+
+
+def _dice_by_name(path: Path) -> dict[str, float]:
+    table = pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
+    return dict(zip(table["name"], pd.to_numeric(table["dice"]).tolist(), strict=True))
 
 
 @dataclass(frozen=True)

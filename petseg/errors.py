@@ -10,7 +10,8 @@ PetsegError                     a mistake or a fault outside the code; one line 
 ├── DataError                   the photos, or the arrays made from them, can't be used
 ├── StoreError                  the store of runs can't be read or written
 │   ├── RunLocked               another process trains the same run
-│   └── DamagedFile             a file differs from its recorded hash
+│   ├── DamagedFile             a file differs from its recorded hash
+│   └── PromotionRefused        a run is not known to be as good as the champion
 └── TrainingError
     └── NonFiniteLoss           the loss became NaN or infinite
 
@@ -69,6 +70,10 @@ class RunLocked(StoreError):
 
 class DamagedFile(StoreError):
     """A file differs from its recorded hash, or can't be read."""
+
+
+class PromotionRefused(StoreError):
+    """A run is not known to be as good as today's champion."""
 
 
 class TrainingError(PetsegError):

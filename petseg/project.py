@@ -1,7 +1,9 @@
 """Where things are, and what state they are in: the repository's root, its commit, its files' hashes."""
 
+import getpass
 import hashlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,28 +33,48 @@ def main_root(folder: Path | None = None) -> Path:
 
 @dataclass(frozen=True)
 class GitState:
-    """The commit that is checked out, and whether files differ from it."""
+    """The commit that is checked out, and how tracked files differ from it.
+
+    Attributes:
+        commit: None outside a repository.
+        changes: what ``git apply`` would make of the commit what lies there; empty where nothing differs.
+    """
 
     commit: str | None
-    dirty: bool
+    changes: str
+
+    @property
+    def dirty(self) -> bool:
+        return bool(self.changes)
 
 
 def git_state() -> GitState:
-    """Describe the working folder's git state; ``commit`` is None outside a repository.
+    """Describe the working folder's git state.
 
-    What the pipeline itself writes, dvc.lock and metrics, does not count as a difference.
+    What the pipeline itself writes, dvc.lock and metrics, does not count as a difference, and neither does
+    params.yaml, whose values every record holds in full: ``-S`` alone makes no run that can't be traced.
     """
-    commit = _git("rev-parse", "HEAD")
-    written = (":(top,exclude)dvc.lock", ":(top,exclude)metrics")
-    return GitState(commit, bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":/", *written)))
+    apart = (f":(top,exclude){path}" for path in ("dvc.lock", "metrics", "params.yaml"))
+    changes = _git("diff", "--binary", "HEAD", "--", ":/", *apart)
+    return GitState((_git("rev-parse", "HEAD") or "").strip() or None, changes or "")
 
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, errors="surrogateescape", check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return done.stdout
+
+
+def user() -> str:
+    """Return who is at work."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container without a name for its user
+        return "unknown"
 
 
 def sha256_file(path: Path) -> str:
@@ -86,6 +108,12 @@ def written_atomically(path: Path) -> Iterator[IO[bytes]]:
         fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def copy_atomically(source: Path, target: Path) -> None:
+    """Copy a file's bytes so that after any crash the old content of ``target`` or the new is there."""
+    with source.open("rb") as file, written_atomically(target) as copy:
+        shutil.copyfileobj(file, copy)
 
 
 def fsync_folder(folder: Path) -> None:

@@ -1,28 +1,16 @@
-"""The store of runs, which only grows.
+"""One run of the store, while it is written.
 
-``runs/<key>/``
-    ``manifest.json``     what the run is: params, data, code, commit, versions; in the end, hashes
-    ``history.jsonl``     a row an epoch
-    ``checkpoints/``      the whole state after the last two epochs and after the best
-    ``evolution/``        a PNG an epoch: the masks predicted for the fixed validation photos
-    ``model.safetensors`` weights of the best epoch, once the run is finished
-    ``model.json``        what is needed to use them
-    ``validation.csv``    the Dice of each validation photo, by these weights
-
-The key is the hash of what determines the weights: params, data and code. A finished run is
-read-only, and is used instead of being trained again; an unfinished one is gone on with.
+What lies in its folder, and how it is read once it is finished: petseg.store.
 """
 
 import fcntl
-import hashlib
+import itertools
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +21,22 @@ from torch import Tensor
 
 from petseg.checkpoint import load_tensors, save_tensors
 from petseg.data.masks import save_masks
-from petseg.errors import DamagedFile, RunLocked, StoreError, TrainingError
+from petseg.errors import DamagedFile, RunLocked, TrainingError
 from petseg.project import sha256_file, written_atomically
 from petseg.records import without_nan, write_json
-from petseg.training import EpochRecord, TrainingState
-
-WEIGHTS, ABOUT, MANIFEST, HISTORY = "model.safetensors", "model.json", "manifest.json", "history.jsonl"
-VALIDATION = "validation.csv"
-_FORMAT = 1
-_KEY_LENGTH = 16
-
-
-def run_key(params: dict[str, Any], data_sha256: str, code_sha256: str) -> str:
-    """Return the name of the run that these determine."""
-    text = json.dumps([_FORMAT, params, data_sha256, code_sha256], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:_KEY_LENGTH]
+from petseg.store import (
+    ABOUT,
+    CHANGES,
+    FORMAT,
+    HISTORY,
+    MANIFEST,
+    WEIGHTS,
+    StoredRun,
+    now,
+    read_manifest,
+    sealed,
+)
+from petseg.training import EpochRecord, TrainingState, validated
 
 
 @dataclass
@@ -65,6 +54,11 @@ class Run:
     @property
     def finished(self) -> bool:
         return bool(self.manifest["status"] == "finished")
+
+    @property
+    def stored(self) -> StoredRun:
+        """The run as readers see it."""
+        return StoredRun(self.folder, self.manifest)
 
     @property
     def best(self) -> EpochRecord:
@@ -114,7 +108,7 @@ class Run:
                 load_tensors(path)
                 whole.add(path)
             except DamagedFile as error:
-                aside = path.with_suffix(".damaged")
+                aside = _free(path.with_suffix(".damaged"))
                 path.replace(aside)
                 print(f"warning: {error}; moved to {aside.name}", flush=True)
         return whole
@@ -143,7 +137,7 @@ class Run:
             about: what is needed to use the weights.
         """
         weights = self.best_weights()
-        digest = save_tensors(self.folder / WEIGHTS, weights, {})
+        digest = save_tensors(self.folder / WEIGHTS, weights, {"run_key": self.key})
         best = self.best
         described = about | {
             "epoch": best.epoch,
@@ -152,27 +146,24 @@ class Run:
             "tensors_sha256": digest,
         }
         write_json(self.folder / ABOUT, described)
-        files = [path for path in sorted(self.folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
-        self.note(
-            status="finished",
-            finished=now(),
-            best=asdict(best),
-            tensors_sha256=digest,
-            files={
-                str(path.relative_to(self.folder)): sha256_file(path)
-                for path in files
-                if path.name != ".lock"
-            },
-        )
+        apart = (MANIFEST, ".lock")
+        files = [path for path in sorted(self.folder.rglob("*")) if path.is_file() and path.name not in apart]
+        self.manifest |= {
+            "status": "finished",
+            "finished": now(),
+            "best": asdict(best),
+            "tensors_sha256": digest,
+        }
+        self.manifest["files"] = {str(path.relative_to(self.folder)): sha256_file(path) for path in files}
+        self.manifest = sealed(self.manifest)
+        write_json(self.folder / MANIFEST, self.manifest)
         for path in (*files, self.folder / MANIFEST):
-            if path.name != ".lock":
-                path.chmod(0o444)
+            path.chmod(0o444)
 
     def best_weights(self) -> dict[str, Tensor]:
         """Return the weights that were validated in the best epoch."""
         tensors, _ = load_tensors(self._checkpoint(self.best.epoch))
-        part = "average/" if any(name.startswith("average/") for name in tensors) else "network/"
-        return {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}
+        return validated(tensors)
 
     def publish(self, weights: Path, about: Path, evolution: Path) -> None:
         """Copy a finished run's weights, their description and the epochs' masks out of the store.
@@ -180,13 +171,7 @@ class Run:
         Raises:
             DamagedFile: a file of the store differs from its recorded hash.
         """
-        for name, recorded in self.manifest["files"].items():
-            path = self.folder / name
-            if name in (WEIGHTS, ABOUT) and (not path.is_file() or sha256_file(path) != recorded):
-                raise DamagedFile(f"{path}: differs from the hash in {self.folder / MANIFEST}")
-        for source, target in ((WEIGHTS, weights), (ABOUT, about)):
-            with (self.folder / source).open("rb") as file, written_atomically(target) as copy:
-                shutil.copyfileobj(file, copy)
+        self.stored.hand_out({WEIGHTS: weights, ABOUT: about})
         pages = sorted((self.folder / "evolution").glob("*.png"))
         epochs = np.array([int(page.stem) for page in pages])
         masks = np.stack([_unstack(np.asarray(Image.open(page))) for page in pages])
@@ -210,20 +195,21 @@ class Run:
 
 
 @contextmanager
-def open_run(store: Path, key: str, description: dict[str, Any]) -> Iterator[Run]:
+def open_run(store: Path, key: str, description: dict[str, Any], changes: str = "") -> Iterator[Run]:
     """Open a run of the store for this process alone, or make it.
 
     Args:
         store: folder of the runs.
         key: of ``run_key``.
         description: what the manifest of a new run says, besides its status.
+        changes: how the code differed from its commit, for a new run.
 
     Raises:
         RunLocked: another process holds it.
         StoreError: it can't be read, or is of a later format.
     """
     folder = store / key
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     if manifest.get("status") == "finished":  # nobody writes to it any more: many may read
         yield Run(folder, manifest, read_history(folder))
         return
@@ -231,11 +217,14 @@ def open_run(store: Path, key: str, description: dict[str, Any]) -> Iterator[Run
     with _locked(folder):
         for left_over in folder.rglob(".*.tmp"):  # of a process that was killed while writing
             left_over.unlink()
-        run = Run(folder, _read_manifest(folder))
+        run = Run(folder, read_manifest(folder))
         if run.manifest:
             run.history = read_history(folder) if (folder / HISTORY).exists() else []
         else:
-            run.note(format=_FORMAT, status="running", created=now(), **description)
+            if changes:
+                with written_atomically(folder / CHANGES) as file:
+                    file.write(changes.encode(errors="surrogateescape"))
+            run.note(format=FORMAT, status="running", created=now(), **description)
         yield run
 
 
@@ -256,20 +245,6 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if not path.exists():
-        return {}
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found = manifest["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path}: can't be read ({error})") from None
-    if found != _FORMAT:
-        raise StoreError(f"{path}: has format {found}, this petseg knows {_FORMAT}")
-    return manifest
-
-
 def read_history(folder: Path) -> list[EpochRecord]:
     """Read a run's rows."""
     lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines()
@@ -286,9 +261,10 @@ def _record(row: dict[str, Any]) -> EpochRecord:
     return EpochRecord(**values)
 
 
-def now() -> str:
-    """Return the time, in UTC, as ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _free(path: Path) -> Path:
+    """Return the path, or the first of path-2, path-3 and so on that nothing lies at."""
+    names = itertools.chain([path.name], (f"{path.name}-{n}" for n in itertools.count(2)))
+    return next(free for free in map(path.with_name, names) if not free.exists())
 
 
 def _unstack(strip: NDArray[np.bool_]) -> NDArray[np.bool_]:

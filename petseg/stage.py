@@ -13,7 +13,7 @@ from petseg.errors import InputsChanged, ParamsError, PetsegError, UsageError
 from petseg.params import load_params, read_yaml
 from petseg.project import sha256_file
 
-_PARAMS_FILE, _PIPELINE_FILE = Path("params.yaml"), Path("dvc.yaml")
+_PARAMS_FILE, _PIPELINE_FILE, _LOCK_FILE = Path("params.yaml"), Path("dvc.yaml"), Path("dvc.lock")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ACCESS = (errno.EACCES, errno.EROFS, errno.EPERM)
 
@@ -72,6 +72,14 @@ def _inputs(stage: str) -> dict[str, Any]:
         ):
             inputs[str(Path(file).relative_to(here))] = sha256_file(Path(file))
     return inputs
+
+
+def locked_param(stage: str, key: str) -> Any:
+    """Return the value of a param that a stage last ran with, by dvc.lock; None where that does not say."""
+    try:
+        return read_yaml(_LOCK_FILE)["stages"][stage]["params"]["params.yaml"][key]
+    except (ParamsError, KeyError, TypeError):
+        return None
 
 
 def _lookup(values: Any, key: str) -> Any:

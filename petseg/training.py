@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -109,6 +109,14 @@ class TrainingState:
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.val_dice = tensors["val_dice"].tolist()
         self.epoch = epoch
+
+
+def validated(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return, of a state's ``tensors()``, the weights that were validated; other tensors as they are."""
+    for part in ("average/", "network/"):
+        if found := {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}:
+            return found
+    return dict(tensors)
 
 
 def fit(

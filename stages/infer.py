@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from petseg.card import write_card
 from petseg.compute import set_up_torch
 from petseg.data.arrays import PetArrays
 from petseg.data.masks import save_masks
@@ -17,13 +18,16 @@ from petseg.data.packing import original_trimaps
 from petseg.inference import Predictor, at_own_size, choose_threshold
 from petseg.params import Params
 from petseg.progress import watched
+from petseg.project import main_root
+from petseg.reach import code_sha256
 from petseg.records import write_json
 from petseg.scoring import Tallies, by_group, mean_mask, photo_scores, tally, under_each_rule
 from petseg.stage import run_stage
+from petseg.store import BREEDS, CARD, HEADLINES, PER_IMAGE, SCORES, key_of, run_of
 from petseg.tracking import flat, stage_run
 from petseg.tracking.logged_model import log_model
 
-HEADLINES = (
+SHOWN = (
     *("dice_per_image", "dice_per_image_low", "dice_per_image_high"),
     *("iou_per_image", "boundary_f_per_image"),
 )
@@ -63,7 +67,7 @@ def infer(
     result: dict[str, Any] = {"threshold": threshold, "photos": len(rows), "photos_undefined": undefined}
     result |= {name: score for name, score in everything["model"].items() if not isinstance(score, dict)}
     headlines = {
-        answer: {name: told[name] for name in HEADLINES}
+        answer: {name: told[name] for name in SHOWN}
         for answer, told in everything.items()
         if answer != "model"
     }
@@ -78,14 +82,23 @@ def infer(
     run = json.loads(run_file.read_text(encoding="utf-8"))
     settings = flat(data__boundary=boundary, infer=params.infer)
     known = {"run_key": run["run_key"], "data_sha256": arrays.digest}
+    files = {HEADLINES: metrics, SCORES: scores, PER_IMAGE: per_image, BREEDS: breeds}
+    stored = run_of(main_root() / "runs", run["run_key"])
+    if stored is not None:
+        made_by = known | {"code_sha256": code_sha256(Path(__file__)), "settings": settings}
+        key = key_of(settings, arrays.digest, made_by["code_sha256"])
+        stored.keep_evaluation(key, made_by, files)
+        write_card(stored)
     with stage_run("infer", settings, known, parent_id=run["mlflow_run_id"]) as log:
         log.dataset("pets", arrays.digest, str(arrays_folder), "test")
         log.mirrored_metrics({f"test/{name}": value for name, value in result.items()})
         log.mirrored_metrics(
             {f"test_own_resolution/{name}": value for name, value in headlines["own_resolution"].items()}
         )
-        for file in (metrics, scores, per_image, breeds):
+        for file in files.values():
             log.artifact(file, "test")
+        if stored is not None:
+            log.artifact(stored.folder / CARD, "")
         decision = {"threshold": threshold, "flip_average": params.infer.flip_average}
         example = arrays.images[rows[:2]]
         log.on_model_row(lambda client, run_id: log_model(client, run_id, weights, about, decision, example))

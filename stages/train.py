@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from petseg.adopting import keep_unknown
+from petseg.card import write_card
 from petseg.compute import environment, set_up_torch
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import MEAN, STD, Photos, load_photos
@@ -15,8 +17,9 @@ from petseg.progress import duration, progress
 from petseg.project import git_state, main_root
 from petseg.reach import code_sha256
 from petseg.records import write_csv, write_json
-from petseg.runs import ABOUT, VALIDATION, WEIGHTS, Run, open_run, run_key
-from petseg.stage import run_stage
+from petseg.runs import Run, open_run
+from petseg.stage import locked_param, run_stage
+from petseg.store import ABOUT, VALIDATION, WEIGHTS, key_of
 from petseg.tracking import RunLog, flat, stage_run
 from petseg.training import EpochRecord, TrainingState, fit, predict_masks, validate
 
@@ -34,6 +37,7 @@ def train(
     history: Path,
     metrics: Path,
 ) -> None:
+    keep_unknown(weights, main_root() / "runs")
     device = set_up_torch(params.train.device, params.train.threads)
     arrays = PetArrays.open(arrays_folder)
     encoder = Encoder.open(encoder_folder, params.model.encoder_weights)
@@ -45,21 +49,23 @@ def train(
     if "model.encoder_weights" in settings:
         settings["model.encoder_weights"] = encoder.name
     code = code_sha256(Path(__file__))
-    key = run_key(settings, arrays.digest, code)
+    key = key_of(settings, arrays.digest, code)
     known = {
         "run_key": key,
         "data_sha256": arrays.digest,
         "photos_sha256": arrays.photos_digest,
         "code_sha256": code,
     }
+    git = git_state()
     described: dict[str, Any] = known | {
         "params": settings,
+        "data": flat(data__source=locked_param("download", "data.source"), data__image_size=arrays.size_px),
         "split": flat(split=params.split),
-        "git": vars(git_state()),
+        "git": {"commit": git.commit, "dirty": git.dirty},
         "environment": environment(device),
         "source": __file__,
     }
-    with open_run(main_root() / "runs", key, described) as run:
+    with open_run(main_root() / "runs", key, described, git.changes) as run:
         warn_of_another_environment(run, described["environment"])
         if run.finished:
             print(f"run {key} is finished: its weights are used, nothing is trained")
@@ -99,7 +105,8 @@ def train_run(
     validation = load_photos(arrays, "val", boundary, device)
     shown = evenly_spread(len(validation))
     left_out = sum(len(arrays.rows(split)) for split in ("train", "val")) - len(training) - len(validation)
-    run.note(shown_rows=validation.rows[shown].tolist(), all_border_left_out=left_out)
+    photos = {"train": len(training), "val": len(validation)}
+    run.note(photos=photos, shown_rows=validation.rows[shown].tolist(), all_border_left_out=left_out)
     state = TrainingState.new(params.model, params.train, device, encoder.path)
     run.resume(state)
     parameters = parameter_count(state.network)
@@ -130,6 +137,7 @@ def train_run(
             "boundary": boundary,
         }
     )
+    write_card(run.stored)
     log.metrics({"best/epoch": run.best.epoch, "best/val_dice": run.best.val_dice, "parameters": parameters})
     log.tags({"weights": f"runs/{run.key}/{WEIGHTS}", "tensors_sha256": run.manifest["tensors_sha256"]})
     log.artifact(run.folder / WEIGHTS, "weights")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from petseg import plotting
 from petseg.comparing import Record, difference, differing, group, label, table
 from petseg.errors import StoreError, UsageError
+from petseg.store import StoredRun
 
 PHOTOS = [f"pug_{n}" for n in range(40)]
 
@@ -153,28 +154,34 @@ def test_the_table_is_sorted_by_validation_and_says_how_far_from_the_best() -> N
         table([])
 
 
-def finished_run(folder: Path, **changes: object) -> Path:
+def finished_run(folder: Path, **changes: object) -> StoredRun:
     folder.mkdir()
     manifest = {
+        "format": 1,
         "status": "finished",
         "created": "2026-01-01",
         "params": {"train.seed": 3},
+        "data": {"data.source": "sample", "data.image_size": 64},
         "split": {"split.folds": None},
         "photos_sha256": "p",
         "data_sha256": "d",
         "environment": {"torch": "2"},
     } | changes
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    (folder / "model.json").write_text(json.dumps({"image_size": 64}))
     rows = [{"val_dice": 0.5, "elapsed_s": 2.0}, {"val_dice": None, "elapsed_s": 3.0}]
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "validation.csv").write_text("name,breed,species,dice\nnull_1,null,cat,0.5\npug_1,pug,dog,\n")
-    return folder
+    return StoredRun.open(folder)
 
 
 def test_a_run_of_the_store_is_read(tmp_path: Path) -> None:
-    found = Record.of_run(finished_run(tmp_path / "abc"), {"pug_9": 0.7})
+    run = finished_run(tmp_path / "abc")
+    assert "test" not in Record.of_run(run).dice
+    (tmp_path / "scores.csv").write_text("name,dice\npug_9,0.7\n")
+    run.keep_evaluation("e", {}, {"per_image.csv": tmp_path / "scores.csv"})
+    found = Record.of_run(StoredRun.open(run.folder))
     assert (found.key, found.seconds, found.params["data.image_size"]) == ("abc", 5.0, 64)
+    assert "data.source" not in found.params  # which makes no other setting
     assert found.dice["test"] == {"pug_9": 0.7}
     assert found.dice["val"]["null_1"] == 0.5
     assert math.isnan(found.dice["val"]["pug_1"])
@@ -185,17 +192,17 @@ def test_a_run_of_the_store_is_read(tmp_path: Path) -> None:
 
 def test_a_run_that_can_not_be_compared_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="run abc is not finished"):
-        Record.of_run(finished_run(tmp_path / "abc", status="running"), None)
+        Record.of_run(finished_run(tmp_path / "abc", status="running"))
     for file, content in (
         ("validation.csv", None),
         ("validation.csv", "name,dice\nx,abc\n"),
         ("history.jsonl", "{"),
-        ("manifest.json", '{"status": "finished"}'),
+        ("manifest.json", '{"format": 1, "status": "finished"}'),
     ):
-        folder = finished_run(tmp_path / f"def{file}{len(content or '')}")
+        folder = finished_run(tmp_path / f"def{file}{len(content or '')}").folder
         (folder / file).unlink()
         if content is not None:
             (folder / file).write_text(content)
         with pytest.raises(StoreError, match="can't be read as a finished run") as error:
-            Record.of_run(folder, None)
+            Record.of_run(StoredRun.open(folder))
         assert "\n" not in str(error.value)

@@ -1,12 +1,8 @@
 """The pipeline as a user runs it: real photos, real DVC, real MLflow, in clones of this repository."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
@@ -16,85 +12,8 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from petseg.data.arrays import PetArrays
-from petseg.params import read_yaml
 from petseg.runs import open_run
-from tests.conftest import ROOT
-
-STAGES = ["download", "encoder", "preprocess", "train", "infer", "plot"]
-SMALL = {
-    "image_size: 128": "image_size: 64",
-    "width: 16": "width: 8",
-    "depth: 4": "depth: 3",
-    "epochs: 50": "epochs: 2",
-    "evolution_epochs: [1, 2, 5, 10, 20, 35, 50]": "evolution_epochs: [1, 2]",
-}
-
-
-def hashes(lock: dict[str, Any]) -> dict[str, str]:
-    return {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
-
-
-def ran(printed: str) -> list[str]:
-    """The stages that DVC says it ran."""
-    return [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")]
-
-
-class Project:
-    """A clone of this repository, as it is now, with small params."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for name in filter(None, listed.split("\0")):
-            if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
-        self.edit("params.yaml", SMALL)
-        self.run("git", "init", "-q")
-        self.commit("as it is")
-
-    def edit(self, file: str, changes: dict[str, str]) -> None:
-        text = (self.folder / file).read_text()
-        for old, new in changes.items():
-            assert old in text
-            text = text.replace(old, new)
-        (self.folder / file).write_text(text)
-
-    def commit(self, message: str) -> None:
-        self.run("git", "add", "-A")
-        self.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", message)
-
-    def run(self, *command: str, fails: bool = False, stdin: str = "") -> str:
-        """Run a command and return all it printed."""
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "2"}
-        environment.pop("MLFLOW_TRACKING_URI", None)
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=environment,
-            text=True,
-            input=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        assert (done.returncode != 0) is fails, done.stdout
-        return done.stdout
-
-    def lock(self) -> dict[str, str]:
-        """The hashes of all outs, by path."""
-        return hashes(read_yaml(self.folder / "dvc.lock"))
-
-    def changed_stages(self) -> set[str]:
-        status: dict[str, Any] = json.loads(self.run("dvc", "status", "--json"))
-        return set(status)
+from tests.project import STAGES, Project, hashes, mlflow_runs, ran
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +27,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     assert "warning" not in printed.lower()
     project.commit("first results")
     return project
-
-
-def mlflow_runs(folder: Path) -> "list[mlflow.entities.Run]":
-    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    found = mlflow.search_runs(experiment_names=["petseg"], output_format="list")
-    return [run for run in found if "mlflow.parentRunId" not in run.data.tags]
 
 
 def test_what_the_pipeline_leaves(project: Project) -> None:
@@ -170,7 +83,7 @@ def test_one_row_tells_the_whole_story_of_the_model(project: Project) -> None:
     (data,) = row.inputs.dataset_inputs
     assert data.dataset.digest == tags["data_sha256"][:36]
     names = {file.path for file in mlflow.MlflowClient().list_artifacts(row.info.run_id)}
-    assert names == {"figures", "test", "weights"}
+    assert names == {"card.md", "figures", "test", "weights"}
 
 
 def test_the_logged_model_gives_the_masks_that_were_scored(project: Project) -> None:
@@ -308,6 +221,66 @@ def test_runs_are_compared_by_key_and_by_filter(project: Project) -> None:
         assert f"petseg: {said}" in project.run("python", "-m", "petseg", "compare", wrong, fails=True)
 
 
+def petseg(project: Project, *arguments: str, fails: bool = False) -> str:
+    return project.run("python", "-m", "petseg", "runs", *arguments, fails=fails)
+
+
+def test_a_run_is_listed_proved_restored_and_traced(project: Project) -> None:
+    key = json.loads((project.folder / "models/run.json").read_text())["run_key"]
+    metrics = json.loads((project.folder / "metrics/test.json").read_text())
+    (row,) = [row for row in json.loads(petseg(project, "list", "--json"))["runs"] if row["id"] == key]
+    assert row["test"] == metrics["dice_per_image"]
+    assert not row["changed"]
+    report = json.loads(petseg(project, "verify", "--json"))
+    assert report["damages"] == []
+    assert report["files"]["MLflow"] >= 2  # of the row, and of the logged model
+    assert report["files"]["DVC's cache"] > 10
+    petseg(project, "restore", key, "--to", "away/copy.safetensors")
+    assert f"the weights of run {key}" in petseg(project, "which", "away/copy.safetensors")
+    card = (project.folder / "runs" / key / "card.md").read_text()
+    assert f"{metrics['dice_per_image']:.4f}" in card
+    assert "data.source `sample`" in card
+    copy = next((project.folder / "mlartifacts").rglob("weights/model.safetensors"))
+    data = copy.read_bytes()
+    copy.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    told = petseg(project, "verify", fails=True)
+    copy.write_bytes(data)
+    assert "/weights/model.safetensors: differs from run" in told
+
+
+def test_a_champion_is_mlflows_too(project: Project) -> None:
+    key = json.loads((project.folder / "models/run.json").read_text())["run_key"]
+    assert "in MLflow models:/petseg@champion, version 1" in petseg(project, "promote", key)
+    assert "was the champion already" in petseg(project, "promote", key)
+    mlflow.set_tracking_uri(f"sqlite:///{project.folder / 'mlflow.db'}")
+    (version,) = mlflow.MlflowClient().search_model_versions("name = 'petseg'")
+    assert version.tags["run_key"] == key
+    assert mlflow.MlflowClient().get_model_version_by_alias("petseg", "champion").version == version.version
+    photo = np.zeros((64, 64, 3), np.uint8)
+    assert mlflow.pyfunc.load_model("models:/petseg@champion").predict(photo).shape == (64, 64)
+    assert "is the champion, and is not pruned" in petseg(project, "prune", key, fails=True)
+
+
+def test_a_run_is_reproduced_bit_for_bit(project: Project) -> None:
+    key = json.loads((project.folder / "models/run.json").read_text())["run_key"]
+    before = {path: path.stat().st_mtime_ns for path in (project.folder / "runs").rglob("*")}
+    assert f"run {key}: identical" in petseg(project, "reproduce", key)
+    assert {path: path.stat().st_mtime_ns for path in (project.folder / "runs").rglob("*")} == before
+    assert len(project.run("git", "worktree", "list").splitlines()) == 1
+
+
+def test_weights_that_lie_at_the_output_are_kept_before_dvc_replaces_them(project: Project) -> None:
+    weights = project.folder / "models/model.safetensors"
+    ours = weights.read_bytes()
+    weights.unlink()
+    weights.write_bytes(b"laid down by hand")
+    printed = project.run("dvc", "repro", "train")
+    assert "models/model.safetensors: holds what no run has; kept as run" in printed
+    assert weights.read_bytes() == ours
+    kept = [path.read_bytes() for path in (project.folder / "runs").glob("*/original.safetensors")]
+    assert kept == [b"laid down by hand"]
+
+
 def test_another_clone_in_a_temporary_folder_gives_the_same_bits(project: Project, tmp_path: Path) -> None:
     other = Project(tmp_path / "another")
     other.run("dvc", "exp", "run", "--temp", "-n", "same", "train")
@@ -339,7 +312,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(project: Project) -> None
         "Run.add = add_and_die\n"
         "runpy.run_module('stages.train', run_name='__main__', alter_sys=True)\n"
     )
-    command = read_yaml(project.folder / "dvc.yaml")["stages"]["train"]["cmd"].split()[3:]
+    command = project.train_command[3:]
     project.run("python", "killed.py", *command, fails=True)
     script.unlink()
     unfinished = json.loads((project.folder / "runs" / key / "manifest.json").read_text())

@@ -15,11 +15,12 @@ from petseg.data.masks import load_masks, save_masks
 from petseg.errors import DamagedFile, DataError, RunLocked, StoreError, TrainingError
 from petseg.params import ModelParams, Params
 from petseg.project import sha256_file
-from petseg.runs import ABOUT, HISTORY, MANIFEST, WEIGHTS, Run, open_run, read_history, run_key
+from petseg.runs import Run, open_run, read_history
+from petseg.store import ABOUT, HISTORY, MANIFEST, WEIGHTS, key_of
 from petseg.training import EpochRecord, TrainingState
 
 MODEL = ModelParams(name="unet", width=2, depth=1, dropout=0.0, encoder_weights="none")
-KEY = run_key({"a": 1}, "data", "code")
+KEY = key_of({"a": 1}, "data", "code")
 
 
 def record(epoch: int, val_dice: float) -> EpochRecord:
@@ -56,10 +57,10 @@ def weights_of(path: Path) -> float:
 
 
 def test_the_key_is_of_params_data_and_code() -> None:
-    keys = {run_key({"a": 1}, "d", "c"), run_key({"a": 2}, "d", "c"), run_key({"a": 1}, "e", "c")}
-    keys |= {run_key({"a": 1}, "d", "x"), run_key({"b": 1}, "d", "c")}
+    keys = {key_of({"a": 1}, "d", "c"), key_of({"a": 2}, "d", "c"), key_of({"a": 1}, "e", "c")}
+    keys |= {key_of({"a": 1}, "d", "x"), key_of({"b": 1}, "d", "c")}
     assert len(keys) == 5
-    assert run_key({"a": 1, "b": 2}, "d", "c") == run_key({"b": 2, "a": 1}, "d", "c")
+    assert key_of({"a": 1, "b": 2}, "d", "c") == key_of({"b": 2, "a": 1}, "d", "c")
 
 
 def test_the_best_epochs_weights_are_kept(run: Run, params: Params, tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_altered_weights_are_not_handed_out(run: Run, params: Params, tmp_path: 
     path = run.folder / WEIGHTS
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(DamagedFile, match=r"model\.safetensors: differs from the hash in .*manifest\.json"):
+    with pytest.raises(DamagedFile, match=rf"{KEY}/model\.safetensors: differs from its hash"):
         run.publish(tmp_path / "w", tmp_path / "j", tmp_path / "e")
     assert not (tmp_path / "w").exists()
 

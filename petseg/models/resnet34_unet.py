@@ -4,14 +4,13 @@ Sources: He et al. 2015 (arXiv:1512.03385), Ronneberger et al. 2015 (arXiv:1505.
 torchvision's own module, so its published weights load under their own names.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import resnet34
 
-from petseg.errors import EncoderError
+from petseg.checkpoint import load_foreign_tensors
+from petseg.errors import DamagedFile, EncoderError
 from petseg.models.network import Network, UpBlock
 
 _CHANNELS = (64, 64, 128, 256, 512)  # of ResNet34, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the photo's size
@@ -61,13 +60,9 @@ def load_encoder(network: nn.Module, path: Path) -> None:
     """
     assert isinstance(network, ResNet34UNet)
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # noqa: BLE001  (the unpickler raises anything on bytes that are no weights)
-        raise EncoderError(f"{path}: can't be read as weights that torch.save has written") from None
-    if not isinstance(weights, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
-    ):
-        raise EncoderError(f"{path}: holds no state dict (names and their tensors)")
+        weights = load_foreign_tensors(path)
+    except DamagedFile as error:
+        raise EncoderError(str(error)) from None
     weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
     if broken := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise EncoderError(f"{path}: holds NaN or infinity in {broken[0]}")

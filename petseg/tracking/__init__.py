@@ -8,16 +8,13 @@ own, because the params of a run can't change, and mirror their scores and figur
 download and preprocess make no model; their runs are in the experiment ``petseg-data``.
 """
 
-import csv
-import getpass
 import json
 import math
 import os
 import re
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,16 +23,14 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 from pydantic import BaseModel
 
-from petseg.errors import StoreError, UsageError
 from petseg.params import flatten
-from petseg.project import git_state, main_root
+from petseg.project import git_state, main_root, user
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
 EXPERIMENT, DATA_EXPERIMENT = "petseg", "petseg-data"
-TEST_TABLE = "test/per_image.csv"
 _DATA_STAGES = ("download", "preprocess")
 
 # Of mlflow's own, so that a server that is away costs seconds and not minutes, nothing is sent to
@@ -153,8 +148,8 @@ def stage_run(
     """
     log = RunLog(None, None)
     with _forgiving(log):
-        log.client = _connect()
-        experiment = _experiment(log.client, DATA_EXPERIMENT if stage in _DATA_STAGES else EXPERIMENT)
+        log.client = connect()
+        experiment = experiment_id(log.client, DATA_EXPERIMENT if stage in _DATA_STAGES else EXPERIMENT)
         log.parent_id = _existing(log.client, parent_id)
         log.run_id = _existing(log.client, run_id)
         if log.run_id is None:
@@ -183,98 +178,6 @@ def flat(**sections: BaseModel | object) -> dict[str, object]:
     return result
 
 
-def found_runs(store: Path, wanted: Sequence[str]) -> list[tuple[Path, str | None]]:
-    """Find runs by how a person names them.
-
-    Args:
-        store: folder of the runs.
-        wanted: the beginning of a run's key; an MLflow run id; or, where it holds =, < or >, or the word
-            LIKE, an MLflow filter.
-
-    Returns:
-        Each run's folder once, and the id of its row in MLflow, in the order in which they are wanted.
-
-    Raises:
-        UsageError: a name fits no run or several, or a filter is none.
-        StoreError: MLflow is needed to find a run, and does not answer; or a manifest can't be read.
-    """
-    folders = dict.fromkeys(folder for text in wanted for folder in _named_runs(store, text))
-    return [(folder, _row_of(folder)) for folder in folders]
-
-
-def _row_of(folder: Path) -> str | None:
-    try:
-        row: str | None = json.loads((folder / "manifest.json").read_text()).get("mlflow_run_id")
-    except (OSError, ValueError, AttributeError) as error:
-        raise StoreError(f"{folder / 'manifest.json'}: can't be read ({error})") from None
-    return row
-
-
-def _named_runs(store: Path, text: str) -> list[Path]:
-    if re.search(r"[=<>]|\blike\b", text, re.IGNORECASE):
-        keys = _keys_of_rows(text)
-        folders = [store / key for key in keys if (store / key / "manifest.json").is_file()]
-        if lost := len(keys) - len(folders):
-            print(f"warning: {lost} runs that MLflow lists are not in {store.name}/", file=sys.stderr)
-        if not folders:
-            raise UsageError(f"no finished run fits the filter {text!r}")
-        return folders
-    folders = sorted(store.glob(f"{text}*/manifest.json")) if re.fullmatch("[0-9a-f]+", text) else []
-    if not folders and re.fullmatch("[0-9a-f]{32}", text):
-        return _named_runs(store, f"attributes.run_id = '{text}'")
-    if len(folders) != 1:
-        known = (
-            f"it fits {len(folders)} runs: write more of it" if folders else f"no such run in {store.name}/"
-        )
-        raise UsageError(
-            f"{text}: {known}; a run is named by the beginning of its key, an MLflow run id, or a filter "
-            "such as \"params.`train.loss` = 'dice'\""
-        )
-    return [folders[0].parent]
-
-
-def _keys_of_rows(text: str) -> list[str]:
-    """Return the keys of all finished trainings that fit an MLflow filter, the newest first."""
-    query = f"tags.stage = 'train' and attributes.status = 'FINISHED' and {text}"
-    keys: list[str] = []
-    token = None
-    try:
-        client = _connect()
-        from mlflow.exceptions import MlflowException
-
-        try:
-            while token != "":
-                rows = client.search_runs([_experiment(client, EXPERIMENT)], query, page_token=token)
-                keys += [row.data.tags["run_key"] for row in rows]
-                token = rows.token or ""
-        except MlflowException as error:
-            if error.error_code == "INVALID_PARAMETER_VALUE":
-                raise UsageError(f"{text}: is no MLflow filter ({_reason(error):.200})") from None
-            raise
-    except Exception as error:
-        if not _is_mlflow_trouble(error):
-            raise
-        raise StoreError(f"MLflow does not answer ({_reason(error):.200}); name runs by their keys") from None
-    return keys
-
-
-def test_dice(run_id: str | None) -> dict[str, float] | None:
-    """Return the Dice of each test photo as infer left it on the model's row; None where it did not.
-
-    A store that does not answer costs one warning, and the scores.
-    """
-    log = RunLog(None, None)
-    rows: list[dict[str, str]] = []
-    if run_id is not None:
-        with _forgiving(log), tempfile.TemporaryDirectory() as folder:
-            client = _connect()
-            listed = client.list_artifacts(run_id, str(Path(TEST_TABLE).parent))
-            if any(file.path == TEST_TABLE for file in listed):
-                path = Path(client.download_artifacts(run_id, TEST_TABLE, folder))
-                rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    return {row["name"]: float(row["dice"] or "nan") for row in rows} or None
-
-
 def tracking_uri() -> str:
     """Return MLFLOW_TRACKING_URI, or mlflow.db; a database's path counts from the main repository."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
@@ -282,7 +185,8 @@ def tracking_uri() -> str:
     return f"sqlite:///{main_root() / file}" if file != uri else uri
 
 
-def _connect() -> "MlflowClient":
+def connect() -> "MlflowClient":
+    """Return a client of the tracking store, with both experiments made; MLflow's errors go through."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     import logging
@@ -296,11 +200,11 @@ def _connect() -> "MlflowClient":
     with FileLock(main_root() / ".dvc" / "tmp" / "petseg-mlflow.lock"):
         client = mlflow.MlflowClient()
         for name in (EXPERIMENT, DATA_EXPERIMENT):
-            _experiment(client, name)
+            experiment_id(client, name)
     return client
 
 
-def _experiment(client: "MlflowClient", name: str) -> str:
+def experiment_id(client: "MlflowClient", name: str) -> str:
     """Return an experiment's id; made where there is none, with its artifacts in the main repository.
 
     Left to itself MLflow would put them below the folder of whoever comes first, which may be a
@@ -347,7 +251,7 @@ def _create(
         "mlflow.source.git.commit": git.commit,
         "mlflow.source.name": f"stages/{stage}.py",
         "mlflow.source.type": "LOCAL",
-        "mlflow.user": _user(),
+        "mlflow.user": user(),
         "mlflow.parentRunId": parent_id,
         "git_commit": git.commit,
     } | dict(tags)
@@ -359,13 +263,6 @@ def _create(
     listed = [Param(key, str(value)) for key, value in params.items()]
     client.log_batch(run.info.run_id, params=listed)
     return str(run.info.run_id)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container without a name for its user
-        return "unknown"
 
 
 def _metrics(values: Mapping[str, float | int], step: int) -> "list[Metric]":
@@ -381,23 +278,23 @@ def _forgiving(log: RunLog) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_mlflow_trouble(error):
+        if not is_mlflow_trouble(error):
             raise
         log.client = None
         print(
-            f"warning: MLflow does not answer ({type(error).__name__}: {_reason(error):.200}); "
+            f"warning: MLflow does not answer ({type(error).__name__}: {reason(error):.200}); "
             "the run goes on, and its record is in runs/",
             file=sys.stderr,
             flush=True,
         )
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Return an error in one line, without the user and password that a URL in it may carry."""
     return re.sub(r"//\S*@", "//***@", " ".join(str(error).split()))
 
 
-def _is_mlflow_trouble(error: Exception) -> bool:
+def is_mlflow_trouble(error: Exception) -> bool:
     """Tell a store that fails from a mistake in our own code."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError

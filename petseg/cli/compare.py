@@ -1,33 +1,23 @@
-"""The command ``petseg``."""
+"""``petseg compare``."""
 
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Never
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from petseg.errors import PetsegError, UsageError
+from petseg.errors import UsageError
 from petseg.progress import duration
 from petseg.project import main_root
 
 if TYPE_CHECKING:
     import pandas as pd
 
-app = typer.Typer(
-    name="petseg", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
-)
 
-
-@app.callback()
-def petseg() -> None:
-    """Reproducible training of networks that cut pets out of photos."""
-
-
-@app.command()
 def compare(
     runs: Annotated[
         list[str],
@@ -49,12 +39,12 @@ def compare(
     # Not above: pandas, matplotlib and mlflow would slow down every other command.
     from petseg import comparing, plotting
     from petseg.records import to_json
-    from petseg.tracking import found_runs, test_dice
+    from petseg.tracking.reading import found_runs
 
     if figure.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"--figure {figure}: must end in .png, .svg or .pdf")
     found = found_runs(main_root() / "runs", runs)
-    settings = comparing.group([comparing.Record.of_run(folder, test_dice(row)) for folder, row in found])
+    settings = comparing.group([comparing.Record.of_run(run) for run in found])
     table = comparing.table(settings)
     if as_json:
         print(to_json({"settings": table.to_dict("records"), "figure": str(figure)}), end="")
@@ -106,19 +96,3 @@ def _interval(value: float, low: float, high: float, form: str = ".4f") -> str:
         return ""
     short = form.replace("4", "3")
     return f"{value:{form}} [{low:{short}}, {high:{short}}]".replace("[", r"\[")
-
-
-def main() -> Never:
-    """Run the command and exit: 0 done, 1 failed, 2 wrong arguments."""
-    try:
-        app()
-    except PetsegError as error:
-        for line in str(error).splitlines():
-            print(f"petseg: {line}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"petseg: {error.filename}: {error.strerror}", file=sys.stderr)
-        sys.exit(1)
-    sys.exit(0)

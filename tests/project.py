@@ -1,0 +1,123 @@
+"""A clone of this repository with small params, for tests that run it as a user does."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+
+from petseg.params import read_yaml
+from tests.conftest import ROOT
+
+STAGES = ["download", "encoder", "preprocess", "train", "infer", "plot"]
+SMALL = {
+    "image_size: 128": "image_size: 64",
+    "width: 16": "width: 8",
+    "depth: 4": "depth: 3",
+    "epochs: 50": "epochs: 2",
+    "evolution_epochs: [1, 2, 5, 10, 20, 35, 50]": "evolution_epochs: [1, 2]",
+}
+
+
+def hashes(lock: dict[str, Any]) -> dict[str, str]:
+    return {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
+
+
+def ran(printed: str) -> list[str]:
+    """The stages that DVC says it ran."""
+    return [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")]
+
+
+class Project:
+    """A clone of this repository, as it is now, with small params."""
+
+    def __init__(self, folder: Path, changes: Mapping[str, str] = SMALL) -> None:
+        self.folder = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        self.edit("params.yaml", changes)
+        self.run("git", "init", "-q")
+        self.commit("as it is")
+
+    def edit(self, file: str, changes: Mapping[str, str]) -> None:
+        text = (self.folder / file).read_text()
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        (self.folder / file).write_text(text)
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", message)
+
+    def run(self, *command: str, fails: bool = False, stdin: str = "") -> str:
+        """Run a command and return all it printed."""
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment(),
+            text=True,
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        assert (done.returncode != 0) is fails, done.stdout
+        return done.stdout
+
+    def start(self, *command: str, **environment: str) -> "subprocess.Popen[str]":
+        """Start a command, whose output is read from the process."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment() | environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """What a command is started with: this Python, and nothing of the tests' own surroundings."""
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "2"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        return environment
+
+    @property
+    def train_command(self) -> list[str]:
+        """The training stage's own command, without DVC."""
+        return list(read_yaml(self.folder / "dvc.yaml")["stages"]["train"]["cmd"].split())
+
+    def manifests(self) -> dict[str, dict[str, Any]]:
+        """What the store says of each run, by its key."""
+        return {
+            p.parent.name: json.loads(p.read_text()) for p in self.folder.glob("runs/[!.]*/manifest.json")
+        }
+
+    def lock(self) -> dict[str, str]:
+        """The hashes of all outs, by path."""
+        return hashes(read_yaml(self.folder / "dvc.lock"))
+
+    def changed_stages(self) -> set[str]:
+        status: dict[str, Any] = json.loads(self.run("dvc", "status", "--json"))
+        return set(status)
+
+
+def mlflow_runs(folder: Path) -> "list[mlflow.entities.Run]":
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    found = mlflow.search_runs(experiment_names=["petseg"], output_format="list")
+    return [run for run in found if "mlflow.parentRunId" not in run.data.tags]
