@@ -1,6 +1,7 @@
 # make repro   make the environment if need be, and run the pipeline on the embedded photos
 # make test    make the environment if need be, and check style, types and behaviour
 # make ui      look at the models in MLflow
+# make faults  do to a small training all that it must survive: kills, full disks, damaged files
 
 VENV := .venv
 PYTHON ?= python3
@@ -9,7 +10,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export OMP_NUM_THREADS ?= 2
 PORT ?= 5000
 
-.PHONY: repro test env lock ui bench clean
+.PHONY: repro test faults env lock ui bench clean
 
 repro: env
 	dvc repro
@@ -21,6 +22,9 @@ test: env
 	mypy
 	python -m pytest
 
+faults: env
+	python -m pytest tests/faults -m "slow or not slow"
+
 env: $(VENV)/.made
 
 # uv reads the same lock as pip and is ten times faster; where it does not reach the registry as
@@ -28,7 +32,7 @@ env: $(VENV)/.made
 $(VENV)/.made: requirements.lock
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install --quiet uv==$(UV_VERSION)
-	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock \
+	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --require-hashes -r requirements.lock \
 		|| $(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements.lock
 	printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/bin/python" -m petseg "$$@"\n' \
 		"$(CURDIR)" "$(CURDIR)/$(VENV)" > $(VENV)/bin/petseg
