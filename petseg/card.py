@@ -65,9 +65,9 @@ def _facts(run: StoredRun) -> list[tuple[str, str]]:
     photos, source = manifest.get("photos", {}), manifest.get("data", {}).get("data.source")
     licence = "Oxford-IIIT Pet, CC BY-SA 4.0" if source in _PUBLISHED else "their licence is not recorded"
     counts = ", ".join(f"{count} to {use}" for use, count in photos.items())
-    seconds = sum(row["elapsed_s"] for row in run.history())
+    seconds = sum(row["elapsed_s"] for row in run.rows())
     return [
-        ("trained", f"{manifest['created']}, {len(run.history())} epochs in {duration(seconds)}"),
+        ("trained", f"{manifest['created']}, {len(run.rows())} epochs in {duration(seconds)}"),
         ("kept", f"epoch {best['epoch']}, the best by validation Dice"),
         (
             "on",

@@ -67,7 +67,7 @@ class Record:
         if not run.finished:
             raise StoreError(f"run {run.key} is not finished, so it can't be compared")
         try:
-            history, manifest = run.history(), run.manifest
+            history, manifest = run.rows(), run.manifest
             dice = {"val": _dice_by_name(run.folder / VALIDATION)}
             if run.evaluation:
                 dice["test"] = _dice_by_name(run.evaluation.folder / PER_IMAGE)

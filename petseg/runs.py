@@ -3,11 +3,9 @@
 What lies in its folder, and how it is read once it is finished: petseg.store.
 """
 
-import fcntl
 import itertools
 import json
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -21,7 +19,7 @@ from torch import Tensor
 
 from petseg.checkpoint import load_tensors, save_tensors
 from petseg.data.masks import save_masks
-from petseg.errors import DamagedFile, RunLocked, TrainingError
+from petseg.errors import DamagedFile, TrainingError
 from petseg.project import sha256_file, written_atomically
 from petseg.records import without_nan, write_json
 from petseg.store import (
@@ -32,6 +30,7 @@ from petseg.store import (
     MANIFEST,
     WEIGHTS,
     StoredRun,
+    locked,
     now,
     read_manifest,
     sealed,
@@ -40,25 +39,10 @@ from petseg.training import EpochRecord, TrainingState, validated
 
 
 @dataclass
-class Run:
+class Run(StoredRun):
     """One run of the store, held by this process alone. Made by ``open_run``."""
 
-    folder: Path
-    manifest: dict[str, Any]
     history: list[EpochRecord] = field(default_factory=list)
-
-    @property
-    def key(self) -> str:
-        return self.folder.name
-
-    @property
-    def finished(self) -> bool:
-        return bool(self.manifest["status"] == "finished")
-
-    @property
-    def stored(self) -> StoredRun:
-        """The run as readers see it."""
-        return StoredRun(self.folder, self.manifest)
 
     @property
     def best(self) -> EpochRecord:
@@ -171,7 +155,7 @@ class Run:
         Raises:
             DamagedFile: a file of the store differs from its recorded hash.
         """
-        self.stored.hand_out({WEIGHTS: weights, ABOUT: about})
+        self.hand_out({WEIGHTS: weights, ABOUT: about})
         pages = sorted((self.folder / "evolution").glob("*.png"))
         epochs = np.array([int(page.stem) for page in pages])
         masks = np.stack([_unstack(np.asarray(Image.open(page))) for page in pages])
@@ -214,7 +198,7 @@ def open_run(store: Path, key: str, description: dict[str, Any], changes: str = 
         yield Run(folder, manifest, read_history(folder))
         return
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         for left_over in folder.rglob(".*.tmp"):  # of a process that was killed while writing
             left_over.unlink()
         run = Run(folder, read_manifest(folder))
@@ -226,23 +210,6 @@ def open_run(store: Path, key: str, description: dict[str, Any], changes: str = 
                     file.write(changes.encode(errors="surrogateescape"))
             run.note(format=FORMAT, status="running", created=now(), **description)
         yield run
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise RunLocked(
-                f"run {folder.name} is being trained by process {file.read().strip() or '?'}; "
-                "wait for it, or stop it"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def read_history(folder: Path) -> list[EpochRecord]:

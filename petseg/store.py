@@ -16,18 +16,20 @@ The key is the hash of what determines the weights: params, data and code. A fin
 petseg.runs writes a run; here it is read, proved and handed out. Nothing here needs torch.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from petseg.errors import DamagedFile, StoreError
+from petseg.errors import DamagedFile, RunLocked, StoreError
 from petseg.project import copy_atomically, fsync_folder, sha256_file
 from petseg.records import without_nan, write_json
 
@@ -59,7 +61,7 @@ class Evaluation:
         return scores
 
 
-@dataclass(frozen=True)
+@dataclass
 class StoredRun:
     """One run of the store, to read."""
 
@@ -112,11 +114,11 @@ class StoredRun:
         if "best" in self.manifest:
             best: float | None = self.manifest["best"]["val_dice"]
             return best
-        rows = self.history()
+        rows = self.rows()
         return max((row["val_dice"] for row in rows if row["val_dice"] is not None), default=None)
 
-    def history(self) -> list[dict[str, Any]]:
-        """Return its rows, one a finished epoch."""
+    def rows(self) -> list[dict[str, Any]]:
+        """Return its history, one a finished epoch."""
         path = self.folder / HISTORY
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -177,9 +179,14 @@ class StoredRun:
             copy_atomically(self.folder / name, target)
 
     def delete(self) -> None:
-        """Take the run out of the store for ever; a crash leaves it whole, or out of everybody's sight."""
+        """Take the run out of the store for ever; a crash leaves it whole, or out of everybody's sight.
+
+        Raises:
+            RunLocked: it is being trained.
+        """
         gone = self.folder.with_name(f".{self.key}.{os.getpid()}.tmp")
-        self.folder.replace(gone)
+        with locked(self.folder):
+            self.folder.replace(gone)
         fsync_folder(gone.parent)
         shutil.rmtree(gone)
 
@@ -204,6 +211,28 @@ class StoredRun:
             path.chmod(0o444)
         draft.replace(folder)
         fsync_folder(folder.parent)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run for this process alone.
+
+    Raises:
+        RunLocked: another process holds it.
+    """
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise RunLocked(
+                f"run {folder.name} is being trained by process {file.read().strip() or '?'}; "
+                "wait for it, or stop it"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def stored_runs(store: Path) -> tuple[list[StoredRun], list[str]]:

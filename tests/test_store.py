@@ -29,6 +29,7 @@ from petseg.store import (
     SCORES,
     WEIGHTS,
     StoredRun,
+    locked,
     run_of,
     sealed,
     stored_runs,
@@ -331,6 +332,22 @@ def test_the_list_says_what_is_particular(root: Path) -> None:
     assert "no run fits" in petseg("runs", "list", "--where", "model.width=3")
     assert "must be one of" in petseg("runs", "list", "--sort", "beauty", fails=True)
     assert "must be KEY=VALUE" in petseg("runs", "list", "--where", "dice", fails=True)
+
+
+def test_only_what_is_neither_champion_nor_best_nor_in_training_is_pruned(root: Path) -> None:
+    for key, val_dice in (("aa", 0.9), ("bb", 0.8), ("cc", 0.7), ("dd", 0.6)):
+        make_run(root, key, val_dice)
+    promote(StoredRun.open(root / "runs/bb"), force=False)
+    assert "is the best by validation Dice" in petseg("runs", "prune", "dd", "aa", "--yes", fails=True)
+    assert "is the champion" in petseg("runs", "prune", "bb", "--yes", fails=True)
+    assert "it needs --yes" in petseg("runs", "prune", "cc", "--json", fails=True)
+    with locked(root / "runs/dd"):
+        assert "is being trained" in petseg("runs", "prune", "dd", "--yes", fails=True)
+    petseg("runs", "prune", "cc", fails=True)  # asked, nobody answers
+    assert [run.key for run in stored_runs(root / "runs")[0]] == ["aa", "bb", "cc", "dd"]
+    assert json.loads(petseg("runs", "prune", "cc", "cc", "--yes", "--json")) == {"deleted": ["cc"]}
+    assert "1 runs are deleted" in petseg("runs", "prune", "dd", "--yes")
+    assert sorted(path.name for path in (root / "runs").glob("[!.]*/")) == ["aa", "bb"]
 
 
 def test_the_card_tells_scores_weak_points_and_the_way_back(root: Path) -> None:
