@@ -204,7 +204,7 @@ def what_records_cost(
         example = val.images[:2].cpu().numpy()
         model_s = seconds(
             lambda: log.on_model_row(
-                lambda client, run_id: log_model(client, run_id, weights, about, decision, example)
+                lambda client, row: log_model(client, row, weights, about, decision, "benchmark", example)
             )
         )
     save_s, log_s = statistics.median(saving), statistics.median(logging)

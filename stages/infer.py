@@ -83,10 +83,10 @@ def infer(
     settings = flat(data__boundary=boundary, infer=params.infer)
     known = {"run_key": run["run_key"], "data_sha256": arrays.digest}
     files = {HEADLINES: metrics, SCORES: scores, PER_IMAGE: per_image, BREEDS: breeds}
+    made_by = known | {"code_sha256": code_sha256(Path(__file__)), "settings": settings}
+    key = key_of(settings, arrays.digest, made_by["code_sha256"])
     stored = run_of(main_root() / "runs", run["run_key"])
     if stored is not None:
-        made_by = known | {"code_sha256": code_sha256(Path(__file__)), "settings": settings}
-        key = key_of(settings, arrays.digest, made_by["code_sha256"])
         stored.keep_evaluation(key, made_by, files)
         write_card(stored)
     with stage_run("infer", settings, known, parent_id=run["mlflow_run_id"]) as log:
@@ -101,7 +101,7 @@ def infer(
             log.artifact(stored.folder / CARD, "")
         decision = {"threshold": threshold, "flip_average": params.infer.flip_average}
         example = arrays.images[rows[:2]]
-        log.on_model_row(lambda client, run_id: log_model(client, run_id, weights, about, decision, example))
+        log.on_model_row(lambda client, row: log_model(client, row, weights, about, decision, key, example))
     print(
         "test Dice {dice_per_image:.4f} ({dice_per_image_low:.4f} to {dice_per_image_high:.4f}), "
         "IoU {iou_per_image:.4f}, {photos} photos, threshold {threshold:g}; ".format(**result)

@@ -67,16 +67,18 @@ def train(
     }
     with open_run(main_root() / "runs", key, described, git.changes) as run:
         warn_of_another_environment(run, described["environment"])
-        if run.finished:
-            print(f"run {key} is finished: its weights are used, nothing is trained")
-        else:
-            shown = {"data.image_size": arrays.size_px} | settings
-            with stage_run("train", shown, known, run.manifest.get("mlflow_run_id")) as log:
-                run.note(mlflow_run_id=log.run_id or run.manifest.get("mlflow_run_id"))
+        shown = {"data.image_size": arrays.size_px} | settings
+        with stage_run("train", shown, known, run.manifest.get("mlflow_run_id")) as log:
+            row = log.run_id or run.manifest.get("mlflow_run_id")
+            if run.finished:
+                print(f"run {key} is finished: its weights are used, nothing is trained")
+            else:
+                run.note(mlflow_run_id=row)
                 log.dataset("pets", arrays.digest, str(arrays_folder), "train")
                 train_run(run, log, params, arrays, encoder, device)
+            log_result(run, log)
         run.publish(weights, about, evolution)
-        write_json(run_file, {"run_key": key, "mlflow_run_id": run.manifest["mlflow_run_id"]})
+        write_json(run_file, {"run_key": key, "mlflow_run_id": row})
         write_csv(history, run.history)
         write_json(metrics, summary(run))
     print(f"best epoch {run.best.epoch}, validation Dice {run.best.val_dice:.4f}: runs/{key}/{WEIGHTS}")
@@ -105,11 +107,15 @@ def train_run(
     validation = load_photos(arrays, "val", boundary, device)
     shown = evenly_spread(len(validation))
     left_out = sum(len(arrays.rows(split)) for split in ("train", "val")) - len(training) - len(validation)
-    photos = {"train": len(training), "val": len(validation)}
-    run.note(photos=photos, shown_rows=validation.rows[shown].tolist(), all_border_left_out=left_out)
     state = TrainingState.new(params.model, params.train, device, encoder.path)
-    run.resume(state)
     parameters = parameter_count(state.network)
+    run.note(
+        photos={"train": len(training), "val": len(validation)},
+        shown_rows=validation.rows[shown].tolist(),
+        all_border_left_out=left_out,
+        parameters=parameters,
+    )
+    run.resume(state)
     print(
         f"run {run.key}: {params.model.name}, {parameters / 1e6:.2f} M parameters, on {device}; "
         f"{len(training)} photos to learn from, {len(validation)} to validate on"
@@ -137,8 +143,14 @@ def train_run(
             "boundary": boundary,
         }
     )
-    write_card(run.stored)
-    log.metrics({"best/epoch": run.best.epoch, "best/val_dice": run.best.val_dice, "parameters": parameters})
+    write_card(run)
+
+
+def log_result(run: Run, log: RunLog) -> None:
+    """Tell MLflow what a finished run gave; it may be one that was killed before it came to that."""
+    log.catch_up({record.epoch: as_metrics(record) for record in run.history})
+    best, parameters = run.best, run.manifest["parameters"]
+    log.metrics({"best/epoch": best.epoch, "best/val_dice": best.val_dice, "parameters": parameters})
     log.tags({"weights": f"runs/{run.key}/{WEIGHTS}", "tensors_sha256": run.manifest["tensors_sha256"]})
     log.artifact(run.folder / WEIGHTS, "weights")
     log.artifact(run.folder / ABOUT, "weights")

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,15 +81,20 @@ class Project:
         assert (done.returncode != 0) is fails, done.stdout
         return done.stdout
 
-    def start(self, *command: str, **environment: str) -> "subprocess.Popen[str]":
+    def start(
+        self, *command: str, stdin: int | None = None, environment: Mapping[str, str] | None = None
+    ) -> "subprocess.Popen[str]":
         """Start a command, whose output is read from the process."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
-            env=self.environment() | environment,
+            env=self.environment() | dict(environment or {}),
             text=True,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            # Tests that run in the background of a shell have been started with it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     def environment(self) -> dict[str, str]:
@@ -97,10 +104,13 @@ class Project:
         environment.pop("MLFLOW_TRACKING_URI", None)
         return environment
 
+    def command(self, stage: str) -> list[str]:
+        """A stage's own command, without DVC."""
+        return list(read_yaml(self.folder / "dvc.yaml")["stages"][stage]["cmd"].split())
+
     @property
     def train_command(self) -> list[str]:
-        """The training stage's own command, without DVC."""
-        return list(read_yaml(self.folder / "dvc.yaml")["stages"]["train"]["cmd"].split())
+        return self.command("train")
 
     def manifests(self) -> dict[str, dict[str, Any]]:
         """What the store says of each run, by its key."""
@@ -117,7 +127,14 @@ class Project:
         return set(status)
 
 
-def mlflow_runs(folder: Path) -> "list[mlflow.entities.Run]":
-    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+def mlflow_runs(folder: Path, children: bool = False) -> "list[mlflow.entities.Run]":
+    """The rows of the models in MLflow, and the runs of the stages after them where asked for.
+
+    MLflow keeps a database open by its path for as long as a process lives. So that a database which has
+    been replaced meanwhile is not read, what is read is a copy, which MLflow then stands on.
+    """
+    copy = folder / f".dvc/tmp/read-{time.time_ns()}.db"
+    shutil.copy(folder / "mlflow.db", copy)
+    mlflow.set_tracking_uri(f"sqlite:///{copy}")
     found = mlflow.search_runs(experiment_names=["petseg"], output_format="list")
-    return [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    return [run for run in found if children or "mlflow.parentRunId" not in run.data.tags]

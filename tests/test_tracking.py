@@ -1,6 +1,10 @@
 import json
 import multiprocessing
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +24,7 @@ from petseg.params import ModelParams, Params
 from petseg.tracking import (
     DATA_EXPERIMENT,
     EXPERIMENT,
+    connect,
     flat,
     stage_run,
     tracking_uri,
@@ -220,12 +225,12 @@ def test_the_logged_model_turns_photos_to_masks(root: Path) -> None:
     threshold = float(predictor.probability(photos, 8).median())
     with stage_run("train", {}, {}) as row:
         pass
+    decision = {"threshold": threshold, "flip_average": True}
     with stage_run("infer", {}, {}, parent_id=row.run_id) as log:
-        log.on_model_row(
-            lambda client, run_id: log_model(
-                client, run_id, weights, about, {"threshold": threshold, "flip_average": True}, photos[:1]
+        for _ in range(2):  # the second time it is there
+            log.on_model_row(
+                lambda client, run: log_model(client, run, weights, about, decision, "e1", photos[:1])
             )
-        )
     (logged,) = mlflow.MlflowClient().search_logged_models([runs()[0].info.experiment_id])
     assert logged.source_run_id == row.run_id
     assert not list(root.glob("mlartifacts/**/*.pkl"))
@@ -295,3 +300,19 @@ def test_a_filter_needs_mlflow_and_says_so_without_its_password(
     with pytest.raises(StoreError, match=r"MLflow does not answer .*; name runs by their keys") as error:
         found_runs(root / "runs", ["params.a = '1'"])
     assert "secret" not in str(error.value)
+
+
+def test_runs_of_killed_processes_are_closed_by_the_next_command(root: Path) -> None:
+    with stage_run("train", {}, {}) as mine:
+        child = (
+            "import os, signal\nfrom petseg.tracking import stage_run\n"
+            "with stage_run('infer', {}, {}): os.kill(os.getpid(), signal.SIGKILL)"
+        )
+        path = {"PYTHONPATH": str(Path(__file__).parent.parent)}
+        killed = subprocess.run([sys.executable, "-c", child], cwd=root, env=os.environ | path, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        assert sorted(run.info.status for run in runs()) == ["RUNNING", "RUNNING"]
+        client = connect()
+        assert sorted(run.info.status for run in runs()) == ["KILLED", "RUNNING"]
+        assert client.get_run(mine.run_id).info.status == "RUNNING"
+    assert sorted(run.info.status for run in runs()) == ["FINISHED", "KILLED"]

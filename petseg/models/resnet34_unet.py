@@ -7,7 +7,6 @@ torchvision's own module, so its published weights load under their own names.
 from pathlib import Path
 
 from torch import Tensor, nn
-from torchvision.models import resnet34
 
 from petseg.checkpoint import load_foreign_tensors
 from petseg.errors import DamagedFile, EncoderError
@@ -25,6 +24,8 @@ class ResNet34UNet(Network):
     """
 
     def __init__(self, width: int, dropout: float = 0.0) -> None:
+        from torchvision.models import resnet34  # not above: it takes as long as torch, and a UNet needs none
+
         super().__init__(width, len(_CHANNELS), dropout)
         self.stem = nn.Sequential(  # the skip at full resolution, where ResNet34 has no features
             nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)

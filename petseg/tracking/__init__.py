@@ -15,22 +15,26 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from filelock import FileLock
 from pydantic import BaseModel
 
 from petseg.params import flatten
 from petseg.project import git_state, main_root, user
+from petseg.tracking.leftovers import alive, close_left_overs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
 EXPERIMENT, DATA_EXPERIMENT = "petseg", "petseg-data"
+_LOCKED_FOR_S = 120  # how long a locked database is waited for; MLflow itself gives up after 20 s
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 _DATA_STAGES = ("download", "preprocess")
 
 # Of mlflow's own, so that a server that is away costs seconds and not minutes, nothing is sent to
@@ -58,6 +62,17 @@ class RunLog:
 
         def log(client: "MlflowClient", run_id: str) -> None:
             client.log_batch(run_id, metrics=_metrics(values, step))
+
+        self._try(log)
+
+    def catch_up(self, rows: Mapping[int, Mapping[str, float | int]]) -> None:
+        """Log the numbers of those steps, ``{step: numbers}``, that a killed process did not come to log."""
+
+        def log(client: "MlflowClient", run_id: str) -> None:
+            names = {name for values in rows.values() for name in values}
+            there = {metric.step for name in names for metric in client.get_metric_history(run_id, name)}
+            for step in rows.keys() - there:
+                client.log_batch(run_id, metrics=_metrics(rows[step], step))
 
         self._try(log)
 
@@ -123,7 +138,7 @@ class RunLog:
         if self.client is None or run_id is None:
             return
         with _forgiving(self):
-            log(self.client, run_id)
+            _patiently(log, self.client, run_id)
 
 
 @contextmanager
@@ -136,6 +151,9 @@ def stage_run(
 ) -> Iterator[RunLog]:
     """Open a run for a stage, and close it whatever happens.
 
+    A training has one row, known by its id or by the tag ``run_key``. It is gone on with until it is
+    FINISHED; from then on nothing more is logged to it here.
+
     Args:
         stage: name of the stage.
         params: what the stage read of params.yaml, flat.
@@ -146,25 +164,36 @@ def stage_run(
     Yields:
         The run's log.
     """
-    log = RunLog(None, None)
+    log, held = RunLog(None, None), ExitStack()
     with _forgiving(log):
-        log.client = connect()
-        experiment = experiment_id(log.client, DATA_EXPERIMENT if stage in _DATA_STAGES else EXPERIMENT)
-        log.parent_id = _existing(log.client, parent_id)
-        log.run_id = _existing(log.client, run_id)
+        client = log.client = _patiently(connect)
+        from mlflow.entities import Param
+
+        name = DATA_EXPERIMENT if stage in _DATA_STAGES else EXPERIMENT
+        experiment = _patiently(experiment_id, client, name)
+        log.parent_id = _patiently(_existing, client, parent_id)
+        log.run_id = _patiently(_existing, client, run_id)
+        if log.run_id is None and stage == "train":
+            log.run_id = _patiently(_row_of, client, experiment, tags.get("run_key"))
         if log.run_id is None:
-            log.run_id = _create(log.client, experiment, stage, params, tags, log.parent_id)
-        else:
-            log.client.update_run(log.run_id, "RUNNING")
-    try:
-        yield log
-    except (KeyboardInterrupt, SystemExit):
-        log.end("KILLED")
-        raise
-    except BaseException:
-        log.end("FAILED")
-        raise
-    log.end("FINISHED")
+            log.run_id = _patiently(_create, client, experiment, stage, tags, log.parent_id)
+        elif _patiently(client.get_run, log.run_id).info.status == "FINISHED":
+            log.client = None
+        if log.client is not None:
+            held.enter_context(alive(log.run_id))
+            _patiently(client.update_run, log.run_id, "RUNNING")
+            listed = [Param(key, str(value)) for key, value in params.items()]
+            _patiently(client.log_batch, log.run_id, params=listed)
+    with held:
+        try:
+            yield log
+        except (KeyboardInterrupt, SystemExit):
+            log.end("KILLED")
+            raise
+        except BaseException:
+            log.end("FAILED")
+            raise
+        log.end("FINISHED")
 
 
 def flat(**sections: BaseModel | object) -> dict[str, object]:
@@ -186,13 +215,17 @@ def tracking_uri() -> str:
 
 
 def connect() -> "MlflowClient":
-    """Return a client of the tracking store, with both experiments made; MLflow's errors go through."""
+    """Return a client of the tracking store; MLflow's errors go through.
+
+    Both experiments are made, and the runs that killed processes left open are closed.
+    """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     import logging
 
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):
+    for name in ("alembic", "mlflow.pyfunc"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it tells, it raises too
     import mlflow
 
     mlflow.set_tracking_uri(tracking_uri())
@@ -201,6 +234,7 @@ def connect() -> "MlflowClient":
         client = mlflow.MlflowClient()
         for name in (EXPERIMENT, DATA_EXPERIMENT):
             experiment_id(client, name)
+        close_left_overs(client)
     return client
 
 
@@ -233,16 +267,20 @@ def _existing(client: "MlflowClient", run_id: str | None) -> str | None:
     return run_id
 
 
+def _row_of(client: "MlflowClient", experiment: str, run_key: object) -> str | None:
+    """Return the id of the newest row of a training; the store may not have come to note it."""
+    query = f"tags.stage = 'train' and tags.run_key = '{run_key}'"
+    found = client.search_runs([experiment], query, max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
 def _create(
     client: "MlflowClient",
     experiment: str,
     stage: str,
-    params: Mapping[str, object],
     tags: Mapping[str, object],
     parent_id: str | None,
 ) -> str:
-    from mlflow.entities import Param
-
     git, dvc_name = git_state(), os.environ.get("DVC_EXP_NAME")
     known = {
         "stage": stage,
@@ -260,8 +298,6 @@ def _create(
         tags={key: str(value) for key, value in known.items() if value is not None},
         run_name=dvc_name or tags.get("run_key") if stage == "train" else stage,
     )
-    listed = [Param(key, str(value)) for key, value in params.items()]
-    client.log_batch(run.info.run_id, params=listed)
     return str(run.info.run_id)
 
 
@@ -270,6 +306,19 @@ def _metrics(values: Mapping[str, float | int], step: int) -> "list[Metric]":
 
     at = int(time.time() * 1000)
     return [Metric(key, float(v), at, step) for key, v in values.items() if math.isfinite(v)]
+
+
+def _patiently(
+    call: "Callable[Arguments, Result]", *given: "Arguments.args", **named: "Arguments.kwargs"
+) -> "Result":
+    """Call, and again for as long as another process locks the database."""
+    until = time.monotonic() + _LOCKED_FOR_S
+    while True:
+        try:
+            return call(*given, **named)
+        except Exception as error:
+            if "database is locked" not in str(error) or time.monotonic() > until:
+                raise
 
 
 @contextmanager

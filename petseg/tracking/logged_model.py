@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
+from mlflow.entities import LoggedModelStatus
 from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import Schema, TensorSpec
 
@@ -18,7 +19,7 @@ import petseg
 if TYPE_CHECKING:  # mlflow runs it from its file; named here, it counts as reached (petseg.reach)
     import petseg.tracking.pyfunc
 
-NAME = "petseg"
+NAME, EVALUATION_TAG = "petseg", "evaluation"
 _NEEDED = (
     *("mlflow", "torch", "torchvision", "numpy", "pandas", "pillow", "pydantic", "rich", "ruamel.yaml"),
     *("safetensors", "scipy"),
@@ -38,9 +39,10 @@ def log_model(
     weights: Path,
     about: Path,
     decision: Mapping[str, object],
+    evaluation: str,
     example: Any,
 ) -> str:
-    """Log a model as the given run's, and return its id.
+    """Log a model as the given run's, once for each evaluation, and return its id.
 
     Args:
         client: of the tracking store.
@@ -48,9 +50,16 @@ def log_model(
         weights: model.safetensors.
         about: model.json.
         decision: ``threshold`` and ``flip_average``, by which probability becomes a mask.
+        evaluation: key of what infer found with it.
         example: (N, H, W, 3) uint8, an input to keep with the model.
     """
-    mlflow.set_experiment(experiment_id=client.get_run(run_id).info.experiment_id)
+    experiment = client.get_run(run_id).info.experiment_id
+    for known in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        if known.status == LoggedModelStatus.PENDING:  # of an infer that was killed meanwhile
+            client.delete_logged_model(known.model_id)
+        elif known.tags.get(EVALUATION_TAG) == evaluation:
+            return str(known.model_id)
+    mlflow.set_experiment(experiment_id=experiment)
     with tempfile.TemporaryDirectory() as folder:
         decision_file = Path(folder, "decision.json")
         decision_file.write_text(json.dumps(dict(decision)), encoding="utf-8")
@@ -60,6 +69,7 @@ def log_model(
             artifact_path=None,
             flavor=mlflow.pyfunc,
             name=NAME,
+            tags={EVALUATION_TAG: evaluation},
             run_id=run_id,
             python_model=str(Path(__file__).with_name("pyfunc.py")),
             artifacts={

@@ -87,6 +87,7 @@ def weights_in_mlflow(runs: Sequence[StoredRun]) -> Iterator[tuple[StoredRun, st
     try:
         client = connect()
         import mlflow
+        from mlflow.entities import LoggedModelStatus
 
         experiment = experiment_id(client, EXPERIMENT)
         known = {
@@ -97,7 +98,7 @@ def weights_in_mlflow(runs: Sequence[StoredRun]) -> Iterator[tuple[StoredRun, st
         copies += [
             (model.source_run_id, f"{model.artifact_location}/artifacts/{WEIGHTS}")
             for model in models
-            if model.source_run_id in rows
+            if model.source_run_id in rows and model.status == LoggedModelStatus.READY
         ]
     except Exception as error:
         if not is_mlflow_trouble(error):

@@ -34,6 +34,7 @@ def follow(run: StoredRun) -> str | None:
 def _version(run: StoredRun) -> str | None:
     """Return the version of a run's model; made where there is none."""
     client = connect()
+    from mlflow.entities import LoggedModelStatus
     from mlflow.exceptions import MlflowException
 
     try:
@@ -48,8 +49,9 @@ def _version(run: StoredRun) -> str | None:
     if row is None:
         return None
     models = client.search_logged_models([experiment_id(client, EXPERIMENT)], f"source_run_id = '{row}'")
-    if not models:
+    model = next((model for model in models if model.status == LoggedModelStatus.READY), None)
+    if model is None:
         return None
-    source = f"models:/{models[0].model_id}"
-    made = client.create_model_version(MODEL, source, row, {"run_key": run.key}, model_id=models[0].model_id)
+    source = f"models:/{model.model_id}"
+    made = client.create_model_version(MODEL, source, row, {"run_key": run.key}, model_id=model.model_id)
     return str(made.version)
