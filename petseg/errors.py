@@ -11,7 +11,8 @@ PetsegError                     a mistake or a fault outside the code; one line 
 ├── StoreError                  the store of runs can't be read or written
 │   ├── RunLocked               another process trains the same run
 │   ├── DamagedFile             a file differs from its recorded hash
-│   └── PromotionRefused        a run is not known to be as good as the champion
+│   ├── PromotionRefused        a run is not known to be as good as the champion
+│   └── ExportError             a network can't be had in another format
 └── TrainingError
     └── NonFiniteLoss           the loss became NaN or infinite
 
@@ -74,6 +75,10 @@ class DamagedFile(StoreError):
 
 class PromotionRefused(StoreError):
     """A run is not known to be as good as today's champion."""
+
+
+class ExportError(StoreError):
+    """A network can't be had in another format."""
 
 
 class TrainingError(PetsegError):

@@ -87,13 +87,17 @@ class Predictor:
         with progress(what, len(images), transient=True) as advance:
             for start in range(0, len(images), batch_size):
                 batch = to_input(torch.from_numpy(images[start : start + batch_size]).to(self.device))
-                probability = self.network(batch).float().sigmoid()
-                if self.flip_average:
-                    flipped = mirrored(self.network(mirrored(batch)).float().sigmoid())
-                    probability = (probability + flipped) / 2
-                result[start : start + batch_size] = probability.squeeze(1).cpu()
+                result[start : start + batch_size] = self.segment(batch).squeeze(1).cpu()
                 advance(len(batch))
         return result
+
+    def segment(self, batch: Tensor) -> Tensor:
+        """Map a network's input, (N, 3, S, S) float, to the probability of pet, (N, 1, S, S) float32."""
+        probability: Tensor = self.network(batch).float().sigmoid()
+        if self.flip_average:
+            flipped = mirrored(self.network(mirrored(batch)).float().sigmoid())
+            probability = (probability + flipped) / 2
+        return probability
 
     @torch.inference_mode()
     def masks_at_own_size(self, photos: NDArray[np.uint8], threshold: float) -> NDArray[np.uint8]:

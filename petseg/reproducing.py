@@ -19,7 +19,7 @@ from petseg.data import encoders
 from petseg.data.arrays import PetArrays
 from petseg.data.encoders import Encoder
 from petseg.errors import DataError, StoreError
-from petseg.params import read_yaml
+from petseg.stage import stage_command
 from petseg.store import CHANGES, WEIGHTS, StoredRun, read_json, stored_runs
 
 _ENCODER_PARAM = "model.encoder_weights"
@@ -85,7 +85,7 @@ def reproduce(run: StoredRun, root: Path) -> Comparison:
     if run.adopted or not run.finished:
         raise StoreError(f"run {run.key} is not a finished training, so it can't be reproduced")
     with _worktree(run, root) as folder:
-        train = _command(folder, "train")
+        train = stage_command(folder, "train")
         arrays, encoder = map(Path, train[3:5])
         _write_params(run.params | _put_encoder(run, root, folder, encoder), folder / "params.yaml")
         _put_data(run, root, folder, arrays)
@@ -119,18 +119,11 @@ def _git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
 
 
-def _command(folder: Path, stage: str) -> list[str]:
-    """Return a stage's command as dvc.yaml there has it, by this Python."""
-    python, *rest = read_yaml(folder / "dvc.yaml")["stages"][stage]["cmd"].split()
-    assert python == "python"
-    return [sys.executable, *rest]
-
-
 def _put_encoder(run: StoredRun, root: Path, folder: Path, place: Path) -> dict[str, str]:
     """Put the weights in place that the run's encoder began with; return the param that names them."""
     wanted, source = run.params.get(_ENCODER_PARAM, encoders.NONE), root / place
     if wanted == encoders.NONE:
-        _run(folder, _command(folder, "encoder"))
+        _run(folder, stage_command(folder, "encoder"))
         return {}
     found = read_json(source / encoders.ABOUT)
     if Encoder.open(source, found["origin"]).name != wanted:

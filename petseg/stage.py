@@ -74,6 +74,12 @@ def _inputs(stage: str) -> dict[str, Any]:
     return inputs
 
 
+def stage_command(root: Path, stage: str) -> list[str]:
+    """Return a stage's command as dvc.yaml below ``root`` has it, by this Python."""
+    _, *rest = read_yaml(root / _PIPELINE_FILE)["stages"][stage]["cmd"].split()
+    return [sys.executable, *rest]
+
+
 def locked_param(stage: str, key: str) -> Any:
     """Return the value of a param that a stage last ran with, by dvc.lock; None where that does not say."""
     try:

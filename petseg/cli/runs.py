@@ -18,6 +18,7 @@ from petseg.errors import UsageError
 from petseg.params import read_yaml
 from petseg.project import main_root
 from petseg.records import to_json
+from petseg.stage import stage_command
 from petseg.store import ABOUT, WEIGHTS, StoredRun, best_runs, holds, stored_runs
 
 app = typer.Typer(
@@ -99,7 +100,7 @@ def show(run: Id, as_json: Json = False) -> None:
     elif found.finished:
         _console().print(Markdown(card(found)))
     else:
-        rows = found.history()
+        rows = found.rows()
         print(
             f"run {found.key}: {found.network}; {len(rows)} epochs, not finished: the same training goes on"
         )
@@ -204,23 +205,30 @@ def reproduce(run: Id, as_json: Json = False) -> None:
 def prune(
     runs: Annotated[list[str], typer.Argument(metavar="ID...", help="Which.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Delete runs for ever, once it was asked; never the champion, and never the best by validation."""
+    if as_json and not yes:
+        raise UsageError("--json can't ask: it needs --yes")
     store = main_root() / "runs"
     kept = {champion_of(store): "is the champion"}
     for best in best_runs(store):
         kept.setdefault(best.key, "is the best by validation Dice")
-    chosen = [_found(run) for run in runs]
+    chosen = {run.key: run for run in map(_found, runs)}.values()
     for run in chosen:
         if run.key in kept:
             raise UsageError(f"run {run.key} {kept[run.key]}, and is not pruned")
-        print(f"{run.key}  {run.network}  val Dice {_number(run.val_dice)}  {decimal(run.size_bytes)}")
+        if not as_json:
+            print(f"{run.key}  {run.network}  val Dice {_number(run.val_dice)}  {decimal(run.size_bytes)}")
     if not yes and not typer.confirm(f"Delete {len(chosen)} runs and their weights for ever?"):
         print("nothing is deleted")
         raise typer.Exit(1)
     for run in chosen:
         run.delete()
-    print(f"{len(chosen)} runs are deleted")
+    if as_json:
+        print(to_json({"deleted": [run.key for run in chosen]}), end="")
+    else:
+        print(f"{len(chosen)} runs are deleted")
 
 
 @app.command()
@@ -262,6 +270,38 @@ def promote(
             f"run {found.key} {already}"
             + (f"; in MLflow models:/petseg@champion, version {version}" if version else "")
         )
+
+
+@app.command()
+def export(
+    run: Id,
+    onnx: Annotated[Path, typer.Option(help="The file: photos of any size in, the probability of pet out.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the file, if there is one.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a run as ONNX, preprocessing and sigmoid included, once it gives what torch gives."""
+    if onnx.suffix != ".onnx":
+        raise UsageError(f"--onnx {onnx}: must end in .onnx")
+    if onnx.exists() and not force:
+        raise UsageError(f"{onnx}: is there already; --force replaces it")
+    found = _found(run)
+    from petseg.data.arrays import PetArrays
+    from petseg.exporting import INPUT, OUTPUT, export_onnx
+
+    photos = main_root() / stage_command(main_root(), "train")[3]
+    made = export_onnx(found, PetArrays.open(photos) if photos.is_dir() else None, onnx)
+    if as_json:
+        print(to_json(vars(made) | {"path": str(made.path), "run": found.key}), end="")
+        return
+    mask = f"{OUTPUT} >= {made.threshold:g} is pet" if made.threshold is not None else "infer has not run yet"
+    compared = (
+        f"ONNX Runtime and torch differ by {made.difference:.1e} at most, on {made.compared} photos"
+        if made.compared
+        else "not compared with torch, as no photos are packed here; dvc repro preprocess packs some"
+    )
+    print(
+        f"run {found.key}: {onnx}, {decimal(made.size_bytes)}; {INPUT} in, {OUTPUT} out, {mask}; {compared}"
+    )
 
 
 @app.command()
