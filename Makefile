@@ -20,10 +20,10 @@ test: env
 	ruff check .
 	ruff format --check .
 	mypy
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
 
 faults: env
-	python -m pytest tests/faults -m "slow or not slow"
+	OMP_NUM_THREADS=1 python -m pytest tests/faults -n 2 --dist loadfile -m "slow or not slow"
 
 env: $(VENV)/.made
 

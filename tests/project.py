@@ -22,6 +22,7 @@ SMALL = {
     "width: 16": "width: 8",
     "depth: 4": "depth: 3",
     "epochs: 50": "epochs: 2",
+    "threads: 2": "threads: 1",
     "evolution_epochs: [1, 2, 5, 10, 20, 35, 50]": "evolution_epochs: [1, 2]",
 }
 
@@ -100,7 +101,7 @@ class Project:
     def environment(self) -> dict[str, str]:
         """What a command is started with: this Python, and nothing of the tests' own surroundings."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "2"}
+        environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"}
         environment.pop("MLFLOW_TRACKING_URI", None)
         return environment
 

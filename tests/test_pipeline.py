@@ -1,7 +1,6 @@
 """The pipeline as a user runs it: real photos, real DVC, real MLflow, in clones of this repository."""
 
 import json
-import shutil
 from pathlib import Path
 
 import mlflow
@@ -106,7 +105,7 @@ def test_the_store_has_the_run(project: Project) -> None:
         assert run.finished
         assert len(run.history) == 2
         stored = (run.folder / "model.safetensors").read_bytes()
-        assert run.manifest["environment"]["threads"] == 2
+        assert run.manifest["environment"]["threads"] == 1
     assert stored == (project.folder / "models/model.safetensors").read_bytes()
 
 
@@ -120,7 +119,7 @@ def test_nothing_to_do_is_said(project: Project) -> None:
         ("params.yaml", "examples: 6", "examples: 5", {"plot"}),
         ("params.yaml", "flip_average: true", "flip_average: false", {"infer"}),
         ("params.yaml", "learning_rate: 3.0e-2", "learning_rate: 1e-3", {"train"}),
-        ("params.yaml", "threads: 2", "threads: 1", {"train", "infer"}),
+        ("params.yaml", "threads: 1", "threads: 2", {"train", "infer"}),
         ("params.yaml", "flip: 0.5", "flip: 0.0", {"train", "plot"}),
         ("params.yaml", "boundary: foreground", "boundary: ignore", {"train", "infer", "plot"}),
         ("params.yaml", "val_fraction: 0.15", "val_fraction: 0.2", {"preprocess", "train"}),
@@ -269,18 +268,6 @@ def test_a_run_is_reproduced_bit_for_bit(project: Project) -> None:
     assert len(project.run("git", "worktree", "list").splitlines()) == 1
 
 
-def test_weights_that_lie_at_the_output_are_kept_before_dvc_replaces_them(project: Project) -> None:
-    weights = project.folder / "models/model.safetensors"
-    ours = weights.read_bytes()
-    weights.unlink()
-    weights.write_bytes(b"laid down by hand")
-    printed = project.run("dvc", "repro", "train")
-    assert "models/model.safetensors: holds what no run has; kept as run" in printed
-    assert weights.read_bytes() == ours
-    kept = [path.read_bytes() for path in (project.folder / "runs").glob("*/original.safetensors")]
-    assert kept == [b"laid down by hand"]
-
-
 def test_another_clone_in_a_temporary_folder_gives_the_same_bits(project: Project, tmp_path: Path) -> None:
     other = Project(tmp_path / "another")
     other.run("dvc", "exp", "run", "--temp", "-n", "same", "train")
@@ -295,39 +282,3 @@ def test_another_clone_in_a_temporary_folder_gives_the_same_bits(project: Projec
     (run,) = (other.folder / "runs").iterdir()
     assert json.loads((run / "manifest.json").read_text())["status"] == "finished"
     assert len(mlflow_runs(other.folder)) == 1
-
-
-def test_a_killed_training_goes_on_to_the_same_weights(project: Project) -> None:
-    """Killed after an epoch, started again by the same command."""
-    key = json.loads((project.folder / "models/run.json").read_text())["run_key"]
-    reference = json.loads((project.folder / "runs" / key / "manifest.json").read_text())
-    kept = project.folder / "runs-kept"
-    (project.folder / "runs").rename(kept)
-    script = project.folder / "killed.py"
-    script.write_text(
-        "import os, signal, sys, runpy\n"
-        "from petseg.runs import Run\n"
-        "add = Run.add\n"
-        "def add_and_die(*a): add(*a); os.kill(os.getpid(), signal.SIGKILL)\n"
-        "Run.add = add_and_die\n"
-        "runpy.run_module('stages.train', run_name='__main__', alter_sys=True)\n"
-    )
-    command = project.train_command[3:]
-    project.run("python", "killed.py", *command, fails=True)
-    script.unlink()
-    unfinished = json.loads((project.folder / "runs" / key / "manifest.json").read_text())
-    assert unfinished["status"] == "running"
-    unfinished["environment"]["cpu_capability"] = "another"
-    (project.folder / "runs" / key / "manifest.json").write_text(json.dumps(unfinished))
-    printed = project.run("python", "-m", "stages.train", *command)
-    assert "goes on after epoch 1" in printed
-    assert (
-        f"warning: run {key} began elsewhere, where bits may differ: cpu_capability another then," in printed
-    )
-    finished = json.loads((project.folder / "runs" / key / "manifest.json").read_text())
-    assert finished["tensors_sha256"] == reference["tensors_sha256"]
-    assert finished["mlflow_run_id"] == unfinished["mlflow_run_id"]
-    printed = project.run("python", "-m", "stages.train", *command)
-    assert f"run {key} is finished: its weights are used, nothing is trained" in printed
-    shutil.rmtree(project.folder / "runs")
-    kept.rename(project.folder / "runs")

@@ -166,24 +166,9 @@ def stage_run(
     """
     log, held = RunLog(None, None), ExitStack()
     with _forgiving(log):
-        client = log.client = _patiently(connect)
-        from mlflow.entities import Param
-
-        name = DATA_EXPERIMENT if stage in _DATA_STAGES else EXPERIMENT
-        experiment = _patiently(experiment_id, client, name)
-        log.parent_id = _patiently(_existing, client, parent_id)
-        log.run_id = _patiently(_existing, client, run_id)
-        if log.run_id is None and stage == "train":
-            log.run_id = _patiently(_row_of, client, experiment, tags.get("run_key"))
-        if log.run_id is None:
-            log.run_id = _patiently(_create, client, experiment, stage, tags, log.parent_id)
-        elif _patiently(client.get_run, log.run_id).info.status == "FINISHED":
-            log.client = None
-        if log.client is not None:
+        _patiently(_open, log, stage, params, tags, run_id, parent_id)
+        if log.client is not None and log.run_id is not None:
             held.enter_context(alive(log.run_id))
-            _patiently(client.update_run, log.run_id, "RUNNING")
-            listed = [Param(key, str(value)) for key, value in params.items()]
-            _patiently(client.log_batch, log.run_id, params=listed)
     with held:
         try:
             yield log
@@ -265,6 +250,32 @@ def _existing(client: "MlflowClient", run_id: str | None) -> str | None:
             raise
         return None
     return run_id
+
+
+def _open(
+    log: RunLog,
+    stage: str,
+    params: Mapping[str, object],
+    tags: Mapping[str, object],
+    run_id: str | None,
+    parent_id: str | None,
+) -> None:
+    """Find or make the run of ``stage_run``; called again after a failure, it goes on from there."""
+    client = log.client = connect()
+    from mlflow.entities import Param
+
+    experiment = experiment_id(client, DATA_EXPERIMENT if stage in _DATA_STAGES else EXPERIMENT)
+    log.parent_id = _existing(client, parent_id)
+    log.run_id = log.run_id or _existing(client, run_id)
+    if log.run_id is None and stage == "train":
+        log.run_id = _row_of(client, experiment, tags.get("run_key"))
+    if log.run_id is None:
+        log.run_id = _create(client, experiment, stage, tags, log.parent_id)
+    if client.get_run(log.run_id).info.status == "FINISHED":
+        log.client = None
+        return
+    client.update_run(log.run_id, "RUNNING")
+    client.log_batch(log.run_id, params=[Param(key, str(value)) for key, value in params.items()])
 
 
 def _row_of(client: "MlflowClient", experiment: str, run_key: object) -> str | None:

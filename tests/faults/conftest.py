@@ -1,0 +1,98 @@
+"""The faults that a training must survive, each really done to a small one.
+
+A test names its fault by number and words; `make faults` runs all of them, slow ones too, and prints a table.
+"""
+
+import shutil
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.project import Project
+
+TINY = {
+    "image_size: 128": "image_size: 32",
+    "width: 16": "width: 2",
+    "depth: 4": "depth: 2",
+    "epochs: 50": "epochs: 6",
+    "threads: 2": "threads: 1",
+    "evolution_epochs: [1, 2, 5, 10, 20, 35, 50]": "evolution_epochs: [1, 6]",
+}
+DATABASE, FRESH = "mlflow.db", ".dvc/tmp/fresh.db"  # the latter knows no training yet
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with its photos packed, and nothing trained."""
+    project = Project(tmp_path_factory.mktemp("faults"), TINY)
+    project.run("dvc", "repro", "encoder", "preprocess")
+    project.commit("prepared")
+    shutil.copy(project.folder / DATABASE, project.folder / FRESH)
+    return project
+
+
+@pytest.fixture(scope="session")
+def reference(prepared: Project) -> dict[str, Any]:
+    """The manifest of a training that nothing disturbed."""
+    prepared.run(*prepared.train_command)
+    (manifest,) = prepared.manifests().values()
+    clean(prepared)
+    return manifest
+
+
+@pytest.fixture
+def project(prepared: Project, reference: dict[str, Any]) -> Iterator[Project]:
+    """The project with an empty store, to be spoilt."""
+    yield prepared
+    clean(prepared)
+
+
+def clean(project: Project) -> None:
+    """Bring the project to where nothing has been trained yet."""
+    for name in ("runs", "mlartifacts", "models"):
+        shutil.rmtree(project.folder / name, ignore_errors=True)
+    for path in project.folder.glob(f"{DATABASE}*"):
+        path.unlink()
+    shutil.copy(project.folder / FRESH, project.folder / DATABASE)
+    project.run("git", "checkout", "-q", ".")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "fault(number, words): the fault that a test does")
+
+
+_results: list[tuple[int, str, str, float]] = []
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome: Any = yield
+    if mark := item.get_closest_marker("fault"):
+        outcome.get_result().user_properties.append(("fault", mark.args))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" or report.outcome != "passed":
+        faults: list[Any] = [value for name, value in report.user_properties if name == "fault"]
+        _results.extend((*fault, report.outcome, report.duration) for fault in faults)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print a line a fault: a fault that is done in several ways has passed if each of them has."""
+    if not _results:
+        return
+    terminalreporter.write_line("\n| | fault | ways | result | s |\n|---|---|---|---|---|")
+    for (number, words), done in groupby(sorted(_results), key=lambda result: result[:2]):
+        _, _, outcomes, durations = zip(*done, strict=True)
+        told = ", ".join(sorted(set(outcomes)))
+        terminalreporter.write_line(
+            f"| {number} | {words} | {len(outcomes)} | {told} | {sum(durations):.0f} |"
+        )
+
+
+def last_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, the newest last."""
+    return sorted((folder / "checkpoints").glob("epoch-*.safetensors"))

@@ -1,0 +1,279 @@
+"""Crash and resume: faults 1 to 11."""
+
+import contextlib
+import json
+import os
+import pickle
+import random
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import mlflow
+import pytest
+
+from petseg.checkpoint import load_tensors
+from tests.faults.conftest import clean, last_checkpoints
+from tests.project import Project, mlflow_runs
+
+KILLED_AT = str(Path(__file__).with_name("killed_at.py"))
+Manifest = dict[str, Any]
+
+
+def killed(project: Project, module: str, name: str, when: str, nth: int, *command: str) -> None:
+    """Start a program, training if none is named, and let it be killed at a call of a function."""
+    command = command or tuple(project.train_command)
+    project.run("python", KILLED_AT, module, name, when, str(nth), *command[2:], fails=True)
+
+
+def finish(project: Project, reference: Manifest) -> str:
+    """Start the same training again: it must end as if nothing had been."""
+    printed = project.run(*project.train_command)
+    assert_as_if_undisturbed(project, reference)
+    return printed
+
+
+def assert_as_if_undisturbed(project: Project, reference: Manifest) -> None:
+    (manifest,) = project.manifests().values()
+    assert manifest["run_key"] == reference["run_key"]
+    assert manifest["status"] == "finished"
+    assert manifest["tensors_sha256"] == reference["tensors_sha256"]
+    rows = [json.loads(line) for line in (folder(project) / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    (row,) = mlflow_runs(project.folder)
+    assert row.info.status == "FINISHED"
+    told = mlflow.MlflowClient().get_metric_history(row.info.run_id, "dice/val")
+    assert sorted(metric.step for metric in told) == [1, 2, 3, 4, 5, 6]
+    assert not list(folder(project).rglob("*.tmp"))
+
+
+def folder(project: Project) -> Path:
+    (key,) = project.manifests()
+    return project.folder / "runs" / key
+
+
+@pytest.mark.fault(1, "SIGKILL before the first checkpoint")
+def test_killed_before_the_first_checkpoint(project: Project, reference: Manifest) -> None:
+    killed(project, "petseg.runs", "Run.add", "before", 1)
+    assert last_checkpoints(folder(project)) == []
+    assert "goes on" not in finish(project, reference)
+
+
+@pytest.mark.fault(2, "SIGKILL inside write, fsync and rename")
+@pytest.mark.parametrize(
+    ("module", "name", "when", "nth"),
+    [
+        ("safetensors.torch", "save", "after", 2),
+        ("os", "fsync", "before", 14),
+        ("os", "fsync", "after", 15),
+        ("pathlib", "Path.replace", "before", 9),
+        ("pathlib", "Path.replace", "after", 10),
+        ("pathlib", "Path.unlink", "after", 12),
+        ("petseg.runs", "Run.finish", "before", 1),
+        ("petseg.runs", "Run.finish", "after", 1),
+        ("petseg.store", "copy_atomically", "before", 2),
+    ],
+)
+def test_killed_while_writing(
+    project: Project, reference: Manifest, module: str, name: str, when: str, nth: int
+) -> None:
+    killed(project, module, name, when, nth)
+    for path in last_checkpoints(folder(project)):
+        load_tensors(path)  # each is whole
+    finish(project, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(2, "SIGKILL at 200 random moments")
+def test_killed_at_random(project: Project, reference: Manifest) -> None:
+    """Each training is killed until it once comes to its end; then all is thrown away, and begun again."""
+    log, chance = project.folder / "training.log", random.Random(0)
+    with Forked(project, log) as forked:
+        started = time.perf_counter()
+        assert forked.run(None) == 0, log.read_text()
+        whole_s = time.perf_counter() - started
+        clean(project)
+        kills, trainings, newest = 0, 0, 0
+        while kills < 200:
+            code = forked.run(chance.uniform(0, whole_s / 2))
+            if code == 0:
+                assert_as_if_undisturbed(project, reference)
+                clean(project)
+                trainings, newest = trainings + 1, 0
+                continue
+            assert code == -signal.SIGKILL, log.read_text()
+            kills += 1
+            found = last_checkpoints(folder(project)) if project.manifests() else []
+            for path in found:
+                load_tensors(path)  # each is whole
+            before, newest = newest, int(found[-1].stem.removeprefix("epoch-")) if found else 0
+            assert newest >= before, "an epoch was lost"
+            print(f"kill {kills}: {newest} epochs are there; {trainings} trainings have come to their end")
+
+
+class Forked:
+    """Starts the training, again and again, without the seconds that its imports take."""
+
+    def __init__(self, project: Project, log: Path) -> None:
+        script = str(Path(__file__).with_name("forked.py"))
+        self._process = project.start(
+            "python", script, str(log), *project.train_command[2:], stdin=subprocess.PIPE
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def run(self, kill_after_s: float | None) -> int:
+        """Start once, kill after a while unless it has ended, and return the exit code."""
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        pid = int(process.stdout.readline())
+        if kill_after_s is not None and not select.select([process.stdout], [], [], kill_after_s)[0]:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(pid, signal.SIGKILL)
+        return int(process.stdout.readline())
+
+
+@pytest.mark.fault(3, "SIGKILL between checkpoint and history row")
+def test_killed_between_checkpoint_and_row(project: Project, reference: Manifest) -> None:
+    killed(project, "petseg.runs", "Run._write_history", "before", 3)  # the first is of resuming
+    assert len((folder(project) / "history.jsonl").read_text().splitlines()) == 1
+    assert len(last_checkpoints(folder(project))) == 2
+    assert "goes on after epoch 2" in finish(project, reference)
+
+
+def models(project: Project) -> list[tuple[str, str]]:
+    """The status of each logged model, and the run that it is of."""
+    (row,) = mlflow_runs(project.folder)
+    found = mlflow.MlflowClient().search_logged_models([row.info.experiment_id])
+    return [(str(model.status), model.source_run_id) for model in found]
+
+
+@pytest.mark.fault(4, "SIGKILL while the model is logged to MLflow")
+def test_killed_while_the_model_is_logged(project: Project) -> None:
+    project.run(*project.train_command)
+    infer = project.command("infer")
+    killed(project, "mlflow.tracking.client", "MlflowClient.log_model_artifacts", "before", 1, *infer)
+    assert [status for status, _ in models(project)] == ["PENDING"]
+    project.run(*infer)
+    (row,) = mlflow_runs(project.folder)
+    assert models(project) == [("READY", row.info.run_id)]
+    assert statuses(project) == ["FINISHED", "FINISHED", "KILLED"]
+
+
+@pytest.mark.fault(5, "SIGKILL after logging, before exit")
+def test_killed_after_the_model_was_logged(project: Project) -> None:
+    project.run(*project.train_command)
+    infer = project.command("infer")
+    killed(project, "petseg.tracking.logged_model", "log_model", "after", 1, *infer)
+    project.run(*infer)
+    assert len(models(project)) == 1
+    promote = ("python", "-m", "petseg", "runs", "promote", *project.manifests())
+    killed(project, "petseg.tracking.registry", "_version", "after", 1, *promote)
+    assert "champion, version 1" in project.run(*promote)
+    mlflow_runs(project.folder)
+    (version,) = mlflow.MlflowClient().search_model_versions("name = 'petseg'")
+    assert version.tags["run_key"] in project.manifests()
+
+
+def statuses(project: Project) -> list[str]:
+    """The status of each run of MLflow, children too."""
+    return sorted(run.info.status for run in mlflow_runs(project.folder, children=True))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.fault(6, "SIGTERM and SIGINT")
+def test_stopped_by_a_signal(
+    project: Project, reference: Manifest, number: signal.Signals, code: int
+) -> None:
+    with project.start(*project.train_command) as process:
+        wait_for(process, "epoch 2/6")
+        process.send_signal(number)
+        printed = process.communicate(timeout=60)[0]
+    assert process.returncode == code
+    assert "Traceback" not in printed
+    (row,) = mlflow_runs(project.folder)
+    assert row.info.status == "KILLED"
+    assert "goes on after epoch" in finish(project, reference)
+
+
+def wait_for(process: Any, text: str) -> None:
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"{text!r} was never printed")
+
+
+@pytest.mark.fault(7, "only dvc is killed, and training goes on as an orphan")
+def test_an_orphan_is_not_joined_by_a_second_training(project: Project) -> None:
+    project.edit("params.yaml", {"epochs: 6": "epochs: 500"})
+    log = project.folder / "orphan.log"
+    with project.start("bash", "-c", f"exec dvc repro --single-item train > {log.name} 2>&1") as dvc:
+        while "epoch   1/500" not in (log.read_text() if log.exists() else ""):
+            assert dvc.poll() is None, log.read_text()
+            time.sleep(0.1)
+        (run,) = (project.folder / "runs").iterdir()
+        training = int((run / ".lock").read_text())
+        dvc.kill()
+    try:
+        printed = project.run("dvc", "repro", "--single-item", "train", fails=True)
+        assert f"is being trained by process {training}" in printed
+    finally:
+        os.kill(training, signal.SIGKILL)
+
+
+@pytest.mark.fault(8, "one bit of the newest checkpoint flipped")
+def test_a_flipped_bit(project: Project, reference: Manifest) -> None:
+    killed(project, "petseg.runs", "Run.add", "after", 4)
+    newest = last_checkpoints(folder(project))[-1]
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 4
+    newest.write_bytes(data)
+    printed = finish(project, reference)
+    assert f"{newest.name}: is damaged" in printed
+    assert newest.with_suffix(".damaged").read_bytes() == data
+
+
+@pytest.mark.fault(9, "a truncated, an empty, a pickle-bearing checkpoint")
+def test_no_checkpoint_at_all(project: Project, reference: Manifest) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, tuple[Path]]:
+            return Path.touch, (project.folder / "EXECUTED",)
+
+    for content in (b"", None, pickle.dumps(Trap())):
+        killed(project, "petseg.runs", "Run.add", "after", 1)
+        newest = last_checkpoints(folder(project))[-1]
+        newest.write_bytes(newest.read_bytes()[:1000] if content is None else content)
+    finish(project, reference)
+    assert not (project.folder / "EXECUTED").exists()
+    assert len(list(folder(project).glob("checkpoints/*.damaged*"))) == 3  # none replaced another
+
+
+@pytest.mark.fault(10, "a checkpoint of other params")
+def test_other_params_begin_anew(project: Project, reference: Manifest) -> None:
+    killed(project, "petseg.runs", "Run.add", "after", 3)
+    before = {path: path.read_bytes() for path in folder(project).rglob("*.safetensors")}
+    project.edit("params.yaml", {"epochs: 6": "epochs: 2", "plot:": "plot:  # of"})
+    project.edit("params.yaml", {"[1, 6]": "[1, 2]"})
+    assert "goes on" not in project.run(*project.train_command)
+    assert len(project.manifests()) == 2
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.fault(11, "a finished run run again")
+def test_a_finished_run_writes_nothing(project: Project, reference: Manifest) -> None:
+    finish(project, reference)
+    before = {path: path.stat().st_mtime_ns for path in (project.folder / "runs").rglob("*")}
+    assert "nothing is trained" in project.run(*project.train_command)
+    assert {path: path.stat().st_mtime_ns for path in (project.folder / "runs").rglob("*")} == before

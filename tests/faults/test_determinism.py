@@ -1,0 +1,65 @@
+"""The same params give the same bits, however they are run: faults 25 to 28."""
+
+import json
+import shutil
+from typing import Any
+
+import pytest
+
+from tests.project import Project
+
+Manifest = dict[str, Any]
+
+
+def digest(project: Project) -> str:
+    (manifest,) = project.manifests().values()
+    return str(manifest["tensors_sha256"])
+
+
+@pytest.mark.fault(25, "two runs on one machine")
+def test_twice_the_same(project: Project, reference: Manifest) -> None:
+    arrays = {path.name: path.read_bytes() for path in (project.folder / "data/pets").iterdir()}
+    project.run("dvc", "repro", "--single-item", "--force", "preprocess")
+    assert {path.name: path.read_bytes() for path in (project.folder / "data/pets").iterdir()} == arrays
+    project.run(*project.train_command)
+    assert digest(project) == reference["tensors_sha256"]
+
+
+@pytest.mark.fault(27, "one core to preprocess with, or all")
+def test_any_number_of_workers(project: Project) -> None:
+    """Preprocessing has a worker for each core; training loads by none."""
+    arrays = {path.name: path.read_bytes() for path in (project.folder / "data/pets").iterdir()}
+    project.run("taskset", "-c", "0", *project.command("preprocess"))
+    assert {path.name: path.read_bytes() for path in (project.folder / "data/pets").iterdir()} == arrays
+
+
+@pytest.mark.fault(26, "another environment than the run's record")
+def test_another_environment_is_named(project: Project) -> None:
+    project.run(*project.train_command)
+    (key,) = project.manifests()
+    path = project.folder / "runs" / key / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["environment"] |= {"torch": "1.0", "cpu_capability": "ABACUS"}
+    path.chmod(0o644)
+    path.write_text(json.dumps(manifest))
+    printed = project.run(*project.train_command)
+    assert f"warning: run {key} began elsewhere, where bits may differ: torch 1.0 then" in printed
+    assert "cpu_capability ABACUS then" in printed
+
+
+@pytest.mark.parametrize("way", ["repro", "exp run -S", "--temp", "--queue"])
+@pytest.mark.fault(28, "repro, exp run -S, --temp, --queue")
+def test_every_way_of_running_gives_the_same_bits(project: Project, reference: Manifest, way: str) -> None:
+    same = ("-S", f"train.seed={reference['params']['train.seed']}", "--single-item", "train")
+    if way == "repro":
+        project.run("dvc", "repro", "--single-item", "train")
+    elif way == "exp run -S":
+        project.run("dvc", "exp", "run", *same)
+    elif way == "--temp":
+        project.run("dvc", "exp", "run", "--temp", *same)
+    else:
+        project.run("dvc", "exp", "run", "--queue", *same)
+        project.run("dvc", "queue", "start")
+        project.run("bash", "-c", "while dvc queue status | grep -qE 'Queued|Running'; do sleep 1; done")
+        shutil.rmtree(project.folder / ".dvc/tmp/exps", ignore_errors=True)
+    assert digest(project) == reference["tensors_sha256"]

@@ -1,0 +1,184 @@
+"""Disks, servers, databases and clocks that fail: faults 19 to 24."""
+
+import json
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from petseg.checkpoint import load_tensors
+from tests.faults.conftest import DATABASE, clean, last_checkpoints
+from tests.project import Project, mlflow_runs
+
+Manifest = dict[str, Any]
+
+
+def only_run(project: Project) -> Path:
+    (key,) = project.manifests()
+    return project.folder / "runs" / key
+
+
+def finishes(project: Project, reference: Manifest) -> None:
+    project.run(*project.train_command)
+    (manifest,) = project.manifests().values()
+    assert manifest["tensors_sha256"] == reference["tensors_sha256"]
+
+
+@contextmanager
+def mounted(folder: Path, *options: str) -> Iterator[None]:
+    """Mount a file system of memory; skip where that is not allowed."""
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a tmpfs is not allowed here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.fault(19, "disk full: the store's file system")
+def test_a_full_disk(project: Project) -> None:
+    with mounted(project.folder / "runs", "-o", "size=150k"):
+        printed = project.run(*project.train_command, fails=True)
+        assert "petseg train: disk full: " in printed
+        assert "Traceback" not in printed
+        found = last_checkpoints(only_run(project))
+        assert found
+        for path in found:
+            load_tensors(path)
+
+
+@pytest.mark.fault(19, "disk full: a limit on the size of files")
+def test_a_file_that_must_not_grow(project: Project, reference: Manifest) -> None:
+    project.run(*project.train_command)
+    largest = max(path.stat().st_size for path in only_run(project).rglob("*.safetensors"))
+    clean(project)
+    limit = f"ulimit -f {largest // 1024 - 1}; exec {' '.join(project.train_command)}"
+    printed = project.run("bash", "-c", limit, fails=True)
+    assert "petseg train: disk full: " in printed
+    finishes(project, reference)
+
+
+@pytest.mark.fault(19, "disk full: MLflow's artifacts")
+def test_a_full_folder_of_artifacts(project: Project, reference: Manifest) -> None:
+    with mounted(project.folder / "mlartifacts", "-o", "size=8k"):
+        printed = project.run(*project.train_command)
+    assert printed.count("warning: MLflow does not answer (OSError: [Errno 28] No space left") == 1
+    (manifest,) = project.manifests().values()
+    assert manifest["tensors_sha256"] == reference["tensors_sha256"]
+
+
+@pytest.mark.fault(19, "disk full: DVC's cache")
+def test_a_full_cache(project: Project, reference: Manifest) -> None:
+    repro = ("dvc", "repro", "--single-item", "train")
+    with mounted(project.folder / ".dvc/cache", "-o", "size=32k"):
+        assert "No space left on device" in project.run(*repro, fails=True)
+    (manifest,) = project.manifests().values()
+    assert manifest["tensors_sha256"] == reference["tensors_sha256"]
+    assert "its weights are used, nothing is trained" in project.run(*repro)
+
+
+@pytest.mark.fault(20, "a read-only store")
+def test_a_read_only_store(project: Project) -> None:
+    with mounted(project.folder / "runs", "-o", "ro"):
+        printed = project.run(*project.train_command, fails=True)
+    assert "petseg train: can't write or read" in printed
+    assert "Read-only file system" in printed
+    assert "epoch" not in printed
+
+
+@pytest.mark.parametrize("kind", ["down", "silent"])
+@pytest.mark.fault(21, "MLflow's server down, or never answering")
+def test_a_server_that_does_not_answer(project: Project, reference: Manifest, kind: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        if kind == "down":
+            listening.close()
+        environment = {"MLFLOW_TRACKING_URI": f"http://user:secret@127.0.0.1:{port}"}
+        with project.start(*project.train_command, environment=environment) as process:
+            printed = process.communicate()[0]
+    assert process.returncode == 0, printed
+    assert printed.count("warning: MLflow does not answer") == 1
+    assert "secret" not in printed
+    (manifest,) = project.manifests().values()
+    assert manifest["tensors_sha256"] == reference["tensors_sha256"]
+
+
+@pytest.mark.slow
+@pytest.mark.fault(22, "MLflow's database locked for 60 s")
+def test_a_locked_database(project: Project) -> None:
+    lock = sqlite3.connect(project.folder / DATABASE, check_same_thread=False)
+    with project.start(*project.train_command) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if "epoch 1/6" in line)
+        lock.execute("BEGIN EXCLUSIVE")
+        time.sleep(60)
+        lock.rollback()
+        printed = process.communicate()[0]
+    assert process.returncode == 0, printed
+    (row,) = mlflow_runs(project.folder)
+    history = mlflow.MlflowClient().get_metric_history(row.info.run_id, "dice/val")
+    assert sorted(metric.step for metric in history) == [1, 2, 3, 4, 5, 6], printed
+
+
+@pytest.mark.fault(22, "four processes that start on no database")
+def test_four_at_once_on_no_database(project: Project) -> None:
+    (project.folder / DATABASE).unlink()
+    at_once = [
+        project.start(
+            "python", "-c", "from petseg.tracking import stage_run\nwith stage_run('train', {}, {}): pass"
+        )
+        for _ in range(4)
+    ]
+    for process in at_once:
+        printed = process.communicate()[0]
+        assert (process.returncode, printed) == (0, "")
+    assert len(mlflow_runs(project.folder)) == 4
+
+
+@pytest.mark.fault(23, "the clock set back one hour midway")
+def test_a_clock_that_is_set_back(project: Project, reference: Manifest) -> None:
+    """Set back for this program alone: Python's clock, from the fourth epoch on."""
+    program = (
+        "import os, sys, time, runpy; sys.path.insert(0, os.getcwd())\n"
+        "from petseg.runs import Run\n"
+        "real, add, epochs = time.time, Run.add, []\n"
+        "def counted(*a): add(*a); epochs.append(1)\n"
+        "Run.add, time.time = counted, lambda: real() - 3600 * (len(epochs) > 3)\n"
+        "sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)\n"
+    )
+    project.run("python", "-c", program, *project.train_command[2:])
+    (manifest,) = project.manifests().values()
+    assert manifest["tensors_sha256"] == reference["tensors_sha256"]
+    (row,) = mlflow_runs(project.folder)
+    told = mlflow.MlflowClient().get_metric_history(row.info.run_id, "dice/val")
+    told.sort(key=lambda metric: metric.step)
+    assert told[-1].timestamp < told[0].timestamp - 3_000_000  # ms: it was really set back
+    assert [metric.step for metric in told] == [1, 2, 3, 4, 5, 6]
+    assert row.data.metrics["dice/val"] == told[-1].value  # the last step's, not the latest by the clock
+
+
+@pytest.mark.fault(24, "the loss becomes NaN")
+def test_a_loss_that_is_not_a_number(project: Project) -> None:
+    project.edit(
+        "params.yaml",
+        {"learning_rate: 3.0e-2": "learning_rate: 1.0e+6", "schedule: onecycle": "schedule: cosine"},
+    )
+    printed = project.run(*project.train_command, fails=True)
+    assert "petseg train: the loss of epoch " in printed
+    assert "; try a lower train.learning_rate" in printed
+    rows = [json.loads(line) for line in (only_run(project) / "history.jsonl").read_text().splitlines()]
+    for path in last_checkpoints(only_run(project)):
+        tensors, _ = load_tensors(path)
+        assert all(tensor.isfinite().all() for tensor in tensors.values())
+    assert len(last_checkpoints(only_run(project))) <= len(rows)
