@@ -56,23 +56,33 @@ class RunLog:
     client: "MlflowClient | None"
     run_id: str | None
     parent_id: str | None = None
+    _there: set[int] | None = None  # the epochs that MLflow has, once it was asked
 
     def metrics(self, values: Mapping[str, float | int], step: int = 0) -> None:
-        """Log numbers; NaN is left out, since MLflow can't say it."""
+        """Log numbers, of an epoch where ``step`` is one; NaN is left out, since MLflow can't say it."""
 
         def log(client: "MlflowClient", run_id: str) -> None:
             client.log_batch(run_id, metrics=_metrics(values, step))
 
-        self._try(log)
+        if step:
+            self.catch_up({step: values})
+        else:
+            self._try(log)
 
     def catch_up(self, rows: Mapping[int, Mapping[str, float | int]]) -> None:
-        """Log the numbers of those steps, ``{step: numbers}``, that a killed process did not come to log."""
+        """Log the numbers of those epochs, ``{step: numbers}``, that MLflow does not have yet.
+
+        A killed process may not have come to log one, and its successor may train one again.
+        """
 
         def log(client: "MlflowClient", run_id: str) -> None:
-            names = {name for values in rows.values() for name in values}
-            there = {metric.step for name in names for metric in client.get_metric_history(run_id, name)}
-            for step in rows.keys() - there:
+            if self._there is None:
+                names = {name for values in rows.values() for name in values}
+                histories = [client.get_metric_history(run_id, name) for name in names]
+                self._there = {metric.step for history in histories for metric in history}
+            for step in sorted(rows.keys() - self._there):
                 client.log_batch(run_id, metrics=_metrics(rows[step], step))
+                self._there.add(step)
 
         self._try(log)
 
