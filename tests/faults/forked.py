@@ -9,7 +9,7 @@ import runpy
 import sys
 from pathlib import Path
 
-sys.path.insert(0, os.getcwd())  # noqa: PTH109  (as python -m has it)
+sys.path.insert(0, str(Path.cwd()))  # as python -m has it
 
 for slow in (
     "mlflow.store.model_registry.sqlalchemy_store",

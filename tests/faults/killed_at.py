@@ -8,12 +8,13 @@ import os
 import runpy
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 
 def main() -> None:
     module_name, name, when, nth, stage = sys.argv[1:6]
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109  (as python -m has it)
+    sys.path.insert(0, str(Path.cwd()))  # as python -m has it
     owner: Any = importlib.import_module(module_name)
     *path, function = name.split(".")
     for part in path:
