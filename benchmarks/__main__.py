@@ -29,7 +29,7 @@ from petseg.data.packing import pack
 from petseg.params import Params, load_params
 from petseg.records import write_json
 from petseg.runs import open_run
-from petseg.store import ABOUT, HEADLINES, WEIGHTS, stored_runs
+from petseg.store import ABOUT, EVALUATIONS, HEADLINES, WEIGHTS, stored_runs
 from petseg.tracking import stage_run
 from petseg.training import TrainingState, fit, predict_masks, train_step
 from stages.train import as_metrics
@@ -235,7 +235,7 @@ def listing(work: Path) -> Iterator[Row]:
     write_json(
         work / HEADLINES, {"dice_per_image": 0.9, "dice_per_image_low": 0.8, "dice_per_image_high": 1.0}
     )
-    run.keep_evaluation("e", {}, {HEADLINES: work / HEADLINES})
+    run.keep(EVALUATIONS, "e", {}, {HEADLINES: work / HEADLINES})
     for n in range(1, RUNS_LISTED):
         shutil.copytree(run.folder, run.folder.with_name(f"{n:016x}"), copy_function=os.link)
     shutil.copy(ROOT / "params.yaml", work)

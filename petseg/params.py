@@ -208,6 +208,17 @@ def flatten(params: BaseModel, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def flat(**sections: BaseModel | object) -> dict[str, object]:
+    """Return sections of the params, or single values under ``section__key``, as one flat dict."""
+    result: dict[str, object] = {}
+    for name, value in sections.items():
+        if isinstance(value, BaseModel):
+            result |= flatten(value, f"{name}.")
+        else:
+            result[name.replace("__", ".")] = value
+    return result
+
+
 def _explain(details: ErrorDetails) -> str:
     key = ".".join(str(part) for part in details["loc"])
     kind, value = details["type"], details["input"]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _TEMPORARY = "/.dvc/tmp/exps/"
 
@@ -67,6 +67,14 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout
+
+
+def provenance(git: GitState) -> dict[str, Any]:
+    """Say for a record which commit made it, and in which experiment of DVC's."""
+    return {
+        "git": {"commit": git.commit, "dirty": git.dirty},
+        "dvc_experiment": os.environ.get("DVC_EXP_NAME"),
+    }
 
 
 def user() -> str:

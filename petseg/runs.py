@@ -6,6 +6,7 @@ What lies in its folder, and how it is read once it is finished: petseg.store.
 import itertools
 import json
 import math
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -25,9 +26,12 @@ from petseg.records import without_nan, write_json
 from petseg.store import (
     ABOUT,
     CHANGES,
+    EVOLUTION,
     FORMAT,
     HISTORY,
+    KEY_LENGTH,
     MANIFEST,
+    SHOWN,
     WEIGHTS,
     StoredRun,
     locked,
@@ -67,6 +71,11 @@ class Run(StoredRun):
         self.manifest |= values
         write_json(self.folder / MANIFEST, self.manifest)
 
+    def show(self, photos: NDArray[np.uint8]) -> None:
+        """Keep the fixed photos, (K, S, S, 3), whose masks are kept for every epoch."""
+        with written_atomically(self.folder / SHOWN) as file:
+            Image.fromarray(np.hstack(list(photos))).save(file, "PNG")
+
     def resume(self, state: TrainingState) -> None:
         """Bring ``state`` to the last finished epoch whose checkpoint, and whose best one, are whole.
 
@@ -105,7 +114,7 @@ class Run(StoredRun):
             state: the state after it.
             masks: (K, S, S) predictions for the fixed photos.
         """
-        with written_atomically(self.folder / "evolution" / f"{record.epoch:05}.png") as file:
+        with written_atomically(self.folder / EVOLUTION / f"{record.epoch:05}.png") as file:
             Image.fromarray(np.hstack(list(masks))).save(file, "PNG")
         rows = [asdict(earlier) for earlier in self.history]
         about = {"run_key": self.key, "record": asdict(record), "history": rows}
@@ -156,7 +165,7 @@ class Run(StoredRun):
             DamagedFile: a file of the store differs from its recorded hash.
         """
         self.hand_out({WEIGHTS: weights, ABOUT: about})
-        pages = sorted((self.folder / "evolution").glob("*.png"))
+        pages = sorted((self.folder / EVOLUTION).glob("*.png"))
         epochs = np.array([int(page.stem) for page in pages])
         masks = np.stack([_unstack(np.asarray(Image.open(page))) for page in pages])
         save_masks(evolution, masks, epochs=epochs, rows=np.array(self.manifest["shown_rows"]))
@@ -208,7 +217,13 @@ def open_run(store: Path, key: str, description: dict[str, Any], changes: str = 
             if changes:
                 with written_atomically(folder / CHANGES) as file:
                     file.write(changes.encode(errors="surrogateescape"))
-            run.note(format=FORMAT, status="running", created=now(), **description)
+            run.note(
+                format=FORMAT,
+                status="running",
+                uid=uuid.uuid4().hex[:KEY_LENGTH],
+                created=now(),
+                **description,
+            )
         yield run
 
 

@@ -5,11 +5,13 @@
     ``changes.diff``      what differed from that commit, where something did
     ``history.jsonl``     a row an epoch
     ``checkpoints/``      the whole state after the last two epochs and after the best
-    ``evolution/``        a PNG an epoch: the masks predicted for the fixed validation photos
+    ``shown.png``         the fixed validation photos, side by side
+    ``evolution/``        a PNG an epoch: the masks predicted for them
     ``model.safetensors`` weights of the best epoch, once the run is finished
     ``model.json``        what is needed to use them
     ``validation.csv``    the Dice of each validation photo, by these weights
     ``evaluations/<key>/``  what infer found, each way of inferring once
+    ``figures/<key>/``    what plot drew, likewise
     ``card.md``           all of it for people, written anew whenever more is known
 
 The key is the hash of what determines the weights: params, data and code. A finished run is read-only.
@@ -35,7 +37,9 @@ from petseg.records import without_nan, write_json
 
 MANIFEST, HISTORY, CHANGES, CARD = "manifest.json", "history.jsonl", "changes.diff", "card.md"
 WEIGHTS, ABOUT, VALIDATION = "model.safetensors", "model.json", "validation.csv"
-EVALUATIONS, EVALUATION = "evaluations", "evaluation.json"
+SHOWN, EVOLUTION = "shown.png", "evolution"
+EVALUATIONS, FIGURES = "evaluations", "figures"  # what later stages add,
+RECORDS = {EVALUATIONS: "evaluation.json", FIGURES: "figures.json"}  # and the record of each addition
 HEADLINES, SCORES, PER_IMAGE, BREEDS = "test.json", "scores.json", "per_image.csv", "breeds.csv"
 FORMAT = 1
 KEY_LENGTH = 16
@@ -48,11 +52,19 @@ def key_of(settings: Mapping[str, Any], data_sha256: str, code_sha256: str) -> s
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What one way of inferring found on the test photos."""
+class Addition:
+    """What a later stage added to a finished run."""
 
     folder: Path
     manifest: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        return self.folder.name
+
+
+class Evaluation(Addition):
+    """What one way of inferring found on the test photos."""
 
     @cached_property
     def headlines(self) -> dict[str, Any]:
@@ -83,6 +95,11 @@ class StoredRun:
     @property
     def key(self) -> str:
         return self.folder.name
+
+    @property
+    def uid(self) -> str:
+        """What tells this training from another of the same key elsewhere."""
+        return str(self.manifest.get("uid", self.key))  # runs of an earlier petseg have none
 
     @property
     def finished(self) -> bool:
@@ -125,9 +142,16 @@ class StoredRun:
     @cached_property
     def evaluations(self) -> list[Evaluation]:
         """What infer found, the newest last."""
-        paths = (self.folder / EVALUATIONS).glob(f"[!.]*/{EVALUATION}")
-        found = [Evaluation(path.parent, read_json(path)) for path in paths]
-        return sorted(found, key=lambda evaluation: str(evaluation.manifest["created"]))
+        return [Evaluation(folder, record) for folder, record in self._added(EVALUATIONS)]
+
+    @cached_property
+    def figures(self) -> list[Addition]:
+        """What plot drew, the newest last."""
+        return [Addition(folder, record) for folder, record in self._added(FIGURES)]
+
+    def _added(self, kind: str) -> list[tuple[Path, dict[str, Any]]]:
+        paths = (self.folder / kind).glob(f"[!.]*/{RECORDS[kind]}")
+        return sorted(((path.parent, read_json(path)) for path in paths), key=lambda it: it[1]["created"])
 
     @property
     def evaluation(self) -> Evaluation | None:
@@ -153,8 +177,9 @@ class StoredRun:
 
     def _records(self) -> Iterator[tuple[Path, str, dict[str, Any]]]:
         yield self.folder, MANIFEST, self.manifest
-        for evaluation in self.evaluations:
-            yield evaluation.folder, EVALUATION, evaluation.manifest
+        for kind, name in RECORDS.items():
+            for folder, record in self._added(kind):
+                yield folder, name, record
 
     def hand_out(self, files: Mapping[str, Path]) -> None:
         """Copy files of a finished run out of the store, byte for byte.
@@ -190,26 +215,32 @@ class StoredRun:
         fsync_folder(gone.parent)
         shutil.rmtree(gone)
 
-    def keep_evaluation(self, key: str, about: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-        """Add what infer found; the same again adds nothing.
+    def keep(self, kind: str, key: str, about: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+        """Add what a later stage made of a finished run; the same again adds nothing.
 
         Args:
+            kind: EVALUATIONS or FIGURES.
             key: hash of what determines it.
             about: what it was made with.
             files: what it left, by the name that it is to have in the store.
         """
-        folder = self.folder / EVALUATIONS / key
-        if (folder / EVALUATION).exists():
+        folder = self.folder / kind / key
+        if (folder / RECORDS[kind]).exists():
             return
         draft = folder.with_name(f".{key}.{os.getpid()}.tmp")
         shutil.rmtree(draft, ignore_errors=True)
         for name, path in files.items():
             copy_atomically(path, draft / name)
         hashes = {path.name: sha256_file(path) for path in sorted(draft.iterdir())}
-        write_json(draft / EVALUATION, sealed({"created": now(), **about, "files": hashes}))
+        write_json(draft / RECORDS[kind], sealed({"created": now(), **about, "files": hashes}))
         for path in draft.iterdir():
             path.chmod(0o444)
-        draft.replace(folder)
+        try:
+            draft.replace(folder)
+        except OSError:
+            if not (folder / RECORDS[kind]).exists():  # by another process, meanwhile
+                raise
+            shutil.rmtree(draft)
         fsync_folder(folder.parent)
 
 

@@ -16,16 +16,15 @@ from petseg.data.arrays import PetArrays
 from petseg.data.masks import save_masks
 from petseg.data.packing import original_trimaps
 from petseg.inference import Predictor, at_own_size, choose_threshold
-from petseg.params import Params
+from petseg.params import Params, flat
 from petseg.progress import watched
-from petseg.project import main_root
+from petseg.project import git_state, main_root, provenance
 from petseg.reach import code_sha256
 from petseg.records import write_json
 from petseg.scoring import Tallies, by_group, mean_mask, photo_scores, tally, under_each_rule
 from petseg.stage import run_stage
-from petseg.store import BREEDS, CARD, HEADLINES, PER_IMAGE, SCORES, key_of, run_of
-from petseg.tracking import flat, stage_run
-from petseg.tracking.logged_model import log_model
+from petseg.store import BREEDS, EVALUATIONS, HEADLINES, PER_IMAGE, SCORES, key_of, now, run_of
+from petseg.tracking.outbox import tell_mlflow_of
 
 SHOWN = (
     *("dice_per_image", "dice_per_image_low", "dice_per_image_high"),
@@ -46,7 +45,7 @@ def infer(
     breeds: Path,
     predictions: Path,
 ) -> None:
-    boundary = params.data.boundary
+    started, boundary = now(), params.data.boundary
     device = set_up_torch(params.train.device, params.train.threads)
     arrays = PetArrays.open(arrays_folder)
     predictor = Predictor.load(weights, about, device, params.infer.flip_average)
@@ -79,29 +78,19 @@ def infer(
     write_table(breeds, by_group(table, "breed"))
     save_masks(predictions, (probability >= threshold).numpy(), rows=rows)
 
-    run = json.loads(run_file.read_text(encoding="utf-8"))
-    settings = flat(data__boundary=boundary, infer=params.infer)
-    known = {"run_key": run["run_key"], "data_sha256": arrays.digest}
-    files = {HEADLINES: metrics, SCORES: scores, PER_IMAGE: per_image, BREEDS: breeds}
-    made_by = known | {"code_sha256": code_sha256(Path(__file__)), "settings": settings}
-    key = key_of(settings, arrays.digest, made_by["code_sha256"])
-    stored = run_of(main_root() / "runs", run["run_key"])
-    if stored is not None:
-        stored.keep_evaluation(key, made_by, files)
-        write_card(stored)
-    with stage_run("infer", settings, known, parent_id=run["mlflow_run_id"]) as log:
-        log.dataset("pets", arrays.digest, str(arrays_folder), "test")
-        log.mirrored_metrics({f"test/{name}": value for name, value in result.items()})
-        log.mirrored_metrics(
-            {f"test_own_resolution/{name}": value for name, value in headlines["own_resolution"].items()}
-        )
-        for file in files.values():
-            log.artifact(file, "test")
-        if stored is not None:
-            log.artifact(stored.folder / CARD, "")
-        decision = {"threshold": threshold, "flip_average": params.infer.flip_average}
-        example = arrays.images[rows[:2]]
-        log.on_model_row(lambda client, row: log_model(client, row, weights, about, decision, key, example))
+    run_key = json.loads(run_file.read_text(encoding="utf-8"))["run_key"]
+    run = run_of(main_root() / "runs", run_key)
+    if run is not None:
+        settings = flat(data__boundary=boundary, infer=params.infer)
+        code, files = code_sha256(Path(__file__)), {HEADLINES: metrics, SCORES: scores}
+        made_by = {"started": started, "settings": settings, "data_sha256": arrays.digest}
+        made_by |= {"code_sha256": code} | provenance(git_state())
+        key = key_of(settings, arrays.digest, code)
+        run.keep(EVALUATIONS, key, made_by, files | {PER_IMAGE: per_image, BREEDS: breeds})
+        write_card(run)
+        tell_mlflow_of(run.key)
+    else:
+        print(f"warning: run {run_key} is not in runs/, so MLflow is not told; petseg runs adopt {weights}")
     print(
         "test Dice {dice_per_image:.4f} ({dice_per_image_low:.4f} to {dice_per_image_high:.4f}), "
         "IoU {iou_per_image:.4f}, {photos} photos, threshold {threshold:g}; ".format(**result)

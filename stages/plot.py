@@ -15,10 +15,13 @@ from petseg.data.arrays import PetArrays
 from petseg.data.batches import to_target
 from petseg.data.masks import load_masks
 from petseg.data.packing import first_originals
-from petseg.params import Boundary, Params
+from petseg.params import Boundary, Params, flat
+from petseg.project import git_state, main_root, provenance, sha256_file
+from petseg.reach import code_sha256
 from petseg.scoring import count_against
 from petseg.stage import run_stage
-from petseg.tracking import flat, stage_run
+from petseg.store import FIGURES, key_of, now, run_of
+from petseg.tracking.outbox import tell_mlflow_of
 
 PREPARED_PHOTOS = 3  # in the figure of preprocessing
 DPI = 110
@@ -36,6 +39,7 @@ def plot(
     metrics: Path,
     figures: Path,
 ) -> None:
+    started = now()
     arrays, boundary = PetArrays.open(arrays_folder), params.data.boundary
     table = pd.read_csv(
         per_image, dtype={"name": str, "breed": str}, keep_default_na=False, na_values={"dice": "", "iou": ""}
@@ -54,11 +58,20 @@ def plot(
     for name, figure in drawn.items():
         figure.savefig(figures / f"{name}.png", dpi=DPI, metadata={"Software": None})
 
-    run = json.loads(run_file.read_text(encoding="utf-8"))
-    settings = flat(data__boundary=boundary, plot=params.plot)
-    with stage_run("plot", settings, {"run_key": run["run_key"]}, parent_id=run["mlflow_run_id"]) as log:
-        log.dataset("pets", arrays.digest, str(arrays_folder), "plot")
-        log.artifact(figures, "figures")
+    run = run_of(main_root() / "runs", json.loads(run_file.read_text(encoding="utf-8"))["run_key"])
+    if run is not None:
+        settings = flat(data__boundary=boundary, augment=params.augment, plot=params.plot)
+        code, drawn_from = code_sha256(Path(__file__)), sha256_file(per_image)
+        made_by = {"started": started, "settings": settings, "data_sha256": arrays.digest}
+        made_by |= {"code_sha256": code} | provenance(git_state())
+        key = key_of(settings | {"per_image_sha256": drawn_from}, arrays.digest, code)
+        run.keep(
+            FIGURES,
+            key,
+            made_by,
+            {path.name: path for path in sorted(figures.iterdir())},
+        )
+        tell_mlflow_of(run.key)
     print(f"{len(drawn)} figures: {figures}")
 
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from petseg.data.arrays import PetArrays
 from petseg.data.packing import pack
-from petseg.params import Params
+from petseg.params import Params, flat
+from petseg.project import sha256_file
 from petseg.records import write_json
 from petseg.stage import run_stage
-from petseg.tracking import flat, stage_run
+from petseg.tracking.outbox import recorded
 
 
 def preprocess(params: Params, archives: Path, arrays_folder: Path, report_file: Path, metrics: Path) -> None:
@@ -16,7 +17,7 @@ def preprocess(params: Params, archives: Path, arrays_folder: Path, report_file:
         data__max_rejected=params.data.max_rejected,
         split=params.split,
     )
-    with stage_run("preprocess", settings, {}) as log:
+    with recorded("preprocess", settings) as record:
         report = pack(
             archives,
             arrays_folder,
@@ -27,10 +28,12 @@ def preprocess(params: Params, archives: Path, arrays_folder: Path, report_file:
         )
         write_json(metrics, report.summary())
         digest = PetArrays.open(arrays_folder).digest
-        log.metrics(report.summary())
-        log.dataset("pets", digest, str(arrays_folder), "preprocess")
-        log.tags({"data_sha256": digest})
-        log.artifact(report_file, "report")
+        record.metrics |= report.summary()
+        # By these hashes the download is found that the photos come from, and from a model its photos.
+        read = ((path.name, sha256_file(path), str(archives)) for path in sorted(archives.iterdir()))
+        record.datasets = [("pets", digest, str(arrays_folder)), *read]
+        record.tags |= {"data_sha256": digest}
+        record.texts |= {f"report/{report_file.name}": report_file.read_text(encoding="utf-8")}
     print(", ".join(f"{name} {n}" for name, n in report.summary().items()), f"; see {report_file}")
 
 

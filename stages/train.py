@@ -12,15 +12,16 @@ from petseg.data.arrays import PetArrays
 from petseg.data.batches import MEAN, STD, Photos, load_photos
 from petseg.data.encoders import Encoder
 from petseg.models import parameter_count, settings_of
-from petseg.params import Params
+from petseg.params import Params, flat
 from petseg.progress import duration, progress
-from petseg.project import git_state, main_root
+from petseg.project import git_state, main_root, provenance
 from petseg.reach import code_sha256
 from petseg.records import write_csv, write_json
 from petseg.runs import Run, open_run
 from petseg.stage import locked_param, run_stage
-from petseg.store import ABOUT, VALIDATION, WEIGHTS, key_of
-from petseg.tracking import RunLog, flat, stage_run
+from petseg.store import VALIDATION, WEIGHTS, key_of
+from petseg.tracking.outbox import tell_mlflow
+from petseg.tracking.rows import LiveRow, live_row
 from petseg.training import EpochRecord, TrainingState, fit, predict_masks, validate
 
 SHOWN_PHOTOS = 6  # of validation, whose masks are kept for every epoch
@@ -50,37 +51,30 @@ def train(
         settings["model.encoder_weights"] = encoder.name
     code = code_sha256(Path(__file__))
     key = key_of(settings, arrays.digest, code)
-    known = {
+    git = git_state()
+    described: dict[str, Any] = {
         "run_key": key,
         "data_sha256": arrays.digest,
         "photos_sha256": arrays.photos_digest,
         "code_sha256": code,
-    }
-    git = git_state()
-    described: dict[str, Any] = known | {
         "params": settings,
         "data": flat(data__source=locked_param("download", "data.source"), data__image_size=arrays.size_px),
         "split": flat(split=params.split),
-        "git": {"commit": git.commit, "dirty": git.dirty},
         "environment": environment(device),
         "source": __file__,
-    }
+    } | provenance(git)
     with open_run(main_root() / "runs", key, described, git.changes) as run:
         warn_of_another_environment(run, described["environment"])
-        shown = {"data.image_size": arrays.size_px} | settings
-        with stage_run("train", shown, known, run.manifest.get("mlflow_run_id")) as log:
-            row = log.run_id or run.manifest.get("mlflow_run_id")
+        with live_row(run) as row:
             if run.finished:
                 print(f"run {key} is finished: its weights are used, nothing is trained")
             else:
-                run.note(mlflow_run_id=row)
-                log.dataset("pets", arrays.digest, str(arrays_folder), "train")
-                train_run(run, log, params, arrays, encoder, device)
-            log_result(run, log)
+                train_run(run, row, params, arrays, encoder, device)
         run.publish(weights, about, evolution)
-        write_json(run_file, {"run_key": key, "mlflow_run_id": row})
+        write_json(run_file, {"run_key": key})
         write_csv(history, run.history)
         write_json(metrics, summary(run))
+    tell_mlflow()
     print(f"best epoch {run.best.epoch}, validation Dice {run.best.val_dice:.4f}: runs/{key}/{WEIGHTS}")
 
 
@@ -100,7 +94,7 @@ def warn_of_another_environment(run: Run, present: dict[str, str | int]) -> None
 
 
 def train_run(
-    run: Run, log: RunLog, params: Params, arrays: PetArrays, encoder: Encoder, device: torch.device
+    run: Run, row: LiveRow, params: Params, arrays: PetArrays, encoder: Encoder, device: torch.device
 ) -> None:
     boundary = params.data.boundary
     training = load_photos(arrays, "train", boundary, device)
@@ -115,6 +109,7 @@ def train_run(
         all_border_left_out=left_out,
         parameters=parameters,
     )
+    run.show(arrays.images[validation.rows[shown]])
     run.resume(state)
     print(
         f"run {run.key}: {params.model.name}, {parameters / 1e6:.2f} M parameters, on {device}; "
@@ -131,7 +126,7 @@ def train_run(
             if record is None:
                 break
             run.add(record, state, predict_masks(state.evaluated, validation.images[shown]))
-            log.metrics(as_metrics(record), step=record.epoch)
+            row.tell_epochs()
             print(epoch_line(record, run, params.train.epochs), flush=True)
     write_validation(run, params, arrays, validation, state)
     run.finish(
@@ -144,16 +139,6 @@ def train_run(
         }
     )
     write_card(run)
-
-
-def log_result(run: Run, log: RunLog) -> None:
-    """Tell MLflow what a finished run gave; it may be one that was killed before it came to that."""
-    log.catch_up({record.epoch: as_metrics(record) for record in run.history})
-    best, parameters = run.best, run.manifest["parameters"]
-    log.metrics({"best/epoch": best.epoch, "best/val_dice": best.val_dice, "parameters": parameters})
-    log.tags({"weights": f"runs/{run.key}/{WEIGHTS}", "tensors_sha256": run.manifest["tensors_sha256"]})
-    log.artifact(run.folder / WEIGHTS, "weights")
-    log.artifact(run.folder / ABOUT, "weights")
 
 
 def write_validation(
@@ -170,19 +155,6 @@ def write_validation(
 def evenly_spread(n: int) -> list[int]:
     """Return the places of the fixed photos among the n of validation."""
     return sorted({round(i * (n - 1) / (SHOWN_PHOTOS - 1)) for i in range(SHOWN_PHOTOS)})
-
-
-def as_metrics(record: EpochRecord) -> dict[str, float]:
-    """Name a record for MLflow, which draws what shares a first word in one section."""
-    return {
-        "loss/train": record.train_loss,
-        "loss/val": record.val_loss,
-        "dice/train": record.train_dice,
-        "dice/val": record.val_dice,
-        "learning_rate": record.learning_rate,
-        "images_per_s": record.images_per_s,
-        "epoch_s": record.elapsed_s,
-    }
 
 
 def epoch_line(record: EpochRecord, run: Run, epochs: int) -> str:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import mlflow
 
 from petseg.params import read_yaml
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_tar
 
 STAGES = ["download", "encoder", "preprocess", "train", "infer", "plot"]
 SMALL = {
@@ -25,6 +26,36 @@ SMALL = {
     "threads: 2": "threads: 1",
     "evolution_epochs: [1, 2, 5, 10, 20, 35, 50]": "evolution_epochs: [1, 2]",
 }
+FEW = {"source: sample": "source: few", "val_fraction: 0.15": "val_fraction: 0.25"}  # of few_photos
+TINY = SMALL | {
+    "image_size: 128": "image_size: 32",
+    "width: 16": "width: 2",
+    "depth: 4": "depth: 2",
+    "epochs: 50": "epochs: 6",
+    "evolution_epochs: [1, 2, 5, 10, 20, 35, 50]": "evolution_epochs: [1, 6]",
+}
+
+
+def few_photos(folder: Path) -> None:
+    """Write archives of 24 of the sample's photos, cats and dogs: 16 of trainval, 8 of test."""
+    files: dict[str, bytes] = {}
+    for name in ("annotations.tar.gz", "images.tar.gz"):
+        with tarfile.open(ROOT / "data/sample" / name) as archive:
+            for member in archive:
+                if (file := archive.extractfile(member)) is not None:
+                    files[member.name] = file.read()
+    kept: dict[str, bytes] = {}
+    for part, count in (("trainval", 16), ("test", 8)):
+        lines = files[f"annotations/{part}.txt"].decode().splitlines()
+        lines = [line for line in lines if line.startswith(("Abyssinian", "american_bulldog"))]
+        lines = lines[: count // 2] + lines[-count // 2 :]
+        kept[f"annotations/{part}.txt"] = "\n".join(lines).encode()
+        for name in (line.split()[0] for line in lines):
+            for path in (f"annotations/trimaps/{name}.png", f"images/{name}.jpg"):
+                kept[path] = files[path]
+    for name in ("annotations", "images"):
+        members = {path: content for path, content in kept.items() if path.startswith(name)}
+        write_tar(folder / f"{name}.tar.gz", members)
 
 
 def hashes(lock: dict[str, Any]) -> dict[str, str]:
@@ -53,6 +84,8 @@ class Project:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
         self.edit("params.yaml", changes)
+        if changes.items() >= FEW.items():
+            few_photos(folder / "few")
         self.run("git", "init", "-q")
         self.commit("as it is")
 
@@ -67,12 +100,19 @@ class Project:
         self.run("git", "add", "-A")
         self.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", message)
 
-    def run(self, *command: str, fails: bool = False, stdin: str = "") -> str:
+    def run(
+        self,
+        *command: str,
+        fails: bool = False,
+        stdin: str = "",
+        folder: str = ".",
+        environment: Mapping[str, str] | None = None,
+    ) -> str:
         """Run a command and return all it printed."""
         done = subprocess.run(
             command,
-            cwd=self.folder,
-            env=self.environment(),
+            cwd=self.folder / folder,
+            env=self.environment() | dict(environment or {}),
             text=True,
             input=stdin,
             stdout=subprocess.PIPE,
@@ -128,7 +168,9 @@ class Project:
         return set(status)
 
 
-def mlflow_runs(folder: Path, children: bool = False) -> "list[mlflow.entities.Run]":
+def mlflow_runs(
+    folder: Path, children: bool = False, experiment: str = "petseg"
+) -> "list[mlflow.entities.Run]":
     """The rows of the models in MLflow, and the runs of the stages after them where asked for.
 
     MLflow keeps a database open by its path for as long as a process lives. So that a database which has
@@ -137,5 +179,5 @@ def mlflow_runs(folder: Path, children: bool = False) -> "list[mlflow.entities.R
     copy = folder / f".dvc/tmp/read-{time.time_ns()}.db"
     shutil.copy(folder / "mlflow.db", copy)
     mlflow.set_tracking_uri(f"sqlite:///{copy}")
-    found = mlflow.search_runs(experiment_names=["petseg"], output_format="list")
+    found = mlflow.search_runs(experiment_names=[experiment], output_format="list")
     return [run for run in found if children or "mlflow.parentRunId" not in run.data.tags]

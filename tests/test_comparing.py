@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from petseg import plotting
 from petseg.comparing import Record, difference, differing, group, label, table
 from petseg.errors import StoreError, UsageError
-from petseg.store import StoredRun
+from petseg.store import EVALUATIONS, StoredRun
 
 PHOTOS = [f"pug_{n}" for n in range(40)]
 
@@ -178,7 +178,7 @@ def test_a_run_of_the_store_is_read(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "abc")
     assert "test" not in Record.of_run(run).dice
     (tmp_path / "scores.csv").write_text("name,dice\npug_9,0.7\n")
-    run.keep_evaluation("e", {}, {"per_image.csv": tmp_path / "scores.csv"})
+    run.keep(EVALUATIONS, "e", {}, {"per_image.csv": tmp_path / "scores.csv"})
     found = Record.of_run(StoredRun.open(run.folder))
     assert (found.key, found.seconds, found.params["data.image_size"]) == ("abc", 5.0, 64)
     assert "data.source" not in found.params  # which makes no other setting

@@ -24,7 +24,7 @@ from petseg.models import build_network
 from petseg.params import ModelParams
 from petseg.project import sha256_file
 from petseg.records import write_json
-from petseg.store import ABOUT, EVALUATION, EVALUATIONS, FORMAT, HEADLINES, MANIFEST, WEIGHTS, StoredRun
+from petseg.store import ABOUT, EVALUATIONS, FORMAT, HEADLINES, MANIFEST, RECORDS, WEIGHTS, StoredRun
 from tests.conftest import ROOT
 
 
@@ -55,7 +55,9 @@ def make_run(folder: Path, name: str) -> StoredRun:
     record = {"format": FORMAT, "status": "finished", "created": "2026", "tensors_sha256": digest}
     write_json(folder / MANIFEST, record | {"files": hashes})
     evaluation = folder / EVALUATIONS / "e"
-    write_json(evaluation / EVALUATION, {"created": "2026", "settings": {"infer.flip_average": True}})
+    write_json(
+        evaluation / RECORDS[EVALUATIONS], {"created": "2026", "settings": {"infer.flip_average": True}}
+    )
     write_json(evaluation / HEADLINES, {"threshold": 0.45})
     return StoredRun.open(folder)
 

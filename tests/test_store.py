@@ -20,12 +20,13 @@ from petseg.records import write_json
 from petseg.store import (
     ABOUT,
     BREEDS,
-    EVALUATION,
+    EVALUATIONS,
     FORMAT,
     HEADLINES,
     HISTORY,
     MANIFEST,
     PER_IMAGE,
+    RECORDS,
     SCORES,
     WEIGHTS,
     StoredRun,
@@ -84,7 +85,7 @@ def evaluate(run: StoredRun, dice: float, key: str = "e1") -> StoredRun:
     for name in "sp":
         (folder / name).write_text(name)
     files = {HEADLINES: folder / "h", BREEDS: folder / "b", SCORES: folder / "s", PER_IMAGE: folder / "p"}
-    run.keep_evaluation(key, {}, files)
+    run.keep(EVALUATIONS, key, {}, files)
     return StoredRun.open(run.folder)
 
 
@@ -130,7 +131,13 @@ def test_an_evaluation_is_kept_once_and_read_only(root: Path) -> None:
     assert run.evaluation is not None
     assert run.evaluation.headlines["dice_per_image"] == 0.7
     folder = run.folder / "evaluations/e1"
-    assert {path.name for path in folder.iterdir()} == {EVALUATION, HEADLINES, SCORES, PER_IMAGE, BREEDS}
+    assert {path.name for path in folder.iterdir()} == {
+        RECORDS[EVALUATIONS],
+        HEADLINES,
+        SCORES,
+        PER_IMAGE,
+        BREEDS,
+    }
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o444 for path in folder.iterdir())
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
     evaluate(run, 0.9)  # under the same key: the same evaluation again

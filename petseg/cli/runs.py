@@ -14,7 +14,7 @@ from rich.table import Table
 from petseg.champion import champion as champion_of
 from petseg.champion import promote as promote_run
 from petseg.champion import promotions
-from petseg.errors import UsageError
+from petseg.errors import StoreError, UsageError
 from petseg.params import read_yaml
 from petseg.project import main_root
 from petseg.records import to_json
@@ -302,6 +302,40 @@ def export(
     print(
         f"run {found.key}: {onnx}, {decimal(made.size_bytes)}; {INPUT} in, {OUTPUT} out, {mask}; {compared}"
     )
+
+
+@app.command()
+def sync(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Which.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All runs of the store, as for an empty MLflow store.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings alone, and exit with 0.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Tell MLflow what it was not told in time, or of runs that it does not know; nothing twice."""
+    from petseg.tracking.delivery import sync as deliver
+
+    store = main_root() / "runs"
+    chosen, broken = stored_runs(store) if everything else ([_found(run) for run in runs or []], [])
+    for line in broken:
+        print(f"warning: {line}", file=sys.stderr)
+    try:
+        done = deliver(store, chosen)
+    except StoreError as error:
+        if not quiet:
+            raise
+        print(f"warning: {error}; the record is in runs/", file=sys.stderr)
+        return
+    if as_json:
+        print(to_json(vars(done)), end="")
+    elif not quiet:
+        for name in done.told:
+            print(f"told of {name}")
+        for name in done.busy:
+            print(f"{name}: another process is at it")
+        print(f"MLflow was told of {len(done.told)}, and knew {len(done.known)}")
+    raise typer.Exit(1 if broken else 0)
 
 
 @app.command()

@@ -51,7 +51,7 @@ def log_model(
         about: model.json.
         decision: ``threshold`` and ``flip_average``, by which probability becomes a mask.
         evaluation: key of what infer found with it.
-        example: (N, H, W, 3) uint8, an input to keep with the model.
+        example: (H, W, 3) uint8, an input to keep with the model; None for none.
     """
     experiment = client.get_run(run_id).info.experiment_id
     for known in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):

@@ -2,16 +2,17 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from petseg.errors import StoreError, UsageError
 from petseg.store import MANIFEST, WEIGHTS, StoredRun
-from petseg.tracking import EXPERIMENT, connect, experiment_id, is_mlflow_trouble, reason
+from petseg.tracking.client import EXPERIMENT, connect, every, experiment_id, is_mlflow_trouble, reason
 
 if TYPE_CHECKING:
-    from mlflow.store.entities import PagedList
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 
 def found_runs(store: Path, wanted: Sequence[str]) -> list[StoredRun]:
@@ -65,16 +66,23 @@ def _keys_of_rows(text: str) -> list[str]:
 
         experiment = experiment_id(client, EXPERIMENT)
         try:
-            rows = _all(lambda token: client.search_runs([experiment], query, page_token=token))
+            rows = every(lambda token: client.search_runs([experiment], query, page_token=token))
         except MlflowException as error:
             if error.error_code == "INVALID_PARAMETER_VALUE":
-                raise UsageError(f"{text}: is no MLflow filter ({reason(error):.200})") from None
+                raise UsageError(f"{text}: is no MLflow filter ({reason(error)})") from None
             raise
     except Exception as error:
         if not is_mlflow_trouble(error):
             raise
-        raise StoreError(f"MLflow does not answer ({reason(error):.200}); name runs by their keys") from None
+        raise StoreError(f"MLflow does not answer ({reason(error)}); name runs by their keys") from None
     return [row.data.tags["run_key"] for row in rows]
+
+
+def row_of(client: "MlflowClient", run: StoredRun) -> "Run | None":
+    """Return the row of a run; None where MLflow does not know it."""
+    query = f"tags.stage = 'train' and tags.run_uid = '{run.uid}'"
+    found = client.search_runs([experiment_id(client, EXPERIMENT)], query, max_results=1)
+    return found[0] if found else None
 
 
 def weights_in_mlflow(runs: Sequence[StoredRun]) -> Iterator[tuple[StoredRun, str, Path | None]]:
@@ -83,18 +91,19 @@ def weights_in_mlflow(runs: Sequence[StoredRun]) -> Iterator[tuple[StoredRun, st
     The file is None where MLflow lists the copy and can't hand it out. A run that MLflow does not know, or a
     store that does not answer, has no copies; the latter costs a warning.
     """
-    rows = {run.manifest["mlflow_run_id"]: run for run in runs if run.manifest.get("mlflow_run_id")}
+    of_uid = {run.uid: run for run in runs}
     try:
         client = connect()
         import mlflow
         from mlflow.entities import LoggedModelStatus
 
-        experiment = experiment_id(client, EXPERIMENT)
-        known = {
-            row.info.run_id for row in _all(lambda token: client.search_runs([experiment], page_token=token))
-        }
-        models = _all(lambda token: client.search_logged_models([experiment], page_token=token))
-        copies = [(row, f"runs:/{row}/weights/{WEIGHTS}") for row in rows if row in known]
+        experiment, query = experiment_id(client, EXPERIMENT), "tags.stage = 'train'"
+        found = every(lambda token: client.search_runs([experiment], query, page_token=token))
+        uids = {row.info.run_id: row.data.tags.get("run_uid") for row in found}
+        rows = {row: of_uid[uid] for row, uid in uids.items() if uid in of_uid}
+        models = every(lambda token: client.search_logged_models([experiment], page_token=token))
+        with_weights = [row.info.run_id for row in found if "weights" in row.data.tags]
+        copies = [(row, f"runs:/{row}/weights/{WEIGHTS}") for row in with_weights if row in rows]
         copies += [
             (model.source_run_id, f"{model.artifact_location}/artifacts/{WEIGHTS}")
             for model in models
@@ -104,7 +113,7 @@ def weights_in_mlflow(runs: Sequence[StoredRun]) -> Iterator[tuple[StoredRun, st
         if not is_mlflow_trouble(error):
             raise
         print(
-            f"warning: MLflow does not answer ({reason(error):.200}); its copies are not looked at",
+            f"warning: MLflow does not answer ({reason(error)}); its copies are not looked at",
             file=sys.stderr,
         )
         return
@@ -116,14 +125,3 @@ def weights_in_mlflow(runs: Sequence[StoredRun]) -> Iterator[tuple[StoredRun, st
                 raise
             path = None
         yield rows[row], uri, path
-
-
-def _all(page: "Callable[[str | None], PagedList[Any]]") -> "list[Any]":
-    """Return what all pages of a search hold."""
-    found: list[Any] = []
-    token: str | None = None
-    while token != "":
-        some = page(token)
-        found += some
-        token = some.token or ""
-    return found

@@ -1,9 +1,14 @@
-"""MLflow's registry: a version for each model that was once champion, and the alias of today's."""
+"""MLflow's registry: a version for each run's model, and the alias of the champion's."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from petseg.store import StoredRun
-from petseg.tracking import EXPERIMENT, connect, experiment_id, is_mlflow_trouble, reason
+from petseg.tracking.client import connect, is_mlflow_trouble, reason
+from petseg.tracking.reading import row_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 MODEL, ALIAS = "petseg", "champion"
 
@@ -17,13 +22,14 @@ def follow(run: StoredRun) -> str | None:
     """
     why = "infer has not logged a model of it yet"
     try:
-        if (version := _version(run)) is not None:
-            connect().set_registered_model_alias(MODEL, ALIAS, version)
+        client = connect()
+        if (version := version_of(client, run)) is not None:
+            client.set_registered_model_alias(MODEL, ALIAS, version)
             return version
     except Exception as error:
         if not is_mlflow_trouble(error):
             raise
-        why = f"it does not answer ({reason(error):.200})"
+        why = f"it does not answer ({reason(error)})"
     print(
         f"warning: MLflow's alias {ALIAS} does not follow: {why}; petseg runs promote again sets it",
         file=sys.stderr,
@@ -31,9 +37,8 @@ def follow(run: StoredRun) -> str | None:
     return None
 
 
-def _version(run: StoredRun) -> str | None:
-    """Return the version of a run's model; made where there is none."""
-    client = connect()
+def version_of(client: "MlflowClient", run: StoredRun) -> str | None:
+    """Return the version of a run's model; made where there is none, and None where it has no model."""
     from mlflow.entities import LoggedModelStatus
     from mlflow.exceptions import MlflowException
 
@@ -42,16 +47,22 @@ def _version(run: StoredRun) -> str | None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    for known in client.search_model_versions(f"name = '{MODEL}'"):
-        if known.tags.get("run_key") == run.key:
-            return str(known.version)
-    row = run.manifest.get("mlflow_run_id")
+    known = client.search_model_versions(f"name = '{MODEL}' and tags.run_uid = '{run.uid}'")
+    if known:
+        return str(known[0].version)
+    row = row_of(client, run)
     if row is None:
         return None
-    models = client.search_logged_models([experiment_id(client, EXPERIMENT)], f"source_run_id = '{row}'")
+    models = client.search_logged_models([row.info.experiment_id], f"source_run_id = '{row.info.run_id}'")
     model = next((model for model in models if model.status == LoggedModelStatus.READY), None)
     if model is None:
         return None
-    source = f"models:/{model.model_id}"
-    made = client.create_model_version(MODEL, source, row, {"run_key": run.key}, model_id=model.model_id)
+    made = client.create_model_version(
+        MODEL,
+        f"models:/{model.model_id}",
+        row.info.run_id,
+        {"run_key": run.key, "run_uid": run.uid},
+        model_id=model.model_id,
+        await_creation_for=0,
+    )
     return str(made.version)

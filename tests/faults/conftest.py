@@ -11,16 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.project import Project
+from tests.project import TINY, Project
 
-TINY = {
-    "image_size: 128": "image_size: 32",
-    "width: 16": "width: 2",
-    "depth: 4": "depth: 2",
-    "epochs: 50": "epochs: 6",
-    "threads: 2": "threads: 1",
-    "evolution_epochs: [1, 2, 5, 10, 20, 35, 50]": "evolution_epochs: [1, 6]",
-}
 DATABASE, FRESH = "mlflow.db", ".dvc/tmp/fresh.db"  # the latter knows no training yet
 
 

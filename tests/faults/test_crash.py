@@ -152,6 +152,9 @@ def test_killed_between_checkpoint_and_row(project: Project, reference: Manifest
     assert "goes on after epoch 2" in finish(project, reference)
 
 
+SYNC = ("python", "-m", "petseg", "runs", "sync")
+
+
 def models(project: Project) -> list[tuple[str, str]]:
     """The status of each logged model, and the run that it is of."""
     (row,) = mlflow_runs(project.folder)
@@ -162,24 +165,25 @@ def models(project: Project) -> list[tuple[str, str]]:
 @pytest.mark.fault(4, "SIGKILL while the model is logged to MLflow")
 def test_killed_while_the_model_is_logged(project: Project) -> None:
     project.run(*project.train_command)
-    infer = project.command("infer")
-    killed(project, "mlflow.tracking.client", "MlflowClient.log_model_artifacts", "before", 1, *infer)
+    killed(project, "petseg.tracking.outbox", "tell_mlflow", "before", 1, *project.command("infer"))
+    killed(project, "mlflow.tracking.client", "MlflowClient.log_model_artifacts", "before", 1, *SYNC)
     assert [status for status, _ in models(project)] == ["PENDING"]
-    project.run(*infer)
+    assert statuses(project) == ["FINISHED", "RUNNING"]
+    project.run(*SYNC)
     (row,) = mlflow_runs(project.folder)
     assert models(project) == [("READY", row.info.run_id)]
-    assert statuses(project) == ["FINISHED", "FINISHED", "KILLED"]
+    assert statuses(project) == ["FINISHED", "FINISHED"]
 
 
 @pytest.mark.fault(5, "SIGKILL after logging, before exit")
 def test_killed_after_the_model_was_logged(project: Project) -> None:
     project.run(*project.train_command)
-    infer = project.command("infer")
-    killed(project, "petseg.tracking.logged_model", "log_model", "after", 1, *infer)
-    project.run(*infer)
+    killed(project, "petseg.tracking.outbox", "tell_mlflow", "before", 1, *project.command("infer"))
+    killed(project, "petseg.tracking.logged_model", "log_model", "after", 1, *SYNC)
+    killed(project, "petseg.tracking.registry", "version_of", "after", 1, *SYNC)
+    project.run(*SYNC)
     assert len(models(project)) == 1
     promote = ("python", "-m", "petseg", "runs", "promote", *project.manifests())
-    killed(project, "petseg.tracking.registry", "_version", "after", 1, *promote)
     assert "champion, version 1" in project.run(*promote)
     mlflow_runs(project.folder)
     (version,) = mlflow.MlflowClient().search_model_versions("name = 'petseg'")

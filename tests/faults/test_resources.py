@@ -136,14 +136,14 @@ def test_four_at_once_on_no_database(project: Project) -> None:
     (project.folder / DATABASE).unlink()
     at_once = [
         project.start(
-            "python", "-c", "from petseg.tracking import stage_run\nwith stage_run('train', {}, {}): pass"
+            "python", "-c", "from petseg.tracking.outbox import recorded\nwith recorded('download', {}): pass"
         )
         for _ in range(4)
     ]
     for process in at_once:
         printed = process.communicate()[0]
         assert (process.returncode, printed) == (0, "")
-    assert len(mlflow_runs(project.folder)) == 4
+    assert len(mlflow_runs(project.folder, experiment="petseg-data")) == 4
 
 
 @pytest.mark.fault(23, "the clock set back one hour midway")

@@ -1,0 +1,153 @@
+"""The connection to MLflow's tracking store, and what is forgiven there.
+
+The store of runs comes first and MLflow second: a call that fails costs a warning, never a training.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from urllib.parse import unquote
+
+from filelock import FileLock
+
+from petseg.project import main_root
+from petseg.store import run_of
+from petseg.tracking.outbox import left_over, tracking_uri, without_password
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.store.entities import PagedList
+
+EXPERIMENT, DATA_EXPERIMENT = "petseg", "petseg-data"
+_LOCKED_FOR_S = 120  # how long a locked database is waited for; MLflow itself gives up after 20 s
+_ANSWER_S = 3  # in which a server must say that it is there
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+# Of mlflow's own, so that a server that goes away costs seconds and not minutes, nothing is sent to
+# anybody, and weights are never unpickled.
+_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+# Opens MLflow's pages on training, and not on its tools for language models.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+
+
+def connect() -> "MlflowClient":
+    """Return a client of the tracking store; MLflow's errors go through.
+
+    Both experiments are made, and the runs that killed processes left open are closed.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    for name in ("alembic", "mlflow.pyfunc"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it tells, it raises too
+    uri = _without_credentials(tracking_uri())
+    if uri.startswith(("http://", "https://")):
+        import requests
+
+        requests.get(f"{uri.rstrip('/')}/health", timeout=_ANSWER_S)  # any answer will do
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    return patiently(_prepared, mlflow.MlflowClient)
+
+
+def _without_credentials(uri: str) -> str:
+    """Hand the user and password of a server's URI to MLflow apart, so that it prints them nowhere."""
+    scheme, separator, rest = uri.partition("://")
+    credentials, found, host = rest.rpartition("@")
+    if scheme not in ("http", "https") or not found:
+        return uri
+    user, _, password = credentials.partition(":")
+    os.environ |= {
+        "MLFLOW_TRACKING_USERNAME": unquote(user),
+        "MLFLOW_TRACKING_PASSWORD": unquote(password),
+    }
+    return f"{scheme}{separator}{host}"
+
+
+def _prepared(new_client: "Callable[[], MlflowClient]") -> "MlflowClient":
+    # Several processes that create the database at once break it.
+    with FileLock(main_root() / ".dvc" / "tmp" / "petseg-mlflow.lock"):
+        client = new_client()
+        experiments = [experiment_id(client, name) for name in (EXPERIMENT, DATA_EXPERIMENT)]
+    for name in left_over():
+        if (run := run_of(main_root() / "runs", name)) is not None:
+            for tag in ("run_uid", "parent_uid"):
+                query = f"tags.{tag} = '{run.uid}' and attributes.status = 'RUNNING'"
+                for open_row in client.search_runs(experiments, query):
+                    client.set_terminated(open_row.info.run_id, "KILLED")
+    return client
+
+
+def experiment_id(client: "MlflowClient", name: str) -> str:
+    """Return an experiment's id; made where there is none, with its artifacts in the main repository.
+
+    Left to itself MLflow would put them below the folder of whoever comes first, which may be a
+    temporary one.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    local = tracking_uri().startswith("sqlite:")
+    location = (main_root() / "mlartifacts" / name).as_uri() if local else None
+    return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
+
+
+def every(page: "Callable[[str | None], PagedList[Any]]") -> "list[Any]":
+    """Return what all pages of a search hold."""
+    found: list[Any] = []
+    token: str | None = None
+    while token != "":
+        some = page(token)
+        found += some
+        token = some.token or ""
+    return found
+
+
+def patiently(
+    call: "Callable[Arguments, Result]", *given: "Arguments.args", **named: "Arguments.kwargs"
+) -> "Result":
+    """Call, and again for as long as another process locks the database."""
+    until = time.monotonic() + _LOCKED_FOR_S
+    while True:
+        try:
+            return call(*given, **named)
+        except Exception as error:
+            if "database is locked" not in str(error) or time.monotonic() > until:
+                raise
+
+
+def is_mlflow_trouble(error: Exception) -> bool:
+    """Tell a store that fails from a mistake in our own code."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    # ImportError: a database whose driver is not installed.
+    return isinstance(error, MlflowException | SQLAlchemyError | OSError | ImportError)
+
+
+def reason(error: Exception) -> str:
+    """Return an error in one line, without the user and password that a URL in it may carry."""
+    return f"{without_password(str(error)):.200}"
+
+
+def warn(error: Exception) -> None:
+    """Say that MLflow does not answer, and what follows."""
+    print(
+        f"warning: MLflow does not answer ({type(error).__name__}: {reason(error)}); "
+        "runs/ has the record, and `petseg runs sync` tells MLflow later",
+        file=sys.stderr,
+        flush=True,
+    )

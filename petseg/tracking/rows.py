@@ -1,0 +1,215 @@
+"""Records brought to MLflow: what is there already is not told again."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from petseg.project import user
+from petseg.store import StoredRun
+from petseg.tracking.client import (
+    DATA_EXPERIMENT,
+    EXPERIMENT,
+    connect,
+    experiment_id,
+    is_mlflow_trouble,
+    patiently,
+    warn,
+)
+from petseg.tracking.outbox import claimed
+from petseg.tracking.records import Record, of_epoch, of_training, picture_of_epoch
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+_IMAGES = "evolution"  # the key of an epoch's picture in MLflow's image grid
+_BY_EPOCH = {"loss/train", "dice/train"}  # of which an epoch has one at least
+_DATA_STAGES = ("download", "preprocess")
+
+
+@dataclass
+class Row:
+    """One run of MLflow's.
+
+    Attributes:
+        client: of the tracking store.
+        run_id: MLflow's.
+        finished: whether it was told everything before; what is FINISHED is not opened again.
+    """
+
+    client: "MlflowClient"
+    run_id: str
+    finished: bool = False
+
+    @classmethod
+    def open(cls, client: "MlflowClient", record: Record, parent_id: str | None = None) -> Self:
+        """Find the row of a record, or make it; whoever calls holds its claim."""
+        experiment = experiment_id(client, DATA_EXPERIMENT if record.stage in _DATA_STAGES else EXPERIMENT)
+        known_by = {"stage": record.stage, **record.known_by}
+        query = " and ".join(f"tags.{key} = '{value}'" for key, value in known_by.items())
+        found = client.search_runs([experiment], query, max_results=1)
+        if found:
+            return cls(client, found[0].info.run_id, found[0].info.status == "FINISHED")
+        tags = known_by | {
+            "mlflow.user": user(),
+            "mlflow.source.name": f"stages/{record.stage}.py",
+            "mlflow.source.type": "LOCAL",
+        }
+        if parent_id is not None:
+            tags["mlflow.parentRunId"] = parent_id
+        made = client.create_run(experiment, milliseconds(record.started), tags, record.title)
+        return cls(client, made.info.run_id)
+
+    def begin(self, record: Record) -> None:
+        """Tell what is known before the work is done: params, tags, data."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+
+        self.client.update_run(self.run_id, "RUNNING")
+        params = [Param(key, str(value)) for key, value in record.params.items()]
+        tags = [RunTag(key, str(value)) for key, value in record.tags.items() if value is not None]
+        self.client.log_batch(self.run_id, params=params, tags=tags)
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    data.name,
+                    data.sha256[:36],
+                    "local",
+                    json.dumps({"uri": data.origin}),
+                    profile=json.dumps({"sha256": data.sha256}),
+                ),
+                [InputTag("mlflow.data.context", data.context)],
+            )
+            for data in record.datasets
+        ]
+        if inputs:
+            self.client.log_inputs(self.run_id, inputs)
+
+    def tell_epochs(self, run: StoredRun) -> None:
+        """Tell the epochs that the store has and MLflow does not."""
+        for values in run.rows():
+            epoch = values["epoch"]
+            if epoch not in self.epochs:
+                self.client.log_batch(self.run_id, metrics=as_metrics(of_epoch(values), epoch))
+                self.epochs.add(epoch)
+            if epoch not in self.pictures:
+                if (picture := picture_of_epoch(run, epoch)) is not None:
+                    self.client.log_image(self.run_id, picture, key=_IMAGES, step=epoch, synchronous=True)
+                self.pictures.add(epoch)
+
+    @cached_property
+    def epochs(self) -> set[int]:
+        """The epochs that MLflow has numbers of."""
+        names = self.client.get_run(self.run_id).data.metrics.keys() & _BY_EPOCH
+        points = (self.client.get_metric_history(self.run_id, name) for name in names)
+        return {point.step for history in points for point in history}
+
+    @cached_property
+    def pictures(self) -> set[int]:
+        """The epochs that MLflow has both files of a picture of, the full one and then the small one."""
+        names = [Path(file.path).name for file in self.client.list_artifacts(self.run_id, "images")]
+        return {int(name.split("+")[2]) for name in names if name.endswith(".webp")}
+
+    def tell_metrics(self, values: Mapping[str, float], model_id: str | None = None) -> None:
+        """Tell single numbers, those that are not what MLflow has already."""
+        there = self.client.get_run(self.run_id).data.metrics
+        new = {key: value for key, value in values.items() if there.get(key) != value}
+        self.client.log_batch(self.run_id, metrics=as_metrics(new, model_id=model_id, run_id=self.run_id))
+
+    def tell_files(self, record: Record) -> None:
+        """Copy files to the run's artifacts."""
+        for folder, paths in record.files.items():
+            for path in paths:
+                self.client.log_artifact(self.run_id, str(path), folder)
+        for name, text in record.texts.items():
+            self.client.log_text(self.run_id, text, name)
+
+    def end(self, status: str, at: str = "") -> None:
+        """Close it as FINISHED, FAILED or KILLED."""
+        self.client.set_terminated(self.run_id, status, milliseconds(at) if at else None)
+
+
+@dataclass
+class LiveRow:
+    """The row of a training that is going on. Once MLflow fails, nothing more is told."""
+
+    run: StoredRun
+    row: Row | None = None
+    broken: bool = False
+
+    def tell_epochs(self) -> None:
+        """Tell the epochs that MLflow does not know yet."""
+        self.try_to(lambda row: row.tell_epochs(self.run))
+
+    def try_to(self, tell: Callable[[Row], object]) -> None:
+        """Call with the row, which is opened first where it is not; a failure costs a warning."""
+        if self.broken:
+            return
+        try:
+            if self.row is None:
+                self.row = patiently(Row.open, connect(), of_training(self.run))
+            patiently(tell, self.row)
+        except Exception as error:
+            if not is_mlflow_trouble(error):
+                raise
+            self.broken = True
+            warn(error)
+
+
+@contextmanager
+def live_row(run: StoredRun) -> Iterator[LiveRow]:
+    """Show a training in MLflow while it goes on, and close its row however it ends.
+
+    Of a run that was finished before nothing is told here, where evaluations can't be: ``tell_mlflow`` is
+    left to see to it.
+    """
+    live = LiveRow(run)
+    with claimed(run.key) as claim:
+        if run.finished:
+            live.try_to(lambda row: None)
+            claim.told = live.row is not None and live.row.finished
+            yield live
+            return
+        live.try_to(lambda row: row.begin(of_training(run)))
+        try:
+            yield live
+        except (KeyboardInterrupt, SystemExit):
+            live.try_to(lambda row: row.end("KILLED"))
+            raise
+        except BaseException:
+            live.try_to(lambda row: row.end("FAILED"))
+            raise
+        else:
+            live.try_to(lambda row: tell_training(row, run))
+        finally:
+            claim.told = not live.broken
+
+
+def tell_training(row: Row, run: StoredRun) -> None:
+    """Tell of a training what MLflow does not know yet, and close its row."""
+    record = of_training(run)
+    row.begin(record)
+    row.tell_epochs(run)
+    row.tell_metrics(record.metrics)
+    row.tell_files(record)
+    row.end(record.status, record.ended)
+
+
+def as_metrics(values: Mapping[str, float | None], step: int = 0, **of_model: str | None) -> "list[Metric]":
+    """Return numbers as MLflow's; None, NaN and infinity are left out, since it can't say them."""
+    from mlflow.entities import Metric
+
+    at = int(time.time() * 1000)
+    finite = {key: float(v) for key, v in values.items() if v is not None and math.isfinite(v)}
+    return [Metric(key, value, at, step, **of_model) for key, value in finite.items()]
+
+
+def milliseconds(moment: str) -> int:
+    """Return a time of the store's as MLflow writes it."""
+    return int(datetime.fromisoformat(moment).timestamp() * 1000)

@@ -1,0 +1,165 @@
+"""MLflow's server, which may be away, die and come back: a real one, on loopback."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import requests
+
+from tests.project import FEW, TINY, Project, mlflow_runs
+from tests.test_sources import closed_port
+
+EPOCHS = 40
+SECRET = "ge@heim"
+SYNC = ("python", "-m", "petseg", "runs", "sync")
+
+
+class Server:
+    """``mlflow server`` with a database and artifacts of its own."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder, self._environment, self._port = folder, environment, closed_port()
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        options = {
+            "--host": "127.0.0.1",
+            "--port": f"{self._port}",
+            "--workers": "1",
+            "--backend-store-uri": f"sqlite:///{self.folder}/mlflow.db",
+            "--artifacts-destination": f"{self.folder}/artifacts",
+        }
+        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with (self.folder / "server.log").open("a") as log:
+            self._process = subprocess.Popen(
+                ["mlflow", "server", *(word for option in options.items() for word in option)],
+                cwd=self.folder,
+                env=self._environment | quiet,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        while True:
+            assert self._process.poll() is None, (self.folder / "server.log").read_text()
+            try:
+                requests.get(f"{self.uri}/health", timeout=5)
+                return
+            except requests.ConnectionError:
+                time.sleep(0.2)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    changes = TINY | FEW | {"epochs: 50": f"epochs: {EPOCHS}"}
+    project = Project(tmp_path_factory.mktemp("clone"), changes)
+    project.run("dvc", "repro", "encoder", "preprocess")
+    return project
+
+
+@pytest.fixture(scope="module")
+def server(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"), project.environment())
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def logging_to(server: Server) -> dict[str, str]:
+    """The environment of those who log to the server, with a password that must appear nowhere."""
+    return {"MLFLOW_TRACKING_URI": server.uri.replace("//", f"//someone:{SECRET}@")}
+
+
+def rows(server: Server) -> "list[mlflow.entities.Run]":
+    mlflow.set_tracking_uri(server.uri)
+    return mlflow.search_runs(experiment_names=["petseg"], output_format="list")  # type: ignore[no-any-return]
+
+
+def steps(run: Any, metric: str) -> list[int]:
+    return sorted(p.step for p in mlflow.MlflowClient().get_metric_history(run.info.run_id, metric))
+
+
+def test_a_server_that_is_killed_midway_and_comes_back(
+    project: Project, server: Server, logging_to: dict[str, str]
+) -> None:
+    server.start()
+    with project.start(*project.train_command, environment=logging_to) as process:
+        assert process.stdout is not None
+        printed = next(line for line in process.stdout if "epoch  3/" in line)
+        server.kill()
+        printed = process.communicate()[0]
+    assert process.returncode == 0, printed
+    assert printed.count("warning: MLflow does not answer") == 2  # train, and what tells MLflow after it
+    (manifest,) = project.manifests().values()
+    assert manifest["status"] == "finished"
+    for stage in ("infer", "plot"):
+        printed += project.run(*project.command(stage), environment=logging_to)
+    assert "Traceback" not in printed
+
+    server.start()
+    (row,) = rows(server)
+    assert row.info.status == "RUNNING"
+    assert 3 <= len(steps(row, "loss/train")) < EPOCHS
+    told = project.run(*SYNC, environment=logging_to)
+    assert "MLflow was told of 1, and knew 0" in told
+    assert "MLflow was told of 0, and knew 0" in project.run(*SYNC, environment=logging_to)
+    for attempt in ("once", "again"):
+        found = {run.data.tags["stage"]: run for run in rows(server)}
+        assert len(rows(server)) == 3, attempt
+        assert {run.info.status for run in found.values()} == {"FINISHED"}
+        row = found["train"]
+        assert steps(row, "loss/train") == steps(row, "loss/val") == list(range(1, EPOCHS + 1))
+        assert steps(row, "test/dice_per_image") == [0]
+        client = mlflow.MlflowClient()
+        images = [file.path for file in client.list_artifacts(row.info.run_id, "images")]
+        assert len(images) == 2 * EPOCHS
+        assert len(client.search_logged_models([row.info.experiment_id])) == 1
+        assert len(client.search_model_versions("name = 'petseg'")) == 1
+        project.run(*SYNC, "--all", environment=logging_to)
+    server.kill()
+
+
+def test_the_next_stage_tells_what_was_missed(
+    project: Project, server: Server, logging_to: dict[str, str]
+) -> None:
+    project.edit("params.yaml", {"threshold: auto": "threshold: 0.5"})
+    assert "warning: MLflow does not answer" in project.run(*project.command("infer"), environment=logging_to)
+    server.start()
+    assert len(rows(server)) == 3
+    project.run(*project.command("download"), environment=logging_to)
+    assert sorted(run.data.tags["stage"] for run in rows(server)) == ["infer", "infer", "plot", "train"]
+    server.kill()
+
+
+def test_an_empty_store_is_filled_from_the_store_of_runs(project: Project) -> None:
+    elsewhere = {"MLFLOW_TRACKING_URI": f"sqlite:///{project.folder}/new/mlflow.db"}
+    (project.folder / "new").mkdir()
+    assert "MLflow was told of 1, and knew 0" in project.run(*SYNC, "--all", environment=elsewhere)
+    assert "MLflow was told of 0, and knew 1" in project.run(*SYNC, "--all", environment=elsewhere)
+    (row,) = mlflow_runs(project.folder / "new")
+    assert len(mlflow_runs(project.folder / "new", children=True)) == 4
+    assert steps(row, "loss/train") == list(range(1, EPOCHS + 1))
+    assert {"weights", "figures", "test", "images", "card.md"} == {
+        file.path for file in mlflow.MlflowClient().list_artifacts(row.info.run_id)
+    }
+
+
+def test_the_password_is_nowhere(project: Project, server: Server) -> None:
+    for folder in (project.folder, server.folder):
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                data = path.read_bytes()
+                assert SECRET.encode() not in data, path
+                assert b"heim" not in data, path

@@ -1,0 +1,168 @@
+"""Every way of running ends in the same place: one row a model, one run in the store, the same weights."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from petseg.project import sha256_file
+from tests.project import FEW, TINY, Project, mlflow_runs
+
+OUTS = ["models/model.safetensors", "metrics/test.json", "plots/figures/curves.png"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose pipeline has run, from a subfolder, and is committed."""
+    project = Project(tmp_path_factory.mktemp("clone"), TINY | FEW | {"epochs: 50": "epochs: 2"})
+    project.run("dvc", "repro", "../dvc.yaml", folder="docs")
+    assert not list((project.folder / "docs").glob("m*"))  # no database, no artifacts there
+    project.commit("first results")
+    return project
+
+
+def models(project: Project) -> dict[str, Any]:
+    """MLflow's row of each model, by its seed, once all that must hold of every one of them was checked."""
+    found = mlflow_runs(project.folder, children=True)
+    rows = {row.data.params["train.seed"]: row for row in found if row.data.tags["stage"] == "train"}
+    manifests = project.manifests()
+    assert len(rows) == len(manifests) == sum(row.data.tags["stage"] == "train" for row in found)
+    assert {row.info.status for row in found} == {"FINISHED"}
+    client = mlflow.MlflowClient()
+    for row in rows.values():
+        manifest = manifests[row.data.tags["run_key"]]
+        assert manifest["status"] == "finished"
+        children = [run for run in found if run.data.tags.get("mlflow.parentRunId") == row.info.run_id]
+        assert sorted(child.data.tags["stage"] for child in children) == ["infer", "plot"]
+        scores = {child.data.tags["stage"]: child.data.metrics for child in children}["infer"]
+        assert row.data.metrics["test/dice_per_image"] == scores["test/dice_per_image"]
+        epochs = client.get_metric_history(row.info.run_id, "loss/train")
+        assert [point.step for point in epochs] == [1, 2]
+        weights = project.folder / row.data.tags["weights"]
+        recorded = manifest["files"]["model.safetensors"]
+        artifacts = project.folder / "mlartifacts/petseg" / row.info.run_id / "artifacts"
+        assert sha256_file(weights) == sha256_file(artifacts / "weights/model.safetensors") == recorded
+        listed = {path.relative_to(artifacts).parts[0] for path in artifacts.rglob("*")}
+        assert listed == {"weights", "images", "test", "figures", "card.md"}
+        assert sha256_file(artifacts / "figures/curves.png") in [
+            sha256_file(path) for path in weights.parent.glob("figures/*/curves.png")
+        ]
+    assert len(client.search_logged_models(["1"])) == len(rows)
+    assert len(client.search_model_versions("name = 'petseg'")) == len(rows)
+    assert not list((project.folder / ".dvc/tmp/exps").rglob("*.safetensors"))
+    assert not [path for path in (project.folder / ".dvc/tmp/petseg-outbox").rglob("*") if path.is_file()]
+    return rows
+
+
+def workspace(project: Project) -> dict[str, str]:
+    """What an experiment elsewhere must leave as it is."""
+    status = {"git": project.run("git", "status", "--porcelain")}
+    return status | {name: sha256_file(project.folder / name) for name in [*OUTS, "params.yaml", "dvc.lock"]}
+
+
+def test_repro_from_a_subfolder_and_its_data(project: Project) -> None:
+    (row,) = models(project).values()
+    runs = mlflow_runs(project.folder, experiment="petseg-data")
+    stages = {run.data.tags["stage"]: run for run in runs}
+    assert stages.keys() == {"download", "preprocess"}
+    prepared = stages["preprocess"]
+    assert prepared.data.tags["data_sha256"] == row.data.tags["data_sha256"]
+
+    def digests(run: Any) -> dict[str, str]:
+        return {used.dataset.name: used.dataset.digest for used in run.inputs.dataset_inputs}
+
+    assert digests(prepared)["pets"] == digests(row)["pets"]
+    assert digests(prepared).items() > digests(stages["download"]).items() != set()
+
+
+def test_an_experiment_in_the_workspace(project: Project) -> None:
+    project.run("dvc", "exp", "run", "-n", "here", "-S", "train.seed=1")
+    row = models(project)["1"]
+    assert (row.info.run_name, row.data.tags["dvc_experiment"]) == ("here", "here")
+    assert row.data.tags["source_file"] == str(project.folder / "stages/train.py")
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout")
+
+
+def test_an_experiment_in_a_temporary_folder_runs_its_own_code(project: Project) -> None:
+    project.edit("petseg/progress.py", {"def duration": "SNAPSHOT = True\n\n\ndef duration"})
+    before = workspace(project)
+    project.run("dvc", "exp", "run", "--temp", "-n", "there", "-S", "train.seed=2")
+    assert workspace(project) == before
+    row = models(project)["2"]
+    assert row.info.run_name == "there"
+    source = Path(row.data.tags["source_file"])
+    assert source.is_relative_to(project.folder / ".dvc/tmp/exps")
+    assert not source.exists()
+    run = project.folder / "runs" / row.data.tags["run_key"]
+    assert "+SNAPSHOT = True" in (run / "changes.diff").read_text()
+    assert row.data.tags["uncommitted_changes"] == "True"
+    project.run("git", "checkout", "-q", ".")
+
+
+def test_a_queue_with_two_workers(project: Project) -> None:
+    before = workspace(project)
+    project.run("dvc", "exp", "run", "--queue", "-S", "train.seed=3,4")
+    project.run("bash", "-c", "dvc queue start -j 2 > queue.log 2>&1")
+    project.run("bash", "-c", "while dvc queue status | grep -qE 'Queued|Running'; do sleep 1; done")
+    (project.folder / "queue.log").unlink()
+    assert models(project).keys() == {"0", "1", "2", "3", "4"}
+    assert workspace(project) == before
+
+
+def test_stages_as_scripts(project: Project) -> None:
+    project.edit("params.yaml", {"train:\n  seed: 0": "train:\n  seed: 5"})
+    for stage in ("train", "infer", "plot"):
+        project.run(*project.command(stage))
+    assert "5" in models(project)
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout", "--force")
+
+
+def test_the_same_again_is_the_same_row(project: Project) -> None:
+    before = {row.info.run_id: row.info.end_time for row in models(project).values()}
+    project.run("dvc", "exp", "run", "--temp", "-S", "train.seed=4")
+    project.run("dvc", "repro", "--force", "--single-item", "train")
+    project.run("dvc", "repro", "--force", "--single-item", "infer")
+    assert {row.info.run_id: row.info.end_time for row in models(project).values()} == before
+
+
+def test_another_folder_gives_the_same_weights_and_has_its_own_records(
+    project: Project, tmp_path: Path
+) -> None:
+    other = Project(tmp_path / "other", {})
+    subprocess.run(["git", "fetch", "-q", str(project.folder)], cwd=other.folder, check=True)
+    other.run("git", "reset", "-q", "--hard", "FETCH_HEAD")
+    other.run("dvc", "repro", "train")
+    (key,) = other.manifests()
+    assert other.manifests()[key]["tensors_sha256"] == project.manifests()[key]["tensors_sha256"]
+    assert len(mlflow_runs(other.folder)) == 1
+    ours, theirs = project.lock(), other.lock()
+    for out in ("data/pets", "models/model.safetensors", "models/evolution.npz", "models/run.json"):
+        assert ours[out] == theirs[out]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "named", "seed"),
+    [
+        ("params.yaml", "weight_decay: 3.0e-3", "weight_decay: 0.1", "params.yaml: train", 6),
+        ("petseg/training.py", '"""', '"""  ', "petseg/training.py", 7),
+    ],
+)
+def test_what_is_edited_during_a_stage_makes_it_fail(
+    project: Project, file: str, old: str, new: str, named: str, seed: int
+) -> None:
+    lock = (project.folder / "dvc.lock").read_bytes()
+    project.edit("params.yaml", {"train:\n  seed: 0": f"train:\n  seed: {seed}", "epochs: 2": "epochs: 100"})
+    with project.start("dvc", "repro", "--single-item", "train") as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if "epoch   1/100" in line)
+        project.edit(file, {old: new})
+        printed = process.communicate()[0]
+    assert process.returncode != 0
+    assert f"petseg train: {named}" in printed
+    assert "changed while the stage ran" in printed
+    assert (project.folder / "dvc.lock").read_bytes() == lock
+    project.run("git", "checkout", "-q", ".")
