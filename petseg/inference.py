@@ -1,6 +1,7 @@
 """From weights and photos to masks."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -51,9 +52,10 @@ class Predictor:
             described = json.loads(about.read_text(encoding="utf-8"))
             network = build_network(ModelParams.model_validate(described["model"]))
             network.load_state_dict(tensors)
+            int(described["image_size"])
             if described["tensors_sha256"] != sha256_tensors(tensors):
                 raise ValueError("it is of other weights")
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise DamagedFile(f"{about}: does not describe {weights} ({reason:.200})") from None
         return cls(placed(network, device).eval(), described, device, flip_average)
@@ -100,20 +102,26 @@ class Predictor:
         return probability
 
     @torch.inference_mode()
-    def masks_at_own_size(self, photos: NDArray[np.uint8], threshold: float) -> NDArray[np.uint8]:
+    def masks_at_own_size(self, photos: Iterable[Image.Image], threshold: float) -> list[NDArray[np.uint8]]:
         """Segment photos of any size: shrink as preprocess does, predict, enlarge the probability.
 
         Args:
-            photos: (N, H, W, 3) uint8 RGB.
+            photos: RGB; taken one by one, so that no two of them need be in memory.
             threshold: from which probability a pixel is pet.
 
         Returns:
-            (N, H, W) uint8; 1 is pet.
+            Of each photo (H, W) uint8; 1 is pet.
         """
-        small = np.stack([resize_photo(Image.fromarray(photo), self.size_px) for photo in photos])
-        probability = self.probability(small, batch_size=16)
-        own = [at_own_size(each, photos.shape[1:3]) for each in probability]
-        return (np.stack(own) >= threshold).astype(np.uint8)
+
+        def shrunk(photo: Image.Image) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+            return resize_photo(photo, self.size_px), photo.size
+
+        taken = list(map(shrunk, photos))  # a comprehension would keep a photo until it has the next one
+        probability = self.probability(np.stack([small for small, _ in taken]), batch_size=16)
+        return [
+            (at_own_size(each, (height, width)) >= threshold).astype(np.uint8)
+            for each, (_, (width, height)) in zip(probability, taken, strict=True)
+        ]
 
 
 def at_own_size(probability: Tensor, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from petseg.checkpoint import save_tensors, sha256_tensors
 from petseg.errors import DamagedFile, DataError
@@ -50,12 +51,12 @@ def test_a_mask_at_the_photos_own_size(files: tuple[Path, Path]) -> None:
     predictor = Predictor.load(*files, CPU, flip_average=False)
     probability = predictor.probability(PHOTOS, 8)
     threshold = float(probability.median())
-    masks = predictor.masks_at_own_size(PHOTOS, threshold)
-    assert masks.dtype == np.uint8
-    assert (masks == (probability >= threshold).numpy()).all()
-    for height, width in ((20, 70), (200, 150)):
-        photos = np.random.default_rng(1).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
-        assert predictor.masks_at_own_size(photos, threshold).shape == (2, height, width)
+    masks = predictor.masks_at_own_size(map(Image.fromarray, PHOTOS), threshold)
+    assert {mask.dtype for mask in masks} == {np.dtype(np.uint8)}
+    assert (np.stack(masks) == (probability >= threshold).numpy()).all()
+    sizes = [(20, 70), (200, 150)]
+    photos = (Image.fromarray(PHOTOS[0]).resize((width, height)) for height, width in sizes)
+    assert [mask.shape for mask in predictor.masks_at_own_size(photos, threshold)] == sizes
 
 
 def test_photos_of_another_size_are_refused(files: tuple[Path, Path]) -> None:
@@ -65,7 +66,13 @@ def test_photos_of_another_size_are_refused(files: tuple[Path, Path]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "{}", '{"model": {"name": "unet"}}', json.dumps({"model": MODEL.model_dump() | {"width": 8}})],
+    [
+        "{",
+        "{}",
+        "[]",
+        '{"model": {"name": "unet"}}',
+        json.dumps({"model": MODEL.model_dump() | {"width": 8}}),
+    ],
 )
 def test_a_description_that_does_not_fit_is_refused(files: tuple[Path, Path], text: str) -> None:
     files[1].write_text(text)

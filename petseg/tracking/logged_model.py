@@ -25,8 +25,8 @@ _NEEDED = (
     *("safetensors", "scipy"),
 )
 
-# An object tensor of one dimension is MLflow's word for "anything": a single photo, (H, W, 3), and a
-# batch, (N, H, W, 3), have no other signature in common. The model checks what it gets.
+# An object tensor of one dimension is MLflow's word for "anything": a single photo, (H, W, 3), a batch,
+# (N, H, W, 3), and files in base64 have no other signature in common. The model checks what it gets.
 SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype("O"), (-1,))]),
     outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]),

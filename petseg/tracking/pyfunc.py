@@ -1,6 +1,9 @@
 """What mlflow.pyfunc runs: this file is copied into each logged model."""
 
 import json
+from base64 import b64decode
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,13 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from numpy.typing import NDArray
+from PIL import Image
 
+from petseg.data.images import MAX_PIXELS, decode_photo
+from petseg.errors import BadImage, DamagedFile
 from petseg.inference import Predictor
+
+Masks = NDArray[np.uint8] | list[NDArray[np.uint8]]
 
 
 class PetSegmenter(PythonModel):  # type: ignore[misc]  # mlflow leaves it without types
@@ -23,50 +31,111 @@ class PetSegmenter(PythonModel):  # type: ignore[misc]  # mlflow leaves it witho
     _skip_type_hint_validation = True
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the network and the rule by which its probability becomes a mask."""
+        """Load the network and the rule by which its probability becomes a mask.
+
+        Raises:
+            DamagedFile: one of the model's files is not what petseg wrote. Nothing in it is executed.
+        """
         files = {name: Path(path) for name, path in context.artifacts.items()}
-        decision = json.loads(files["decision"].read_text(encoding="utf-8"))
-        self._threshold = float(decision["threshold"])
-        self._predictor = Predictor.load(
-            files["weights"], files["about"], torch.device("cpu"), bool(decision["flip_average"])
-        )
+        try:
+            decision = json.loads(files["decision"].read_text(encoding="utf-8"))
+            self._threshold, flip_average = float(decision["threshold"]), bool(decision["flip_average"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DamagedFile(f"{files['decision']}: holds no decision of infer's ({error})") from None
+        self._predictor = Predictor.load(files["weights"], files["about"], torch.device("cpu"), flip_average)
 
     def predict(self, context, model_input, params=None):
-        # type: (PythonModelContext, Any, dict[str, Any] | None) -> NDArray[np.uint8]
-        """Segment a photo or a batch.
+        # type: (PythonModelContext, Any, dict[str, Any] | None) -> Masks
+        """Segment a photo or several.
 
         Args:
             context: unused.
-            model_input: (H, W, 3) or (N, H, W, 3) uint8 RGB.
+            model_input: as of ``segment``.
             params: unused.
 
         Returns:
-            (H, W) or (N, H, W) uint8; 1 is pet.
+            As of ``segment``.
 
         Raises:
             MlflowException: the input is something else.
         """
-        photos = _photos(model_input)
-        batch = photos if photos.ndim == 4 else photos[None]
-        masks = self._predictor.masks_at_own_size(batch, self._threshold)
-        return masks if photos.ndim == 4 else masks[0]
+        try:
+            return self.segment(model_input)
+        except BadImage as error:
+            raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from None
+
+    def segment(self, given: Any, most: int | None = None) -> Masks:
+        """Segment a photo or several.
+
+        Args:
+            given: a photo, (H, W, 3) whole numbers from 0 to 255, RGB, as an array or nested lists; a
+                batch, (N, H, W, 3); a picture's file in base64; or a list of such files.
+            most: how many photos at once, if there is a limit.
+
+        Returns:
+            (H, W) uint8 for a photo, 1 is pet; (N, H, W) for a batch, and for a list of files a list.
+
+        Raises:
+            BadImage: it is something else, or too much.
+        """
+        if isinstance(given, np.ndarray) and given.dtype.kind in "OU":  # so MLflow hands on what JSON held
+            given = given.tolist()
+        if isinstance(given, str):
+            return self.segment([given])[0]
+        if isinstance(given, list) and given and isinstance(given[0], str):
+            return self._masks(_decoded(given), len(given), most)
+        array = _as_array(given)
+        batch = array if array.ndim == 4 else array[None]
+        masks = np.stack(self._masks(map(Image.fromarray, batch), len(batch), most))
+        return masks if array.ndim == 4 else masks[0]
+
+    def _masks(self, photos: Iterable[Image.Image], count: int, most: int | None) -> list[NDArray[np.uint8]]:
+        if most is not None and count > most:
+            raise BadImage(f"{count} photos; at most {most} at once")
+        return self._predictor.masks_at_own_size(photos, self._threshold)
 
 
-def _photos(given: Any) -> NDArray[np.uint8]:
+def _decoded(files: list[str]) -> Iterator[Image.Image]:
+    """Decode pictures, which together may have as many pixels as one alone: a small file can hold many."""
+    pixels = 0
+    for number, file in enumerate(files, start=1):
+        try:
+            image = decode_photo(b64decode(file, validate=True))
+        except BadImage as error:
+            raise BadImage(f"photo {number}: {error}") from None
+        except (ValueError, TypeError):
+            raise BadImage(f"photo {number}: expected an image file in base64") from None
+        pixels += image.width * image.height
+        if pixels > MAX_PIXELS:
+            raise BadImage(f"the photos have together more than {MAX_PIXELS / 1e6:.0f} megapixels")
+        yield image
+        del image  # before the next one is decoded
+
+
+def _as_array(given: Any) -> NDArray[np.uint8]:
+    array = given if isinstance(given, np.ndarray) else _from_lists(given)
+    got = f"{array.dtype} of shape {array.shape}"
+    if array.dtype.kind in "ui" and array.ndim in (3, 4) and array.shape[-1] == 3 and array.size:
+        if array.min() >= 0 and array.max() <= 255:
+            return array.astype(np.uint8, copy=False)
+        got = "values outside 0 to 255"
+    raise BadImage(f"expected a photo, (H, W, 3) uint8 RGB, or a batch, (N, H, W, 3); got {got}")
+
+
+def _from_lists(level: Any) -> NDArray[np.uint8]:
+    """Turn nested lists into an array: as np.array does, twice as fast, and taking no text for numbers."""
     try:
-        photos = np.asarray(given)
-        if photos.dtype == object:  # JSON's nested lists come as objects
-            photos = np.array(photos.tolist())
-        if photos.dtype.kind not in "ui" or photos.ndim not in (3, 4) or photos.shape[-1] != 3:
-            raise ValueError(f"{photos.dtype} of shape {photos.shape}")
-        if 0 in photos.shape or photos.min() < 0 or photos.max() > 255:
-            raise ValueError("no pixels, or values outside 0 to 255")
-    except ValueError as error:
-        raise MlflowException(
-            f"expected a photo, (H, W, 3) uint8 RGB, or a batch, (N, H, W, 3); got {error}",
-            INVALID_PARAMETER_VALUE,
+        shape = [len(level)]
+        while level and isinstance(level[0], list):
+            (length,) = set(map(len, level))
+            shape.append(length)
+            level = list(chain.from_iterable(level))
+        return np.frombuffer(bytes(level), np.uint8).reshape(shape)
+    except (ValueError, TypeError, LookupError):
+        raise BadImage(
+            "expected a photo, (H, W, 3) whole numbers from 0 to 255, a batch, (N, H, W, 3), or image files "
+            "in base64; got something else, or rows of different lengths"
         ) from None
-    return photos.astype(np.uint8)
 
 
 set_model(PetSegmenter())
