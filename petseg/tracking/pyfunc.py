@@ -3,6 +3,7 @@
 import json
 from base64 import b64decode
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,7 @@ from PIL import Image
 from petseg.data.images import MAX_PIXELS, decode_photo
 from petseg.errors import BadImage, DamagedFile
 from petseg.inference import Predictor
-
-Masks = NDArray[np.uint8] | list[NDArray[np.uint8]]
+from petseg.tracking.serving import MAX_PHOTOS, Masks, take_over
 
 
 class PetSegmenter(PythonModel):  # type: ignore[misc]  # mlflow leaves it without types
@@ -43,6 +43,7 @@ class PetSegmenter(PythonModel):  # type: ignore[misc]  # mlflow leaves it witho
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DamagedFile(f"{files['decision']}: holds no decision of infer's ({error})") from None
         self._predictor = Predictor.load(files["weights"], files["about"], torch.device("cpu"), flip_average)
+        take_over(partial(self.segment, most=MAX_PHOTOS))
 
     def predict(self, context, model_input, params=None):
         # type: (PythonModelContext, Any, dict[str, Any] | None) -> Masks
