@@ -54,6 +54,7 @@ bench: env
 	python -m benchmarks
 	python -m benchmarks.models
 	python -m benchmarks.peer step
+	python -m benchmarks.serving
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
