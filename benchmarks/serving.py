@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         uri = log_random_model(Path(folder), params.model, params.data.image_size, jpeg)
         with served(uri, Path(folder)) as (url, _), requests.Session() as session:
-            print("| {}x{} photo as | request, MB | median, ms | 95 %, ms |".format(*SIZE))
+            print("| {}x{} photo as | request, kB | median, ms | 95 %, ms |".format(*SIZE))
             print("|---|---|---|---|")
             for name, body in bodies.items():
 
@@ -61,7 +61,7 @@ def main() -> None:
 
                 taken = [seconds(ask) * 1000 for _ in range(WARM_UP + ROUNDS)][WARM_UP:]
                 median, high = statistics.median(taken), statistics.quantiles(taken, n=20)[-1]
-                print(f"| {name} | {len(body) / 1e6:.1f} | {median:.0f} | {high:.0f} |", flush=True)
+                print(f"| {name} | {len(body) / 1e3:,.0f} | {median:.0f} | {high:.0f} |", flush=True)
 
 
 def sample_photos(count: int) -> list[bytes]:
