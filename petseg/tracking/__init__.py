@@ -8,8 +8,9 @@ client        the connection, and what is forgiven
 records       what it is told of a training, an evaluation, a set of figures, a stage before training
 rows          a record brought to MLflow, epoch by epoch while it grows; nothing twice
 delivery      everything that the store knows of a run; what ``petseg runs sync`` does
-logged_model  the trained network as a model that MLflow loads and serves (pyfunc, guard)
+logged_model  the trained network as a model that MLflow loads and serves (pyfunc), as it is served (serving)
 registry      its versions, and the champion's alias
+view, ui      how its pages show the trainings, and ``make ui``
 reading       what is asked of it: runs that fit a filter, copies of weights
 
 One row of the experiment ``petseg`` is one trained model. infer and plot have child runs of their own,

@@ -38,8 +38,6 @@ _SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-# Opens MLflow's pages on training, and not on its tools for language models.
-_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def connect() -> "MlflowClient":
@@ -102,7 +100,7 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
         return str(found.experiment_id)
     local = tracking_uri().startswith("sqlite:")
     location = (main_root() / "mlartifacts" / name).as_uri() if local else None
-    return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
+    return str(client.create_experiment(name, artifact_location=location))
 
 
 def every(page: "Callable[[str | None], PagedList[Any]]") -> "list[Any]":
