@@ -47,8 +47,7 @@ lock:
 		pyproject.toml -o requirements.lock
 
 ui: env
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
-		mlflow ui --workers 1 --host 127.0.0.1 --port $(PORT)
+	@python -m petseg ui --port $(PORT)
 
 bench: env
 	python -m benchmarks

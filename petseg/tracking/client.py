@@ -16,6 +16,7 @@ from filelock import FileLock
 from petseg.project import main_root
 from petseg.store import run_of
 from petseg.tracking.outbox import left_over, tracking_uri, without_password
+from petseg.tracking.view import save_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -100,7 +101,10 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
         return str(found.experiment_id)
     local = tracking_uri().startswith("sqlite:")
     location = (main_root() / "mlartifacts" / name).as_uri() if local else None
-    return str(client.create_experiment(name, artifact_location=location))
+    made = str(client.create_experiment(name, artifact_location=location))
+    if name == EXPERIMENT:
+        save_view(client, made)
+    return made
 
 
 def every(page: "Callable[[str | None], PagedList[Any]]") -> "list[Any]":

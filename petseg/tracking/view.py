@@ -19,17 +19,17 @@ _SECTIONS: dict[str, type[BaseModel]] = {"model": ModelParams, "train": TrainPar
 
 # What a person looks at first, and how wide it is.
 _FIRST = {
-    "attributes.`Run Name`": 150,
-    "runDateAndNestInfo": 130,  # when it was made
-    "params.`model.name`": 110,
-    "metrics.`best/val_dice`": 120,
-    "metrics.`test/dice_per_image`": 150,
-    "metrics.`test/dice_per_image_low`": 175,
-    "metrics.`test/dice_per_image_high`": 180,
-    "metrics.`seconds`": 90,
-    "metrics.`images_per_s`": 115,
-    "tags.`data_sha256`": 110,
-    "attributes.`Version`": 90,  # the commit
+    "attributes.`Run Name`": 140,
+    "runDateAndNestInfo": 125,  # when it was made
+    "params.`model.name`": 100,
+    "metrics.`best/val_dice`": 110,
+    "metrics.`test/dice_per_image`": 140,
+    "metrics.`test/dice_per_image_low`": 168,
+    "metrics.`test/dice_per_image_high`": 172,
+    "metrics.`seconds`": 80,
+    "metrics.`images_per_s`": 105,
+    "tags.`data_sha256`": 105,
+    "attributes.`Version`": 80,  # the commit
     "tags.`dvc_experiment`": 130,
     "attributes.`Models`": 120,
 }

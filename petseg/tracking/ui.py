@@ -1,0 +1,50 @@
+"""MLflow's pages, on this machine alone, opened where the trainings are."""
+
+import os
+import socket
+import sys
+from typing import Never
+
+from petseg.errors import StoreError, UsageError
+from petseg.tracking.client import EXPERIMENT, connect, experiment_id, is_mlflow_trouble, reason
+from petseg.tracking.outbox import tell_mlflow, tracking_uri, without_password
+from petseg.tracking.view import link, save_view
+
+HOST = "127.0.0.1"
+
+
+def serve(port: int) -> Never:
+    """Say where the trainings are seen, and become MLflow's server, unless there is one already.
+
+    One worker and no jobs of its language model tools: 2 processes of 0.5 GB and not 15 of 1.9 GB.
+
+    Raises:
+        UsageError: the port is taken.
+        StoreError: MLflow's store can't be opened.
+    """
+    uri = tracking_uri()
+    remote = uri.startswith(("http://", "https://"))
+    if not remote and _is_taken(port):
+        raise UsageError(f"port {port} of {HOST} is taken; choose another: make ui PORT={port + 1}")
+    tell_mlflow()
+    try:
+        client = connect()
+        experiment = experiment_id(client, EXPERIMENT)
+        save_view(client, experiment)
+    except Exception as error:
+        if not is_mlflow_trouble(error):
+            raise
+        raise StoreError(f"MLflow does not answer ({reason(error)})") from None
+    address = without_password(uri).rstrip("/") if remote else f"http://{HOST}:{port}"
+    print(f"the trainings:   {address}{link(experiment)}")
+    print(f"curves, masks:   {address}{link(experiment, charts=True)}", flush=True)
+    if remote:
+        sys.exit(0)
+    os.environ |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", HOST, "--port", f"{port}"]
+    os.execv(sys.executable, [*command, "--backend-store-uri", uri])
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
