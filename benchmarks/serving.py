@@ -31,7 +31,10 @@ from petseg.data.images import decode_photo, resize_photo
 from petseg.inference import Predictor
 from petseg.models import build_network
 from petseg.params import ModelParams, load_params
-from petseg.tracking import stage_run
+from petseg.runs import open_run
+from petseg.tracking.client import connect
+from petseg.tracking.records import of_training
+from petseg.tracking.rows import Row
 
 SIZE = (500, 375)
 ROUNDS, WARM_UP = 40, 5
@@ -89,21 +92,17 @@ def log_random_model(root: Path, model: ModelParams, size_px: int, jpeg: bytes) 
     save_tensors(weights, network.state_dict(), {})
     told = {"model": model.model_dump(), "image_size": size_px}
     about.write_text(json.dumps(told | {"tensors_sha256": sha256_tensors(network.state_dict())}))
-    photos = np.stack([resize_photo(decode_photo(jpeg), size_px)])
+    photo = resize_photo(decode_photo(jpeg), size_px)
     threshold = float(
-        Predictor.load(weights, about, torch.device("cpu"), True).probability(photos, 1).median()
+        Predictor.load(weights, about, torch.device("cpu"), True).probability(photo[None], 1).median()
     )
     decision = {"threshold": threshold, "flip_average": True}
     from petseg.tracking.logged_model import log_model
 
-    uris: list[str] = []
-    with chdir(root), stage_run("train", {}, {}) as log:
-        log.on_model_row(
-            lambda client, row: uris.append(
-                "models:/" + log_model(client, row, weights, about, decision, "random", photos)
-            )
-        )
-    return uris[0]
+    with chdir(root), open_run(root / "runs", "b0" * 8, {}) as run:
+        row = Row.open(connect(), of_training(run))
+        model_id = log_model(row.client, row.run_id, weights, about, decision, "random", photo)
+    return f"models:/{model_id}"
 
 
 @contextmanager
