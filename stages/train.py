@@ -74,7 +74,8 @@ def train(
         write_json(run_file, {"run_key": key})
         write_csv(history, run.history)
         write_json(metrics, summary(run))
-    tell_mlflow()
+    if not row.broken:
+        tell_mlflow()
     print(f"best epoch {run.best.epoch}, validation Dice {run.best.val_dice:.4f}: runs/{key}/{WEIGHTS}")
 
 

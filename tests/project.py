@@ -177,6 +177,7 @@ def mlflow_runs(
     been replaced meanwhile is not read, what is read is a copy, which MLflow then stands on.
     """
     copy = folder / f".dvc/tmp/read-{time.time_ns()}.db"
+    copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / "mlflow.db", copy)
     mlflow.set_tracking_uri(f"sqlite:///{copy}")
     found = mlflow.search_runs(experiment_names=[experiment], output_format="list")

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tests.project import FEW, TINY, Project, mlflow_runs
 from tests.test_sources import closed_port
 
 EPOCHS = 40
-SECRET = "ge@heim"
+SECRET = uuid.uuid4().hex  # in no file by chance, nor by this one
 SYNC = ("python", "-m", "petseg", "runs", "sync")
 
 
@@ -79,7 +80,7 @@ def server(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def logging_to(server: Server) -> dict[str, str]:
     """The environment of those who log to the server, with a password that must appear nowhere."""
-    return {"MLFLOW_TRACKING_URI": server.uri.replace("//", f"//someone:{SECRET}@")}
+    return {"MLFLOW_TRACKING_URI": server.uri.replace("//", f"//someone:with@{SECRET}@")}
 
 
 def rows(server: Server) -> "list[mlflow.entities.Run]":
@@ -97,11 +98,11 @@ def test_a_server_that_is_killed_midway_and_comes_back(
     server.start()
     with project.start(*project.train_command, environment=logging_to) as process:
         assert process.stdout is not None
-        printed = next(line for line in process.stdout if "epoch  3/" in line)
+        next(line for line in process.stdout if "epoch  3/" in line)
         server.kill()
-        printed = process.communicate()[0]
+        printed = process.stdout.read()
     assert process.returncode == 0, printed
-    assert printed.count("warning: MLflow does not answer") == 2  # train, and what tells MLflow after it
+    assert printed.count("warning: MLflow does not answer") == 1
     (manifest,) = project.manifests().values()
     assert manifest["status"] == "finished"
     for stage in ("infer", "plot"):
@@ -160,6 +161,4 @@ def test_the_password_is_nowhere(project: Project, server: Server) -> None:
     for folder in (project.folder, server.folder):
         for path in folder.rglob("*"):
             if path.is_file() and not path.is_symlink():
-                data = path.read_bytes()
-                assert SECRET.encode() not in data, path
-                assert b"heim" not in data, path
+                assert SECRET.encode() not in path.read_bytes(), path

@@ -11,11 +11,16 @@ from petseg.errors import BadImage
 PET, BACKGROUND, BORDER = 1, 2, 3
 
 MAX_PIXELS = 64_000_000  # as RGB 192 MB; a phone's largest photos pass
+# All that Pillow decodes itself: for PostScript it would start Ghostscript, on anybody's program.
+_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "PCX"),
+    *("SGI", "PSD"),
+)
 _16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def decode_photo(data: bytes) -> Image.Image:
-    """Decode any picture that Pillow reads to 8-bit RGB, upright by its EXIF orientation.
+    """Decode a picture of any kind that Pillow decodes itself to 8-bit RGB, upright by its EXIF orientation.
 
     An alpha channel is dropped, and of an animation the first frame is taken.
 
@@ -79,7 +84,7 @@ def _opened(data: bytes) -> Image.Image:
     if not data:
         raise BadImage("file is empty")
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         image.load()

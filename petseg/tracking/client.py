@@ -148,7 +148,7 @@ def reason(error: Exception) -> str:
 def warn(error: Exception) -> None:
     """Say that MLflow does not answer, and what follows."""
     print(
-        f"warning: MLflow does not answer ({type(error).__name__}: {reason(error)}); "
+        f"warning: MLflow does not answer ({reason(error)}); "
         "runs/ has the record, and `petseg runs sync` tells MLflow later",
         file=sys.stderr,
         flush=True,

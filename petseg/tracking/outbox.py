@@ -174,6 +174,7 @@ def without_password(text: str) -> str:
 
 
 def _folder() -> Path:
-    """Each tracking store is told for itself."""
-    store = sha256(without_password(tracking_uri()).encode()).hexdigest()[:12]
+    """Each tracking store is told for itself, by whoever: once connected, MLflow's URI has no password."""
+    uri = without_password(tracking_uri()).replace("//***@", "//")
+    store = sha256(uri.encode()).hexdigest()[:12]
     return main_root() / ".dvc" / "tmp" / "petseg-outbox" / store

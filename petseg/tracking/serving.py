@@ -24,7 +24,6 @@ from mlflow.environment_variables import (
     MLFLOW_SERVER_CORS_ALLOWED_ORIGINS,
 )
 from numpy.typing import NDArray
-from PIL import EpsImagePlugin
 
 from petseg.errors import BadImage
 
@@ -81,7 +80,6 @@ def take_over(segment: Callable[[Any], Masks]) -> None:
     # A photo as nested lists is 200,000 objects, for which the collector would look through all of
     # torch and mlflow again and again: three quarters of the time that parsing takes.
     gc.set_threshold(100_000)
-    EpsImagePlugin.gs_binary = False  # or Pillow would let Ghostscript run a visitor's PostScript
 
 
 class Front:
