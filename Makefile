@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export OMP_NUM_THREADS ?= 2
 PORT ?= 5000
 
-.PHONY: repro test faults env lock ui bench clean
+.PHONY: repro test faults env lock plots-page ui bench clean
 
 repro: env
 	dvc repro
@@ -45,6 +45,10 @@ lock:
 	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--group dev --custom-compile-command "make lock" \
 		pyproject.toml -o requirements.lock
+
+# The page of `dvc plots`, from .dvc/plots/page.html and the scripts that DVC's own loads from a CDN.
+plots-page: env
+	sh .dvc/plots/offline.sh
 
 ui: env
 	@python -m petseg ui --port $(PORT)
