@@ -23,14 +23,22 @@ def loaded_by(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["petseg.training", "petseg.runs", "petseg.plotting", "petseg.tracking", "petseg.cli"]
+    "module",
+    [
+        *("petseg.training", "petseg.runs", "petseg.plotting", "petseg.tracking.rows", "petseg.cli"),
+        *("stages.download", "stages.preprocess", "stages.train", "stages.infer", "stages.plot"),
+    ],
 )
 def test_importing_the_library_imports_no_mlflow(module: str) -> None:
     assert "mlflow" not in loaded_by(module)
 
 
 @pytest.mark.parametrize(
-    "module", ["petseg.params", "petseg.errors", "petseg.data.packing", "petseg.data.sources", "petseg.cli"]
+    "module",
+    [
+        *("petseg.params", "petseg.errors", "petseg.data.packing", "petseg.data.sources", "petseg.cli"),
+        *("petseg.tracking.rows", "stages.download", "stages.preprocess"),
+    ],
 )
 def test_the_ground_imports_no_torch(module: str) -> None:
     assert "torch" not in loaded_by(module)

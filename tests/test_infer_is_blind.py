@@ -48,7 +48,7 @@ def infer(
     save_tensors(weights, network.state_dict(), {})
     digest = sha256_tensors(network.state_dict())
     about.write_text(json.dumps({"model": MODEL.model_dump(), "image_size": 64, "tensors_sha256": digest}))
-    run.write_text(json.dumps({"run_key": "k", "mlflow_run_id": None}))
+    run.write_text(json.dumps({"run_key": "k"}))
     (folder / ".dvc/tmp").mkdir(parents=True)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # not what is tested here

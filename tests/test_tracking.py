@@ -214,6 +214,19 @@ def test_everything_is_told_once(root: Path) -> None:
     assert version_of(client, run) == str(version.version)
 
 
+def test_what_can_not_be_read_does_not_stop_the_rest(root: Path) -> None:
+    run = finished(root)
+    (root / "runs/0000").mkdir()
+    (root / "runs/0000/manifest.json").write_text("{")
+    for name, text in (("0000", ""), ("gone", ""), ("data-cut", '{"stage": "down')):
+        with claimed(name, text):
+            pass
+    told = sync(root / "runs", [run])
+    assert (told.told, told.known) == (["abcd"], ["data-cut", "gone"])
+    assert "0000/manifest.json: can't be read" in told.broken[0]
+    assert list(left_over()) == ["0000"]
+
+
 def test_another_evaluation_is_a_child_more_and_what_the_row_shows(root: Path) -> None:
     run = evaluated(root, finished(root))
     sync(root / "runs", [run])
@@ -226,7 +239,12 @@ def test_another_evaluation_is_a_child_more_and_what_the_row_shows(root: Path) -
     assert len(children) == 4
     assert row.info.end_time == closed_at
     assert (row.data.metrics["test/dice_per_image"], row.data.tags["evaluation"]) == (0.75, "e2")
-    assert len(mlflow.MlflowClient().search_model_versions("name = 'petseg'")) == 1
+    client = mlflow.MlflowClient()
+    assert len(client.search_model_versions("name = 'petseg'")) == 1
+    models = client.search_logged_models([row.info.experiment_id])
+    told = [{metric.key: metric.value for metric in model.metrics} for model in models]
+    assert sorted(model["test/dice_per_image"] for model in told) == [0.7, 0.75]
+    assert [model["test/threshold"] for model in told] == [0.45, 0.45]  # also what did not change
 
 
 def test_two_trainings_of_one_key_in_two_stores_are_two_rows(root: Path) -> None:

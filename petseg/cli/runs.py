@@ -318,15 +318,16 @@ def sync(
 
     store = main_root() / "runs"
     chosen, broken = stored_runs(store) if everything else ([_found(run) for run in runs or []], [])
-    for line in broken:
-        print(f"warning: {line}", file=sys.stderr)
     try:
         done = deliver(store, chosen)
+        done.broken += broken
     except StoreError as error:
         if not quiet:
             raise
         print(f"warning: {error}; the record is in runs/", file=sys.stderr)
         return
+    for line in done.broken:
+        print(f"warning: {line}", file=sys.stderr)
     if as_json:
         print(to_json(vars(done)), end="")
     elif not quiet:
@@ -335,7 +336,7 @@ def sync(
         for name in done.busy:
             print(f"{name}: another process is at it")
         print(f"MLflow was told of {len(done.told)}, and knew {len(done.known)}")
-    raise typer.Exit(1 if broken else 0)
+    raise typer.Exit(1 if done.broken and not quiet else 0)
 
 
 @app.command()

@@ -8,11 +8,13 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import unquote
 
 from filelock import FileLock
 
+from petseg.errors import StoreError
 from petseg.project import main_root
 from petseg.store import run_of
 from petseg.tracking.outbox import left_over, tracking_uri, without_password
@@ -82,7 +84,9 @@ def _prepared(new_client: "Callable[[], MlflowClient]") -> "MlflowClient":
         client = new_client()
         experiments = [experiment_id(client, name) for name in (EXPERIMENT, DATA_EXPERIMENT)]
     for name in left_over():
-        if (run := run_of(main_root() / "runs", name)) is not None:
+        with suppress(StoreError):  # of a run that can't be read, which others must not suffer from
+            if (run := run_of(main_root() / "runs", name)) is None:
+                continue
             for tag in ("run_uid", "parent_uid"):
                 query = f"tags.{tag} = '{run.uid}' and attributes.status = 'RUNNING'"
                 for open_row in client.search_runs(experiments, query):

@@ -31,11 +31,13 @@ class Delivery:
         told: it is known now.
         known: it was known before.
         busy: another process is telling it.
+        broken: why a run's record can't be read.
     """
 
     told: list[str] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
     busy: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
 
 
 def sync(store: Path, runs: Sequence[StoredRun] = ()) -> Delivery:
@@ -59,7 +61,11 @@ def sync(store: Path, runs: Sequence[StoredRun] = ()) -> Delivery:
                 if not claim.held:
                     done.busy.append(name)
                     continue
-                news = patiently(_tell, client, store, name, text)
+                try:
+                    news = patiently(_tell, client, store, name, text)
+                except StoreError as error:
+                    done.broken.append(str(error))
+                    continue
                 claim.told = True
                 (done.told if news else done.known).append(name)
     except Exception as error:
@@ -74,7 +80,7 @@ def _tell(client: "MlflowClient", store: Path, name: str, text: str) -> bool:
     """Tell of a run, or of a stage before training; return whether anything was new."""
     if (record := data_record(name, text)) is not None:
         return _tell_alone(Row.open(client, of_data_stage(name, record)), of_data_stage(name, record))
-    run = run_of(store, name)
+    run = run_of(store, name)  # None of a run that was pruned
     return run is not None and tell_run(client, run)
 
 

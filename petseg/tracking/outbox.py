@@ -138,7 +138,12 @@ def recorded(stage: str, params: dict[str, object]) -> Iterator[DataRecord]:
 
 def data_record(name: str, text: str) -> DataRecord | None:
     """Return the record of a stage before training that a file holds; None of a run's file."""
-    return DataRecord(**json.loads(text)) if name.startswith(_DATA) else None
+    if not name.startswith(_DATA):
+        return None
+    try:
+        return DataRecord(**json.loads(text))
+    except (ValueError, TypeError):  # its process was killed while it wrote
+        return None
 
 
 def tell_mlflow_of(run_key: str) -> None:

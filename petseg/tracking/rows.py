@@ -117,8 +117,12 @@ class Row:
         return {int(name.split("+")[2]) for name in names if name.endswith(".webp")}
 
     def tell_metrics(self, values: Mapping[str, float], model_id: str | None = None) -> None:
-        """Tell single numbers, those that are not what MLflow has already."""
-        there = self.client.get_run(self.run_id).data.metrics
+        """Tell single numbers, those that are not what MLflow has of the run, or of the model, already."""
+        if model_id is None:
+            there = self.client.get_run(self.run_id).data.metrics
+        else:
+            known = self.client.get_logged_model(model_id).metrics or []
+            there = {metric.key: metric.value for metric in known}
         new = {key: value for key, value in values.items() if there.get(key) != value}
         self.client.log_batch(self.run_id, metrics=as_metrics(new, model_id=model_id, run_id=self.run_id))
 
