@@ -65,7 +65,7 @@ def of_training(run: StoredRun) -> Record:
     finished, rows = run.finished, run.rows()
     weights = tuple(path for name in (WEIGHTS, ABOUT) if (path := run.folder / name).exists())
     metrics = {"parameters": manifest.get("parameters", math.nan)}
-    metrics |= {"seconds": sum(row["elapsed_s"] for row in rows)} if rows else {}
+    metrics |= {"seconds": round(sum(row["elapsed_s"] for row in rows), 1)} if rows else {}
     if "best" in manifest:
         best = manifest["best"]
         metrics |= {"best/epoch": best["epoch"], "best/val_dice": best["val_dice"]}

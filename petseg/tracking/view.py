@@ -23,7 +23,7 @@ _FIRST = {
     "runDateAndNestInfo": 125,  # when it was made
     "params.`model.name`": 100,
     "metrics.`best/val_dice`": 110,
-    "metrics.`test/dice_per_image`": 140,
+    "metrics.`test/dice_per_image`": 155,
     "metrics.`test/dice_per_image_low`": 168,
     "metrics.`test/dice_per_image_high`": 172,
     "metrics.`seconds`": 80,
