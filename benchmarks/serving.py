@@ -92,16 +92,16 @@ def log_random_model(root: Path, model: ModelParams, size_px: int, jpeg: bytes) 
     save_tensors(weights, network.state_dict(), {})
     told = {"model": model.model_dump(), "image_size": size_px}
     about.write_text(json.dumps(told | {"tensors_sha256": sha256_tensors(network.state_dict())}))
-    photo = resize_photo(decode_photo(jpeg), size_px)
+    photos = np.stack([resize_photo(decode_photo(jpeg), size_px)])
     threshold = float(
-        Predictor.load(weights, about, torch.device("cpu"), True).probability(photo[None], 1).median()
+        Predictor.load(weights, about, torch.device("cpu"), True).probability(photos, 1).median()
     )
     decision = {"threshold": threshold, "flip_average": True}
     from petseg.tracking.logged_model import log_model
 
     with chdir(root), open_run(root / "runs", "b0" * 8, {}) as run:
         row = Row.open(connect(), of_training(run))
-        model_id = log_model(row.client, row.run_id, weights, about, decision, "random", photo)
+        model_id = log_model(row.client, row.run_id, weights, about, decision, "random", photos[0])
     return f"models:/{model_id}"
 
 
