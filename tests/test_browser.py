@@ -14,7 +14,7 @@ import requests
 from urllib3.util import Retry
 
 from petseg.tracking.view import link
-from tests.project import FEW, SMALL, Project, mlflow_runs
+from tests.project import Project, mlflow_runs
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -61,7 +61,7 @@ def page(browser: "Browser") -> "Iterator[Page]":
 @pytest.fixture(scope="module")
 def project(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with two trainings, made as a user makes them."""
-    project = Project(tmp_path_factory.mktemp("clone"), SMALL | FEW)
+    project = Project(tmp_path_factory.mktemp("clone"))
     project.run("dvc", "repro")
     project.commit("first results")
     project.run("dvc", "exp", "run", "-n", "other-seed", "-S", "train.seed=1")

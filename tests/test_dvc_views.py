@@ -12,7 +12,7 @@ from dvc_render.vega import VegaRenderer
 
 from petseg.params import Params, read_yaml
 from tests.conftest import ROOT
-from tests.project import FEW, TINY, Project, ran
+from tests.project import Project, ran
 
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 CHARTS = [next(iter(plot)) for plot in read_yaml(ROOT / "dvc.yaml")["plots"] if isinstance(plot, dict)]
@@ -22,7 +22,7 @@ METRICS = ["metrics/data.json", "metrics/train.json", "metrics/test.json"]
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with a remote, a committed and tagged model, and one experiment, which is not applied."""
-    project = Project(tmp_path_factory.mktemp("views") / "project", TINY | FEW)
+    project = Project(tmp_path_factory.mktemp("views") / "project")
     project.run("dvc", "remote", "add", "-d", "shelf", str(project.folder.parent / "shelf"))
     project.run("dvc", "repro")
     project.commit("first results")
