@@ -55,7 +55,7 @@ def log_model(
     """
     experiment = client.get_run(run_id).info.experiment_id
     for known in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
-        if known.status == LoggedModelStatus.PENDING:  # of an infer that was killed meanwhile
+        if known.status != LoggedModelStatus.READY:  # its process was killed, or its files did not arrive
             client.delete_logged_model(known.model_id)
         elif known.tags.get(EVALUATION_TAG) == evaluation:
             return str(known.model_id)
