@@ -85,7 +85,8 @@ def logging_to(server: Server) -> dict[str, str]:
 
 def rows(server: Server) -> "list[mlflow.entities.Run]":
     mlflow.set_tracking_uri(server.uri)
-    return mlflow.search_runs(experiment_names=["petseg"], output_format="list")  # type: ignore[no-any-return]
+    found: list[mlflow.entities.Run] = mlflow.search_runs(experiment_names=["petseg"], output_format="list")
+    return found
 
 
 def steps(run: Any, metric: str) -> list[int]:

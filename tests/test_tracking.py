@@ -319,9 +319,13 @@ def test_only_one_process_tells_of_a_run(root: Path) -> None:
         "import sys, time\nfrom petseg.tracking.outbox import claimed\n"
         "with claimed('abcd') as claim: print('held', flush=True); sys.stdin.read(); claim.told = True"
     )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipe = subprocess.PIPE
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-c", other], cwd=root, env=environment, **pipes) as process:  # type: ignore[call-overload]
+    with subprocess.Popen(
+        [sys.executable, "-c", other], cwd=root, env=environment, stdin=pipe, stdout=pipe
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdout.readline()
         assert left_over() == {}
         assert sync(root / "runs", [run]) == Delivery(busy=["abcd"])

@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 # Of mlflow's own, so that a server that goes away costs seconds and not minutes, nothing is sent to
 # anybody, and weights are never unpickled.
 _SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",

@@ -79,7 +79,8 @@ def sync(store: Path, runs: Sequence[StoredRun] = ()) -> Delivery:
 def _tell(client: "MlflowClient", store: Path, name: str, text: str) -> bool:
     """Tell of a run, or of a stage before training; return whether anything was new."""
     if (record := data_record(name, text)) is not None:
-        return _tell_alone(Row.open(client, of_data_stage(name, record)), of_data_stage(name, record))
+        told = of_data_stage(name, record)
+        return _tell_alone(Row.open(client, told), told)
     run = run_of(store, name)  # None of a run that was pruned
     return run is not None and tell_run(client, run)
 

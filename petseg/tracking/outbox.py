@@ -108,12 +108,12 @@ def left_over() -> dict[str, str]:
     """Return what nobody is telling MLflow at present, and what its file says, by its name."""
     found = {}
     for path in sorted(_folder().glob("*")):
-        with path.open() as file:
-            try:
+        try:
+            with path.open() as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            found[path.name] = file.read()
+                found[path.name] = file.read()
+        except (BlockingIOError, FileNotFoundError):  # another is at it, or through with it meanwhile
+            continue
     return found
 
 
