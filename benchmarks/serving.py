@@ -96,12 +96,12 @@ def log_random_model(root: Path, model: ModelParams, size_px: int, jpeg: bytes) 
     threshold = float(
         Predictor.load(weights, about, torch.device("cpu"), True).probability(photos, 1).median()
     )
-    decision = {"threshold": threshold, "flip_average": True}
-    from petseg.tracking.logged_model import log_model
+    from petseg.tracking.logged_model import EVALUATION_TAG, log_model
 
+    decision, tags = {"threshold": threshold, "flip_average": True}, {EVALUATION_TAG: "random"}
     with chdir(root), open_run(root / "runs", "b0" * 8, {}) as run:
         row = Row.open(connect(), of_training(run))
-        model_id = log_model(row.client, row.run_id, weights, about, decision, "random", photos[0])
+        model_id = log_model(row.client, row.run_id, weights, about, decision, tags, photos[0])
     return f"models:/{model_id}"
 
 

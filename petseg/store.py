@@ -135,9 +135,16 @@ class StoredRun:
         return max((row["val_dice"] for row in rows if row["val_dice"] is not None), default=None)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return its history, one a finished epoch."""
+        """Return its history, one a finished epoch.
+
+        Raises:
+            StoreError: it can't be read.
+        """
         path = self.folder / HISTORY
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        try:
+            return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: can't be read ({error})") from None
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:

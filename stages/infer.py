@@ -24,7 +24,7 @@ from petseg.records import write_json
 from petseg.scoring import Tallies, by_group, mean_mask, photo_scores, tally, under_each_rule
 from petseg.stage import run_stage
 from petseg.store import BREEDS, EVALUATIONS, HEADLINES, PER_IMAGE, SCORES, key_of, now, run_of
-from petseg.tracking.outbox import tell_mlflow_of
+from petseg.tracking.outbox import claimed, tell_mlflow
 
 SHOWN = (
     *("dice_per_image", "dice_per_image_low", "dice_per_image_high"),
@@ -86,9 +86,10 @@ def infer(
         made_by = {"started": started, "settings": settings, "data_sha256": arrays.digest}
         made_by |= {"code_sha256": code} | provenance(git_state())
         key = key_of(settings, arrays.digest, code)
-        run.keep(EVALUATIONS, key, made_by, files | {PER_IMAGE: per_image, BREEDS: breeds})
-        write_card(run)
-        tell_mlflow_of(run.key)
+        with claimed(run.key):
+            run.keep(EVALUATIONS, key, made_by, files | {PER_IMAGE: per_image, BREEDS: breeds})
+            write_card(run)
+        tell_mlflow()
     else:
         print(f"warning: run {run_key} is not in runs/, so MLflow is not told; petseg runs adopt {weights}")
     print(

@@ -21,7 +21,7 @@ from petseg.reach import code_sha256
 from petseg.scoring import count_against
 from petseg.stage import run_stage
 from petseg.store import FIGURES, key_of, now, run_of
-from petseg.tracking.outbox import tell_mlflow_of
+from petseg.tracking.outbox import claimed, tell_mlflow
 
 PREPARED_PHOTOS = 3  # in the figure of preprocessing
 DPI = 110
@@ -65,13 +65,9 @@ def plot(
         made_by = {"started": started, "settings": settings, "data_sha256": arrays.digest}
         made_by |= {"code_sha256": code} | provenance(git_state())
         key = key_of(settings | {"per_image_sha256": drawn_from}, arrays.digest, code)
-        run.keep(
-            FIGURES,
-            key,
-            made_by,
-            {path.name: path for path in sorted(figures.iterdir())},
-        )
-        tell_mlflow_of(run.key)
+        with claimed(run.key):
+            run.keep(FIGURES, key, made_by, {path.name: path for path in sorted(figures.iterdir())})
+        tell_mlflow()
     print(f"{len(drawn)} figures: {figures}")
 
 

@@ -1,13 +1,14 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from petseg.errors import StoreError, UsageError
 from petseg.inference import Predictor
 from petseg.models import build_network
 from petseg.params import ModelParams, Params, flat
+from petseg.reach import code_sha256
 from petseg.records import write_json
 from petseg.store import EVALUATIONS, FIGURES, HEADLINES, StoredRun
-from petseg.tracking.client import DATA_EXPERIMENT, EXPERIMENT, connect
+from petseg.tracking import outbox
+from petseg.tracking.client import DATA_EXPERIMENT, EXPERIMENT
 from petseg.tracking.delivery import Delivery, sync
-from petseg.tracking.logged_model import log_model
-from petseg.tracking.outbox import claimed, left_over, recorded, tracking_uri
+from petseg.tracking.logged_model import EVALUATION_TAG, log_model
+from petseg.tracking.outbox import claimed, left_over, recorded, tell_mlflow, tracking_uri
 from petseg.tracking.reading import found_runs
 from petseg.tracking.records import picture_of_epoch
 from petseg.tracking.registry import version_of
@@ -94,10 +97,12 @@ def finish(run: StoredRun) -> None:
     write_json(run.folder / "manifest.json", run.manifest)
 
 
-def evaluated(root: Path, run: StoredRun, key: str = "e1", dice: float = 0.7) -> StoredRun:
+def evaluated(
+    root: Path, run: StoredRun, key: str = "e1", dice: float = 0.7, **manifest: object
+) -> StoredRun:
     (run.folder / "card.md").write_text("card")
     write_json(root / HEADLINES, {"threshold": 0.45, "dice_per_image": dice, "own_resolution": {"iou": 0.5}})
-    about = {"settings": {"infer.flip_average": True}, "data_sha256": "f" * 64}
+    about: dict[str, Any] = {"settings": {"infer.flip_average": True}, "data_sha256": "f" * 64} | manifest
     run.keep(EVALUATIONS, key, about, {HEADLINES: root / HEADLINES})
     Image.new("RGB", (8, 8)).save(root / "curves.png")
     about["settings"] = {"plot.examples": 6}
@@ -144,7 +149,7 @@ def test_a_training_is_shown_while_it_goes_on(root: Path) -> None:
     assert row.info.artifact_uri == artifacts.as_uri()
     assert {path.name for path in artifacts.glob("weights/*")} == {"model.safetensors", "model.json"}
     assert len(list(artifacts.glob("images/evolution+step+*.png"))) == 2
-    assert left_over() == {}
+    assert left_over() == []
 
 
 def test_the_picture_of_an_epoch_fades_what_is_not_pet(root: Path) -> None:
@@ -176,7 +181,11 @@ def test_how_a_training_ended_is_said_and_it_is_gone_on_with(
 
     with pytest.raises(error):
         train_and_stop()
-    assert [row.info.status for row in rows()] == [status]
+    (row,) = rows()
+    assert row.info.status == status
+    assert left_over() == []
+    assert sync(root / "runs", [run]).known == ["abcd"]
+    assert rows()[0].info == row.info
     with live_row(run) as live:
         train_epoch(run, 2)
         live.tell_epochs()
@@ -219,12 +228,13 @@ def test_what_can_not_be_read_does_not_stop_the_rest(root: Path) -> None:
     (root / "runs/0000").mkdir()
     (root / "runs/0000/manifest.json").write_text("{")
     for name, text in (("0000", ""), ("gone", ""), ("data-cut", '{"stage": "down')):
-        with claimed(name, text):
-            pass
+        with claimed(name) as claim:
+            assert claim.file is not None
+            claim.file.write(text)
     told = sync(root / "runs", [run])
     assert (told.told, told.known) == (["abcd"], ["data-cut", "gone"])
     assert "0000/manifest.json: can't be read" in told.broken[0]
-    assert list(left_over()) == ["0000"]
+    assert left_over() == ["0000"]
 
 
 def test_another_evaluation_is_a_child_more_and_what_the_row_shows(root: Path) -> None:
@@ -274,7 +284,7 @@ def test_stages_before_training_have_an_experiment_of_their_own(root: Path) -> N
     assert preprocess.inputs.dataset_inputs[0].dataset.digest == "a" * 36
     assert list((root / "mlartifacts" / DATA_EXPERIMENT).rglob("report/rejected.csv"))
     assert rows() == []
-    assert left_over() == {}
+    assert left_over() == []
 
 
 def test_a_temporary_folder_of_dvc_logs_to_the_main_repository(
@@ -289,9 +299,46 @@ def test_a_temporary_folder_of_dvc_logs_to_the_main_repository(
     assert list(copy.iterdir()) == [copy / ".dvc"]
 
 
-def test_a_mistake_of_ours_is_not_taken_for_mlflows(root: Path) -> None:
-    with pytest.raises(ZeroDivisionError):
-        LiveRow(training(root)).try_to(lambda row: 1 / 0)
+def test_a_mistake_of_ours_costs_no_training_and_is_not_taken_for_mlflows(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not LiveRow(training(root)).try_to(lambda row: 1 / 0)
+    assert "MLflow could not be told (ZeroDivisionError: division by zero)" in capsys.readouterr().err
+
+
+def test_an_artifact_store_that_fails_by_an_error_of_its_own_is_mlflows_trouble(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class UploadFailedError(Exception):
+        """As boto's, which derives from nothing that is MLflow's."""
+
+    def fail(*_: object) -> None:
+        raise UploadFailedError("bucket is gone")
+
+    run = training(root)
+    with monkeypatch.context() as broken:
+        repository = "mlflow.store.artifact.local_artifact_repo.LocalArtifactRepository"
+        broken.setattr(f"{repository}.log_artifact", fail)
+        with live_row(run) as live:
+            train_epoch(run, 1)
+            finish(run)
+        assert live.broken
+        done = sync(root / "runs")
+        assert done.broken == ["abcd: MLflow does not answer (bucket is gone)"]
+    assert sync(root / "runs").told == ["abcd"]
+
+
+def test_a_record_that_can_not_be_told_does_not_stop_the_rest(root: Path) -> None:
+    runs = [finished(root, key) for key in ("aaaa", "bbbb", "cccc")]
+    (runs[0].folder / "evolution/00001.png").write_bytes(b"no picture")
+    (runs[1].folder / "history.jsonl").write_text("{")
+    done = sync(root / "runs", runs)
+    assert done.told == ["cccc"]
+    assert [line.partition(" (")[0] for line in done.broken] == [
+        "aaaa: MLflow could not be told",
+        f"{runs[1].folder}/history.jsonl: can't be read",
+    ]
+    assert left_over() == ["aaaa", "bbbb"]
 
 
 def first_contact(folder: Path, key: str, statuses: "multiprocessing.Queue[bool]") -> None:
@@ -327,43 +374,57 @@ def test_only_one_process_tells_of_a_run(root: Path) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdout.readline()
-        assert left_over() == {}
+        assert left_over() == []
         assert sync(root / "runs", [run]) == Delivery(busy=["abcd"])
         process.stdin.close()
-    assert left_over() == {}
+    assert left_over() == []
     assert sync(root / "runs", [run]) == Delivery(told=["abcd"])
 
 
+class Answering(BaseHTTPRequestHandler):
+    """A server that is there, and does not do what it is asked for."""
+
+    hangs_at: str
+    released: threading.Event
+
+    def do_GET(self) -> None:
+        if self.path.startswith(self.hangs_at):
+            self.released.wait()
+            self.close_connection = True
+            return
+        healthy = self.path == "/health"
+        self.send_response(200 if healthy else 503)
+        if not healthy:
+            self.send_header("Retry-After", "100")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
 @pytest.fixture
-def silent_server() -> Iterator[int]:
-    """A server that takes connections and never answers."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    kept: list[socket.socket] = []
-
-    def accept() -> None:
-        while True:
-            try:
-                kept.append(listener.accept()[0])
-            except OSError:
-                return
-
-    threading.Thread(target=accept, daemon=True).start()
-    yield listener.getsockname()[1]
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-    for connection in kept:
-        connection.close()
+def port(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The port of a server that is away, silent, silent once it said that it is there, or overworked."""
+    if request.param == "away":
+        yield closed_port()
+        return
+    hangs_at = {"silent": "/", "hanging": "/api", "overworked": "nowhere"}[request.param]
+    released = threading.Event()
+    handler = type("Handler", (Answering,), {"hangs_at": hangs_at, "released": released})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        released.set()
+        server.shutdown()
 
 
-@pytest.mark.parametrize("answering", ["refused", "silent"])
-def test_a_server_that_is_away_costs_one_warning_and_is_told_later(
-    root: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    silent_server: int,
-    answering: str,
+@pytest.mark.parametrize("port", ["away", "silent", "hanging", "overworked"], indirect=True)
+def test_a_server_that_does_not_answer_costs_one_warning_and_is_told_later(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], port: int
 ) -> None:
-    port = silent_server if answering == "silent" else closed_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:ge@heim@127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     run = training(root)
@@ -377,11 +438,11 @@ def test_a_server_that_is_away_costs_one_warning_and_is_told_later(
     error = capsys.readouterr().err
     assert error.count("MLflow does not answer") == 1
     assert "eim" not in error
-    assert list(left_over()) == ["abcd"]
+    assert left_over() == ["abcd"]
     assert not any(b"heim" in path.read_bytes() for path in (root / ".dvc/tmp").rglob("*") if path.is_file())
     with pytest.raises(StoreError, match=r"MLflow does not answer .*; petseg runs sync tells it later"):
         sync(root / "runs")
-    assert list(left_over()) == ["abcd"]
+    assert left_over() == ["abcd"]
     # Another store was never down, and is told when it is asked for.
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert sync(root / "runs") == Delivery()
@@ -414,17 +475,87 @@ def test_runs_of_killed_processes_are_closed_by_the_next_command(root: Path) -> 
         killed = subprocess.run([sys.executable, "-c", child], cwd=root, env=os.environ | path, check=False)
         assert killed.returncode == -signal.SIGKILL
         assert sorted(run.info.status for run in rows()) == ["RUNNING", "RUNNING"]
-        connect()
+        assert tell_mlflow()
         statuses = {run.data.tags["run_key"]: run.info.status for run in rows()}
         assert statuses == {"abcd": "KILLED", "ffff": "RUNNING"}
         train_epoch(killed_run, 1)  # which it had no time to tell
-        assert sync(root / "runs").told == ["abcd"]
+        assert sync(root / "runs", [killed_run]).told == ["abcd"]
         finish(mine)
         assert not live.broken
     statuses = {run.data.tags["run_key"]: run.info.status for run in rows()}
     assert statuses == {"abcd": "KILLED", "ffff": "FINISHED"}
     (row,) = [run for run in rows() if run.data.tags["run_key"] == "abcd"]
     assert steps(row.info.run_id, "loss/train") == [1]
+
+
+def test_a_training_that_failed_while_mlflow_was_away_is_told_as_failed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port()}/")
+    run = training(root)
+    with pytest.raises(ValueError, match="no"), live_row(run):
+        raise ValueError("no")
+    folder = outbox._folder()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    folder.rename(outbox._folder())
+    assert sync(root / "runs").told == ["abcd"]
+    assert [row.info.status for row in rows()] == ["FAILED"]
+
+
+def test_the_row_of_a_run_that_was_killed_and_pruned_is_closed(root: Path) -> None:
+    run = training(root)
+    with claimed(run.key) as claim:
+        LiveRow(run).try_to(lambda row: claim.say({"uid": run.uid}))
+    shutil.rmtree(run.folder)
+    assert [row.info.status for row in rows()] == ["RUNNING"]
+    assert sync(root / "runs").told == ["abcd"]
+    assert [row.info.status for row in rows()] == ["KILLED"]
+
+
+@pytest.mark.parametrize("port", ["hanging"], indirect=True)
+def test_mlflow_is_not_waited_for_without_end(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], port: int
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "100")
+    monkeypatch.setattr(outbox, "_SLOW_S", 1)
+    monkeypatch.setattr(outbox, "_AT_MOST_S", 2)
+    with recorded("download", {}):
+        pass
+    printed = capfd.readouterr()
+    assert printed.out == "MLflow is slow; at most 2 s are given to it\n"
+    assert "warning: MLflow was not told everything in 2 s" in printed.err
+    assert len(left_over()) == 1
+
+
+def test_a_model_whose_files_did_not_arrive_is_logged_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = evaluated(root, finished(root))
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("mlflow.MlflowClient.log_model_artifacts", fail)
+        assert sync(root / "runs", [run]).told == []
+    experiments, client = [rows()[0].info.experiment_id], mlflow.MlflowClient()
+    assert [model.status for model in client.search_logged_models(experiments)] == ["FAILED"]
+    assert sync(root / "runs").told == ["abcd"]
+    (model,) = client.search_logged_models(experiments)
+    mask = mlflow.pyfunc.load_model(model.model_uri).predict(np.zeros((40, 50, 3), np.uint8))
+    assert mask.shape == (40, 50)
+
+
+def test_a_model_that_is_packaged_with_other_code_than_infers_says_so(root: Path) -> None:
+    present = code_sha256(ROOT / "stages/infer.py")
+    for key, code in (("aaaa", present), ("bbbb", "0" * 64)):
+        sync(root / "runs", [evaluated(root, finished(root, key), code_sha256=code)])
+    models = mlflow.MlflowClient().search_logged_models([rows()[0].info.experiment_id])
+    assert sorted(model.tags.get("packaged_later", "") for model in models) == [
+        "",
+        f"with code {present[:12]}; infer ran with 000000000000",
+    ]
 
 
 def test_flat_names_sections_and_single_values(params: Params) -> None:
@@ -452,7 +583,9 @@ def test_the_logged_model_turns_photos_to_masks(root: Path) -> None:
         assert live.row is not None
         decision = {"threshold": threshold, "flip_average": True}
         for _ in range(2):  # the second time it is there
-            log_model(live.row.client, live.row.run_id, weights, about, decision, "e1", photos[0])
+            log_model(
+                live.row.client, live.row.run_id, weights, about, decision, {EVALUATION_TAG: "e1"}, photos[0]
+            )
     (row,) = rows()
     (logged,) = mlflow.MlflowClient().search_logged_models([row.info.experiment_id])
     assert logged.source_run_id == row.info.run_id

@@ -310,7 +310,9 @@ def sync(
     everything: Annotated[
         bool, typer.Option("--all", help="All runs of the store, as for an empty MLflow store.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings alone, and exit with 0.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print warnings alone; exit 1 only if MLflow is not there.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Tell MLflow what it was not told in time, or of runs that it does not know; nothing twice."""
@@ -325,7 +327,7 @@ def sync(
         if not quiet:
             raise
         print(f"warning: {error}; the record is in runs/", file=sys.stderr)
-        return
+        raise typer.Exit(1) from None
     for line in done.broken:
         print(f"warning: {line}", file=sys.stderr)
     if as_json:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -14,10 +15,8 @@ from urllib.parse import unquote
 
 from filelock import FileLock
 
-from petseg.errors import StoreError
 from petseg.project import main_root
-from petseg.store import run_of
-from petseg.tracking.outbox import left_over, tracking_uri, without_password
+from petseg.tracking.outbox import tracking_uri, without_password
 from petseg.tracking.view import save_view
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 EXPERIMENT, DATA_EXPERIMENT = "petseg", "petseg-data"
 _LOCKED_FOR_S = 120  # how long a locked database is waited for; MLflow itself gives up after 20 s
 _ANSWER_S = 3  # in which a server must say that it is there
+_MLFLOWS = {"mlflow", "requests", "filelock"}  # packages through which all that we ask of MLflow goes
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -34,6 +34,7 @@ Result = TypeVar("Result")
 # anybody, and weights are never unpickled.
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -44,10 +45,7 @@ _SETTINGS = {
 
 
 def connect() -> "MlflowClient":
-    """Return a client of the tracking store; MLflow's errors go through.
-
-    Both experiments are made, and the runs that killed processes left open are closed.
-    """
+    """Return a client of the tracking store, where the experiments are; MLflow's errors go through."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     for name in ("alembic", "mlflow.pyfunc"):
@@ -57,7 +55,9 @@ def connect() -> "MlflowClient":
     if uri.startswith(("http://", "https://")):
         import requests
 
-        requests.get(f"{uri.rstrip('/')}/health", timeout=_ANSWER_S)  # any answer will do
+        # Any answer will do, also under a certificate that MLflow accepts by settings of its own.
+        with suppress(requests.exceptions.SSLError):
+            requests.get(f"{uri}/health", timeout=_ANSWER_S)
     import mlflow
 
     mlflow.set_tracking_uri(uri)
@@ -82,15 +82,8 @@ def _prepared(new_client: "Callable[[], MlflowClient]") -> "MlflowClient":
     # Several processes that create the database at once break it.
     with FileLock(main_root() / ".dvc" / "tmp" / "petseg-mlflow.lock"):
         client = new_client()
-        experiments = [experiment_id(client, name) for name in (EXPERIMENT, DATA_EXPERIMENT)]
-    for name in left_over():
-        with suppress(StoreError):  # of a run that can't be read, which others must not suffer from
-            if (run := run_of(main_root() / "runs", name)) is None:
-                continue
-            for tag in ("run_uid", "parent_uid"):
-                query = f"tags.{tag} = '{run.uid}' and attributes.status = 'RUNNING'"
-                for open_row in client.search_runs(experiments, query):
-                    client.set_terminated(open_row.info.run_id, "KILLED")
+        for name in (EXPERIMENT, DATA_EXPERIMENT):
+            experiment_id(client, name)
     return client
 
 
@@ -100,12 +93,18 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     Left to itself MLflow would put them below the folder of whoever comes first, which may be a
     temporary one.
     """
-    found = client.get_experiment_by_name(name)
-    if found is not None:
+    from mlflow.exceptions import MlflowException
+
+    if (found := client.get_experiment_by_name(name)) is not None:
         return str(found.experiment_id)
     local = tracking_uri().startswith("sqlite:")
     location = (main_root() / "mlartifacts" / name).as_uri() if local else None
-    made = str(client.create_experiment(name, artifact_location=location))
+    try:
+        made = str(client.create_experiment(name, artifact_location=location))
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_ALREADY_EXISTS" and client.get_experiment_by_name(name) is not None:
+            return experiment_id(client, name)  # somebody else was there first
+        raise
     if name == EXPERIMENT:
         save_view(client, made)
     return made
@@ -133,15 +132,23 @@ def patiently(
         except Exception as error:
             if "database is locked" not in str(error) or time.monotonic() > until:
                 raise
+            time.sleep(0.1)
 
 
 def is_mlflow_trouble(error: Exception) -> bool:
-    """Tell a store that fails from a mistake in our own code."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
+    """Tell whether an error came out of MLflow, or of what it stands on, and not out of our own code.
 
-    # ImportError: a database whose driver is not installed.
-    return isinstance(error, MlflowException | SQLAlchemyError | OSError | ImportError)
+    By where it was raised: what databases, artifact stores and servers raise has no base in common.
+    """
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(str(frame.f_globals.get("__name__")).split(".")[0] in _MLFLOWS for frame in frames)
+
+
+def why(error: Exception) -> str:
+    """Return what went wrong with MLflow in one line, without the password that a URL in it may carry."""
+    if is_mlflow_trouble(error):
+        return f"does not answer ({reason(error)})"
+    return f"could not be told ({type(error).__name__}: {reason(error)})"
 
 
 def reason(error: Exception) -> str:
@@ -149,11 +156,10 @@ def reason(error: Exception) -> str:
     return f"{without_password(str(error)):.200}"
 
 
-def warn(error: Exception) -> None:
-    """Say that MLflow does not answer, and what follows."""
+def warn(what: str) -> None:
+    """Say what MLflow does or does not, and what follows."""
     print(
-        f"warning: MLflow does not answer ({reason(error)}); "
-        "runs/ has the record, and `petseg runs sync` tells MLflow later",
+        f"warning: MLflow {what}; runs/ has the record, and `petseg runs sync` tells MLflow later",
         file=sys.stderr,
         flush=True,
     )

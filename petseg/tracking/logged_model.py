@@ -39,7 +39,7 @@ def log_model(
     weights: Path,
     about: Path,
     decision: Mapping[str, object],
-    evaluation: str,
+    tags: Mapping[str, str],
     example: Any,
 ) -> str:
     """Log a model as the given run's, once for each evaluation, and return its id.
@@ -50,14 +50,14 @@ def log_model(
         weights: model.safetensors.
         about: model.json.
         decision: ``threshold`` and ``flip_average``, by which probability becomes a mask.
-        evaluation: key of what infer found with it.
+        tags: of the model; EVALUATION_TAG is the key of what infer found with it.
         example: (H, W, 3) uint8, an input to keep with the model; None for none.
     """
     experiment = client.get_run(run_id).info.experiment_id
     for known in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
         if known.status != LoggedModelStatus.READY:  # its process was killed, or its files did not arrive
             client.delete_logged_model(known.model_id)
-        elif known.tags.get(EVALUATION_TAG) == evaluation:
+        elif known.tags.get(EVALUATION_TAG) == tags[EVALUATION_TAG]:
             return str(known.model_id)
     mlflow.set_experiment(experiment_id=experiment)
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +69,7 @@ def log_model(
             artifact_path=None,
             flavor=mlflow.pyfunc,
             name=NAME,
-            tags={EVALUATION_TAG: evaluation},
+            tags=dict(tags),
             run_id=run_id,
             python_model=str(Path(__file__).with_name("pyfunc.py")),
             artifacts={

@@ -2,29 +2,33 @@
 
 Whoever writes to MLflow about a run holds its file, and removes it once everything is told. The kernel lets
 go of it whatever ends the process, so a file that nobody holds is of one that was killed, or that did not
-reach MLflow: the next ``petseg runs sync``, which every stage starts when it is through, goes on with it.
+reach MLflow: the next ``petseg runs sync``, which stages start when they are through, goes on with it.
+
+What the store of runs does not know, the file says: of a stage before training everything; of a run its
+uid, by which the row of one that was killed and pruned is closed, and how its training ended, if not well.
 """
 
 import fcntl
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import petseg
 from petseg.project import main_root
 from petseg.store import now
 
 _DATA = "data-"  # how the name of a stage before training begins; a run's is its key
+_SLOW_S, _AT_MOST_S = 15, 300  # of what a stage waits for MLflow once its work is done
 
 
 @dataclass
@@ -56,45 +60,68 @@ class Claim:
     """The right to tell MLflow of something.
 
     Attributes:
-        held: whether this process has it; no only where another was not waited for.
+        file: what the outbox has of it; None where another process tells it, and was not waited for.
         told: whether MLflow knows everything; until then the file stays.
     """
 
-    held: bool = True
+    file: IO[str] | None
     told: bool = False
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What its file says; empty where it was just made, or its process killed while writing."""
+        assert self.file is not None
+        self.file.seek(0)
+        try:
+            return dict(json.loads(self.file.read()))
+        except ValueError:
+            return {}
+
+    def say(self, said: Mapping[str, object]) -> None:
+        """Write down what is to be told should this process not come to it."""
+        assert self.file is not None
+        self.file.truncate(0)
+        self.file.write(json.dumps(said))
+        self.file.flush()
 
 
 @contextmanager
-def claimed(name: str, text: str = "", wait: bool = True) -> Iterator[Claim]:
+def claimed(name: str, wait: bool = True) -> Iterator[Claim]:
     """Hold the file of what is to be told, for this process alone.
 
     Args:
         name: a run's key, or what ``left_over`` gave.
-        text: what the file is to say of a stage before training.
-        wait: for a process that holds it; else the claim is not held where one does.
+        wait: for a process that holds it; else the claim has no file where one does.
     """
     path = _folder() / name
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield Claim(held=False)
+            if not _locks(file, wait):
+                yield Claim(None)
                 return
             if not _is_at(file, path):  # the one before was through with it, and has removed it
                 continue
-            if not name.startswith(_DATA):
-                text = f"process {os.getpid()} on {socket.gethostname()}\n"
-            if text:
-                file.truncate(0)
-                file.write(text)
-                file.flush()
-            claim = Claim()
-            yield claim
-            if claim.told:
-                path.unlink(missing_ok=True)
+            claim = Claim(file)
+            try:
+                yield claim
+            finally:
+                if claim.told:
+                    path.unlink(missing_ok=True)
             return
+
+
+def _locks(file: IO[str], wait: bool) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not wait:
+            return False
+        waiting = threading.Timer(1, print, ["waiting for another process that tells MLflow of this run"])
+        waiting.start()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting.cancel()
+    return True
 
 
 def _is_at(file: IO[str], path: Path) -> bool:
@@ -104,14 +131,14 @@ def _is_at(file: IO[str], path: Path) -> bool:
         return False
 
 
-def left_over() -> dict[str, str]:
-    """Return what nobody is telling MLflow at present, and what its file says, by its name."""
-    found = {}
+def left_over() -> list[str]:
+    """Return the names of what nobody is telling MLflow at present."""
+    found = []
     for path in sorted(_folder().glob("*")):
         try:
             with path.open() as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                found[path.name] = file.read()
+                found.append(path.name)
         except (BlockingIOError, FileNotFoundError):  # another is at it, or through with it meanwhile
             continue
     return found
@@ -123,54 +150,59 @@ def recorded(stage: str, params: dict[str, object]) -> Iterator[DataRecord]:
     record = DataRecord(stage, params)
     try:
         yield record
-    except (KeyboardInterrupt, SystemExit):
-        record.status = "KILLED"
-        raise
-    except BaseException:
-        record.status = "FAILED"
+    except BaseException as error:
+        record.status = status_of(error)
         raise
     finally:
         record.ended = now()
-        with claimed(f"{_DATA}{uuid.uuid4().hex}", json.dumps(asdict(record))):
-            pass
+        with claimed(f"{_DATA}{uuid.uuid4().hex}") as claim:
+            claim.say(asdict(record))
         tell_mlflow()
 
 
-def data_record(name: str, text: str) -> DataRecord | None:
-    """Return the record of a stage before training that a file holds; None of a run's file."""
-    if not name.startswith(_DATA):
-        return None
-    try:
-        return DataRecord(**json.loads(text))
-    except (ValueError, TypeError):  # its process was killed while it wrote
-        return None
+def is_data_stage(name: str) -> bool:
+    """Tell the record of a stage before training from a run's."""
+    return name.startswith(_DATA)
 
 
-def tell_mlflow_of(run_key: str) -> None:
-    """Tell MLflow what the store knows of a run."""
-    with claimed(run_key):
-        pass
-    tell_mlflow()
+def status_of(error: BaseException) -> str:
+    """Return how MLflow calls the end that an exception made."""
+    return "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
 
 
-def tell_mlflow() -> None:
-    """Tell MLflow what it has not been told, in a process apart.
+def tell_mlflow() -> bool:
+    """Tell MLflow what it has not been told, in a process apart; return whether it was there to listen.
 
     So a stage that has nothing else to do with MLflow need not import it, and does not run again because
     the code that tells it was edited. Where MLflow does not answer, that process warns, and fails no stage.
     """
-    if left_over():
-        package = str(Path(petseg.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-        command = [sys.executable, "-m", "petseg", "runs", "sync", "--quiet"]
-        subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=False)
+    if not left_over():
+        return True
+    package = str(Path(petseg.__file__).parent.parent)
+    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-m", "petseg", "runs", "sync", "--quiet"]
+    waiting = threading.Timer(_SLOW_S, print, [f"MLflow is slow; at most {_AT_MOST_S} s are given to it"])
+    waiting.start()
+    try:
+        environment = os.environ | {"PYTHONPATH": path}
+        done = subprocess.run(command, env=environment, check=False, timeout=_AT_MOST_S)
+    except subprocess.TimeoutExpired:
+        print(
+            f"warning: MLflow was not told everything in {_AT_MOST_S} s; the record is in runs/, and "
+            "`petseg runs sync` goes on",
+            file=sys.stderr,
+        )
+        return False
+    finally:
+        waiting.cancel()
+    return done.returncode == 0
 
 
 def tracking_uri() -> str:
     """Return MLFLOW_TRACKING_URI, or mlflow.db; a database's path counts from the main repository."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     file = uri.removeprefix("sqlite:///")
-    return f"sqlite:///{main_root() / file}" if file != uri else uri
+    return f"sqlite:///{main_root() / file}" if file != uri else uri.rstrip("/")
 
 
 def without_password(text: str) -> str:

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from petseg.project import user
-from petseg.store import StoredRun
+from petseg.store import StoredRun, now
 from petseg.tracking.client import (
     DATA_EXPERIMENT,
     EXPERIMENT,
     connect,
     experiment_id,
-    is_mlflow_trouble,
     patiently,
     warn,
+    why,
 )
-from petseg.tracking.outbox import claimed
+from petseg.tracking.outbox import claimed, status_of, tell_mlflow
 from petseg.tracking.records import Record, of_epoch, of_training, picture_of_epoch
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _IMAGES = "evolution"  # the key of an epoch's picture in MLflow's image grid
 _BY_EPOCH = {"loss/train", "dice/train"}  # of which an epoch has one at least
 _DATA_STAGES = ("download", "preprocess")
+_SLOW_S = 20  # for an epoch, after which a training does without MLflow
 
 
 @dataclass
@@ -41,12 +42,12 @@ class Row:
     Attributes:
         client: of the tracking store.
         run_id: MLflow's.
-        finished: whether it was told everything before; what is FINISHED is not opened again.
+        status: MLflow's, when it was found; what is FINISHED was told everything, and is not opened again.
     """
 
     client: "MlflowClient"
     run_id: str
-    finished: bool = False
+    status: str = "RUNNING"
 
     @classmethod
     def open(cls, client: "MlflowClient", record: Record, parent_id: str | None = None) -> Self:
@@ -56,7 +57,7 @@ class Row:
         query = " and ".join(f"tags.{key} = '{value}'" for key, value in known_by.items())
         found = client.search_runs([experiment], query, max_results=1)
         if found:
-            return cls(client, found[0].info.run_id, found[0].info.status == "FINISHED")
+            return cls(client, found[0].info.run_id, found[0].info.status)
         tags = known_by | {
             "mlflow.user": user(),
             "mlflow.source.name": f"stages/{record.stage}.py",
@@ -66,6 +67,15 @@ class Row:
             tags["mlflow.parentRunId"] = parent_id
         made = client.create_run(experiment, milliseconds(record.started), tags, record.title)
         return cls(client, made.info.run_id)
+
+    @property
+    def finished(self) -> bool:
+        return self.status == "FINISHED"
+
+    def knows(self, run: StoredRun) -> bool:
+        """Tell whether nothing of a training is new to it."""
+        unchanged = self.status != "RUNNING" and not run.finished
+        return self.finished or (unchanged and self.epochs.issuperset(row["epoch"] for row in run.rows()))
 
     def begin(self, record: Record) -> None:
         """Tell what is known before the work is done: params, tags, data."""
@@ -141,7 +151,7 @@ class Row:
 
 @dataclass
 class LiveRow:
-    """The row of a training that is going on. Once MLflow fails, nothing more is told."""
+    """The row of a training that is going on. Once MLflow fails or is slow, nothing more is told."""
 
     run: StoredRun
     row: Row | None = None
@@ -149,60 +159,68 @@ class LiveRow:
 
     def tell_epochs(self) -> None:
         """Tell the epochs that MLflow does not know yet."""
-        self.try_to(lambda row: row.tell_epochs(self.run))
+        began = time.monotonic()
+        if self.try_to(lambda row: row.tell_epochs(self.run)) and time.monotonic() - began > _SLOW_S:
+            self.broken = True
+            warn(f"took {time.monotonic() - began:.0f} s for an epoch")
 
-    def try_to(self, tell: Callable[[Row], object]) -> None:
-        """Call with the row, which is opened first where it is not; a failure costs a warning."""
+    def try_to(self, tell: Callable[[Row], object]) -> bool:
+        """Call with the row, opened first where it is not; return whether it succeeded, else warn."""
         if self.broken:
-            return
+            return False
         try:
             if self.row is None:
                 self.row = patiently(Row.open, connect(), of_training(self.run))
             patiently(tell, self.row)
-        except Exception as error:
-            if not is_mlflow_trouble(error):
-                raise
+        except Exception as error:  # noqa: BLE001  (no failure, of whatever kind, is worth a training)
             self.broken = True
-            warn(error)
+            warn(why(error))
+        return not self.broken
 
 
 @contextmanager
 def live_row(run: StoredRun) -> Iterator[LiveRow]:
     """Show a training in MLflow while it goes on, and close its row however it ends.
 
-    Of a run that was finished before nothing is told here, where evaluations can't be: ``tell_mlflow`` is
-    left to see to it.
+    Of a run that was finished before nothing is told here: it is noted for ``tell_mlflow``, which knows of
+    evaluations and figures too.
     """
-    live = LiveRow(run)
+    if run.finished:
+        with claimed(run.key):
+            yield LiveRow(run)
+        return
+    live = LiveRow(run, broken=not tell_mlflow())
     with claimed(run.key) as claim:
-        if run.finished:
-            live.try_to(lambda row: None)
-            claim.told = live.row is not None and live.row.finished
-            yield live
-            return
+        claim.say({"uid": run.uid})
         live.try_to(lambda row: row.begin(of_training(run)))
         try:
             yield live
-        except (KeyboardInterrupt, SystemExit):
-            live.try_to(lambda row: row.end("KILLED"))
+        except BaseException as error:
+            ending = {"status": status_of(error), "ended": now()}
+            claim.say({"uid": run.uid, **ending})
+            claim.told = live.try_to(lambda row: row.end(ending["status"], ending["ended"]))
             raise
-        except BaseException:
-            live.try_to(lambda row: row.end("FAILED"))
-            raise
-        else:
-            live.try_to(lambda row: tell_training(row, run))
-        finally:
-            claim.told = not live.broken
+        claim.told = live.try_to(lambda row: tell_training(row, run, of_training(run)))
 
 
-def tell_training(row: Row, run: StoredRun) -> None:
+def tell_training(row: Row, run: StoredRun, record: Record) -> None:
     """Tell of a training what MLflow does not know yet, and close its row."""
-    record = of_training(run)
     row.begin(record)
     row.tell_epochs(run)
     row.tell_metrics(record.metrics)
     row.tell_files(record)
     row.end(record.status, record.ended)
+
+
+def close_rows(client: "MlflowClient", uid: str) -> bool:
+    """Close what a killed process left open of a run that is no longer in the store."""
+    found = []
+    for tag in ("run_uid", "parent_uid"):
+        query = f"tags.{tag} = '{uid}' and attributes.status = 'RUNNING'"
+        found += client.search_runs([experiment_id(client, EXPERIMENT)], query)
+    for row in found:
+        client.set_terminated(row.info.run_id, "KILLED")
+    return bool(found)
 
 
 def as_metrics(values: Mapping[str, float | None], step: int = 0, **of_model: str | None) -> "list[Metric]":

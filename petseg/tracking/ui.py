@@ -7,7 +7,7 @@ from typing import Never
 
 from petseg.errors import StoreError, UsageError
 from petseg.tracking.client import EXPERIMENT, connect, experiment_id, is_mlflow_trouble, reason
-from petseg.tracking.outbox import tell_mlflow, tracking_uri, without_password
+from petseg.tracking.outbox import tell_mlflow, tracking_uri
 from petseg.tracking.view import link, save_view
 
 HOST = "127.0.0.1"
@@ -35,14 +35,15 @@ def serve(port: int) -> Never:
         if not is_mlflow_trouble(error):
             raise
         raise StoreError(f"MLflow does not answer ({reason(error)})") from None
-    address = without_password(uri).rstrip("/") if remote else f"http://{HOST}:{port}"
+    address = tracking_uri() if remote else f"http://{HOST}:{port}"  # since connect() without a password
     print(f"the trainings:   {address}{link(experiment)}")
     print(f"curves, masks:   {address}{link(experiment, charts=True)}", flush=True)
     if remote:
         sys.exit(0)
-    os.environ |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # The URI by the environment, since a command line, and a password on it, is everybody's to read.
+    os.environ |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": uri}
     command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", HOST, "--port", f"{port}"]
-    os.execv(sys.executable, [*command, "--backend-store-uri", uri])
+    os.execv(sys.executable, command)
 
 
 def _is_taken(port: int) -> bool:
