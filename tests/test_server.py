@@ -109,6 +109,7 @@ def test_a_server_that_is_killed_midway_and_comes_back(
     for stage in ("infer", "plot"):
         printed += project.run(*project.command(stage), environment=logging_to)
     assert "Traceback" not in printed
+    assert SECRET not in printed
 
     server.start()
     (row,) = rows(server)
@@ -116,6 +117,7 @@ def test_a_server_that_is_killed_midway_and_comes_back(
     assert 3 <= len(steps(row, "loss/train")) < EPOCHS
     told = project.run(*SYNC, environment=logging_to)
     assert "MLflow was told of 1, and knew 0" in told
+    assert SECRET not in told
     assert "MLflow was told of 0, and knew 0" in project.run(*SYNC, environment=logging_to)
     for attempt in ("once", "again"):
         found = {run.data.tags["stage"]: run for run in rows(server)}

@@ -27,6 +27,7 @@ from petseg.reach import code_sha256
 from petseg.records import write_json
 from petseg.store import EVALUATIONS, FIGURES, HEADLINES, StoredRun
 from petseg.tracking import outbox
+from petseg.tracking import rows as tracking_rows
 from petseg.tracking.client import DATA_EXPERIMENT, EXPERIMENT
 from petseg.tracking.delivery import Delivery, sync
 from petseg.tracking.logged_model import EVALUATION_TAG, log_model
@@ -510,6 +511,24 @@ def test_the_row_of_a_run_that_was_killed_and_pruned_is_closed(root: Path) -> No
     assert [row.info.status for row in rows()] == ["RUNNING"]
     assert sync(root / "runs").told == ["abcd"]
     assert [row.info.status for row in rows()] == ["KILLED"]
+
+
+def test_a_training_does_not_wait_for_a_slow_mlflow_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tracking_rows, "_SLOW_S", 0)
+    run = training(root)
+    with live_row(run) as live:
+        for epoch in (1, 2, 3):
+            train_epoch(run, epoch)
+            live.tell_epochs()
+        finish(run)
+    assert capsys.readouterr().err.count("warning: MLflow took 0 s for an epoch; runs/ has the record") == 1
+    (row,) = rows()
+    assert (row.info.status, steps(row.info.run_id, "loss/train")) == ("RUNNING", [1])
+    assert tell_mlflow()
+    (row,) = rows()
+    assert (row.info.status, steps(row.info.run_id, "loss/train")) == ("FINISHED", [1, 2, 3])
 
 
 @pytest.mark.parametrize("port", ["hanging"], indirect=True)

@@ -107,7 +107,9 @@ def test_a_queue_with_two_workers(project: Project) -> None:
     before = workspace(project)
     project.run("dvc", "exp", "run", "--queue", "-S", "train.seed=3,4")
     project.run("bash", "-c", "dvc queue start -j 2 > queue.log 2>&1")
-    project.run("bash", "-c", "while dvc queue status | grep -qE 'Queued|Running'; do sleep 1; done")
+    project.run(
+        "timeout", "300", "bash", "-c", "while dvc queue status | grep -qE 'Queued|Running'; do sleep 1; done"
+    )
     (project.folder / "queue.log").unlink()
     assert models(project).keys() == {"0", "1", "2", "3", "4"}
     assert workspace(project) == before

@@ -170,13 +170,16 @@ def status_of(error: BaseException) -> str:
     return "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
 
 
-def tell_mlflow() -> bool:
+def tell_mlflow(besides: str = "") -> bool:
     """Tell MLflow what it has not been told, in a process apart; return whether it was there to listen.
 
     So a stage that has nothing else to do with MLflow need not import it, and does not run again because
     the code that tells it was edited. Where MLflow does not answer, that process warns, and fails no stage.
+
+    Args:
+        besides: what the caller tells by itself; alone, it is no reason to start.
     """
-    if not left_over():
+    if {*left_over()} <= {besides}:
         return True
     package = str(Path(petseg.__file__).parent.parent)
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))

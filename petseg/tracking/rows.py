@@ -151,22 +151,32 @@ class Row:
 
 @dataclass
 class LiveRow:
-    """The row of a training that is going on. Once MLflow fails or is slow, nothing more is told."""
+    """The row of a training that is going on.
+
+    Attributes:
+        run: of the store.
+        row: once it is opened.
+        broken: whether MLflow has failed; then nothing more is told.
+        slow: whether it took too long for an epoch; then the rest is left to ``tell_mlflow``.
+    """
 
     run: StoredRun
     row: Row | None = None
     broken: bool = False
+    slow: bool = False
 
     def tell_epochs(self) -> None:
         """Tell the epochs that MLflow does not know yet."""
         began = time.monotonic()
-        if self.try_to(lambda row: row.tell_epochs(self.run)) and time.monotonic() - began > _SLOW_S:
-            self.broken = True
-            warn(f"took {time.monotonic() - began:.0f} s for an epoch")
+        self.try_to(lambda row: row.tell_epochs(self.run))
+        took_s = time.monotonic() - began
+        if took_s > _SLOW_S and not self.broken:
+            self.slow = True
+            warn(f"took {took_s:.0f} s for an epoch")
 
     def try_to(self, tell: Callable[[Row], object]) -> bool:
         """Call with the row, opened first where it is not; return whether it succeeded, else warn."""
-        if self.broken:
+        if self.broken or self.slow:
             return False
         try:
             if self.row is None:
@@ -189,7 +199,7 @@ def live_row(run: StoredRun) -> Iterator[LiveRow]:
         with claimed(run.key):
             yield LiveRow(run)
         return
-    live = LiveRow(run, broken=not tell_mlflow())
+    live = LiveRow(run, broken=not tell_mlflow(besides=run.key))
     with claimed(run.key) as claim:
         claim.say({"uid": run.uid})
         live.try_to(lambda row: row.begin(of_training(run)))
