@@ -153,6 +153,15 @@ class Project:
     def train_command(self) -> list[str]:
         return self.command("train")
 
+    def run_queue(self, workers: int) -> None:
+        """Let DVC run what is queued, and wait for the end."""
+        self.run(
+            "bash", "-c", f"dvc queue start -j {workers} > queue.log 2>&1"
+        )  # workers hold what it prints to
+        busy = "while dvc queue status | grep -qE 'Queued|Running'; do sleep 1; done"
+        self.run("timeout", "600", "bash", "-c", busy)
+        (self.folder / "queue.log").unlink()
+
     def manifests(self) -> dict[str, dict[str, Any]]:
         """What the store says of each run, by its key."""
         return {

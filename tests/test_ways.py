@@ -106,11 +106,7 @@ def test_an_experiment_in_a_temporary_folder_runs_its_own_code(project: Project)
 def test_a_queue_with_two_workers(project: Project) -> None:
     before = workspace(project)
     project.run("dvc", "exp", "run", "--queue", "-S", "train.seed=3,4")
-    project.run("bash", "-c", "dvc queue start -j 2 > queue.log 2>&1")
-    project.run(
-        "timeout", "300", "bash", "-c", "while dvc queue status | grep -qE 'Queued|Running'; do sleep 1; done"
-    )
-    (project.folder / "queue.log").unlink()
+    project.run_queue(workers=2)
     assert models(project).keys() == {"0", "1", "2", "3", "4"}
     assert workspace(project) == before
 

@@ -28,7 +28,7 @@ from petseg.project import main_root
 from petseg.store import now
 
 _DATA = "data-"  # how the name of a stage before training begins; a run's is its key
-_SLOW_S, _AT_MOST_S = 15, 300  # of what a stage waits for MLflow once its work is done
+_SLOW_S, _AT_MOST_S = 30, 300  # of what a stage waits for MLflow once its work is done
 
 
 @dataclass
@@ -119,8 +119,10 @@ def _locks(file: IO[str], wait: bool) -> bool:
             return False
         waiting = threading.Timer(1, print, ["waiting for another process that tells MLflow of this run"])
         waiting.start()
-        fcntl.flock(file, fcntl.LOCK_EX)
-        waiting.cancel()
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        finally:
+            waiting.cancel()
     return True
 
 

@@ -68,14 +68,19 @@ def test_killed_before_the_first_checkpoint(project: Project, reference: Manifes
     ("module", "name", "when", "nth"),
     [
         ("safetensors.torch", "save", "after", 2),
-        ("os", "fsync", "before", 14),
-        ("os", "fsync", "after", 15),
         ("pathlib", "Path.replace", "before", 9),
-        ("pathlib", "Path.replace", "after", 10),
-        ("pathlib", "Path.unlink", "after", 12),
-        ("petseg.runs", "Run.finish", "before", 1),
         ("petseg.runs", "Run.finish", "after", 1),
-        ("petseg.store", "copy_atomically", "before", 2),
+        *(
+            pytest.param(*where, marks=pytest.mark.slow)
+            for where in (
+                ("os", "fsync", "before", 14),
+                ("os", "fsync", "after", 15),
+                ("pathlib", "Path.replace", "after", 10),
+                ("pathlib", "Path.unlink", "after", 12),
+                ("petseg.runs", "Run.finish", "before", 1),
+                ("petseg.store", "copy_atomically", "before", 2),
+            )
+        ),
     ],
 )
 def test_killed_while_writing(

@@ -47,7 +47,10 @@ def test_another_environment_is_named(project: Project) -> None:
     assert "cpu_capability ABACUS then" in printed
 
 
-@pytest.mark.parametrize("way", ["repro", "exp run -S", "--temp", "--queue"])
+@pytest.mark.parametrize(
+    "way",
+    ["repro", *(pytest.param(way, marks=pytest.mark.slow) for way in ("exp run -S", "--temp", "--queue"))],
+)
 @pytest.mark.fault(28, "repro, exp run -S, --temp, --queue")
 def test_every_way_of_running_gives_the_same_bits(project: Project, reference: Manifest, way: str) -> None:
     same = ("-S", f"train.seed={reference['params']['train.seed']}", "--single-item", "train")
@@ -59,7 +62,6 @@ def test_every_way_of_running_gives_the_same_bits(project: Project, reference: M
         project.run("dvc", "exp", "run", "--temp", *same)
     else:
         project.run("dvc", "exp", "run", "--queue", *same)
-        project.run("dvc", "queue", "start")
-        project.run("bash", "-c", "while dvc queue status | grep -qE 'Queued|Running'; do sleep 1; done")
+        project.run_queue(workers=1)
         shutil.rmtree(project.folder / ".dvc/tmp/exps", ignore_errors=True)
     assert digest(project) == reference["tensors_sha256"]

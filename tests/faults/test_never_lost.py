@@ -23,17 +23,17 @@ def petseg(project: Project, *arguments: str, fails: bool = False) -> str:
 
 @pytest.mark.fault(12, "dvc repro with another learning rate")
 def test_the_report_s_own_accident(project: Project, reference: Manifest) -> None:
-    """Trained ten times, with the same and with other params, by DVC and by the bare script."""
+    """Trained again and again, with the same and with other params, by DVC and by the bare script."""
     weights = project.folder / "models" / WEIGHTS
     made: dict[str, bytes] = {}
-    for n in range(10):
+    for n in range(6):
         project.run("git", "checkout", "-q", "params.yaml")
         short = {"epochs: 6": "epochs: 2", "[1, 6]": "[1, 2]"}
         project.edit("params.yaml", {"learning_rate: 3.0e-2": f"learning_rate: {n // 2 + 1}.0e-2"} | short)
         project.run(*(project.train_command if n % 3 else REPRO))
         key = json.loads((project.folder / "models/run.json").read_text())["run_key"]
         assert made.setdefault(key, weights.read_bytes()) == weights.read_bytes()
-    assert len(made) == 5
+    assert len(made) == 3
     for key, content in made.items():
         petseg(project, "restore", key, "--to", f"back/{key}.safetensors")
         assert (project.folder / f"back/{key}.safetensors").read_bytes() == content
