@@ -73,7 +73,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def fit_against_bare_step(params: Params, train: Photos, val: Photos, device: torch.device) -> Iterator[Row]:
-    """Compare an epoch of ``fit`` with as many bare steps, turn by turn, in this process."""
+    """Compare an epoch of ``fit`` with as many bare steps, turn by turn, in this process, at full size."""
+    settings = params.train.model_copy(update={"start_size": 1.0})
     bare = TrainingState.new(params.model, params.train, device)
     size = params.train.batch_size
     photos = normalize(train.images[:size].permute(0, 3, 1, 2).float() / 255)
@@ -87,7 +88,7 @@ def fit_against_bare_step(params: Params, train: Photos, val: Photos, device: to
             train_step(bare.network, bare.optimizer, photos, mask, valid, params.train, 1e-3)
 
     state = TrainingState.new(params.model, params.train, device)
-    epochs = fit(state, train, val, params.train, params.augment, "foreground")
+    epochs = fit(state, train, val, settings, params.augment, "foreground")
     bare_epoch()
     next(epochs)
     rates, ratios = [], []
