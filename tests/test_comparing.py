@@ -203,6 +203,6 @@ def test_a_run_that_can_not_be_compared_is_named(tmp_path: Path) -> None:
         (folder / file).unlink()
         if content is not None:
             (folder / file).write_text(content)
-        with pytest.raises(StoreError, match="can't be read as a finished run") as error:
+        with pytest.raises(StoreError, match="can't be read") as error:
             Record.of_run(StoredRun.open(folder))
         assert "\n" not in str(error.value)

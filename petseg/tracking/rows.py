@@ -168,9 +168,9 @@ class LiveRow:
     def tell_epochs(self) -> None:
         """Tell the epochs that MLflow does not know yet."""
         began = time.monotonic()
-        self.try_to(lambda row: row.tell_epochs(self.run))
+        told = self.try_to(lambda row: row.tell_epochs(self.run))
         took_s = time.monotonic() - began
-        if took_s > _SLOW_S and not self.broken:
+        if told and took_s > _SLOW_S:
             self.slow = True
             warn(f"took {took_s:.0f} s for an epoch")
 
