@@ -1,6 +1,8 @@
 """What every stage has around it: checked params, paths, one-line errors, and a guard on its inputs."""
 
+import atexit
 import errno
+import gc
 import inspect
 import signal
 import sys
@@ -25,6 +27,7 @@ def run_stage(stage: Callable[..., None]) -> Never:
     Exit codes: 0 done, 1 failed, 2 wrong params or arguments, 130 and 143 stopped by a signal.
     """
     signal.signal(signal.SIGTERM, _stop)
+    atexit.register(gc.freeze)  # or Python goes through all of torch and MLflow once more, for a second
     name = stage.__name__
     try:
         paths = _paths(stage, sys.argv[1:])

@@ -1,5 +1,7 @@
 """The command ``petseg``: a module a command, or group of commands."""
 
+import atexit
+import gc
 import sys
 from typing import Never
 
@@ -25,6 +27,7 @@ def petseg() -> None:
 
 def main() -> Never:
     """Run the command and exit: 0 done, 1 failed, 2 wrong arguments."""
+    atexit.register(gc.freeze)  # or Python goes through all that was imported once more, for a second
     try:
         app()
     except PetsegError as error:
