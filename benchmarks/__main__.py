@@ -208,7 +208,8 @@ def what_records_cost(
             run.finish({"model": params.model.model_dump(), "image_size": val.images.shape[1]})
             once_s += seconds(stack.close)
         evaluate(run, work)
-        model_s = seconds(partial(subprocess.run, [*PETSEG, "sync", "--all"], env=environment(), check=True))
+        sync = [*PETSEG, "sync", "--all", "--quiet"]
+        model_s = seconds(partial(subprocess.run, sync, env=environment(), check=True))
     save_s, log_s = statistics.median(saving), statistics.median(logging)
     yield (
         "MLflow and checkpoint, of a 5 s epoch",
@@ -248,9 +249,21 @@ def starts(work: Path) -> Iterator[Row]:
         "preprocess: likewise": ("import stages.preprocess", "2 s"),
     }
     for what, (code, wanted) in ready.items():
-        start = partial(subprocess.run, [sys.executable, "-c", code], cwd=work, env=environment(), check=True)
-        median_s = statistics.median(seconds(start) for _ in range(ROUNDS))
+        median_s = statistics.median(seconds_until_ready(code, work) for _ in range(ROUNDS))
         yield f"start of {what}", f"{median_s:.1f} s", wanted, f"median of {ROUNDS}"
+
+
+def seconds_until_ready(code: str, folder: Path) -> float:
+    """Time a new Python until it has run some code; not how long it then takes to end."""
+    command = [sys.executable, "-c", f"{code}\nprint('ready', flush=True)"]
+    started = time.perf_counter()
+    with subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        if process.stdout.readline() != "ready\n":
+            raise RuntimeError(f"{code}: failed")
+        return time.perf_counter() - started
 
 
 def environment() -> dict[str, str]:

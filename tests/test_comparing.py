@@ -193,16 +193,17 @@ def test_a_run_of_the_store_is_read(tmp_path: Path) -> None:
 def test_a_run_that_can_not_be_compared_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="run abc is not finished"):
         Record.of_run(finished_run(tmp_path / "abc", status="running"))
-    for file, content in (
-        ("validation.csv", None),
-        ("validation.csv", "name,dice\nx,abc\n"),
-        ("history.jsonl", "{"),
-        ("manifest.json", '{"format": 1, "status": "finished"}'),
+    no_finished_run = "can't be read as a finished run"
+    for file, content, reason in (
+        ("validation.csv", None, no_finished_run),
+        ("validation.csv", "name,dice\nx,abc\n", no_finished_run),
+        ("history.jsonl", "{", "history.jsonl: can't be read"),
+        ("manifest.json", '{"format": 1, "status": "finished"}', no_finished_run),
     ):
         folder = finished_run(tmp_path / f"def{file}{len(content or '')}").folder
         (folder / file).unlink()
         if content is not None:
             (folder / file).write_text(content)
-        with pytest.raises(StoreError, match="can't be read") as error:
+        with pytest.raises(StoreError, match=reason) as error:
             Record.of_run(StoredRun.open(folder))
         assert "\n" not in str(error.value)

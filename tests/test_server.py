@@ -1,65 +1,18 @@
 """MLflow's server, which may be away, die and come back: a real one, on loopback."""
 
-import os
-import signal
-import subprocess
-import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
-import requests
 
 from tests.project import FEW, TINY, Project, mlflow_runs
-from tests.test_sources import closed_port
+from tests.server import MlflowServer
 
 EPOCHS = 40
 SECRET = uuid.uuid4().hex  # in no file by chance, nor by this one
 SYNC = ("python", "-m", "petseg", "runs", "sync")
-
-
-class Server:
-    """``mlflow server`` with a database and artifacts of its own."""
-
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder, self._environment, self._port = folder, environment, closed_port()
-        self.uri = f"http://127.0.0.1:{self._port}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        options = {
-            "--host": "127.0.0.1",
-            "--port": f"{self._port}",
-            "--workers": "1",
-            "--backend-store-uri": f"sqlite:///{self.folder}/mlflow.db",
-            "--artifacts-destination": f"{self.folder}/artifacts",
-        }
-        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        with (self.folder / "server.log").open("a") as log:
-            self._process = subprocess.Popen(
-                ["mlflow", "server", *(word for option in options.items() for word in option)],
-                cwd=self.folder,
-                env=self._environment | quiet,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        while True:
-            assert self._process.poll() is None, (self.folder / "server.log").read_text()
-            try:
-                requests.get(f"{self.uri}/health", timeout=5)
-                return
-            except requests.ConnectionError:
-                time.sleep(0.2)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
 
 
 @pytest.fixture(scope="module")
@@ -71,19 +24,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture(scope="module")
-def server(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"), project.environment())
+def server(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    server = MlflowServer(tmp_path_factory.mktemp("server"), project.environment())
     yield server
     server.kill()
 
 
 @pytest.fixture
-def logging_to(server: Server) -> dict[str, str]:
+def logging_to(server: MlflowServer) -> dict[str, str]:
     """The environment of those who log to the server, with a password that must appear nowhere."""
     return {"MLFLOW_TRACKING_URI": server.uri.replace("//", f"//someone:with@{SECRET}@")}
 
 
-def rows(server: Server) -> "list[mlflow.entities.Run]":
+def rows(server: MlflowServer) -> "list[mlflow.entities.Run]":
     mlflow.set_tracking_uri(server.uri)
     found: list[mlflow.entities.Run] = mlflow.search_runs(experiment_names=["petseg"], output_format="list")
     return found
@@ -94,7 +47,7 @@ def steps(run: Any, metric: str) -> list[int]:
 
 
 def test_a_server_that_is_killed_midway_and_comes_back(
-    project: Project, server: Server, logging_to: dict[str, str]
+    project: Project, server: MlflowServer, logging_to: dict[str, str]
 ) -> None:
     server.start()
     with project.start(*project.train_command, environment=logging_to) as process:
@@ -136,7 +89,7 @@ def test_a_server_that_is_killed_midway_and_comes_back(
 
 
 def test_the_next_stage_tells_what_was_missed(
-    project: Project, server: Server, logging_to: dict[str, str]
+    project: Project, server: MlflowServer, logging_to: dict[str, str]
 ) -> None:
     project.edit("params.yaml", {"threshold: auto": "threshold: 0.5"})
     assert "warning: MLflow does not answer" in project.run(*project.command("infer"), environment=logging_to)
@@ -160,7 +113,7 @@ def test_an_empty_store_is_filled_from_the_store_of_runs(project: Project) -> No
     }
 
 
-def test_the_password_is_nowhere(project: Project, server: Server) -> None:
+def test_the_password_is_nowhere(project: Project, server: MlflowServer) -> None:
     for folder in (project.folder, server.folder):
         for path in folder.rglob("*"):
             if path.is_file() and not path.is_symlink():
