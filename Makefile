@@ -64,6 +64,7 @@ bench: env
 	python -m benchmarks.models
 	python -m benchmarks.peer step
 	python -m benchmarks.serving
+	python -m benchmarks.tracking
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -66,7 +66,7 @@ def stopped_server(work: Path) -> Iterator[Row]:
             "`petseg runs sync`, once it is woken",
             f"{told_s:.1f} s",
             "-",
-            "training, infer, plot",
+            "a training, its infer and plot",
         )
     finally:
         server.kill()
