@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from petseg import comparing, plotting
 from petseg.comparing import Record, Setting
 from petseg.errors import PetsegError, StoreError
-from petseg.params import flatten, load_params, read_yaml
-from petseg.records import without_nan
+from petseg.params import flatten, load_params
+from petseg.records import read_yaml, without_nan
 from petseg.store import stored_runs
 
 ROOT = Path(__file__).resolve().parent.parent

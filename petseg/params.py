@@ -18,10 +18,9 @@ from pydantic import (
     ValidationError,
 )
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from petseg.errors import ParamsError
+from petseg.records import read_yaml
 
 _RESNET34_HALVINGS = 5
 
@@ -131,22 +130,6 @@ class Params(Section):
     augment: AugmentParams
     infer: InferParams
     plot: PlotParams
-
-
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file as DVC does: by YAML 1.2, where 1e-4 is a number and ``no`` a string.
-
-    Raises:
-        ParamsError: the file is absent, or is not YAML.
-    """
-    try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise ParamsError(f"{path.name}: no such file in {path.absolute().parent}") from None
-    except UnicodeDecodeError as error:
-        raise ParamsError(f"{path.name}: is not UTF-8 text ({error.reason})") from None
-    except YAMLError as error:
-        raise ParamsError(f"{path.name}: is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

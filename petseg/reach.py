@@ -14,6 +14,7 @@ _BESIDE_THE_RESULT = {
     "errors.py",
     "origin.py",
     "params.py",
+    "pipeline.py",
     "progress.py",
     "project.py",
     "reach.py",

@@ -1,4 +1,4 @@
-"""Small text files that people and DVC read: JSON and CSV."""
+"""Small text files that people and DVC read: JSON, CSV and YAML."""
 
 import csv
 import json
@@ -8,6 +8,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from petseg.errors import ParamsError
 from petseg.project import written_atomically
 
 if TYPE_CHECKING:
@@ -44,3 +48,19 @@ def write_csv(path: Path, records: "Iterable[DataclassInstance]") -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([field.name for field in fields(records[0])])
         writer.writerows(asdict(record).values() for record in records)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file as DVC does: by YAML 1.2, where 1e-4 is a number and ``no`` a string.
+
+    Raises:
+        ParamsError: the file is absent, or is not YAML.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ParamsError(f"{path.name}: no such file in {path.absolute().parent}") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path.name}: is not UTF-8 text ({error.reason})") from None
+    except YAMLError as error:
+        raise ParamsError(f"{path.name}: is not valid YAML: {' '.join(str(error).split())}") from None

@@ -19,7 +19,7 @@ from petseg.data import encoders
 from petseg.data.arrays import PetArrays
 from petseg.data.encoders import Encoder
 from petseg.errors import DataError, StoreError
-from petseg.stage import stage_command
+from petseg.pipeline import stage_command
 from petseg.store import CHANGES, WEIGHTS, StoredRun, read_json, stored_runs
 
 _ENCODER_PARAM = "model.encoder_weights"

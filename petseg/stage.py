@@ -12,10 +12,12 @@ from types import FrameType
 from typing import Any, Never
 
 from petseg.errors import InputsChanged, ParamsError, PetsegError, UsageError
-from petseg.params import load_params, read_yaml
+from petseg.params import load_params
+from petseg.pipeline import PIPELINE
 from petseg.project import sha256_file
+from petseg.records import read_yaml
 
-_PARAMS_FILE, _PIPELINE_FILE, _LOCK_FILE = Path("params.yaml"), Path("dvc.yaml"), Path("dvc.lock")
+_PARAMS_FILE = Path("params.yaml")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ACCESS = (errno.EACCES, errno.EROFS, errno.EPERM)
 
@@ -63,7 +65,7 @@ def _inputs(stage: str) -> dict[str, Any]:
     outputs were made from, for ever.
     """
     values = read_yaml(_PARAMS_FILE)  # before they are checked, so that no edit falls in between
-    declared = read_yaml(_PIPELINE_FILE)["stages"].get(stage, {}).get("params", [])
+    declared = read_yaml(PIPELINE)["stages"].get(stage, {}).get("params", [])
     inputs: dict[str, Any] = {f"params.yaml: {key}": _lookup(values, key) for key in declared}
     here = Path.cwd()
     for module in list(sys.modules.values()):
@@ -75,20 +77,6 @@ def _inputs(stage: str) -> dict[str, Any]:
         ):
             inputs[str(Path(file).relative_to(here))] = sha256_file(Path(file))
     return inputs
-
-
-def stage_command(root: Path, stage: str) -> list[str]:
-    """Return a stage's command as dvc.yaml below ``root`` has it, by this Python."""
-    _, *rest = read_yaml(root / _PIPELINE_FILE)["stages"][stage]["cmd"].split()
-    return [sys.executable, *rest]
-
-
-def locked_param(stage: str, key: str) -> Any:
-    """Return the value of a param that a stage last ran with, by dvc.lock; None where that does not say."""
-    try:
-        return read_yaml(_LOCK_FILE)["stages"][stage]["params"]["params.yaml"][key]
-    except (ParamsError, KeyError, TypeError):
-        return None
 
 
 def _lookup(values: Any, key: str) -> Any:

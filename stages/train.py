@@ -13,12 +13,13 @@ from petseg.data.batches import MEAN, STD, Photos, load_photos
 from petseg.data.encoders import Encoder
 from petseg.models import parameter_count, settings_of
 from petseg.params import Params, flat
+from petseg.pipeline import locked_param
 from petseg.progress import duration, progress
 from petseg.project import git_state, main_root, provenance
 from petseg.reach import code_sha256
 from petseg.records import write_csv, write_json
 from petseg.runs import Run, open_run
-from petseg.stage import locked_param, run_stage
+from petseg.stage import run_stage
 from petseg.store import VALIDATION, WEIGHTS, key_of
 from petseg.tracking.outbox import tell_mlflow
 from petseg.tracking.rows import LiveRow, live_row

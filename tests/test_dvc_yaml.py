@@ -12,8 +12,9 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 
-from petseg.params import Params, flatten, load_params, read_yaml
+from petseg.params import Params, flatten, load_params
 from petseg.reach import code_sha256, reached_files
+from petseg.records import read_yaml
 from tests.conftest import ROOT
 
 PIPELINE = read_yaml(ROOT / "dvc.yaml")

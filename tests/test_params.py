@@ -7,7 +7,8 @@ from petseg.errors import ParamsError
 from petseg.losses import LOSSES
 from petseg.models import MODELS
 from petseg.optim import OPTIMIZERS, SCHEDULES
-from petseg.params import ModelParams, Params, TrainParams, flatten, load_params, read_yaml
+from petseg.params import ModelParams, Params, TrainParams, flatten, load_params
+from petseg.records import read_yaml
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "params.yaml").read_text()

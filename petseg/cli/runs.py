@@ -8,17 +8,15 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.filesize import decimal
-from rich.markdown import Markdown
 from rich.table import Table
 
 from petseg.champion import champion as champion_of
 from petseg.champion import promote as promote_run
 from petseg.champion import promotions
 from petseg.errors import StoreError, UsageError
-from petseg.params import read_yaml
+from petseg.pipeline import stage_command
 from petseg.project import main_root
-from petseg.records import to_json
-from petseg.stage import stage_command
+from petseg.records import read_yaml, to_json
 from petseg.store import ABOUT, WEIGHTS, StoredRun, best_runs, holds, stored_runs
 
 app = typer.Typer(
@@ -90,6 +88,8 @@ def list_runs(
 @app.command()
 def show(run: Id, as_json: Json = False) -> None:
     """Show a run's card: what it is, scores with intervals, where it is weak, params, and the way back."""
+    from rich.markdown import Markdown
+
     from petseg.card import card
 
     found = _found(run)
