@@ -21,7 +21,8 @@ def set_up_torch(device: str, threads: int) -> torch.device:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    # As use_deterministic_algorithms(True), which would also import torch's compiler, for a second.
+    torch.set_deterministic_debug_mode("error")
     # Filling fresh memory costs time, and nothing here reads what it has not written.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  (unknown to mypy)
     found = torch.cuda.is_available()

@@ -14,12 +14,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.export import Dim
 
+from petseg.choosing import Model
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import normalize, resized
-from petseg.errors import ExportError, StoreError
+from petseg.errors import ExportError
 from petseg.inference import Predictor
 from petseg.project import written_atomically
-from petseg.store import ABOUT, WEIGHTS, StoredRun
+from petseg.store import StoredRun
 
 OPSET = 18  # the first whose Resize can antialias, which photos need that shrink
 TOLERANCE = 1e-3  # of a probability; float32 in another order differs by about 1e-6
@@ -76,19 +77,15 @@ def export_onnx(run: StoredRun, arrays: PetArrays | None, target: Path) -> Expor
         StoreError: the run is not finished, or does not say what its network is.
         ExportError: ONNX Runtime gives something else than torch does.
     """
-    if not run.finished or not {WEIGHTS, ABOUT} <= run.manifest["files"].keys():
-        raise StoreError(f"run {run.key} is not finished, or nothing says what its network is")
-    evaluation = run.evaluation
-    threshold = evaluation.headlines["threshold"] if evaluation else None
-    flip = bool(evaluation and evaluation.manifest["settings"]["infer.flip_average"])
-    predictor = Predictor.load(run.folder / WEIGHTS, run.folder / ABOUT, torch.device("cpu"), flip)
+    chosen = Model.of_run(run, torch.device("cpu"))
+    predictor, threshold = chosen.predictor, chosen.threshold if chosen.decided else None
     module = PhotoToProbability(predictor).eval()
     model = _converted(module)
     known = {
         "run_key": run.key,
         "tensors_sha256": run.manifest["tensors_sha256"],
         "threshold": threshold,
-        "flip_average": flip,
+        "flip_average": predictor.flip_average,
         "boundary": predictor.about["boundary"],
     }
     onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in known.items()})

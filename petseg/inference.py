@@ -95,11 +95,23 @@ class Predictor:
 
     def segment(self, batch: Tensor) -> Tensor:
         """Map a network's input, (N, 3, S, S) float, to the probability of pet, (N, 1, S, S) float32."""
-        probability: Tensor = self.network(batch).float().sigmoid()
-        if self.flip_average:
-            flipped = mirrored(self.network(mirrored(batch)).float().sigmoid())
-            probability = (probability + flipped) / 2
-        return probability
+        if not self.flip_average:
+            alone: Tensor = self.network(batch).float().sigmoid()
+            return alone
+        both = self.network(torch.cat([batch, mirrored(batch)])).float().sigmoid()
+        probability, flipped = both.chunk(2)
+        return (probability + mirrored(flipped)) / 2
+
+    @torch.inference_mode()
+    def probability_of(self, photo: Image.Image) -> Tensor:
+        """Predict one RGB photo of any size, shrunk as preprocess does; alone, so that its bits are its own.
+
+        Returns:
+            (S, S) float32, the probability of pet, on the CPU; ``at_own_size`` enlarges it.
+        """
+        packed = torch.tensor(resize_photo(photo, self.size_px), device=self.device)
+        probability: Tensor = self.segment(to_input(packed[None]))
+        return probability[0, 0].cpu()
 
     @torch.inference_mode()
     def masks_at_own_size(self, photos: Iterable[Image.Image], threshold: float) -> list[NDArray[np.uint8]]:

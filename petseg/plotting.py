@@ -1,7 +1,4 @@
-"""Figures. Each function takes data and returns a figure; nothing here reads or writes a file.
-
-Colours are Okabe and Ito's, which people tell apart whatever their colour vision.
-"""
+"""Figures. Each function takes data and returns a figure; nothing here reads or writes a file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +13,13 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from petseg.colours import BLUE, GREY, ORANGE, PALETTE, VERMILION, rgb
 from petseg.data.augment import AUGMENTATIONS, augment
 from petseg.params import AugmentParams
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
-PALETTE = (BLUE, VERMILION, GREEN, ORANGE, "#56B4E9", "#CC79A7")
 _CELL_IN = 1.75  # a small picture's side
 
 
@@ -98,7 +94,7 @@ def preprocessing(
     titles = ("the photo", f"packed, {size}x{size} px", "trimap", "mask to learn")
     for column, title in enumerate(titles):
         grid[0][column].set_title(title, fontsize=10)
-    palette = np.array([[0, 0, 0], *(_rgb(c) for c in (BLUE, "#DDDDDD", ORANGE))], dtype=np.uint8)
+    palette = np.array([[0, 0, 0], *(rgb(c) for c in (BLUE, "#DDDDDD", ORANGE))], dtype=np.uint8)
     for row, (name, original) in enumerate(originals):
         height, width = original.shape[:2]
         grid[row][0].imshow(original)
@@ -302,7 +298,7 @@ def _errors(example: Example) -> Image:
         (example.truth & ~example.predicted, BLUE),
         (example.predicted & ~example.truth, VERMILION),
     ):
-        picture[wrong] = 0.35 * picture[wrong] + 0.65 * np.array(_rgb(colour))
+        picture[wrong] = 0.35 * picture[wrong] + 0.65 * np.array(rgb(colour))
     return picture.astype(np.uint8)
 
 
@@ -323,7 +319,3 @@ def _legend(figure: Figure, colours: dict[str, str]) -> None:
 
 def _tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

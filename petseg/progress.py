@@ -14,15 +14,25 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 _PLAIN_LINE_EVERY_S = 10.0
 
 Advance = Callable[[int], None]
 T = TypeVar("T")
+
+
+class RateColumn(ProgressColumn):
+    """How many are done in a second."""
+
+    def render(self, task: Task) -> Text:
+        """Show it, as soon as it is known."""
+        return Text(f"{task.speed:.1f}/s" if task.speed else "")
 
 
 @contextmanager
@@ -43,7 +53,7 @@ def progress(
         yield _plain(what, total, start, in_bytes) if not transient else lambda _: None
         return
     columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
-    columns += [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
+    columns += [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn(), RateColumn()]
     with Progress(
         *columns,
         TimeRemainingColumn(),
@@ -64,16 +74,20 @@ def watched(items: Iterable[T], what: str, total: int) -> Iterator[T]:
 
 
 def _plain(what: str, total: int | None, done: int, in_bytes: bool) -> Advance:
-    last = time.monotonic()
+    started = last = time.monotonic()
+    before = done
 
     def advance(amount: int) -> None:
         nonlocal done, last
         done += amount
-        if done == total or time.monotonic() - last >= _PLAIN_LINE_EVERY_S:
-            last = time.monotonic()
+        now = time.monotonic()
+        if done == total or now - last >= _PLAIN_LINE_EVERY_S:
+            last, rate = now, max(done - before, 1) / max(now - started, 1e-9)
             show = decimal if in_bytes else "{:,}".format
             of = "" if total is None else f" of {show(total)}"
-            print(f"{what}: {show(done)}{of}", file=sys.stderr, flush=True)
+            speed = f"{show(round(rate))}/s" if in_bytes else f"{rate:.1f}/s"
+            left = "" if total is None or done == total else f", {duration((total - done) / rate)} left"
+            print(f"{what}: {show(done)}{of}, {speed}{left}", file=sys.stderr, flush=True)
 
     return advance
 

@@ -99,21 +99,27 @@ def usable_cores() -> int:
 
 
 @contextmanager
-def written_atomically(path: Path) -> Iterator[IO[bytes]]:
+def written_atomically(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
     """Write a file so that after any crash the old content or the new is there, and nothing else.
 
     The bytes go to a temporary file beside ``path``, are flushed to the disk, and are renamed
     into place; then the folder's entry is flushed too. On an error the temporary file is removed.
+
+    Args:
+        path: the file; its folder is made.
+        durable: whether it must outlast a power cut; if not, nothing waits for the disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
-        fsync_folder(path.parent)
+        if durable:
+            fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

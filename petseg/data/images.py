@@ -1,6 +1,7 @@
 """One photo, one trimap: from the bytes of a file to an array of the network's size."""
 
 import io
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,20 @@ _FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "PCX"),
     *("SGI", "PSD"),
 )
+_HEIF = b"ftyp"  # how a file of an iPhone goes on after four bytes; so does AVIF
+# By which a file in a folder is known as a photo, whatever is in it then.
+SUFFIXES = frozenset(
+    (
+        *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"),
+        *(".heic", ".heif", ".hif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"),
+        *(".pcx", ".sgi", ".psd"),
+    )
+)
 _16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def decode_photo(data: bytes) -> Image.Image:
-    """Decode a picture of any kind that Pillow decodes itself to 8-bit RGB, upright by its EXIF orientation.
+    """Decode a picture of any kind that Pillow decodes itself, or HEIC, to 8-bit RGB, upright by its EXIF.
 
     An alpha channel is dropped, and of an animation the first frame is taken.
 
@@ -84,7 +94,7 @@ def _opened(data: bytes) -> Image.Image:
     if not data:
         raise BadImage("file is empty")
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = Image.open(io.BytesIO(data), formats=_formats(data))
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         image.load()
@@ -95,6 +105,18 @@ def _opened(data: bytes) -> Image.Image:
     except Exception as error:  # noqa: BLE001  (Pillow's decoders raise anything, SyntaxError to struct.error)
         raise BadImage(f"can't be decoded: {error}") from None
     return image
+
+
+def _formats(data: bytes) -> tuple[str, ...]:
+    return (*_FORMATS, *_heif()) if data[4:8] == _HEIF else _FORMATS
+
+
+@cache
+def _heif() -> tuple[str, ...]:
+    import pi_heif  # not above: few need it
+
+    pi_heif.register_heif_opener()
+    return ("HEIF",)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,0 +1,104 @@
+"""``petseg predict``."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from petseg.errors import UsageError
+from petseg.progress import duration
+
+SOME_FAILED = 3
+
+
+def predict(
+    photos: Annotated[
+        list[str], typer.Argument(metavar="PHOTO|FOLDER|PATTERN...", help="A folder with all below it.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for masks/, overlays/, cutouts/ and sheet.jpg.")] = Path(
+        "predicted"
+    ),
+    wanted: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-model",
+            metavar="ID|champion|FILE",
+            help="A run's key or its beginning, the champion, or a .safetensors file; else the champion, or "
+            "what was trained last.",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="From which probability a pixel is pet; else as validation chose.",
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option("--csv", help="Also a table: size, coverage, confidence of each photo.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out photos whose three files are there.")
+    ] = False,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size", "-batch_size", min=1, help="Photos in work at once; changes no bit of a mask."
+        ),
+    ] = 8,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON at the end.")] = False,
+) -> None:
+    """Cut the pets out of your own photos: a mask, an overlay and a cut-out of each.
+
+    Any format that Pillow reads, and HEIC; turned upright as the camera says. A bad file is named and left
+    out, and the exit code is then 3.
+    """
+    from petseg.choosing import choose  # not above: torch would slow down every other command
+    from petseg.compute import set_up_torch
+    from petseg.predicting import SHEET, cut_out_all, find_photos
+    from petseg.project import main_root
+    from petseg.records import to_json, write_csv
+
+    if threshold is not None and not 0 < threshold <= 1:
+        raise UsageError(f"--threshold {threshold:g}: must be above 0, and 1 at the most")
+    found = find_photos(photos, out)
+    todo = [photo for photo in found if not (resume and photo.is_done(out))]
+    pictures = [path for photo in todo for path in photo.outputs(out).values()]
+    wholes = [*([table] if table else []), *([] if resume else [out / SHEET])]
+    _refuse_to_overwrite([*wholes, *([] if resume else pictures)], force)
+    model = choose(main_root(), wanted, set_up_torch(device, threads=1))
+    if threshold is not None:
+        model = replace(model, threshold=threshold)
+    elif not model.decided:
+        print(f"note: infer has chosen no threshold for {model.name}: {model.threshold:g}", file=sys.stderr)
+    summary = cut_out_all(todo, model, out, batch_size, strict)
+    if table and summary.rows:
+        write_csv(table, summary.rows)
+    if as_json:
+        told = {"out": str(out), "model": model.name, "threshold": model.threshold, "found": len(found)}
+        told |= {"done": summary.done, "failed": summary.failed, "empty": summary.empty}
+        print(to_json(told | {"seconds": summary.seconds}), end="")
+    else:
+        print(
+            f"{summary.done} photos cut out in {duration(summary.seconds)}, "
+            f"{summary.done / summary.seconds:.1f} photos/s, by {model.name}, "
+            f"threshold {model.threshold:g}: {out}/"
+            + (f"; {len(found) - len(todo)} were there" if len(todo) < len(found) else "")
+            + (f"; {len(summary.empty)} masks are empty" if summary.empty else "")
+            + (f"; {len(summary.failed)} files are bad" if summary.failed else "")
+        )
+    raise typer.Exit(SOME_FAILED if summary.failed else 0)
+
+
+def _refuse_to_overwrite(paths: list[Path], force: bool) -> None:
+    there = [] if force else [path for path in paths if path.exists()]
+    if there:
+        others = f" and {len(there) - 1} more files are" if len(there) > 1 else " is"
+        raise UsageError(
+            f"{there[0]}{others} there already; --force replaces, --resume goes on, --out DIR goes elsewhere"
+        )

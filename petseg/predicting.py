@@ -1,0 +1,324 @@
+"""Anybody's photos: found, cut out one by one on all cores, and written; nothing is overwritten.
+
+``OUT/masks/NAME.png``     8-bit grey, the photo's own size; 255 is pet, 0 is not
+``OUT/overlays/NAME.jpg``  the photo, with what is not pet faded and an outline around what is
+``OUT/cutouts/NAME.png``   the pet alone: alpha falls over the network's own doubt, 128 or more is pet
+
+Each photo goes through the network alone, in one thread, so that the bits of its mask depend on nothing
+else: not on its neighbours, the number of cores, or how many are worked on at once.
+"""
+
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from glob import glob
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from petseg.choosing import Model
+from petseg.colours import VERMILION, rgb
+from petseg.data.images import SUFFIXES, decode_photo
+from petseg.errors import BadImage, DataError, UsageError
+from petseg.inference import at_own_size
+from petseg.parallel import in_order
+from petseg.progress import progress
+from petseg.project import written_atomically
+
+MASKS, OVERLAYS, CUTOUTS = "masks", "overlays", "cutouts"
+_WRITTEN_AS = {MASKS: ".png", OVERLAYS: ".jpg", CUTOUTS: ".png"}
+SHEET, SHEET_PHOTOS = "sheet.jpg", 24
+
+_LARGE_PX = 20_000_000  # photos of more take turns: each holds 1 GB, at the most that is decoded
+_large = Lock()
+_SOFTNESS = 0.2  # alpha goes from 0 to 1 over this much probability
+_OUTLINE_PX = 400  # one pixel of outline for so many of the photo's longer side
+_JPEG = {"quality": 90}
+_PNG = {"compress_level": 1}  # half a second of a large photo's second would go into 5 % of its bytes
+_CELL_PX, _CAPTION_PX, _COLUMNS = 240, 20, 6  # of the contact sheet
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo to be cut out: where it is, and what its pictures are called, with their folders."""
+
+    path: Path
+    name: str
+
+    def outputs(self, out: Path) -> dict[str, Path]:
+        """Return where its pictures go, by kind."""
+        return {kind: out / kind / f"{self.name}{suffix}" for kind, suffix in _WRITTEN_AS.items()}
+
+    def is_done(self, out: Path) -> bool:
+        """Tell whether all its pictures are there."""
+        return all(path.exists() for path in self.outputs(out).values())
+
+
+@dataclass(frozen=True)
+class CutOut:
+    """What became of a photo.
+
+    Attributes:
+        width: of the photo, upright, in pixels.
+        height: likewise.
+        coverage: share of its pixels that are pet.
+        confidence: mean probability, over its pixels, of what each was called.
+        highest: the highest probability of pet.
+        thumbnail: the overlay, small, where one was asked for.
+    """
+
+    width: int
+    height: int
+    coverage: float
+    confidence: float
+    highest: float
+    thumbnail: Image.Image | None
+
+
+def find_photos(wanted: Sequence[str], out: Path) -> list[Photo]:
+    """Find the photos that files, folders and patterns name, sorted within each; none twice.
+
+    A folder counts with all below it, but for ``out``: what is found in it by its suffix is a photo. A file
+    that is named is a photo, whatever it is called.
+
+    Raises:
+        UsageError: something names no photo; or two photos' pictures would have one name.
+    """
+    names: dict[Path, str] = {}
+    for text in wanted:
+        found = dict(_named(text, out.resolve()))
+        if not found:
+            raise UsageError(f"{text}: {_why_nothing(Path(text))}")
+        names = found | names
+    twice = {name for name, count in Counter(map(_stem, names.values())).items() if count > 1}
+    photos = [Photo(path, name if _stem(name) in twice else _stem(name)) for path, name in names.items()]
+    clash = next((name for name, n in Counter(photo.name for photo in photos).items() if n > 1), None)
+    if clash:
+        raise UsageError(f"{clash}: several photos have this name; give the folder that is above them")
+    return photos
+
+
+def _named(text: str, out: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the photos that one argument names, with their name below the folder that it names."""
+    path = Path(text)
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if file.suffix.lower() in SUFFIXES and file.is_file() and out not in file.resolve().parents:
+                yield file, file.relative_to(path).as_posix()
+    elif path.exists():
+        yield path, path.name
+    else:
+        for file in sorted(map(Path, glob(text, recursive=True))):  # noqa: PTH207  (Path.glob takes no absolute pattern)
+            if file.is_file() and file.suffix.lower() in SUFFIXES:
+                yield file, file.name
+
+
+def _why_nothing(path: Path) -> str:
+    if path.is_dir():
+        return f"no photo is in this folder ({' '.join(sorted(SUFFIXES))})"
+    return "no such photo or folder, and no photo fits it as a pattern"
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(Path(name).suffix)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a table says of a photo; as of CutOut, and what is wrong with it."""
+
+    photo: str
+    width: int | None = None
+    height: int | None = None
+    coverage: float | None = None
+    confidence: float | None = None
+    problem: str | None = None
+
+
+@dataclass
+class Summary:
+    """What became of all photos.
+
+    Attributes:
+        done: how many have their pictures.
+        failed: why others have not, by their path.
+        empty: paths of those in which no pixel was called pet.
+        seconds: how long it took, the model's loading apart.
+        rows: what a table says of each.
+    """
+
+    done: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    rows: list[Row] = field(default_factory=list)
+
+
+def cut_out_all(photos: Sequence[Photo], model: Model, out: Path, at_once: int, strict: bool) -> Summary:
+    """Cut photos out, with a contact sheet of the first ones; name on stderr what is bad or empty.
+
+    Args:
+        photos: of different names.
+        model: by which.
+        out: folder of the pictures; files of their names are replaced.
+        at_once: how many are worked on; more takes more memory, and changes no bit.
+        strict: stop at the first bad file.
+
+    Raises:
+        DataError: a file is bad, and ``strict``; the photos before it have their pictures.
+    """
+    summary, started = Summary(), time.perf_counter()
+    shown = set(photos[:SHEET_PHOTOS])
+    cells = []
+    work = partial(_cut_out, model=model, out=out, shown=shown)
+    with warnings.catch_warnings(), progress("predict", len(photos)) as advance:
+        warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, in whatever thread
+        for photo, future in in_order(work, photos, at_once):
+            advance(1)
+            try:
+                cut = future.result()
+            except BadImage as problem:
+                if strict:
+                    raise DataError(f"{photo.path}: {problem}") from None
+                summary.failed[str(photo.path)] = str(problem)
+                summary.rows.append(Row(str(photo.path), problem=str(problem)))
+                print(f"petseg: {photo.path}: {problem}; left out", file=sys.stderr)
+                continue
+            summary.done += 1
+            summary.rows.append(_row(photo, cut))
+            if not cut.coverage:
+                summary.empty.append(str(photo.path))
+                print(f"petseg: {photo.path}: empty mask; {why_empty(cut, model.threshold)}", file=sys.stderr)
+            if cut.thumbnail:
+                cells.append((photo.name, cut.thumbnail))
+    if cells:
+        with written_atomically(out / SHEET, durable=False) as file:
+            contact_sheet(cells).save(file, "JPEG", **_JPEG)
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+def _cut_out(photo: Photo, model: Model, out: Path, shown: Collection[Photo]) -> CutOut:
+    try:
+        data = photo.path.read_bytes()
+    except OSError as error:
+        raise BadImage(f"can't be read: {error.strerror}") from None
+    image = decode_photo(data)
+    with _large if image.width * image.height > _LARGE_PX else nullcontext():
+        small = model.predictor.probability_of(image)
+        probability = at_own_size(small, (image.height, image.width))
+        pet = probability >= model.threshold
+        drawn = {
+            MASKS: partial(mask, pet),
+            OVERLAYS: partial(overlay, image, pet),
+            CUTOUTS: partial(cutout, image, probability, model.threshold),
+        }
+        thumbnail = None
+        for kind, path in photo.outputs(out).items():
+            picture = drawn[kind]()
+            _save(picture, path, image)
+            if kind == OVERLAYS and photo in shown:
+                thumbnail = ImageOps.contain(picture, (_CELL_PX, _CELL_PX))
+            del picture  # before the next one is drawn
+    called = small >= model.threshold
+    return CutOut(
+        width=image.width,
+        height=image.height,
+        coverage=float(pet.mean()),
+        confidence=float(small.where(called, 1 - small).mean()),
+        highest=float(small.max()),
+        thumbnail=thumbnail,
+    )
+
+
+def mask(pet: NDArray[np.bool_]) -> Image.Image:
+    """Return a mask, (H, W), as a picture: 255 is pet."""
+    return Image.fromarray(pet.view(np.uint8) * np.uint8(255))
+
+
+def overlay(photo: Image.Image, pet: NDArray[np.bool_]) -> Image.Image:
+    """Fade what is not pet, by the mask (H, W), and draw an outline around what is."""
+    faded = photo.convert("L").point([192 + shade // 4 for shade in range(256)]).convert("RGB")
+    picture = Image.composite(photo, faded, Image.fromarray(pet))
+    width_px = 1 + max(photo.size) // _OUTLINE_PX
+    picture.paste(rgb(VERMILION), mask=Image.fromarray(_outline(pet, width_px)))
+    return picture
+
+
+def cutout(photo: Image.Image, probability: NDArray[np.float32], threshold: float) -> Image.Image:
+    """Cut the pet out, by its probability (H, W): alpha is 128 or more where the mask is, and soft there.
+
+    What has no alpha is black, so that nothing is hidden below it.
+    """
+    alpha = probability - np.float32(threshold)
+    alpha *= 255 / _SOFTNESS
+    alpha += 128
+    np.clip(alpha, 0, 255, out=alpha)
+    shown = alpha.astype(np.uint8)
+    np.minimum(shown, 127, out=shown, where=probability < threshold)  # also where rounding made it 128
+    picture = Image.composite(photo, Image.new("RGB", photo.size), Image.fromarray(shown > 0))
+    picture.putalpha(Image.fromarray(shown))
+    return picture
+
+
+def _outline(pet: NDArray[np.bool_], width_px: int) -> NDArray[np.bool_]:
+    """Return the pixels of pet, (H, W), that have others up to a distance above, below, or beside them."""
+    inner = pet.copy()
+    for step in range(1, width_px + 1):
+        inner[step:] &= pet[:-step]
+        inner[:-step] &= pet[step:]
+        inner[:, step:] &= pet[:, :-step]
+        inner[:, :-step] &= pet[:, step:]
+    return pet & ~inner
+
+
+def _save(picture: Image.Image, path: Path, photo: Image.Image) -> None:
+    """Write a picture with the photo's colour profile, and none of its other metadata."""
+    profile = photo.info.get("icc_profile") or b""
+    kept = {"icc_profile": profile if profile[16:20] == b"RGB " and picture.mode != "L" else None}
+    form, options = ("JPEG", _JPEG) if path.suffix == ".jpg" else ("PNG", _PNG)
+    with written_atomically(path, durable=False) as file:
+        picture.save(file, form, **options, **kept)
+
+
+def why_empty(cut: CutOut, threshold: float) -> str:
+    """Say why a photo may have got an empty mask."""
+    if cut.highest >= threshold / 2:
+        return (
+            f"the model is in doubt: its highest probability is {cut.highest:.2f}, and pet is what has "
+            f"{threshold:g} or more; --threshold {cut.highest * 0.9:.2f} would show something"
+        )
+    return (
+        f"the model sees no cat or dog: its highest probability is {cut.highest:.2f}; it knows photos of one "
+        "pet that fills a good part of them, so cut a small one out before"
+    )
+
+
+def contact_sheet(cells: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    """Lay small pictures out in rows, each with its name below."""
+    columns = min(_COLUMNS, len(cells))
+    rows = -(-len(cells) // columns)
+    gap = 12
+    width, height = _CELL_PX + gap, _CELL_PX + _CAPTION_PX + gap
+    sheet = Image.new("RGB", (columns * width + gap, rows * height + gap), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for place, (name, picture) in enumerate(cells):
+        left, top = gap + place % columns * width, gap + place // columns * height
+        sheet.paste(picture, (left + (_CELL_PX - picture.width) // 2, top + (_CELL_PX - picture.height) // 2))
+        while len(name) > 1 and pen.textlength(name, font) > _CELL_PX:
+            name = f"{name.rstrip('…')[:-1]}…"
+        pen.text((left + _CELL_PX / 2, top + _CELL_PX + 3), name, "#333333", font, anchor="ma")
+    return sheet
+
+
+def _row(photo: Photo, cut: CutOut) -> Row:
+    problem = None if cut.coverage else "empty mask"
+    return Row(str(photo.path), cut.width, cut.height, cut.coverage, cut.confidence, problem)
