@@ -95,12 +95,11 @@ class Predictor:
 
     def segment(self, batch: Tensor) -> Tensor:
         """Map a network's input, (N, 3, S, S) float, to the probability of pet, (N, 1, S, S) float32."""
-        if not self.flip_average:
-            alone: Tensor = self.network(batch).float().sigmoid()
-            return alone
-        both = self.network(torch.cat([batch, mirrored(batch)])).float().sigmoid()
-        probability, flipped = both.chunk(2)
-        return (probability + mirrored(flipped)) / 2
+        probability: Tensor = self.network(batch).float().sigmoid()
+        if self.flip_average:
+            flipped = mirrored(self.network(mirrored(batch)).float().sigmoid())
+            probability = (probability + flipped) / 2
+        return probability
 
     @torch.inference_mode()
     def probability_of(self, photo: Image.Image) -> Tensor:
@@ -110,8 +109,12 @@ class Predictor:
             (S, S) float32, the probability of pet, on the CPU; ``at_own_size`` enlarges it.
         """
         packed = torch.tensor(resize_photo(photo, self.size_px), device=self.device)
-        probability: Tensor = self.segment(to_input(packed[None]))
-        return probability[0, 0].cpu()
+        batch = to_input(packed[None])
+        if not self.flip_average:
+            return self.segment(batch)[0, 0].cpu()
+        # As segment does, in one call of the network: a sixth faster, but no exporter can follow it.
+        both: Tensor = self.network(torch.cat([batch, mirrored(batch)])).float().sigmoid()
+        return ((both[0] + mirrored(both[1])) / 2)[0].cpu()
 
     @torch.inference_mode()
     def masks_at_own_size(self, photos: Iterable[Image.Image], threshold: float) -> list[NDArray[np.uint8]]:

@@ -10,13 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from petseg.checkpoint import save_tensors
 from petseg.data.arrays import PetArrays
 from petseg.data.packing import pack
 from petseg.data.sources import ARCHIVES, CHECKSUMS
-from petseg.params import Params, load_params
+from petseg.models import build_network
+from petseg.params import ModelParams, Params, load_params
 from petseg.project import sha256_file
+from petseg.records import write_json
+from petseg.store import ABOUT, EVALUATIONS, FORMAT, HEADLINES, MANIFEST, RECORDS, WEIGHTS, StoredRun
 
 ROOT = Path(__file__).parent.parent
 MINI = ROOT.parent / "shared/data/mini"
@@ -43,6 +48,29 @@ def sample_arrays(tmp_path_factory: pytest.TempPathFactory) -> PetArrays:
     split = load_params(ROOT / "params.yaml").split
     pack(ROOT / "data/sample", folder / "pets", folder / "rejected.csv", 64, 0.01, split)
     return PetArrays.open(folder / "pets")
+
+
+def make_run(folder: Path, name: str) -> StoredRun:
+    """A finished run of the store, with its evaluation; the network is random."""
+    torch.manual_seed(0)
+    model = ModelParams.model_validate(
+        {"name": name, "width": 4, "depth": 2, "dropout": 0.0, "encoder_weights": "none"}
+    )
+    network = build_network(model).train()
+    for _ in range(20):
+        network(torch.randn(8, 3, 64, 64))  # so that the batch norms have seen something
+    digest = save_tensors(folder / WEIGHTS, network.state_dict(), {})
+    about = {"model": model.model_dump(), "image_size": 64, "boundary": "foreground"}
+    write_json(folder / ABOUT, about | {"tensors_sha256": digest})
+    hashes = {path.name: sha256_file(path) for path in folder.iterdir()}
+    record = {"format": FORMAT, "status": "finished", "created": "2026", "tensors_sha256": digest}
+    write_json(folder / MANIFEST, record | {"files": hashes})
+    evaluation = folder / EVALUATIONS / "e"
+    write_json(evaluation / HEADLINES, {"threshold": 0.45})
+    made = {"created": "2026", "settings": {"infer.flip_average": True}}
+    hashes = {HEADLINES: sha256_file(evaluation / HEADLINES)}
+    write_json(evaluation / RECORDS[EVALUATIONS], made | {"files": hashes})
+    return StoredRun.open(folder)
 
 
 def picture(seed: int, size: tuple[int, int] = (60, 40)) -> Image.Image:

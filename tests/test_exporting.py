@@ -13,19 +13,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from petseg import exporting
-from petseg.checkpoint import save_tensors
 from petseg.cli import app
 from petseg.data.arrays import PetArrays
 from petseg.data.images import resize_photo
 from petseg.errors import ExportError, StoreError
 from petseg.exporting import INPUT, OUTPUT, export_onnx
 from petseg.inference import Predictor, at_own_size
-from petseg.models import build_network
-from petseg.params import ModelParams
-from petseg.project import sha256_file
-from petseg.records import write_json
-from petseg.store import ABOUT, EVALUATIONS, FORMAT, HEADLINES, MANIFEST, RECORDS, WEIGHTS, StoredRun
-from tests.conftest import ROOT
+from petseg.store import ABOUT, WEIGHTS
+from tests.conftest import ROOT, make_run
 
 
 @pytest.fixture(scope="module")
@@ -37,29 +32,6 @@ def photos() -> list[NDArray[np.uint8]]:
         found = [np.array(Image.open(io.BytesIO(f.read())).convert("RGB")) for f in files if f]
     assert len({photo.shape for photo in found}) > 3
     return found
-
-
-def make_run(folder: Path, name: str) -> StoredRun:
-    """A finished run of the store, with its evaluation; the network is random."""
-    torch.manual_seed(0)
-    model = ModelParams.model_validate(
-        {"name": name, "width": 4, "depth": 2, "dropout": 0.0, "encoder_weights": "none"}
-    )
-    network = build_network(model).train()
-    for _ in range(20):
-        network(torch.randn(8, 3, 64, 64))  # so that the batch norms have seen something
-    digest = save_tensors(folder / WEIGHTS, network.state_dict(), {})
-    about = {"model": model.model_dump(), "image_size": 64, "boundary": "foreground"}
-    write_json(folder / ABOUT, about | {"tensors_sha256": digest})
-    hashes = {path.name: sha256_file(path) for path in folder.iterdir()}
-    record = {"format": FORMAT, "status": "finished", "created": "2026", "tensors_sha256": digest}
-    write_json(folder / MANIFEST, record | {"files": hashes})
-    evaluation = folder / EVALUATIONS / "e"
-    write_json(
-        evaluation / RECORDS[EVALUATIONS], {"created": "2026", "settings": {"infer.flip_average": True}}
-    )
-    write_json(evaluation / HEADLINES, {"threshold": 0.45})
-    return StoredRun.open(folder)
 
 
 @pytest.mark.parametrize("name", ["unet", "resnet34_unet"])

@@ -51,6 +51,18 @@ def test_whatever_the_file_is_the_photo_is_rgb(data: bytes, expected: Image.Imag
     assert mean_difference(photo, expected) <= tolerance
 
 
+def test_a_phone_s_heic_is_read_and_turned() -> None:
+    photo = decode_photo((ROOT / "tests/data/turned.heic").read_bytes())  # 64x48, with a red bar at its left
+    assert (photo.mode, photo.size) == ("RGB", (48, 64))
+    red, blue = photo.getpixel((40, 5)), photo.getpixel((40, 60))
+    assert isinstance(red, tuple)
+    assert isinstance(blue, tuple)
+    assert red[0] > 2 * red[2]
+    assert blue[2] > 2 * blue[0]
+    with pytest.raises(BadImage, match="can't be decoded|known format"):
+        decode_photo((ROOT / "tests/data/turned.heic").read_bytes()[:400])
+
+
 def test_alpha_is_dropped_and_hides_nothing() -> None:
     glass = PHOTO.copy()
     glass.putalpha(7)
