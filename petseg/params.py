@@ -138,16 +138,24 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     Raises:
         ParamsError: one line for each mistake, with its key, its value and what is allowed.
     """
-    values = read_yaml(path)
+    return check_params(read_yaml(path), path.name)
+
+
+def check_params(values: Any, name: str = "params.yaml") -> Params:
+    """Check the whole of params.yaml as it was read, or with some values put in another's place.
+
+    Raises:
+        ParamsError: as of ``load_params``.
+    """
     if not isinstance(values, dict):
-        raise ParamsError(f"{path.name}: must hold sections, such as 'train:'")
+        raise ParamsError(f"{name}: must hold sections, such as 'train:'")
     mistakes = list(_mistakes_between_keys(values))
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
         mistakes = [_explain(details) for details in error.errors()] + mistakes
     if mistakes:
-        raise ParamsError("\n".join(f"{path.name}: {mistake}" for mistake in mistakes))
+        raise ParamsError("\n".join(f"{name}: {mistake}" for mistake in mistakes))
     return params
 
 

@@ -64,3 +64,11 @@ def read_yaml(path: Path) -> Any:
         raise ParamsError(f"{path.name}: is not UTF-8 text ({error.reason})") from None
     except YAMLError as error:
         raise ParamsError(f"{path.name}: is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def yaml_value(text: str) -> Any:
+    """Return what a value means that somebody typed, ``1e-3`` or ``null``, as it would in params.yaml."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError:
+        return text

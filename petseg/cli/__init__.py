@@ -10,12 +10,15 @@ import typer
 from petseg.cli import runs
 from petseg.cli.compare import compare
 from petseg.cli.predict import predict
+from petseg.cli.stages import infer, train
 from petseg.cli.ui import ui
 from petseg.errors import PetsegError
 
 app = typer.Typer(
     name="petseg", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
 )
+app.command()(train)
+app.command()(infer)
 app.command()(predict)
 app.command()(compare)
 app.command()(ui)

@@ -1,0 +1,130 @@
+"""``petseg train`` and ``petseg infer``: two stages of the pipeline, by what people call their settings."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from petseg.errors import UsageError
+from petseg.project import main_root
+
+_NAMED_SOURCES = ("sample", "oxford")
+_PLAIN = re.compile(r"[\w./:+-]*")  # what DVC's -S takes without quotes
+
+DataPath = Annotated[
+    str | None,
+    typer.Option(
+        "--data-path", "-data_path", help="data.source: sample, oxford, a folder of photos and masks, a URL."
+    ),
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", "-epochs", help="train.epochs.")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", "-batch_size", help="train.batch_size; of infer, its own.")
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", "-learning-rate", help="train.learning_rate, its peak.")
+]
+Network = Annotated[str | None, typer.Option("--model", "-model", help="model.name: unet or resnet34_unet.")]
+Others = Annotated[
+    list[str] | None,
+    typer.Option("-S", metavar="KEY=VALUE", help="Any other param, as in train.loss=dice."),
+]
+
+
+def train(
+    data_path: DataPath = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    model: Network = None,
+    others: Others = None,
+) -> None:
+    """Train a network: dvc exp run, with these params in params.yaml. What was trained before is not again.
+
+    A result is in the store, in MLflow and in dvc.lock, as of any other run.
+    """
+    _run("train", "train.batch_size", data_path, epochs, batch_size, learning_rate, model, others)
+
+
+def infer(
+    data_path: DataPath = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    model: Network = None,
+    others: Others = None,
+) -> None:
+    """Score the network of these params on the test photos: dvc exp run; it is trained first if it has to be.
+
+    Your own photos, without masks, are for petseg predict.
+    """
+    _run("infer", "infer.batch_size", data_path, epochs, batch_size, learning_rate, model, others)
+
+
+def _run(
+    stage: str,
+    batch_key: str,
+    data_path: str | None,
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    model: str | None,
+    others: list[str] | None,
+) -> None:
+    """Run a stage and what is before it, with some params changed, once all of them are found right.
+
+    Raises:
+        UsageError: a param is no KEY=VALUE.
+        ParamsError: the params would be wrong; params.yaml is as it was.
+    """
+    from petseg.params import check_params  # not above: pydantic would slow down every other command
+    from petseg.records import read_yaml, yaml_value
+
+    root = main_root()
+    named = {
+        "data.source": None if data_path is None else _source(data_path, root),
+        "train.epochs": epochs,
+        batch_key: batch_size,
+        "train.learning_rate": learning_rate,
+        "model.name": model,
+    }
+    changed: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    for text in others or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"-S {text}: must be KEY=VALUE, such as train.loss=dice")
+        changed[key] = yaml_value(value)
+    values = read_yaml(root / "params.yaml")
+    for key, value in changed.items() if isinstance(values, dict) else ():
+        section, _, name = key.partition(".")
+        known = values.get(section)
+        values[section] = (known if isinstance(known, dict) else {}) | {name: value}
+    check_params(values)
+
+    command = ["dvc", "exp", "run", stage]
+    for key, value in changed.items():
+        command += ["-S", f"{key}={_quoted(value)}"]
+    print(shlex.join(command), flush=True)
+    done = subprocess.run([sys.executable, "-m", *command], cwd=root, check=False)
+    raise typer.Exit(min(done.returncode, 1) if done.returncode >= 0 else 128 - done.returncode)
+
+
+def _source(given: str, root: Path) -> str:
+    """Return what data.source is to hold: a folder counts from the root there, and from here when typed."""
+    here = Path(given).expanduser()
+    if given in _NAMED_SOURCES or "://" in given or not here.exists():
+        return given
+    here = here.resolve()
+    return str(here.relative_to(root) if here.is_relative_to(root) else here)
+
+
+def _quoted(value: object) -> str:
+    """Write a value as DVC's -S reads it."""
+    if isinstance(value, str) and not _PLAIN.fullmatch(value):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
