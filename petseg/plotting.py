@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from petseg.colours import BLUE, GREY, ORANGE, PALETTE, VERMILION, rgb
 from petseg.data.augment import AUGMENTATIONS, augment
+from petseg.metrics import PixelCounts
 from petseg.params import AugmentParams
+from petseg.probabilities import calibration_error
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -215,6 +217,86 @@ def dice_histogram(dice: pd.Series, trivial: float) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _tidy(axes)
     axes.legend(frameon=False, loc="upper left")
+    return figure
+
+
+def threshold_curves(table: pd.DataFrame, threshold: float) -> Figure:
+    """Draw scores by threshold: Dice of validation and test, and what test trades between its two errors.
+
+    Args:
+        table: columns threshold, and for ``val_`` and ``test_``: dice_per_image, precision, recall.
+        threshold: the one in use.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    lines = (
+        (left, "val_dice_per_image", BLUE, "validation"),
+        (left, "test_dice_per_image", VERMILION, "test"),
+        (right, "test_precision", GREEN, "precision: of what is called pet, what is"),
+        (right, "test_recall", ORANGE, "recall: of what is pet, what is found"),
+    )
+    for axes, column, colour, label in lines:
+        axes.plot(table["threshold"], table[column], color=colour, lw=1.8, label=label)
+    for axes, ylabel in ((left, "Dice, mean over photos"), (right, "share of pixels, test")):
+        axes.axvline(threshold, color=GREY, lw=1.2, ls=":", label=f"in use: {threshold:g}")
+        axes.set(xlabel="from this probability on, a pixel is pet", ylabel=ylabel, xlim=(0, 1))
+        _tidy(axes)
+        axes.legend(fontsize=9, loc="lower center", framealpha=1, edgecolor="none")
+    return figure
+
+
+def calibration_diagram(table: pd.DataFrame) -> Figure:
+    """Draw how often the probabilities of the test photos' pixels come true, over how many there are.
+
+    Args:
+        table: of petseg.probabilities.calibration.
+    """
+    figure = Figure(figsize=(5.5, 6.4), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    seen = table[table["pixels"] > 0]
+    upper.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":", label="as it should be")
+    error = calibration_error(table)
+    upper.plot(
+        seen["mean_probability"],
+        seen["pet_share"],
+        "o-",
+        color=BLUE,
+        ms=4,
+        label=f"mean distance {error:.3f}",
+    )
+    upper.set(ylabel="share of these pixels that is pet", xlim=(0, 1), ylim=(0, 1))
+    upper.legend(frameon=False, loc="upper left")
+    share = table["pixels"] / table["pixels"].sum()
+    lower.bar(table["low"], share, width=table["high"] - table["low"], align="edge", color=BLUE, ec="white")
+    lower.set(xlabel="predicted probability of pet", ylabel="share of all pixels")
+    for axes in (upper, lower):
+        _tidy(axes)
+    return figure
+
+
+def confusion(counts: PixelCounts) -> Figure:
+    """Draw how many pixels of all photos together are rightly and wrongly called pet and background."""
+    total = counts.total()
+    cells = np.array([[total.tp, total.fn], [total.fp, total.tn]], dtype=np.int64)
+    names = (("found", "missed"), ("wrongly called pet", "rightly left out"))
+    shares = cells / max(1, cells.sum())
+    of_truth = cells / np.maximum(1, cells.sum(axis=1, keepdims=True))
+    figure = Figure(figsize=(5.5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    colours = np.array([[_rgb(BLUE), _rgb(VERMILION)], [_rgb(VERMILION), _rgb(BLUE)]]) / 255
+    axes.imshow(1 - (1 - colours) * (0.08 + 0.82 * of_truth[..., None]))
+    for row, column in product(range(2), range(2)):
+        text = (
+            f"{names[row][column]}\n{shares[row, column]:.1%} of all pixels\n"
+            f"{of_truth[row, column]:.1%} of this row\n{cells[row, column]:,} px"
+        )
+        ink = "white" if of_truth[row, column] > 0.6 else "black"
+        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=10)
+    axes.set_xticks((0, 1), ("pet", "background"))
+    axes.set_yticks((0, 1), ("pet", "background"), rotation=90, va="center")
+    axes.set(xlabel="called", ylabel="is", title=f"{cells.sum():,} pixels of {len(counts.tp)} test photos")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
     return figure
 
 

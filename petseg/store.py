@@ -41,6 +41,7 @@ SHOWN, EVOLUTION = "shown.png", "evolution"
 EVALUATIONS, FIGURES = "evaluations", "figures"  # what later stages add,
 RECORDS = {EVALUATIONS: "evaluation.json", FIGURES: "figures.json"}  # and the record of each addition
 HEADLINES, SCORES, PER_IMAGE, BREEDS = "test.json", "scores.json", "per_image.csv", "breeds.csv"
+THRESHOLDS, CALIBRATION = "thresholds.csv", "calibration.csv"
 FORMAT = 1
 KEY_LENGTH = 16
 

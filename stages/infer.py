@@ -16,14 +16,26 @@ from petseg.data.arrays import PetArrays
 from petseg.data.masks import save_masks
 from petseg.data.packing import original_trimaps
 from petseg.inference import Predictor, at_own_size, choose_threshold
-from petseg.params import Params, flat
+from petseg.params import Boundary, Params, flat
+from petseg.probabilities import calibration, threshold_scores
 from petseg.progress import watched
 from petseg.project import git_state, main_root, provenance
 from petseg.reach import code_sha256
 from petseg.records import write_json
 from petseg.scoring import Tallies, by_group, mean_mask, photo_scores, tally, under_each_rule
 from petseg.stage import run_stage
-from petseg.store import BREEDS, EVALUATIONS, HEADLINES, PER_IMAGE, SCORES, key_of, now, run_of
+from petseg.store import (
+    BREEDS,
+    CALIBRATION,
+    EVALUATIONS,
+    HEADLINES,
+    PER_IMAGE,
+    SCORES,
+    THRESHOLDS,
+    key_of,
+    now,
+    run_of,
+)
 from petseg.tracking.outbox import claimed, tell_mlflow
 
 SHOWN = (
@@ -43,6 +55,8 @@ def infer(
     scores: Path,
     per_image: Path,
     breeds: Path,
+    thresholds: Path,
+    calibrated: Path,
     predictions: Path,
 ) -> None:
     started, boundary = now(), params.data.boundary
@@ -51,8 +65,9 @@ def infer(
     predictor = Predictor.load(weights, about, device, params.infer.flip_average)
 
     # All is chosen, and every test photo predicted, before a test trimap is looked at.
-    threshold, blind = choices(predictor, arrays, params)
-    rows = arrays.rows("test")
+    val_rows, rows = arrays.rows("val"), arrays.rows("test")
+    validation = predictor.probability(arrays.images[val_rows], params.infer.batch_size, "validation")
+    threshold, blind = choices(validation, arrays, params)
     probability = predictor.probability(arrays.images[rows], params.infer.batch_size, "test")
 
     answers = against_truth(arrays, archives, probability, threshold, blind)
@@ -76,18 +91,24 @@ def infer(
     write_json(scores, {"boundary": boundary, "threshold": threshold} | everything | {"species": species})
     write_table(per_image, table)
     write_table(breeds, by_group(table, "breed"))
+    # Views of the probabilities, for people; all is chosen.
+    parts = {"val": (validation, val_rows), "test": (probability, rows)}
+    write_table(thresholds, every_threshold(arrays, parts, boundary))
+    write_table(calibrated, calibration(probability, torch.from_numpy(arrays.trimaps[rows]), boundary))
     save_masks(predictions, (probability >= threshold).numpy(), rows=rows)
 
     run_key = json.loads(run_file.read_text(encoding="utf-8"))["run_key"]
     run = run_of(main_root() / "runs", run_key)
     if run is not None:
         settings = flat(data__boundary=boundary, infer=params.infer)
-        code, files = code_sha256(Path(__file__)), {HEADLINES: metrics, SCORES: scores}
+        code = code_sha256(Path(__file__))
+        files = {HEADLINES: metrics, SCORES: scores, PER_IMAGE: per_image, BREEDS: breeds}
+        files |= {THRESHOLDS: thresholds, CALIBRATION: calibrated}
         made_by = {"started": started, "settings": settings, "data_sha256": arrays.digest}
         made_by |= {"code_sha256": code} | provenance(git_state())
         key = key_of(settings, arrays.digest, code)
         with claimed(run.key):
-            run.keep(EVALUATIONS, key, made_by, files | {PER_IMAGE: per_image, BREEDS: breeds})
+            run.keep(EVALUATIONS, key, made_by, files)
             write_card(run)
         tell_mlflow()
     else:
@@ -121,17 +142,27 @@ def against_truth(
     }
 
 
-def choices(predictor: Predictor, arrays: PetArrays, params: Params) -> tuple[float, NDArray[np.bool_]]:
+def choices(probability: Tensor, arrays: PetArrays, params: Params) -> tuple[float, NDArray[np.bool_]]:
     """Return the threshold, and the one mask of who never looks at a photo; validation chooses both."""
-    boundary, rows = params.data.boundary, arrays.rows("val")
-    trimaps = torch.from_numpy(arrays.trimaps[rows])
+    boundary = params.data.boundary
+    trimaps = torch.from_numpy(arrays.trimaps[arrays.rows("val")])
     threshold = params.infer.threshold
     if threshold == "auto":
-        probability = predictor.probability(arrays.images[rows], params.infer.batch_size, "validation")
         threshold = choose_threshold(probability, trimaps, boundary)
     blind = mean_mask(torch.from_numpy(arrays.trimaps[arrays.rows("train")]), boundary)
     cut = choose_threshold(blind.expand(trimaps.shape), trimaps, boundary)
     return threshold, (blind >= cut).numpy()
+
+
+def every_threshold(
+    arrays: PetArrays, parts: dict[str, tuple[Tensor, NDArray[np.int64]]], boundary: Boundary
+) -> pd.DataFrame:
+    """Score each part's probabilities at every threshold; columns such as ``val_dice_per_image``."""
+    tables = (
+        threshold_scores(probability, torch.from_numpy(arrays.trimaps[rows]), boundary).add_prefix(f"{part}_")
+        for part, (probability, rows) in parts.items()
+    )
+    return pd.concat(tables, axis=1).reset_index()
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -68,7 +68,7 @@ def test_a_page_has_the_curves_and_loads_nothing(project: Project, page: Path, r
     text = page.read_text()
     assert re.findall(r"<(?:script|link|iframe)[^>]+(?:src|href)[^>]*>|@import", text) == []
     images = re.findall(r'<img src="([^"]+)"', text.rpartition("<body>")[2])
-    assert len(images) == 7 * len(revisions)
+    assert len(images) == 10 * len(revisions)
     assert all((page.parent / image).is_file() for image in images)
     history = pd.read_csv(project.folder / "plots/history.csv", dtype=str)
     for curve in ("train_loss", "val_loss", "train_dice", "val_dice"):

@@ -74,7 +74,10 @@ def infer(
     monkeypatch.setattr(Predictor, "probability", predicting)
     outputs = [
         folder / name
-        for name in ("test.json", "scores.json", "per_image.csv", "breeds.csv", "predictions.npz")
+        for name in (
+            *("test.json", "scores.json", "per_image.csv", "breeds.csv"),
+            *("thresholds.csv", "calibration.csv", "predictions.npz"),
+        )
     ]
     stage.infer(params, ROOT / "data/sample", folder, weights, about, run, *outputs)
     return json.loads(outputs[0].read_text()), notes

@@ -54,12 +54,20 @@ def test_what_the_pipeline_leaves(project: Project) -> None:
     )
     breeds = pd.read_csv(project.folder / "plots/breeds.csv")
     assert breeds["photos"].sum() == 261
+    thresholds = pd.read_csv(project.folder / "plots/thresholds.csv").set_index("threshold")
+    in_use = thresholds.loc[metrics["threshold"]]
+    for score in ("dice_per_image", "iou_per_image", "precision", "recall"):
+        assert in_use[f"test_{score}"] == pytest.approx(metrics[score], abs=1e-5)
+    assert thresholds["val_dice_per_image"].max() == pytest.approx(in_use["val_dice_per_image"], abs=0.02)
+    calibration = pd.read_csv(project.folder / "plots/calibration.csv")
+    assert calibration["pixels"].sum() == 261 * 64 * 64
     assert breeds["dice_per_image"].is_monotonic_increasing
     arrays = PetArrays.open(project.folder / "data/pets")
     assert arrays.images.shape == (584, 64, 64, 3)
     figures = sorted(path.stem for path in (project.folder / "plots/figures").iterdir())
     assert figures == [
-        "augmentation", "breeds", "curves", "dice_histogram", "evolution", "examples", "preprocessing",
+        "augmentation", "breeds", "calibration", "confusion", "curves", "dice_histogram", "evolution",
+        "examples", "preprocessing", "thresholds",
     ]  # fmt: skip
     for path in (project.folder / "plots/figures").iterdir():
         assert np.asarray(Image.open(path)).std() > 0

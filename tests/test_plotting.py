@@ -3,11 +3,13 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
 from petseg import plotting
+from petseg.metrics import PixelCounts
 from petseg.params import Params
 
 RANDOM = np.random.default_rng(0)
@@ -91,4 +93,27 @@ def test_breeds_are_sorted_and_counted() -> None:
 def test_the_histogram_names_mean_median_and_trivial(values: list[float]) -> None:
     written = texts(plotting.dice_histogram(pd.Series(values), 0.56))
     for part in ("mean 0.500", "median 0.500", "all foreground, mean 0.560", "n = "):
+        assert part in written
+
+
+def test_threshold_curves_mark_the_one_in_use() -> None:
+    scores = ("val_dice_per_image", "test_dice_per_image", "test_precision", "test_recall")
+    table = pd.DataFrame({"threshold": [0.25, 0.5, 0.75]} | {name: [0.5, 0.7, np.nan] for name in scores})
+    written = texts(plotting.threshold_curves(table, 0.35))
+    for part in ("in use: 0.35", "validation", "test", "precision: ", "recall: "):
+        assert part in written
+
+
+def test_calibration_says_how_far_off_it_is() -> None:
+    table = pd.DataFrame({
+        "low": [0.0, 0.5], "high": [0.5, 1.0], "mean_probability": [0.25, np.nan],
+        "pet_share": [0.375, np.nan], "pixels": [8, 0],
+    })  # fmt: skip
+    assert "mean distance 0.125" in texts(plotting.calibration_diagram(table))
+
+
+def test_confusion_has_shares_and_counts() -> None:
+    counts = PixelCounts(*(torch.tensor(n) for n in ([3, 3], [1, 0], [1, 1], [500, 491])))
+    written = texts(plotting.confusion(counts))
+    for part in ("found\n0.6% of all pixels\n75.0% of this row\n6 px", "991 px", "1,000 pixels of 2 test"):
         assert part in written
