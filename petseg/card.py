@@ -4,6 +4,7 @@ Source: Mitchell et al. 2019 (arXiv:1810.03993), as far as the record knows.
 """
 
 import csv
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,13 +20,14 @@ _ANSWERS = {
     "mean_mask": "*the mean training mask, for every photo*",
     "all_foreground": "*every pixel is pet*",
 }
-_LIMITS = """\
-- It has seen cats and dogs, one in each photo, mostly in the middle and well lit; other animals, several
-  pets, and photos without one are beyond what was measured.
-- A photo is squeezed into a small square before the network sees it, so whiskers, tails and leashes are
-  lost, and a mask at the photo's own size is as smooth as that square allows.
-- People drew the masks with a strip of unsure pixels around each pet; the rule for it moves every score.
-- Scores are of one training; another seed gives a little more or less."""
+LIMITS = (
+    "It has seen cats and dogs, one in each photo, mostly in the middle and well lit; other animals, several "
+    "pets, and photos without one are beyond what was measured.",
+    "A photo is squeezed into a small square before the network sees it, so whiskers, tails and leashes are "
+    "lost, and a mask at the photo's own size is as smooth as that square allows.",
+    "People drew the masks with a strip of unsure pixels around each pet; the rule for it moves every score.",
+    "Scores are of one training; another seed gives a little more or less.",
+)
 
 
 def write_card(run: StoredRun) -> None:
@@ -40,13 +42,13 @@ def card(run: StoredRun) -> str:
     parts = [
         f"# {run.network}: run {run.key}",
         "A network that says of each pixel of a photo whether it is pet.",
-        _table(("", ""), _facts(run)),
+        _table(("", ""), facts(run)),
         "## Scores",
         _scores(run, evaluation),
         "## Weakest breeds" if evaluation else "",
         _weakest(evaluation) if evaluation else "",
         "## Limits",
-        _LIMITS,
+        "\n".join(textwrap.fill(f"- {limit}", 106, subsequent_indent="  ") for limit in LIMITS),
         "## The way back",
         f"Weights: `{WEIGHTS}`, described by `{ABOUT}`; sha256 of the tensors\n`{sha256}`.",
         _way_back(run),
@@ -56,7 +58,8 @@ def card(run: StoredRun) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _facts(run: StoredRun) -> list[tuple[str, str]]:
+def facts(run: StoredRun) -> list[tuple[str, str]]:
+    """Say when, where, from what and by which code a finished run was trained; hashes in backticks."""
     manifest = run.manifest
     if run.adopted:
         origin = manifest["adopted"]
@@ -118,10 +121,16 @@ def _weakest(evaluation: Evaluation) -> str:
     return _table(("breed", "test photos", "Dice (95 % interval)"), cells)
 
 
-def _way_back(run: StoredRun) -> str:
+def ways_back(run: StoredRun) -> list[tuple[str, str]]:
+    """Return the commands of ``petseg runs`` that lead back to a run, and what each does."""
     commands = [("restore", "these weights, byte for byte"), ("verify", "is every file as recorded?")]
     if not run.adopted:
         commands.append(("reproduce", "train it again from its commit, and compare bit for bit"))
+    return commands
+
+
+def _way_back(run: StoredRun) -> str:
+    commands = ways_back(run)
     width = max(len(command) for command, _ in commands)
     lines = (f"petseg runs {command:<{width}} {run.key}   # {why}" for command, why in commands)
     return "\n".join(["```sh", *lines, "```"])

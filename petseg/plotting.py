@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from petseg.colours import BLUE, GREY, ORANGE, PALETTE, VERMILION, rgb
+from petseg.colours import BLUE, GREEN, GREY, ORANGE, PALETTE, VERMILION, rgb
 from petseg.data.augment import AUGMENTATIONS, augment
 from petseg.metrics import PixelCounts
 from petseg.params import AugmentParams
@@ -283,7 +283,7 @@ def confusion(counts: PixelCounts) -> Figure:
     of_truth = cells / np.maximum(1, cells.sum(axis=1, keepdims=True))
     figure = Figure(figsize=(5.5, 4.6), layout="constrained")
     axes = figure.subplots()
-    colours = np.array([[_rgb(BLUE), _rgb(VERMILION)], [_rgb(VERMILION), _rgb(BLUE)]]) / 255
+    colours = np.array([[rgb(BLUE), rgb(VERMILION)], [rgb(VERMILION), rgb(BLUE)]]) / 255
     axes.imshow(1 - (1 - colours) * (0.08 + 0.82 * of_truth[..., None]))
     for row, column in product(range(2), range(2)):
         text = (

@@ -23,13 +23,15 @@ _BESIDE_THE_RESULT = {
     "store.py",
 }
 _RECORD = "tracking"
+_ASSETS = (".css", ".html", ".js")
 
 
 def code_sha256(start: Path) -> str:
     """Return one sha256 of a script or module and of all it reaches that can change a result."""
     root = start.resolve().parent.parent
     digest = hashlib.sha256()
-    for file in sorted(reached_files(start.resolve(), root)):
+    files = reached_files(start.resolve(), root)
+    for file in sorted(files | assets_of(files)):
         if file.name not in _BESIDE_THE_RESULT and file.parent.name != _RECORD:
             digest.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()
@@ -51,6 +53,12 @@ def reached_files(start: Path, root: Path) -> set[Path]:
             for module in _imported(ast.parse(file.read_text(encoding="utf-8"))):
                 pending += _files_of(module, root)
     return found
+
+
+def assets_of(files: set[Path]) -> set[Path]:
+    """Return the parts of pages that lie beside Python files of the package, which those put together."""
+    folders = {file.parent for file in files}
+    return {file for folder in folders for file in folder.iterdir() if file.suffix in _ASSETS}
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:

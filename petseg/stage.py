@@ -59,14 +59,18 @@ def _paths(stage: Callable[..., None], given: list[str]) -> list[Path]:
 
 
 def _inputs(stage: str) -> dict[str, Any]:
-    """Return the values of the params that dvc.yaml declares for a stage, and its modules' hashes.
+    """Return the values of the params that dvc.yaml declares for a stage, and its code's hashes.
 
     DVC records both after the command, so an edit made meanwhile would be taken for what the
     outputs were made from, for ever.
     """
     values = read_yaml(_PARAMS_FILE)  # before they are checked, so that no edit falls in between
-    declared = read_yaml(PIPELINE)["stages"].get(stage, {}).get("params", [])
+    described = read_yaml(PIPELINE)["stages"].get(stage, {})
+    declared, deps = described.get("params", []), described.get("deps", [])
     inputs: dict[str, Any] = {f"params.yaml: {key}": _lookup(values, key) for key in declared}
+    for dep in map(Path, deps):
+        if dep.parts[0] == "petseg" and dep.is_file():  # what is no module too: the parts of a page
+            inputs[str(dep)] = sha256_file(dep)
     here = Path.cwd()
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)

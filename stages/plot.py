@@ -10,8 +10,9 @@ from petseg import plotting
 from petseg.data.arrays import PetArrays
 from petseg.data.packing import first_originals
 from petseg.params import Boundary, Params, flat
-from petseg.project import git_state, main_root, provenance, sha256_file
+from petseg.project import git_state, main_root, provenance, sha256_file, written_atomically
 from petseg.reach import code_sha256
+from petseg.report.page import report
 from petseg.results import Files, Results, true_masks
 from petseg.stage import run_stage
 from petseg.store import FIGURES, key_of, now, run_of
@@ -36,6 +37,7 @@ def plot(
     thresholds: Path,
     calibration: Path,
     figures: Path,
+    page: Path,
 ) -> None:
     started, boundary = now(), params.data.boundary
     tables = (history, per_image, breeds, metrics, scores, thresholds, calibration)
@@ -60,6 +62,8 @@ def plot(
         figure.savefig(figures / f"{name}.png", dpi=DPI, metadata={"Software": None})
 
     run = run_of(main_root() / "runs", results.run_key)
+    with written_atomically(page) as file:
+        file.write(report(results, run))
     if run is not None:
         settings = flat(data__boundary=boundary, augment=params.augment, plot=params.plot)
         code, drawn_from = code_sha256(Path(__file__)), sha256_file(per_image)
@@ -67,9 +71,10 @@ def plot(
         made_by |= {"code_sha256": code} | provenance(git_state())
         key = key_of(settings | {"per_image_sha256": drawn_from}, arrays.digest, code)
         with claimed(run.key):
-            run.keep(FIGURES, key, made_by, {path.name: path for path in sorted(figures.iterdir())})
+            files = {path.name: path for path in sorted(figures.iterdir())}
+            run.keep(FIGURES, key, made_by, files | {page.name: page})
         tell_mlflow()
-    print(f"{len(drawn)} figures: {figures}")
+    print(f"{len(drawn)} figures: {figures}; all there is to see, in a browser: {page}")
 
 
 def evolution_figure(results: Results, wanted: tuple[int, ...]) -> Figure:

@@ -1,12 +1,14 @@
 """What several tests stand on: small archives of drawn pets, and the embedded photos, packed."""
 
 import io
+import shutil
 import tarfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -23,8 +25,12 @@ from petseg.project import sha256_file
 from petseg.records import write_json
 from petseg.store import ABOUT, EVALUATIONS, FORMAT, HEADLINES, MANIFEST, RECORDS, WEIGHTS, StoredRun
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 ROOT = Path(__file__).parent.parent
 MINI = ROOT.parent / "shared/data/mini"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 # Source of a function for programs that tests start: the process's own peak of memory. (getrusage
@@ -194,3 +200,16 @@ def server(pets: PetFolder) -> Iterator[Server]:
     yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs a browser: pip install playwright")
+    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if chromium is None:
+        pytest.skip("needs a browser: no Chromium is installed")
+    with playwright.sync_playwright() as started:
+        # Containers have no namespaces for a sandbox, and only our own pages are opened.
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()

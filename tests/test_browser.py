@@ -1,7 +1,6 @@
 """What a person sees of two trainings in MLflow's pages, in a browser that has never been there."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 PATIENCE_MS = 60_000
 SCREENSHOTS = "PETSEG_SCREENSHOTS"  # a folder, where the pages are to be kept as pictures
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 # Each run has two traces a curve; every point of it has been logged.
 CURVES_ARE_DRAWN = """([metric, points]) => {
@@ -32,19 +30,6 @@ CURVES_ARE_DRAWN = """([metric, points]) => {
 IMAGES_ARE_SHOWN = """([runs, epoch]) => runs.every(run =>
     [...document.images].some(image => image.naturalWidth > 0
         && image.src.includes(`run_uuid=${run}`) && image.src.includes(`step%2B${epoch}%2B`)))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs a browser: pip install playwright")
-    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if chromium is None:
-        pytest.skip("needs a browser: no Chromium is installed")
-    with playwright.sync_playwright() as started:
-        # Containers have no namespaces for a sandbox, and only our own pages are opened.
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 
 from petseg.params import Params, flatten, load_params
-from petseg.reach import code_sha256, reached_files
+from petseg.reach import assets_of, code_sha256, reached_files
 from petseg.records import read_yaml
 from tests.conftest import ROOT
 
@@ -25,6 +25,10 @@ each_stage = pytest.mark.parametrize("stage", STAGES)
 def only_describes(file: Path) -> bool:
     """Whether a module holds nothing but a docstring, as a package's __init__ may."""
     return all(isinstance(node, ast.Expr) for node in ast.parse(file.read_text()).body)
+
+
+def is_code(dep: str) -> bool:
+    return dep.startswith(("petseg/", "stages/"))
 
 
 def outputs(stage: str) -> list[str]:
@@ -58,7 +62,8 @@ def params_read(stage: str) -> set[str]:
 def test_deps_are_the_modules_that_the_script_reaches(stage: str) -> None:
     reached = reached_files(ROOT / f"stages/{stage}.py", ROOT)
     modules = {file.relative_to(ROOT).as_posix() for file in reached if not only_describes(file)}
-    assert modules == {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+    assets = {file.relative_to(ROOT).as_posix() for file in assets_of(reached)}
+    assert modules | assets == {dep for dep in STAGES[stage]["deps"] if is_code(dep)}
 
 
 @each_stage
@@ -74,7 +79,7 @@ def test_params_are_those_that_the_script_reads(stage: str) -> None:
 def test_a_command_names_the_stages_files_and_no_param(stage: str) -> None:
     command = STAGES[stage]["cmd"].split()
     assert command[:3] == ["python", "-m", f"stages.{stage}"]
-    data = [dep for dep in STAGES[stage]["deps"] if not dep.endswith(".py")]
+    data = [dep for dep in STAGES[stage]["deps"] if not is_code(dep)]
     assert sorted(command[3:]) == sorted(data + outputs(stage))
     takes = list(inspect.signature(getattr(import_module(f"stages.{stage}"), stage)).parameters)
     assert len(takes) == 1 + len(command[3:])
@@ -115,16 +120,26 @@ def test_the_drawn_files_exist_after_a_run() -> None:
             assert set(settings["y"]) <= produced
 
 
-def test_the_code_hash_is_of_what_determines_weights(tmp_path: Path) -> None:
-    for file in reached_files(ROOT / "stages/train.py", ROOT):
+@pytest.mark.parametrize(
+    ("stage", "touched"),
+    [
+        ("train", {"models/unet.py": True, "data/augment.py": True, "compute.py": True, "runs.py": True}),
+        ("train", {"params.py": False, "tracking/rows.py": False}),
+        ("plot", {"report/page.css": True, "report/charts.js": True, "card.py": False}),
+    ],
+)
+def test_the_code_hash_is_of_what_determines_a_result(
+    tmp_path: Path, stage: str, touched: dict[str, bool]
+) -> None:
+    files = reached_files(ROOT / f"stages/{stage}.py", ROOT)
+    for file in files | assets_of(files):
         copy = tmp_path / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(file.read_bytes())
-    start = tmp_path / "stages/train.py"
+    start = tmp_path / f"stages/{stage}.py"
     before = code_sha256(start)
-    assert before == code_sha256(ROOT / "stages/train.py")
-    touched = {"models/unet.py": True, "data/augment.py": True, "compute.py": True, "runs.py": True}
-    for name, matters in (touched | {"params.py": False, "tracking/rows.py": False}).items():
+    assert before == code_sha256(ROOT / f"stages/{stage}.py")
+    for name, matters in touched.items():
         file = tmp_path / "petseg" / name
         content = file.read_text()
         file.write_text(content + "\n# edited\n")

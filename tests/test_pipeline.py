@@ -71,6 +71,12 @@ def test_what_the_pipeline_leaves(project: Project) -> None:
     ]  # fmt: skip
     for path in (project.folder / "plots/figures").iterdir():
         assert np.asarray(Image.open(path)).std() > 0
+    run_key = json.loads((project.folder / "models/run.json").read_text())["run_key"]
+    page = (project.folder / "plots/report.html").read_text()
+    assert page.count(f"petseg runs restore {run_key}") == 1
+    assert '"infer.flip_average","true"' in page
+    (kept,) = (project.folder / "runs" / run_key / "figures").glob("*/report.html")
+    assert kept.read_text() == page
 
 
 def test_one_row_tells_the_whole_story_of_the_model(project: Project) -> None:
@@ -133,6 +139,7 @@ def test_nothing_to_do_is_said(project: Project) -> None:
         ("params.yaml", "source: sample", "source: oxford", {"download"}),
         ("params.yaml", "encoder_weights: none", "encoder_weights: imagenet", {"encoder", "train"}),
         ("petseg/plotting.py", '"""Figures.', '"""Pictures.', {"plot"}),
+        ("petseg/report/page.css", ":root {", ":root  {", {"plot"}),
         ("petseg/optim.py", '"""Optimizers', '"""Optimisers', {"train"}),
         ("petseg/data/sources.py", '"""Where', '"""From where', {"download", "encoder"}),
         ("petseg/comparing.py", '"""Runs', '"""Trainings', set()),

@@ -1,0 +1,141 @@
+"""What the report page says and shows, as plain values; the gallery apart, which takes what room is left."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from petseg.card import LIMITS, facts, ways_back
+from petseg.probabilities import calibration_error
+from petseg.report.notes import POOR, notes
+from petseg.report.pictures import mask_uri, photo_uri
+from petseg.results import Results
+from petseg.store import StoredRun
+
+MOST_EPOCHS = 100  # in the slider
+HISTOGRAM_BINS = 20
+_ANSWERS = {
+    "this model": (),
+    "at the photos' own size": ("own_resolution",),
+    "the mean training mask, for every photo": ("mean_mask",),
+    "every pixel is pet": ("all_foreground",),
+}
+_CURVES = ("epoch", "train_loss", "val_loss", "train_dice", "val_dice")
+
+
+def content(results: Results, run: StoredRun | None) -> dict[str, Any]:
+    """Return what the page shows, to be written as JSON.
+
+    Args:
+        results: what the pipeline left.
+        run: the run that trained the model; None where the store does not have it.
+    """
+    best, told = results.best, results.headlines
+    return {
+        "model": run.network if run else None,
+        "run": results.run_key,
+        "boundary": told["boundary"],
+        "threshold": told["threshold"],
+        "photos": told["photos"],
+        "poor": POOR,
+        "answers": [_answer(name, told, path) for name, path in _ANSWERS.items()],
+        "validation": {"dice": best["val_dice"], "epoch": int(best["epoch"]), "epochs": len(results.history)},
+        "history": {name: results.history[name].tolist() for name in _CURVES},
+        "evolution": _evolution(results),
+        "breeds": _breeds(results),
+        "histogram": _histogram(results.table["dice"]),
+        "thresholds": results.thresholds.to_dict("list"),
+        "calibration": _calibration(results.calibration),
+        "confusion": {
+            name: int(getattr(results.counts.total(), name).item()) for name in ("tp", "fn", "fp", "tn")
+        },
+        "notes": notes(results),
+        "limits": LIMITS,
+        **_record(results, run),
+    }
+
+
+def gallery_photo(results: Results, place: int) -> dict[str, Any]:
+    """Return one test photo of the gallery."""
+    row = results.table.loc[place]
+    return {
+        "name": row["name"],
+        "breed": row["breed"],
+        "dice": row["dice"],
+        "iou": row["iou"],
+        "image": photo_uri(results.arrays.images[results.rows[place]]),
+        "truth": mask_uri(results.truths[place]),
+        "predicted": mask_uri(results.masks[place]),
+    }
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Return up to ``most`` of ``count`` places, evenly spread, the first and the last among them."""
+    return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
+
+
+def _answer(name: str, told: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    for key in path:
+        told = told[key]
+    dice, low, high = (told[f"dice_per_image{end}"] for end in ("", "_low", "_high"))
+    return {"name": name, "dice": dice, "low": low, "high": high}
+
+
+def _evolution(results: Results) -> dict[str, Any]:
+    whole, best = results.evolution, int(results.best["epoch"])
+    spread = {whole.epochs[place] for place in evenly(len(whole.epochs), MOST_EPOCHS)}
+    shown = whole.at(sorted(spread | {best}))
+    return {
+        "epochs": shown.epochs,
+        "photos": [
+            {
+                "name": name,
+                "image": photo_uri(shown.images[k]),
+                "truth": mask_uri(shown.truths[k]),
+                "predicted": [mask_uri(mask) for mask in shown.masks[:, k]],
+                "dice": shown.dices[:, k].tolist(),
+            }
+            for k, name in enumerate(shown.names)
+        ],
+    }
+
+
+def _breeds(results: Results) -> list[dict[str, Any]]:
+    names = {"dice_per_image": "dice", "dice_per_image_low": "low", "dice_per_image_high": "high"}
+    table = results.breeds.rename(columns=names | {"breed": "name"})
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def _histogram(dice: "pd.Series[float]") -> dict[str, Any]:
+    counts, edges = np.histogram(dice.dropna(), bins=HISTOGRAM_BINS, range=(0, 1))
+    return {
+        "low": edges[:-1].round(3).tolist(),
+        "high": edges[1:].round(3).tolist(),
+        "photos": counts.tolist(),
+        "mean": float(dice.mean()),
+        "median": float(dice.median()),
+    }
+
+
+def _calibration(table: pd.DataFrame) -> dict[str, Any]:
+    share = (table["pixels"] / max(1, int(table["pixels"].sum()))).tolist()
+    columns = {str(name): values for name, values in table.to_dict("list").items()}
+    return columns | {"share": share, "error": calibration_error(table)}
+
+
+def _record(results: Results, run: StoredRun | None) -> dict[str, Any]:
+    """Say how the model came to be, as far as this clone knows."""
+    if run is None:
+        return {"params": [], "facts": [], "ways_back": []}
+    evaluation = next((each for each in run.evaluations if each.headlines == results.headlines), None)
+    settings = evaluation.manifest["settings"] if evaluation else {}
+    code = run.manifest.get("code_sha256")
+    return {
+        "params": [(name, _value(value)) for name, value in {**run.params, **settings}.items()],
+        "facts": [*facts(run), *([("sha256 of the code", f"`{code}`")] if code else [])],
+        "ways_back": [(f"petseg runs {command} {run.key}", why) for command, why in ways_back(run)],
+    }
+
+
+def _value(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,342 @@
+const data = JSON.parse(document.getElementById("data").textContent);
+const $ = (id) => document.getElementById(id);
+const VIEWS = ["photo", "truth", "prediction", "errors"];
+const pretty = (name) => name.replaceAll("_", " ");
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+/** Turn text into nodes; what stands in backticks is set as code. */
+const prose = (text) => text.split("`").map((part, i) => (i % 2 ? make("code", { text: part }) : part));
+
+/* ---- pictures: a photo and its masks, drawn over each other ---- */
+
+const images = new Map();
+
+function load(uri) {
+  if (!images.has(uri)) {
+    const image = new Image();
+    image.src = uri;
+    images.set(uri, image.decode().then(() => image));
+  }
+  return images.get(uri);
+}
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
+
+/** A canvas of its own, filled with an image or a colour, of which only what is in one mask and not in another stays. */
+function layer(fill, size, inside, outside) {
+  const context = Object.assign(document.createElement("canvas"), { width: size, height: size }).getContext("2d");
+  if (typeof fill === "string") {
+    context.fillStyle = fill;
+    context.fillRect(0, 0, size, size);
+  } else context.drawImage(fill, 0, 0);
+  context.globalCompositeOperation = "destination-in";
+  context.drawImage(inside, 0, 0);
+  context.globalCompositeOperation = "destination-out";
+  if (outside) context.drawImage(outside, 0, 0);
+  return context.canvas;
+}
+
+function paint(canvas, photo, truth, predicted, view) {
+  const size = (canvas.width = canvas.height = photo.naturalWidth);
+  const context = canvas.getContext("2d");
+  context.drawImage(photo, 0, 0);
+  if (view === "photo") return;
+  context.globalCompositeOperation = "saturation";
+  context.fillStyle = "#888";
+  context.fillRect(0, 0, size, size);
+  context.globalCompositeOperation = "source-over";
+  context.globalAlpha = 0.82;
+  context.fillStyle = colour("paper");
+  context.fillRect(0, 0, size, size);
+  context.globalAlpha = 1;
+  context.drawImage(layer(photo, size, view === "truth" ? truth : predicted), 0, 0);
+  if (view !== "errors") return;
+  context.globalAlpha = 0.6;
+  context.drawImage(layer(colour("blue"), size, truth, predicted), 0, 0);
+  context.drawImage(layer(colour("vermilion"), size, predicted, truth), 0, 0);
+}
+
+/** Show a photo on a canvas; of several requests the last one counts. */
+async function show(canvas, { name, image, truth, predicted }, view) {
+  const wanted = (canvas.wanted = Symbol("drawing"));
+  canvas.again = () => show(canvas, { name, image, truth, predicted }, view);
+  const loaded = await Promise.all([image, truth, predicted].map(load));
+  if (canvas.wanted !== wanted) return;
+  paint(canvas, ...loaded, view);
+  canvas.setAttribute("aria-label", `${name}: ${view}`);
+}
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
+  document.querySelectorAll("canvas").forEach((canvas) => canvas.again?.()));
+
+/** Fill a fieldset with one radio button a view; returns a function that sets the view. */
+function chooseView(fieldset, view, changed) {
+  const buttons = VIEWS.map((name) => make("input", { type: "radio", name: fieldset.id, value: name }));
+  buttons.forEach((button) => {
+    fieldset.append(make("label", {}, button, button.value));
+    button.addEventListener("change", () => changed(button.value));
+  });
+  const set = (name) => (buttons[VIEWS.indexOf(name)].checked = true);
+  set(view);
+  return (name) => {
+    set(name);
+    changed(name);
+  };
+}
+
+/* ---- header ---- */
+
+function showHeader() {
+  const [model] = data.answers;
+  const name = data.model ?? "a model of pets";
+  document.title = `${name}: run ${data.run}`;
+  $("model").textContent = name;
+  $("run").textContent = data.run;
+  const { dice, epoch, epochs } = data.validation;
+  const told = [
+    ["test Dice", rounded(model.dice), `${rounded(model.low)} to ${rounded(model.high)}, 95 % interval; ${data.photos} photos`],
+    ["validation Dice", rounded(dice), `epoch ${epoch} of ${epochs}, the best, whose weights were kept`],
+  ];
+  for (const [term, value, more] of told)
+    $("headlines").append(make("div", {}, make("dt", { text: term }), make("dd", { text: value }, make("small", { text: more }))));
+  intervals($("answers"), data.answers.map((answer, i) => ({ ...answer, main: i === 0 })));
+}
+
+/* ---- curves ---- */
+
+function showCurves() {
+  const { epoch } = data.history;
+  const best = epoch.indexOf(data.validation.epoch);
+  const x = { label: "epoch", values: epoch, whole: true, text: (i) => `epoch ${epoch[i]}${i === best ? ", the best" : ""}` };
+  for (const [quantity, title, label] of [["loss", "Loss", "loss"], ["dice", "Dice", "Dice, mean over photos"]])
+    chart($(`${quantity}-chart`), {
+      title, x, resting: best, y: { label },
+      series: [
+        { name: "training, augmented", colour: "orange", values: data.history[`train_${quantity}`] },
+        { name: "validation", colour: "blue", values: data.history[`val_${quantity}`], mark: best },
+      ],
+    });
+}
+
+function showProbabilities() {
+  const { threshold, ...scores } = data.thresholds;
+  const resting = threshold.reduce((near, value, i) =>
+    Math.abs(value - data.threshold) < Math.abs(threshold[near] - data.threshold) ? i : near, 0);
+  const x = { label: "from this probability on, a pixel is pet", values: threshold, first: 0, last: 1, text: (i) => `at ${threshold[i].toFixed(2)}` };
+  const marks = [{ x: data.threshold, name: `in use: ${data.threshold}`, y: 190 }];
+  $("threshold-told").textContent =
+    `The threshold in use is ${data.threshold}. Validation chose it, or params.yaml set it; the curves of the test photos are drawn afterwards, and choose nothing.`;
+  chart($("threshold-chart"), {
+    title: "Dice at each threshold", x, marks, resting, y: { label: "Dice, mean over photos" },
+    series: [
+      { name: "validation", colour: "blue", values: scores.val_dice_per_image },
+      { name: "test", colour: "vermilion", values: scores.test_dice_per_image },
+    ],
+  });
+  chart($("trade-chart"), {
+    title: "Precision and recall at each threshold", x, marks, resting, y: { label: "share of pixels, test" },
+    series: [
+      { name: "precision: of what is called pet, what is", colour: "green", values: scores.test_precision },
+      { name: "recall: of what is pet, what is found", colour: "orange", values: scores.test_recall },
+    ],
+  });
+  const { low, high, mean_probability, pet_share, share, error } = data.calibration;
+  chart($("calibration-chart"), {
+    title: `Calibration: ${rounded(error)} off on average`, dots: true, diagonal: true,
+    resting: pet_share.findLastIndex((value) => value !== null),
+    x: { label: "predicted probability of pet", values: mean_probability, first: 0, last: 1, text: (i) => `${low[i].toFixed(2)} to ${high[i].toFixed(2)}` },
+    y: { label: "share that is pet", low: 0, high: 1 },
+    series: [{ name: "of these pixels are pet:", colour: "blue", values: pet_share }],
+    extra: (i) => `${percent(share[i])} of all pixels; the dotted line is as it should be`,
+  });
+  showConfusion(data.confusion);
+}
+
+function showConfusion({ tp, fn, fp, tn }) {
+  const all = tp + fn + fp + tn;
+  const cell = (name, count, row, hue) => {
+    const told = make("td", { className: hue },
+      make("b", { text: percent(count / all) }), `${name}: ${percent(count / (row || 1))} of this row`);
+    told.style.setProperty("--strength", `${8 + 30 * (count / (row || 1))}%`);
+    return told;
+  };
+  const head = (scope, text) => make("th", { scope, text });
+  $("confusion").append(
+    make("tr", {}, make("td", { className: "corner" }), head("col", "called pet"), head("col", "called background")),
+    make("tr", {}, head("row", "is pet"), cell("found", tp, tp + fn, "blue"), cell("missed", fn, tp + fn, "vermilion")),
+    make("tr", {}, head("row", "is background"), cell("wrongly called pet", fp, fp + tn, "vermilion"), cell("rightly left out", tn, fp + tn, "blue")));
+}
+
+function showHistogram() {
+  const { low, high, photos, mean, median } = data.histogram;
+  chart($("histogram"), {
+    title: "Dice of the test photos", bars: true, resting: photos.indexOf(Math.max(...photos)),
+    x: { label: "Dice of a photo", low, high, values: low, text: (i) => `${low[i].toFixed(2)} to ${high[i].toFixed(2)}` },
+    y: { label: "photos", low: 0 },
+    series: [{ name: "photos", colour: "blue", values: photos, digits: 0 }],
+    extra: () => `mean ${rounded(mean)}, median ${rounded(median)}`,
+    marks: [{ x: data.answers.at(-1).dice, name: "every pixel is pet" }, { x: data.poor, name: `poor: below ${data.poor}`, y: 32 }],
+  });
+}
+
+/* ---- epochs ---- */
+
+function showEvolution() {
+  const { epochs, photos } = data.evolution;
+  const [slider, best] = [$("epoch"), epochs.indexOf(data.validation.epoch)];
+  let view = "prediction";
+  const cells = photos.map((photo) => {
+    const [canvas, dice] = [make("canvas", { role: "img" }), make("span", { className: "dice" })];
+    $("evolution-photos").append(make("li", {}, canvas, make("span", { className: "name", text: pretty(photo.name) }), dice));
+    return { photo, canvas, dice };
+  });
+  function redraw() {
+    const at = +slider.value;
+    const known = photos.map((photo) => photo.dice[at]).filter((dice) => dice !== null);
+    const mean = known.length ? known.reduce((sum, dice) => sum + dice, 0) / known.length : null;
+    const told = `epoch ${epochs[at]}${at === best ? ", the best" : ""}: mean Dice of these ${rounded(mean)}`;
+    $("epoch-told").textContent = told;
+    slider.setAttribute("aria-valuetext", told);
+    for (const { photo, canvas, dice } of cells) {
+      dice.textContent = `Dice ${rounded(photo.dice[at])}`;
+      show(canvas, { ...photo, predicted: photo.predicted[at] }, view);
+    }
+  }
+  slider.max = epochs.length - 1;
+  slider.value = best;
+  slider.addEventListener("input", redraw);
+  $("best-epoch").textContent = `Best epoch: ${data.validation.epoch}`;
+  $("best-epoch").addEventListener("click", () => {
+    slider.value = best;
+    redraw();
+  });
+  chooseView($("evolution-views"), view, (chosen) => {
+    view = chosen;
+    redraw();
+  });
+  redraw();
+}
+
+/* ---- gallery ---- */
+
+const byName = new Intl.Collator("en", { numeric: true }).compare;
+/** Photos without a Dice come last, whichever way they are sorted. */
+const byDice = (sign) => (a, b) => (a.dice === null) - (b.dice === null) || sign * (a.dice - b.dice) || byName(a.name, b.name);
+const ORDERS = { worst: byDice(1), best: byDice(-1), name: (a, b) => byName(a.name, b.name) };
+
+function showGallery() {
+  let view = "errors";
+  let shown = [];
+  const large = largeView(() => shown);
+  const near = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      target.near = isIntersecting;
+      if (isIntersecting) target.refresh();
+    }
+  }, { rootMargin: "300px" });
+
+  const items = new Map(data.gallery.map((photo) => {
+    const canvas = make("canvas", { role: "img", "aria-label": photo.name });
+    const button = make("button", { type: "button", "aria-haspopup": "dialog" }, canvas,
+      make("span", { className: "name", text: pretty(photo.name) }),
+      make("span", { className: "dice", text: rounded(photo.dice) }));
+    button.addEventListener("click", () => large.open(photo, view));
+    canvas.refresh = () => canvas.shows !== view && show(canvas, photo, (canvas.shows = view));
+    near.observe(canvas);
+    return [photo, make("li", {}, button)];
+  }));
+
+  function arrange() {
+    const breed = $("breed").value;
+    shown = data.gallery.filter((photo) => !breed || photo.breed === breed).sort(ORDERS[$("sort").value]);
+    $("photos").replaceChildren(...shown.map((photo) => items.get(photo)));
+    $("gallery-count").textContent = `${shown.length} of ${data.gallery.length} photos`;
+  }
+
+  const breeds = [...new Set(data.gallery.map((photo) => photo.breed))].sort(byName);
+  for (const breed of breeds) $("breed").append(make("option", { value: breed, text: pretty(breed) }));
+  const part = data.gallery.length < data.photos
+    ? `${data.gallery.length} of the ${data.photos} test photos, chosen evenly by their rank in Dice, so that this page stays small.`
+    : `All ${data.photos} test photos.`;
+  const border = data.boundary === "ignore" ? " Pixels of the border count in no score, though they are coloured here." : "";
+  $("gallery-told").textContent = `${part} Below each its Dice; a click enlarges it.${border}`;
+  $("sort").addEventListener("change", arrange);
+  $("breed").addEventListener("change", arrange);
+  const setView = chooseView($("gallery-views"), view, (chosen) => {
+    view = chosen;
+    document.querySelectorAll("#photos canvas").forEach((canvas) => canvas.near && canvas.refresh());
+  });
+  document.addEventListener("keydown", (event) => {
+    const chosen = VIEWS["1234".indexOf(event.key)];
+    if (!chosen || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select")) return;
+    (large.isOpen() ? large.setView : setView)(chosen);
+  });
+  arrange();
+}
+
+/** The dialog that shows one photo large; arrow keys go on to its neighbours. */
+function largeView(neighbours) {
+  const dialog = $("large");
+  let photo;
+  let view = "errors";
+  function redraw() {
+    const [photos, at] = [neighbours(), neighbours().indexOf(photo)];
+    $("large-title").textContent = photo.name;
+    $("large-told").textContent =
+      `${pretty(photo.breed)}; Dice ${rounded(photo.dice)}, IoU ${rounded(photo.iou)}; ${at + 1} of ${photos.length}`;
+    $("previous").disabled = at === 0;
+    $("next").disabled = at === photos.length - 1;
+    show($("large-picture"), photo, view);
+  }
+  function go(step) {
+    photo = neighbours()[neighbours().indexOf(photo) + step] ?? photo;
+    redraw();
+  }
+  const setView = chooseView($("large-views"), view, (chosen) => {
+    view = chosen;
+    redraw();
+  });
+  $("previous").addEventListener("click", () => go(-1));
+  $("next").addEventListener("click", () => go(1));
+  $("close").addEventListener("click", () => dialog.close());
+  $("large-picture").addEventListener("click", () => setView(VIEWS[(VIEWS.indexOf(view) + 1) % VIEWS.length]));
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  dialog.addEventListener("keydown", (event) => {
+    if (event.target.matches("input") || !(event.key === "ArrowLeft" || event.key === "ArrowRight")) return;
+    event.preventDefault();
+    go(event.key === "ArrowLeft" ? -1 : 1);
+  });
+  return {
+    isOpen: () => dialog.open,
+    setView,
+    open(chosen, as) {
+      photo = chosen;
+      dialog.showModal();
+      setView(as);
+    },
+  };
+}
+
+/* ---- what is told in words ---- */
+
+function showWords() {
+  for (const [heading, text] of data.notes)
+    $("notes").append(make("div", {}, make("h3", { text: heading }), make("p", {}, ...prose(text))));
+  $("unknown").hidden = data.facts.length > 0;
+  for (const [term, text] of data.facts) $("facts").append(make("dt", { text: term }), make("dd", {}, ...prose(text)));
+  $("ways-back").hidden = !data.ways_back.length;
+  $("ways-back").textContent = data.ways_back.map(([command, why]) => `# ${why}\n${command}`).join("\n");
+  $("params").parentElement.hidden = !data.params.length;
+  for (const [name, value] of data.params)
+    $("params").append(make("tr", {}, make("th", { scope: "row" }, make("code", { text: name })), make("td", {}, make("code", { text: value }))));
+  for (const limit of data.limits) $("limits-list").append(make("li", { text: limit }));
+}
+
+showHeader();
+showCurves();
+showEvolution();
+showGallery();
+showWords();
+showHistogram();
+intervals($("breed-table"), data.breeds.map((breed) => ({ ...breed, name: pretty(breed.name) })));
+showProbabilities();

@@ -1,0 +1,73 @@
+"""The report page as one file."""
+
+import base64
+import hashlib
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from petseg.records import without_nan
+from petseg.report.content import content, evenly, gallery_photo
+from petseg.results import Results
+from petseg.store import StoredRun
+
+LIMIT_BYTES = 5_000_000
+_SPARE_BYTES = 20_000
+_HERE = Path(__file__).parent
+
+
+def report(results: Results, run: StoredRun | None, limit_bytes: int = LIMIT_BYTES) -> bytes:
+    """Return the page, which loads nothing from anywhere.
+
+    As many test photos as fit are in its gallery, evenly chosen by their rank.
+
+    Args:
+        results: what the pipeline left.
+        run: the run that trained the model; None where the store does not have it.
+        limit_bytes: the page is smaller than that.
+    """
+    told = content(results, run)
+    room = limit_bytes - _SPARE_BYTES - len(_filled(told | {"gallery": []}))
+    return _filled(told | {"gallery": _gallery(results, room)})
+
+
+def _gallery(results: Results, room: int) -> list[dict[str, Any]]:
+    """Return test photos, the best first, that take no more than ``room`` bytes as JSON."""
+    undefined = results.table.index[results.table["dice"].isna()]
+    places = [*results.ranked(), *undefined]
+    photo = cache(lambda place: gallery_photo(results, place))
+    size = cache(lambda place: len(_json(photo(place))) + 1)
+    some = [size(places[i]) for i in evenly(len(places), 60)]
+    count = min(len(places), int(1.02 * room * len(some) / max(1, sum(some))))
+    while count > 0:
+        chosen = [places[i] for i in evenly(len(places), count)]
+        if sum(map(size, chosen)) <= room:
+            return [photo(place) for place in chosen]
+        count = int(0.98 * count)
+    return []
+
+
+def _filled(told: dict[str, Any]) -> bytes:
+    script = _asset("charts.js") + _asset("page.js")
+    style = _asset("page.css")
+    policy = f"default-src 'none'; img-src data:; style-src {_allowed(style)}; script-src {_allowed(script)}"
+    parts = {"policy": policy, "style": style, "data": _json(told), "script": script}
+    page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("page.html"))
+    return page.encode()
+
+
+def _asset(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _allowed(text: str) -> str:
+    """Return what a content security policy calls an inline script or style, so that no other one runs."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _json(values: object) -> str:
+    """Return JSON in ASCII, in which nothing ends the script element that holds it."""
+    text = json.dumps(without_nan(values), allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
