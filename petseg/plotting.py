@@ -22,6 +22,7 @@ from petseg.probabilities import calibration_error
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
+_ERRORS = {"missed": BLUE, "wrongly called pet": VERMILION, "left out: called background": "#BBBBBB"}
 _CELL_IN = 1.75  # a small picture's side
 
 
@@ -156,9 +157,24 @@ def examples(rows: dict[str, list[Example]], n: int) -> Figure:
             axes.imshow(_errors(example))
             axes.set_title(example.title, fontsize=8)
     figure.suptitle(f"test photos, by Dice (n = {n})")
-    _legend(
-        figure, {"missed": BLUE, "wrongly called pet": VERMILION, "left out: called background": "#BBBBBB"}
-    )
+    _legend(figure, _ERRORS)
+    return figure
+
+
+def one_photo(example: Example) -> Figure:
+    """Draw a test photo, its true mask, the predicted one, and where they differ."""
+    figure, [line] = _picture_grid(1, 4, cell=3)
+    pictures = {
+        "photo": example.image,
+        "truth": cut_out(example.image, example.truth),
+        "prediction": cut_out(example.image, example.predicted),
+        "difference": _errors(example),
+    }
+    for axes, (name, picture) in zip(line, pictures.items(), strict=True):
+        axes.imshow(picture)
+        axes.set_title(name, fontsize=10)
+    figure.suptitle(example.title)
+    _legend(figure, _ERRORS)
     return figure
 
 

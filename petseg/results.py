@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from petseg.data.masks import load_masks
 from petseg.errors import DataError
 from petseg.metrics import PixelCounts
 from petseg.params import Boundary
+from petseg.pipeline import stage_paths
 from petseg.plotting import Example
 from petseg.scoring import count_against
 
@@ -66,6 +67,13 @@ class Evolution:
     masks: NDArray[np.bool_]
     dices: NDArray[np.float64]
 
+    def of(self, name: str) -> "Evolution":
+        """Return one of the photos alone."""
+        row = [self.names.index(name)]
+        return Evolution(
+            [name], self.images[row], self.truths[row], self.epochs, self.masks[:, row], self.dices[:, row]
+        )
+
     def at(self, wanted: Sequence[int]) -> "Evolution":
         """Return the epochs that are wanted, as far as training came; the last one always."""
         places = [i for i, epoch in enumerate(self.epochs) if epoch in wanted or epoch == self.epochs[-1]]
@@ -87,6 +95,19 @@ class Results:
 
     files: Files
     boundary: Boundary
+
+    @classmethod
+    def of_project(cls, root: Path) -> Self:
+        """Open what the pipeline of a project left last.
+
+        Raises:
+            DataError: it has not run.
+        """
+        path = stage_paths(root, "plot")
+        tables = ("history", "per_image", "breeds", "metrics", "scores", "thresholds", "calibration")
+        masks = ("arrays_folder", "evolution", "predictions", "run_file")
+        files = Files(*(path[name] for name in (*masks, *tables)))
+        return cls(files, _read(files.metrics, _json)["boundary"])
 
     @cached_property
     def arrays(self) -> PetArrays:

@@ -7,7 +7,7 @@ from typing import Never
 
 import typer
 
-from petseg.cli import runs
+from petseg.cli import evaluate, runs
 from petseg.cli.compare import compare
 from petseg.cli.predict import predict
 from petseg.cli.stages import infer, train
@@ -22,6 +22,7 @@ app.command()(infer)
 app.command()(predict)
 app.command()(compare)
 app.command()(ui)
+app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(runs.app, name="runs")
 
 

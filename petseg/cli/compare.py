@@ -27,7 +27,9 @@ def compare(
             "\"params.train.loss = 'dice'\".",
         ),
     ],
-    figure: Annotated[Path, typer.Option(help="Where to draw the figure.")] = Path("plots/compare.png"),
+    figure: Annotated[
+        Path | None, typer.Option(help="Where to draw the figure; else plots/compare.png.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Compare runs: what differs, scores with intervals, and which differences are more than chance.
@@ -41,6 +43,7 @@ def compare(
     from petseg.records import to_json
     from petseg.tracking.reading import found_runs
 
+    figure = figure or main_root() / "plots/compare.png"
     if figure.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"--figure {figure}: must end in .png, .svg or .pdf")
     found = found_runs(main_root() / "runs", runs)

@@ -1,0 +1,236 @@
+"""``petseg evaluate``: one picture at a time of what the pipeline found; without a view, a menu of them."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from petseg.errors import PetsegError, UsageError
+from petseg.project import main_root
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from petseg.results import Results
+
+app = typer.Typer(help="See what was learnt and predicted: a picture a view; without one, a menu.")
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Where the picture goes: .png, .svg or .pdf; else plots/evaluate/VIEW.png."
+    ),
+]
+Count = Annotated[int, typer.Option("--n", min=1, max=60, help="How many photos.")]
+_A_ROW = 6  # photos
+_EPOCHS_SHOWN = 12  # of one photo
+_DPI = 110
+
+
+@app.callback(invoke_without_command=True)
+def evaluate(context: typer.Context) -> None:
+    """See what was learnt and predicted: a picture a view; without one, in a terminal, a menu."""
+    if context.invoked_subcommand is not None:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"no terminal for the menu; name a view: petseg evaluate {'|'.join(_MENU)}")
+    _menu()
+
+
+@app.command()
+def curves(out: Out = None) -> None:
+    """Loss and Dice by epoch."""
+    results = _results()
+    from petseg import plotting
+
+    _keep(plotting.curves(results.history), "curves", out)
+
+
+@app.command()
+def evolution(
+    photo: Annotated[str | None, typer.Option(help="One of the fixed validation photos; else all.")] = None,
+    out: Out = None,
+) -> None:
+    """How the masks of the fixed validation photos came about, epoch by epoch."""
+    results = _results()
+    from petseg import plotting
+
+    shown = results.evolution
+    last = len(shown.epochs) - 1
+    steps = min(last, _EPOCHS_SHOWN - 1) or 1
+    shown = shown.at([shown.epochs[round(step * last / steps)] for step in range(steps)])
+    if photo:
+        if photo not in shown.names:
+            raise UsageError(f"{photo}: is not shown over the epochs; these are: {', '.join(shown.names)}")
+        shown = shown.of(photo)
+    figure = plotting.evolution(shown.images, shown.truths, shown.masks, shown.epochs, shown.dices)
+    _keep(figure, "evolution", out)
+
+
+@app.command()
+def best(n: Count = 12, out: Out = None) -> None:
+    """The test photos of the highest Dice."""
+    _examples("best", lambda results: results.best_photos(n), out)
+
+
+@app.command()
+def worst(n: Count = 12, out: Out = None) -> None:
+    """The test photos of the lowest Dice, the lowest first."""
+    _examples("worst", lambda results: results.worst_photos(n)[::-1], out)
+
+
+@app.command("random")
+def at_random(
+    n: Count = 12, seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0, out: Out = None
+) -> None:
+    """Test photos, drawn from all of them."""
+    _examples("random", lambda results: results.random_photos(n, seed), out)
+
+
+@app.command()
+def photo(name: Annotated[str, typer.Argument(help="Of a test photo.")], out: Out = None) -> None:
+    """One test photo: truth, prediction, and where they differ."""
+    results = _results()
+    from petseg import plotting
+
+    _keep(plotting.one_photo(results.example(results.photo(name))), "photo", out)
+
+
+@app.command()
+def breeds(out: Out = None) -> None:
+    """Dice of the test photos by breed."""
+    results = _results()
+    from petseg import plotting
+
+    _keep(plotting.dice_by_breed(results.table), "breeds", out)
+
+
+@app.command()
+def histogram(out: Out = None) -> None:
+    """How the Dice of the test photos is spread."""
+    results = _results()
+    from petseg import plotting
+
+    trivial = results.headlines["all_foreground"]["dice_per_image"]
+    _keep(plotting.dice_histogram(results.table["dice"], trivial), "histogram", out)
+
+
+@app.command()
+def thresholds(out: Out = None) -> None:
+    """Scores by the probability from which a pixel is called pet; validation chose one."""
+    results = _results()
+    from petseg import plotting
+
+    _keep(plotting.threshold_curves(results.thresholds, results.headlines["threshold"]), "thresholds", out)
+
+
+@app.command()
+def confusion(out: Out = None) -> None:
+    """How many pixels are rightly and wrongly called pet and background."""
+    results = _results()
+    from petseg import plotting
+
+    _keep(plotting.confusion(results.counts), "confusion", out)
+
+
+@app.command()
+def calibration(out: Out = None) -> None:
+    """How often the network's probabilities come true."""
+    results = _results()
+    from petseg import plotting
+
+    _keep(plotting.calibration_diagram(results.calibration), "calibration", out)
+
+
+@app.command()
+def compare(
+    one: Annotated[str, typer.Argument(metavar="RUN", help="The beginning of a run's key.")],
+    other: Annotated[str, typer.Argument(metavar="RUN", help="Another.")],
+    out: Out = None,
+) -> None:
+    """Two runs: what differs, scores, and is the difference more than chance. For more: petseg compare."""
+    from petseg.cli.compare import compare as compare_runs
+
+    compare_runs([one, other], _target("compare", out))
+
+
+# What the menu asks for before it calls a view: by the view, its parameters with a question and a default.
+_MENU: dict[str, tuple[Callable[..., None], dict[str, tuple[str, Any]]]] = {
+    "curves": (curves, {}),
+    "evolution": (evolution, {"photo": ("which photo; empty for all", "")}),
+    "best": (best, {"n": ("how many", 12)}),
+    "worst": (worst, {"n": ("how many", 12)}),
+    "random": (at_random, {"n": ("how many", 12), "seed": ("seed of the draw", 0)}),
+    "photo": (photo, {"name": ("name of the test photo", None)}),
+    "breeds": (breeds, {}),
+    "histogram": (histogram, {}),
+    "thresholds": (thresholds, {}),
+    "confusion": (confusion, {}),
+    "calibration": (calibration, {}),
+    "compare": (compare, {"one": ("one run's key, or its beginning", None), "other": ("another's", None)}),
+}
+
+
+def _menu() -> None:
+    """Ask for views until there is enough; a view that fails says why, and the menu goes on."""
+    names = list(_MENU)
+    while True:
+        print()
+        for number, (name, (view, _)) in enumerate(_MENU.items(), 1):
+            print(f"{number:>3}  {name:<12} {view.__doc__}")
+        print("  q  quit")
+        try:
+            answer = typer.prompt("which").strip()
+            if answer in ("q", "quit", "0"):
+                return
+            name = names[int(answer) - 1] if answer.isdigit() and 0 < int(answer) <= len(names) else answer
+            if name not in _MENU:
+                print(f"{answer}: must be a number from 1 to {len(names)}, a name, or q")
+                continue
+            view, questions = _MENU[name]
+            asked = {key: typer.prompt(*question) for key, question in questions.items()}
+        except typer.Abort:  # the end of the input, or Ctrl-C
+            print()
+            return
+        try:
+            view(**asked)
+        except PetsegError as error:
+            print(error)
+
+
+def _results() -> "Results":
+    from petseg.results import Results  # not above: torch and pandas would slow down every other command
+
+    return Results.of_project(main_root())
+
+
+def _examples(name: str, choose: "Callable[[Results], list[int]]", out: Path | None) -> None:
+    results = _results()
+    from petseg import plotting
+
+    shown = [results.example(place) for place in choose(results)]
+    rows = {
+        f"{start + 1} to {start + len(row)}": row
+        for start in range(0, len(shown), _A_ROW)
+        if (row := shown[start : start + _A_ROW])
+    }
+    _keep(plotting.examples(rows, len(results.table)), name, out)
+
+
+def _target(name: str, out: Path | None) -> Path:
+    if out is not None and out.suffix not in (".png", ".svg", ".pdf"):
+        raise UsageError(f"--out {out}: must end in .png, .svg or .pdf")
+    return out or main_root() / "plots/evaluate" / f"{name}.png"
+
+
+def _keep(figure: "Figure", name: str, out: Path | None) -> None:
+    """Save a picture, say where, and show it where a person sits before a screen."""
+    path = _target(name, out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=_DPI, metadata={"Software": None} if path.suffix == ".png" else None)
+    print(path)
+    if out is None and sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
+        typer.launch(str(path))
