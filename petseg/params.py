@@ -25,6 +25,7 @@ from petseg.records import read_yaml
 _RESNET34_HALVINGS = 5
 
 Boundary = Literal["foreground", "background", "ignore"]
+Masks = Literal["trimap", "binary_255", "binary_1"]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -40,6 +41,7 @@ class Section(BaseModel):
 
 class DataParams(Section):
     source: Annotated[str, Field(min_length=1)]
+    masks: Masks
     image_size: Annotated[int, Field(ge=16, le=2048)]
     boundary: Boundary
     max_rejected: Fraction
@@ -47,6 +49,7 @@ class DataParams(Section):
 
 class SplitParams(Section):
     seed: Seed
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
     folds: Annotated[int, Field(ge=2)] | None
     fold: Annotated[int, Field(ge=0)] | None

@@ -23,6 +23,7 @@ Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 _ERRORS = {"missed": BLUE, "wrongly called pet": VERMILION, "left out: called background": "#BBBBBB"}
+SPECIES = {"cat": BLUE, "dog": VERMILION}  # of others, grey
 _CELL_IN = 1.75  # a small picture's side
 
 
@@ -188,9 +189,9 @@ def dice_by_breed(table: pd.DataFrame) -> Figure:
     breeds = breeds.sort_values("mean", ignore_index=True)
     figure = Figure(figsize=(8, 1.2 + 0.24 * len(breeds)), layout="constrained")
     axes = figure.subplots()
-    colours = {"cat": BLUE, "dog": VERMILION}
+    colours = {species: SPECIES.get(species, GREY) for species in sorted(set(breeds["species"]), key=str)}
     for place, (breed, species) in enumerate(zip(breeds["breed"], breeds["species"], strict=True)):
-        values = table.loc[table["breed"] == breed, "dice"]
+        values = table.loc[(table["breed"] == breed) & (table["species"] == species), "dice"]
         axes.plot(values, np.full(len(values), place), ".", color=colours[species], alpha=0.3, mew=0)
     axes.scatter(
         breeds["mean"], range(len(breeds)), c=[colours[s] for s in breeds["species"]], marker="D", zorder=3
@@ -204,7 +205,7 @@ def dice_by_breed(table: pd.DataFrame) -> Figure:
     _tidy(axes)
     _legend(
         figure,
-        {f"{s}, a diamond is a breed's mean": c for s, c in colours.items() if s in set(table["species"])},
+        {f"{species}, a diamond is a breed's mean": colour for species, colour in colours.items()},
     )
     return figure
 

@@ -2,16 +2,18 @@
 
 from pathlib import Path
 
-from petseg.data.sources import fetch, redact
-from petseg.params import Params
+from petseg.data.pairs import put_in_place
+from petseg.data.sources import redact
+from petseg.params import Params, flat
 from petseg.project import main_root
 from petseg.stage import run_stage
 from petseg.tracking.outbox import recorded
 
 
 def download(params: Params, sample: Path, archives: Path) -> None:
-    with recorded("download", {"data.source": redact(params.data.source)}) as record:
-        retrieved = fetch(params.data.source, sample, archives, main_root())
+    source, masks = params.data.source, params.data.masks
+    with recorded("download", flat(data__source=redact(source), data__masks=masks)) as record:
+        retrieved = put_in_place(source, masks, sample, archives, main_root())
         record.metrics |= {f"bytes/{archive.name}": archive.bytes for archive in retrieved}
         record.datasets = [(archive.name, archive.sha256, archive.origin) for archive in retrieved]
         for archive in retrieved:

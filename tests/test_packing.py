@@ -13,7 +13,7 @@ from petseg.params import Params, SplitParams
 from petseg.project import sha256_file
 from tests.conftest import MINI, PEAK_KB, ROOT, PetFolder, encoded, picture, trimap
 
-SPLIT = SplitParams(seed=0, val_fraction=0.25, folds=None, fold=None)
+SPLIT = SplitParams(seed=0, test_fraction=0.2, val_fraction=0.25, folds=None, fold=None)
 
 
 def packed(
@@ -161,7 +161,7 @@ def test_validation_is_stratified_and_exact(tmp_path: Path, params: Params) -> N
 def test_folds_share_trainval_among_them(tmp_path: Path) -> None:
     seen: list[int] = []
     for fold in range(5):
-        split = SplitParams(seed=0, val_fraction=0.15, folds=5, fold=fold)
+        split = SplitParams(seed=0, test_fraction=0.2, val_fraction=0.15, folds=5, fold=fold)
         arrays, report = packed(ROOT / "data/sample", tmp_path / str(fold), split=split)
         assert report.counts["val"] in (64, 65)
         seen += list(arrays.rows("val"))
@@ -202,7 +202,7 @@ def test_memory_does_not_grow_with_the_photos(pets: PetFolder, tmp_path: Path) -
         "from pathlib import Path; import sys\n"
         f"{PEAK_KB}\n"
         "from petseg.data.packing import pack; from petseg.params import SplitParams\n"
-        "split = SplitParams(seed=0, val_fraction=0.1, folds=None, fold=None)\n"
+        "split = SplitParams(seed=0, test_fraction=0.2, val_fraction=0.1, folds=None, fold=None)\n"
         "a, out = Path(sys.argv[1]), Path(sys.argv[2])\n"
         "print(pack(a, out / 'pets', out / 'r.csv', 256, 1.0, split).summary()['kept'])\n"
         "print(peak_kb())"

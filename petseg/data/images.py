@@ -37,11 +37,11 @@ def decode_photo(data: bytes) -> Image.Image:
     Raises:
         BadImage: it is not a picture, is cut short, or has more than MAX_PIXELS.
     """
-    image = _opened(data)
+    image = open_picture(data)
     try:
         ImageOps.exif_transpose(image, in_place=True)
     except Exception:  # noqa: BLE001  (of metadata that can't be read; the photo can be)
-        image = _opened(data)
+        image = open_picture(data)
     return _to_rgb(image)
 
 
@@ -51,7 +51,7 @@ def decode_trimap(data: bytes) -> Image.Image:
     Raises:
         BadImage: it is not a picture of one channel, or holds another value.
     """
-    image = _opened(data)
+    image = open_picture(data)
     if image.mode not in ("L", "P"):
         raise BadImage(f"trimap has mode {image.mode}, expected one 8-bit channel")
     values = np.asarray(image)
@@ -89,8 +89,12 @@ def resize_trimap(trimap: Image.Image, size_px: int) -> NDArray[np.uint8]:
     return np.asarray(trimap.resize((size_px, size_px), Image.Resampling.NEAREST))
 
 
-def _opened(data: bytes) -> Image.Image:
-    """Open and decode a picture; whatever Pillow raises on broken bytes becomes BadImage."""
+def open_picture(data: bytes) -> Image.Image:
+    """Open and decode a picture as it is stored.
+
+    Raises:
+        BadImage: it is not a picture, is cut short, or has more than MAX_PIXELS; whatever Pillow raises.
+    """
     if not data:
         raise BadImage("file is empty")
     try:

@@ -1,6 +1,5 @@
 """preprocess: two archives in, three files out (see petseg.data.arrays)."""
 
-import csv
 import hashlib
 import re
 import warnings
@@ -16,32 +15,21 @@ from numpy.typing import NDArray
 from petseg.data.archives import ANNOTATIONS, PHOTOS, read_members
 from petseg.data.arrays import COLUMNS, IMAGES, INDEX, TRIMAPS, RowWriter
 from petseg.data.images import decode_pair, decode_photo, decode_trimap
+from petseg.data.listing import LeftOut, Listed, left_out_csv, read_listing, why_ignored
+from petseg.data.splitting import check_groups, split_photos
 from petseg.errors import ArchiveError, BadImage, DataError
 from petseg.params import SplitParams
 from petseg.progress import progress
 from petseg.project import usable_cores
 
-_LISTS = {"annotations/trainval.txt": "trainval", "annotations/test.txt": "test"}
-_NAME = r"[A-Za-z0-9][\w.+-]*"
-_ANNOTATION = re.compile(rf"annotations/(?:(?:trainval|test)\.txt|trimaps/{_NAME}\.png)", re.ASCII)
-_PHOTO = re.compile(rf"images/{_NAME}\.jpg", re.ASCII)
-_KNOWN_BUT_UNUSED = re.compile(rf"annotations/(?:README|list\.txt|xmls/{_NAME}\.xml)", re.ASCII)
+_NAME = r"[^./][^/]*"
+_ANNOTATION = re.compile(
+    rf"annotations/(?:(?:trainval|test)\.txt|(?:index|left_out)\.csv|trimaps/{_NAME}\.png)"
+)
+_PHOTO = re.compile(rf"images/{_NAME}\.jpg")
+_KNOWN_BUT_UNUSED = re.compile(rf"annotations/(?:README|list\.txt|xmls/{_NAME}\.xml)")
 
 Decoded = tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class Listed:
-    """One line of trainval.txt or test.txt."""
-
-    name: str
-    species: str
-    part: str
-
-    @property
-    def breed(self) -> str:
-        """``american_bulldog`` of ``american_bulldog_12``; a name without ``_`` tells no breed."""
-        return self.name.rpartition("_")[0] or "unknown"
 
 
 @dataclass
@@ -50,12 +38,25 @@ class Report:
 
     listed: int = 0
     counts: dict[str, int] = field(default_factory=dict)
-    rejected: list[tuple[str, str]] = field(default_factory=list)
-    ignored: list[tuple[str, str]] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
 
     def reject(self, name: str, reason: str) -> None:
         """Note that a listed photo can't be used."""
-        self.rejected.append((name, reason))
+        self.left_out.append(LeftOut(name, "rejected", reason))
+
+    def ignore(self, name: str, reason: str) -> None:
+        """Note that a file is not used."""
+        self.left_out.append(LeftOut(name, "ignored", reason))
+
+    @property
+    def rejected(self) -> list[tuple[str, str]]:
+        """Names and reasons of the photos that can't be used."""
+        return [(row.name, row.reason) for row in self.left_out if row.verdict == "rejected"]
+
+    @property
+    def ignored(self) -> list[tuple[str, str]]:
+        """Names and reasons of the files that are not used."""
+        return [(row.name, row.reason) for row in self.left_out if row.verdict == "ignored"]
 
     def summary(self) -> dict[str, int]:
         """Return the counts as a flat dict, for metrics."""
@@ -69,11 +70,7 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write a row for everything that was not taken: what, rejected or ignored, why."""
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["name", "verdict", "reason"])
-            writer.writerows((name, "rejected", why) for name, why in sorted(self.rejected))
-            writer.writerows((name, "ignored", why) for name, why in sorted(self.ignored))
+        path.write_bytes(left_out_csv(self.left_out))
 
 
 def pack(
@@ -106,10 +103,13 @@ def pack(
             raise ArchiveError(f"{archives / name}: no such file; run dvc repro download")
     report = Report()
     listed, trimaps = _read_annotations(archives / ANNOTATIONS, report)
-    report.listed = len(listed)
+    report.listed = len({photo.name for photo in listed} | {name for name, _ in report.rejected})
+    report_file.parent.mkdir(parents=True, exist_ok=True)
+    report.write(report_file)
+    _check_rejected(report, report_file, max_rejected)  # of an own folder, many may be by now
+    check_groups(listed)
     arrays.mkdir(parents=True, exist_ok=True)
     (arrays / INDEX).unlink(missing_ok=True)  # written last: without it the arrays are not whole
-    report_file.parent.mkdir(parents=True, exist_ok=True)
 
     images_out = RowWriter(arrays / IMAGES, len(listed), (image_size, image_size, 3))
     trimaps_out = RowWriter(arrays / TRIMAPS, len(listed), (image_size, image_size))
@@ -135,16 +135,22 @@ def pack(
     images_out.close(kept)
     trimaps_out.close(kept)
 
+    photos = [listed[row] for row in kept]
+    parts = split_photos(photos, split)
     index = pd.DataFrame(
-        [(p.name, p.breed, p.species, p.part, *sizes[row]) for row in kept for p in [listed[row]]],
+        [
+            (photo.name, photo.breed, photo.species, part, *sizes[row])
+            for row, photo, part in zip(kept, photos, parts, strict=True)
+        ],
         columns=COLUMNS,
     )
-    index.loc[_validation(index, split), "split"] = "val"
-    index["split"] = index["split"].replace("trainval", "train")
     index.to_csv(arrays / INDEX, index=False, lineterminator="\n")
-    report.counts = {part: int((index["split"] == part).sum()) for part in ("train", "val", "test")}
+    report.counts = {part: parts.count(part) for part in ("train", "val", "test")}
     report.write(report_file)
-    _check_limits(report, report_file, max_rejected)
+    _check_rejected(report, report_file, max_rejected)
+    for part, n in report.counts.items():
+        if n == 0:
+            raise DataError(f"no photo is left for {part} ({report.summary()}); see {report_file}")
     return report
 
 
@@ -178,7 +184,7 @@ def original_trimaps(archives: Path, names: Collection[str]) -> Iterator[tuple[s
     missing = set(names)
     for member, content in read_members(archives / ANNOTATIONS, _ANNOTATION):
         name = PurePosixPath(member).stem
-        if content is not None and member not in _LISTS and name in missing:
+        if content is not None and member.startswith("annotations/trimaps/") and name in missing:
             missing.remove(name)
             yield name, np.asarray(decode_trimap(content))
     if missing:
@@ -187,44 +193,21 @@ def original_trimaps(archives: Path, names: Collection[str]) -> Iterator[tuple[s
 
 def _read_annotations(path: Path, report: Report) -> tuple[list[Listed], dict[str, bytes]]:
     """Return the listed photos, sorted by name, and the trimaps' PNG files by name."""
-    lists: dict[str, str] = {}
+    texts: dict[str, str] = {}
     trimaps: dict[str, bytes] = {}
     for member, content in read_members(path, _ANNOTATION):
         if content is None:
             if not _KNOWN_BUT_UNUSED.fullmatch(member):
-                report.ignored.append((member, _why_ignored(member)))
-        elif member in _LISTS:
-            lists[member] = content.decode("utf-8", errors="replace")
-        else:
+                report.ignore(member, why_ignored(member))
+        elif member.startswith("annotations/trimaps/"):
             trimaps[PurePosixPath(member).stem] = content
-    if absent := _LISTS.keys() - lists.keys():
-        raise DataError(f"{path.name}: {' and '.join(sorted(absent))} missing")
-
-    listed: dict[str, Listed] = {}
-    for member in ("annotations/test.txt", "annotations/trainval.txt"):
-        for number, line in enumerate(lists[member].splitlines(), 1):
-            if not line.strip() or line.startswith("#"):
-                continue
-            fields = line.split()
-            if (
-                len(fields) != 4
-                or fields[2] not in ("1", "2")
-                or not re.fullmatch(_NAME, fields[0], re.ASCII)
-            ):
-                raise DataError(
-                    f"{path.name}: {member}, line {number}: {line!r:.80} is not "
-                    "'NAME CLASS SPECIES BREED' with species 1 (cat) or 2 (dog)"
-                )
-            photo = Listed(fields[0], {"1": "cat", "2": "dog"}[fields[2]], _LISTS[member])
-            if photo.name in listed:
-                report.reject(photo.name, f"listed again in {member}; the first listing counts")
-            else:
-                listed[photo.name] = photo
-    if not listed:
-        raise DataError(f"{path.name}: the lists name no photo")
-    for name in sorted(trimaps.keys() - listed.keys()):
-        report.ignored.append((f"annotations/trimaps/{name}.png", "trimap of no listed photo"))
-    return [listed[name] for name in sorted(listed)], trimaps
+        else:
+            texts[member] = content.decode("utf-8", errors="replace")
+    listed, left_out = read_listing(path.name, texts)
+    report.left_out += left_out
+    for name in sorted(trimaps.keys() - {photo.name for photo in listed}):
+        report.ignore(f"annotations/trimaps/{name}.png", "trimap of no listed photo")
+    return listed, trimaps
 
 
 def _decode(
@@ -251,9 +234,9 @@ def _decode(
         for member, content in read_members(path, _PHOTO):
             name = PurePosixPath(member).stem
             if content is None:
-                report.ignored.append((member, _why_ignored(member)))
+                report.ignore(member, why_ignored(member))
             elif name not in wanted:
-                report.ignored.append((member, "in no list"))
+                report.ignore(member, "in no list")
             elif name not in trimaps:
                 report.reject(name, f"its trimap is absent from {ANNOTATIONS}")
                 yield name, None
@@ -265,48 +248,22 @@ def _decode(
             yield from finished()
 
 
-def _why_ignored(member: str) -> str:
-    name = PurePosixPath(member).name
-    if name.startswith("._"):
-        return "AppleDouble file of a Mac"
-    return f"not used: {PurePosixPath(name).suffix or 'no suffix'}"
-
-
 def _without_duplicates(listed: list[Listed], hashes: dict[int, bytes], report: Report) -> list[int]:
-    """Return the rows to keep, so that no photo is there twice; a test photo goes before others.
+    """Return the rows to keep, so that no photo is there twice: of a test photo, or else of validation.
 
     Photos are compared by their packed pixels, which finds copies under other names and copies
     whose metadata differ.
     """
     first: dict[bytes, int] = {}
-    for row in sorted(hashes, key=lambda row: (listed[row].part != "test", row)):
+    rank = {"test": 0, "val": 1}
+    for row in sorted(hashes, key=lambda row: (rank.get(listed[row].part, 2), row)):
         original = first.setdefault(hashes[row], row)
         if original != row:
             report.reject(listed[row].name, f"the same photo as {listed[original].name}")
     return sorted(first.values())
 
 
-def _validation(index: pd.DataFrame, split: SplitParams) -> NDArray[np.int64]:
-    """Return the rows of trainval that become validation, stratified by breed.
-
-    The photos, shuffled within each breed, are laid out breed after breed. Taken at even
-    distances along that line, validation has its exact share of all photos, and of each breed
-    its share to within one photo. Cross-validation deals the same line out to the folds in turn.
-    """
-    trainval = np.flatnonzero(index["split"] == "trainval")
-    random = np.random.default_rng(split.seed)
-    shuffled = trainval[random.permutation(len(trainval))]
-    line = shuffled[np.argsort(index["breed"].to_numpy()[shuffled], kind="stable")]
-    place = np.arange(len(line))
-    if split.folds is not None:
-        taken = place % split.folds == split.fold
-    else:
-        taken = np.floor((place + 1) * split.val_fraction) > np.floor(place * split.val_fraction)
-    validation: NDArray[np.int64] = line[taken]
-    return validation
-
-
-def _check_limits(report: Report, report_file: Path, max_rejected: float) -> None:
+def _check_rejected(report: Report, report_file: Path, max_rejected: float) -> None:
     rejected = len(report.rejected)
     if rejected > max_rejected * report.listed:
         name, reason = min(report.rejected)
@@ -315,6 +272,3 @@ def _check_limits(report: Report, report_file: Path, max_rejected: float) -> Non
             f"data.max_rejected ({max_rejected:g}) allows; the first: {name}: {reason}; "
             f"all: {report_file}"
         )
-    for part, n in report.counts.items():
-        if n == 0:
-            raise DataError(f"no photo is left for {part} ({report.summary()}); see {report_file}")

@@ -173,7 +173,10 @@ def redact(url: str) -> str:
 
 def _copy(origin: Path, target: Path, known: str | None) -> Retrieved:
     if not origin.is_file():
-        raise DownloadError(f"{origin}: no such file; a source holds {PHOTOS} and {ANNOTATIONS}")
+        raise DownloadError(
+            f"{origin}: no such file; a source holds {PHOTOS} and {ANNOTATIONS}, "
+            "or images/ and masks/, or pairs.csv"
+        )
     with progress(f"verify {origin.name}", origin.stat().st_size, in_bytes=True) as advance:
         found = verify(origin, known, advance)
     with origin.open("rb") as source, written_atomically(target) as copy:
