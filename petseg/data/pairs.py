@@ -344,10 +344,10 @@ def _of_csv(file: Path) -> OwnData:
         parts[name], lines[name] = row["split"], number
         listed = Listed(name, row["label"] or UNKNOWN, row["species"] or UNKNOWN, row["group"], "")
         pair = Pair(listed, folder / photo, folder / mask)
-        if bad := why_no_name(name):
+        if bad := _why_unusable(pair, folder):
+            left_out.append(LeftOut(_shown(photo), "rejected", bad))
+        elif bad := why_no_name(name):
             left_out.append(LeftOut(_shown(photo), "rejected", f"its name {bad}; rename it"))
-        elif bad := _why_unusable(pair, folder):
-            left_out.append(LeftOut(name, "rejected", bad))
         else:
             pairs[name] = pair
     _refuse(mistakes)
