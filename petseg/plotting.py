@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle, product
+from itertools import chain, cycle, product
+from textwrap import wrap
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from petseg.colours import BLUE, GREEN, GREY, ORANGE, PALETTE, VERMILION, rgb
 from petseg.data.augment import AUGMENTATIONS, augment
+from petseg.data.images import BACKGROUND
 from petseg.metrics import PixelCounts
 from petseg.params import AugmentParams
 from petseg.probabilities import calibration_error
@@ -380,6 +382,36 @@ def comparison(table: pd.DataFrame) -> Figure:
         _tidy(axes)
     if len(parts) > 1:
         left.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def data_sheet(
+    photos: Sequence[Image], trimaps: Sequence[Image], captions: Sequence[str], odd: Sequence[str | None]
+) -> Figure:
+    """Draw photos of a data set with the outlines of their masks, and paler where they are not pet.
+
+    Args:
+        photos: at least one, (h, w, 3), each of a size of its own.
+        trimaps: (h, w), each of any size.
+        captions: what stands below each.
+        odd: what is wrong with each, or None.
+    """
+    columns = min(6, len(photos))
+    figure, grid = _picture_grid(-(-len(photos) // columns), columns, cell=2.3)
+    everything = zip(photos, trimaps, captions, odd, strict=True)
+    for axes, (photo, trimap, caption, reason) in zip(chain(*grid), everything, strict=False):
+        pet = trimap != BACKGROUND
+        here = np.ix_(*(np.arange(photo.shape[i]) * pet.shape[i] // photo.shape[i] for i in (0, 1)))
+        axes.imshow(np.where(pet[here][..., None], photo, 255 - (255 - photo) * 0.45).astype(np.uint8))
+        if pet.any() and not pet.all():
+            across, down = (np.linspace(0, photo.shape[i] - 1, pet.shape[i]) for i in (1, 0))
+            axes.contour(across, down, pet, [0.5], colors="white", linewidths=2.8)
+            axes.contour(across, down, pet, [0.5], colors=VERMILION, linewidths=1.4)
+        axes.set_xlabel(caption, fontsize=8)
+        if reason:
+            axes.set_title("\n".join(wrap(reason, 36)), fontsize=8, color=VERMILION)
+            axes.spines[:].set(visible=True, color=VERMILION, linewidth=2)
+    _legend(figure, {"outline of the mask, its border counted": VERMILION})
     return figure
 
 

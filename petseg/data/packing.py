@@ -3,9 +3,10 @@
 import hashlib
 import re
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -23,9 +24,9 @@ from petseg.progress import progress
 from petseg.project import usable_cores
 
 _NAME = r"[^./][^/]*"
-_ANNOTATION = re.compile(
-    rf"annotations/(?:(?:trainval|test)\.txt|(?:index|left_out)\.csv|trimaps/{_NAME}\.png)"
-)
+_LIST = re.compile(r"annotations/(?:(?:trainval|test)\.txt|(?:index|left_out)\.csv)")
+_TRIMAP = re.compile(rf"annotations/trimaps/{_NAME}\.png")
+_ANNOTATION = re.compile(rf"{_LIST.pattern}|{_TRIMAP.pattern}")
 _PHOTO = re.compile(rf"images/{_NAME}\.jpg")
 _KNOWN_BUT_UNUSED = re.compile(rf"annotations/(?:README|list\.txt|xmls/{_NAME}\.xml)")
 
@@ -131,7 +132,10 @@ def pack(
     for row in range(len(listed)):
         if listed[row].name not in seen:
             report.reject(listed[row].name, f"listed, but absent from {PHOTOS}")
-    kept = _without_duplicates(listed, hashes, report)
+    copies = duplicates(listed, hashes)
+    for row, original in copies.items():
+        report.reject(listed[row].name, f"the same photo as {listed[original].name}")
+    kept = sorted(hashes.keys() - copies.keys())
     images_out.close(kept)
     trimaps_out.close(kept)
 
@@ -162,14 +166,8 @@ def first_originals(
     Returns:
         At most ``count`` pairs of a name and an (H, W, 3) uint8 RGB photo.
     """
-    found: list[tuple[str, NDArray[np.uint8]]] = []
-    for member, content in read_members(archives / PHOTOS, _PHOTO):
-        name = PurePosixPath(member).stem
-        if content is not None and name in names:
-            found.append((name, np.asarray(decode_photo(content))))
-            if len(found) == count:
-                break
-    return found
+    files = islice(photo_files(archives, names), count)
+    return [(name, np.asarray(decode_photo(content))) for name, content in files]
 
 
 def original_trimaps(archives: Path, names: Collection[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
@@ -182,13 +180,53 @@ def original_trimaps(archives: Path, names: Collection[str]) -> Iterator[tuple[s
         DataError: the archive lacks one of them.
     """
     missing = set(names)
-    for member, content in read_members(archives / ANNOTATIONS, _ANNOTATION):
-        name = PurePosixPath(member).stem
-        if content is not None and member.startswith("annotations/trimaps/") and name in missing:
-            missing.remove(name)
-            yield name, np.asarray(decode_trimap(content))
+    for name, content in trimap_files(archives, names):
+        missing.remove(name)
+        yield name, np.asarray(decode_trimap(content))
     if missing:
         raise DataError(f"{archives / ANNOTATIONS}: no trimap of {min(missing)}; run dvc repro preprocess")
+
+
+def photo_files(archives: Path, names: Container[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield the names and files of the given photos, in the archive's order."""
+    return _files(archives / PHOTOS, _PHOTO, names)
+
+
+def trimap_files(archives: Path, names: Container[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield the names and files of the trimaps of the given photos, in the archive's order."""
+    return _files(archives / ANNOTATIONS, _TRIMAP, names)
+
+
+def read_lists(archives: Path) -> tuple[list[Listed], list[LeftOut]]:
+    """Return the photos that the archives list, sorted by name, and what was left out of them.
+
+    Raises:
+        DataError: a list is absent or can't be read, or no photo is listed.
+    """
+    members = read_members(archives / ANNOTATIONS, _LIST)
+    texts = {
+        name: content.decode("utf-8", errors="replace") for name, content in members if content is not None
+    }
+    return read_listing(ANNOTATIONS, texts)
+
+
+def duplicates(listed: Sequence[Listed], hashes: Mapping[int, bytes]) -> dict[int, int]:
+    """Return the rows of photos that are there already, each with the row of the one to keep.
+
+    Photos are compared by their packed pixels, which finds copies under other names and copies
+    whose metadata differ. Kept is a test photo, or else one of validation.
+    """
+    first: dict[bytes, int] = {}
+    rank = {"test": 0, "val": 1}
+    order = sorted(hashes, key=lambda row: (rank.get(listed[row].part, 2), row))
+    return {row: original for row in order if (original := first.setdefault(hashes[row], row)) != row}
+
+
+def _files(archive: Path, wanted: re.Pattern[str], names: Container[str]) -> Iterator[tuple[str, bytes]]:
+    for member, content in read_members(archive, wanted):
+        name = PurePosixPath(member).stem
+        if content is not None and name in names:
+            yield name, content
 
 
 def _read_annotations(path: Path, report: Report) -> tuple[list[Listed], dict[str, bytes]]:
@@ -199,7 +237,7 @@ def _read_annotations(path: Path, report: Report) -> tuple[list[Listed], dict[st
         if content is None:
             if not _KNOWN_BUT_UNUSED.fullmatch(member):
                 report.ignore(member, why_ignored(member))
-        elif member.startswith("annotations/trimaps/"):
+        elif _TRIMAP.fullmatch(member):
             trimaps[PurePosixPath(member).stem] = content
         else:
             texts[member] = content.decode("utf-8", errors="replace")
@@ -246,21 +284,6 @@ def _decode(
                 yield from finished()
         while running:
             yield from finished()
-
-
-def _without_duplicates(listed: list[Listed], hashes: dict[int, bytes], report: Report) -> list[int]:
-    """Return the rows to keep, so that no photo is there twice: of a test photo, or else of validation.
-
-    Photos are compared by their packed pixels, which finds copies under other names and copies
-    whose metadata differ.
-    """
-    first: dict[bytes, int] = {}
-    rank = {"test": 0, "val": 1}
-    for row in sorted(hashes, key=lambda row: (rank.get(listed[row].part, 2), row)):
-        original = first.setdefault(hashes[row], row)
-        if original != row:
-            report.reject(listed[row].name, f"the same photo as {listed[original].name}")
-    return sorted(first.values())
 
 
 def _check_rejected(report: Report, report_file: Path, max_rejected: float) -> None:
