@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,6 @@ from petseg.parallel import in_order
 from petseg.params import Masks, SplitParams
 from petseg.progress import progress
 
-VERDICTS = ("stops", "refused", "look")
 SHEET_PAIRS = 24
 _SHEET_SUSPICIOUS = 8  # in place of others, so many that something is odd with
 _SHEET_PX = 320  # the longer side of a photo there
@@ -37,6 +36,8 @@ _FRAME = 0.02  # of the shorter side: the strip along a photo's edges
 
 Size = tuple[int, int]  # width and height, px
 T = TypeVar("T")
+Verdict = Literal["stops", "refused", "look"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 Files = Callable[[], Iterator[tuple[str, bytes]]]
 
 
@@ -105,7 +106,7 @@ class Suspicion:
 
     name: str
     reason: str
-    verdict: Literal["stops", "refused", "look"]
+    verdict: Verdict
 
 
 @dataclass(frozen=True)

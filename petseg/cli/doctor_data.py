@@ -19,13 +19,22 @@ from petseg.data.images import BACKGROUND, BORDER, PET
 from petseg.data.listing import UNKNOWN
 from petseg.data.pairs import check_archives_encoding
 from petseg.errors import UsageError
-from petseg.inspecting import VERDICTS, Inspection, SheetPair, Suspicion, inspect, is_remote, open_source
+from petseg.inspecting import (
+    VERDICTS,
+    Inspection,
+    SheetPair,
+    Suspicion,
+    Verdict,
+    inspect,
+    is_remote,
+    open_source,
+)
 from petseg.params import load_params
 from petseg.project import main_root
 from petseg.records import to_json
 from petseg.stage import locked_param, stage_command
 
-_TOLD = 30  # suspicious pairs that are printed
+_TOLD, _ALIKE = 30, 3  # reasons that are printed, and names of each
 _VALUES = 8  # of masks
 _BAR = 32  # letters of the longest
 _CAPTION = 24
@@ -76,7 +85,7 @@ def show_data(source: str | None, sheet: Path | None, as_json: bool) -> bool:
         console.print(_suspicious(seen.suspicions))
     if drawn is not None:
         console.print(f"sheet: {drawn}", markup=False, soft_wrap=True)
-    console.print(_verdict(seen, params.data.max_rejected), markup=False)
+    console.print(_verdict(seen, params.data.max_rejected), markup=False, soft_wrap=True)
     return not seen.suspicions
 
 
@@ -167,12 +176,16 @@ def _suspicious(suspicions: Sequence[Suspicion]) -> Table:
     table.add_column("suspicious", overflow="fold")
     table.add_column("")
     table.add_column("why", overflow="fold")
-    for suspicion in suspicions[:_TOLD]:
-        colour = "yellow" if suspicion.verdict == "look" else "red"
-        verdict = f"[{colour}]{suspicion.verdict}[/{colour}]"
-        table.add_row(escape(suspicion.name), verdict, escape(suspicion.reason))
-    if len(suspicions) > _TOLD:
-        table.add_row(f"and {len(suspicions) - _TOLD:,} more", "", "--json has all")
+    names: dict[tuple[Verdict, str], list[str]] = {}
+    for suspicion in suspicions:
+        names.setdefault((suspicion.verdict, suspicion.reason), []).append(suspicion.name)
+    for (verdict, reason), alike in list(names.items())[:_TOLD]:
+        more = f" and {len(alike) - _ALIKE:,} more" if len(alike) > _ALIKE else ""
+        colour = "yellow" if verdict == "look" else "red"
+        told = f"[{colour}]{verdict}[/{colour}]"
+        table.add_row(escape(", ".join(alike[:_ALIKE]) + more), told, escape(reason))
+    if len(names) > _TOLD:
+        table.add_row(f"and {len(names) - _TOLD:,} more reasons", "", "--json has all")
     return table
 
 
@@ -180,10 +193,10 @@ def _verdict(seen: Inspection, max_rejected: float) -> str:
     verdicts = Counter(suspicion.verdict for suspicion in seen.suspicions)
     total, refused = seen.pairs + seen.refused, seen.refused
     too_many = f", more than data.max_rejected ({max_rejected:g}) allows" * (refused > max_rejected * total)
-    told = {
+    told: dict[Verdict, str] = {
         "stops": "preprocess would stop, see above",
         "refused": f"preprocess would refuse {refused:,} of {total:,} photos{too_many}",
-        "look": f"{verdicts['look']:,} masks to look at",
+        "look": f"{verdicts['look']:,} to look at",
     }
     return "; ".join(told[verdict] for verdict in VERDICTS if verdicts[verdict]) or "nothing suspicious"
 
