@@ -30,9 +30,9 @@ from petseg.inspecting import (
     open_source,
 )
 from petseg.params import load_params
+from petseg.pipeline import locked_param, stage_command
 from petseg.project import main_root
 from petseg.records import to_json
-from petseg.stage import locked_param, stage_command
 
 _TOLD, _ALIKE = 30, 3  # reasons that are printed, and names of each
 _VALUES = 8  # of masks
