@@ -145,12 +145,12 @@ def augmentation(images: Image, trimaps: Image, params: AugmentParams) -> Figure
     return figure
 
 
-def examples(rows: dict[str, list[Example]], n: int) -> Figure:
+def examples(rows: dict[str, list[Example]], title: str) -> Figure:
     """Draw rows of test photos, with where the prediction is wrong.
 
     Args:
         rows: examples by the name of their row.
-        n: how many photos there are in all.
+        title: of all.
     """
     columns = max(len(row) for row in rows.values())
     figure, grid = _picture_grid(len(rows), columns, cell=2.1)
@@ -159,7 +159,7 @@ def examples(rows: dict[str, list[Example]], n: int) -> Figure:
         for axes, example in zip(line, row, strict=False):
             axes.imshow(_errors(example))
             axes.set_title(example.title, fontsize=8)
-    figure.suptitle(f"test photos, by Dice (n = {n})")
+    figure.suptitle(title)
     _legend(figure, _ERRORS)
     return figure
 

@@ -103,7 +103,7 @@ def examples_figure(results: Results, count: int) -> Figure:
         "worst": results.worst_photos(count),
     }
     drawn = {name: [results.example(place) for place in places] for name, places in rows.items()}
-    return plotting.examples(drawn, len(results.table))
+    return plotting.examples(drawn, f"test photos, by Dice (n = {len(results.table)})")
 
 
 if __name__ == "__main__":

@@ -75,7 +75,9 @@ def test_examples_colour_what_is_wrong() -> None:
     assert missed[2] > missed[0]  # blue
     assert wrong[0] > wrong[2]  # vermilion
     assert background.min() > 200
-    written = texts(plotting.examples({"best": [example], "worst": [example]}, 261))
+    written = texts(
+        plotting.examples({"best": [example], "worst": [example]}, "test photos, by Dice (n = 261)")
+    )
     for part in ("pug_1, Dice 0.500", "best", "worst", "n = 261", "missed"):
         assert part in written
 

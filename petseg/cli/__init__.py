@@ -2,7 +2,9 @@
 
 import atexit
 import gc
+import signal
 import sys
+from types import FrameType
 from typing import Never
 
 import typer
@@ -10,20 +12,25 @@ import typer
 from petseg.cli import evaluate, runs
 from petseg.cli.compare import compare
 from petseg.cli.predict import predict
+from petseg.cli.report import report
 from petseg.cli.stages import infer, train
 from petseg.cli.ui import ui
 from petseg.errors import PetsegError
 
 app = typer.Typer(
-    name="petseg", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+    name="petseg",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong arguments or params, 3 some files are bad, 130 stopped",
 )
 app.command()(train)
 app.command()(infer)
 app.command()(predict)
-app.command()(compare)
-app.command()(ui)
 app.add_typer(evaluate.app, name="evaluate")
+app.command()(report)
+app.command()(compare)
 app.add_typer(runs.app, name="runs")
+app.command()(ui)
 
 
 @app.callback()
@@ -32,10 +39,11 @@ def petseg() -> None:
 
 
 def main() -> Never:
-    """Run the command and exit: 0 done, 1 failed, 2 wrong arguments."""
+    """Run the command and exit, with a line for what went wrong and no traceback."""
+    signal.signal(signal.SIGINT, _stop)
     atexit.register(gc.freeze)  # or Python goes through all that was imported once more, for a second
     try:
-        app()
+        app(prog_name="petseg")
     except PetsegError as error:
         for line in str(error).splitlines():
             print(f"petseg: {line}", file=sys.stderr)
@@ -46,3 +54,8 @@ def main() -> Never:
         print(f"petseg: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
+
+
+def _stop(signum: int, frame: FrameType | None) -> Never:
+    print("petseg: interrupted", file=sys.stderr)
+    sys.exit(128 + signum)

@@ -32,7 +32,7 @@ def compare(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Compare runs: what differs, scores with intervals, and which differences are more than chance.
+    """Compare runs: what differs, and is it more than chance.
 
     Runs that differ in nothing but their seed or fold are folded into one line. Differences are taken photo
     by photo from the best setting by validation; an interval that leaves zero out is marked *. Intervals are

@@ -1,6 +1,5 @@
 """``petseg evaluate``: one picture at a time of what the pipeline found; without a view, a menu of them."""
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from petseg.cli.showing import show
 from petseg.errors import PetsegError, UsageError
 from petseg.project import main_root
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from petseg.results import Results
 
-app = typer.Typer(help="See what was learnt and predicted: a picture a view; without one, a menu.")
+app = typer.Typer(help="See what was learnt and predicted; a menu of pictures.")
 
 Out = Annotated[
     Path | None,
@@ -32,7 +32,7 @@ _DPI = 110
 
 @app.callback(invoke_without_command=True)
 def evaluate(context: typer.Context) -> None:
-    """See what was learnt and predicted: a picture a view; without one, in a terminal, a menu."""
+    """See what was learnt and predicted, a picture a view; without a view, in a terminal, a menu of them."""
     if context.invoked_subcommand is not None:
         return
     if not sys.stdin.isatty():
@@ -212,12 +212,9 @@ def _examples(name: str, choose: "Callable[[Results], list[int]]", out: Path | N
     from petseg import plotting
 
     shown = [results.example(place) for place in choose(results)]
-    rows = {
-        f"{start + 1} to {start + len(row)}": row
-        for start in range(0, len(shown), _A_ROW)
-        if (row := shown[start : start + _A_ROW])
-    }
-    _keep(plotting.examples(rows, len(results.table)), name, out)
+    rows = {f"from {n + 1}": shown[n : n + _A_ROW] for n in range(0, len(shown), _A_ROW)}
+    title = f"{len(shown)} of {len(results.table)} test photos: {name}"
+    _keep(plotting.examples(rows, title), name, out)
 
 
 def _target(name: str, out: Path | None) -> Path:
@@ -231,6 +228,4 @@ def _keep(figure: "Figure", name: str, out: Path | None) -> None:
     path = _target(name, out)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=_DPI, metadata={"Software": None} if path.suffix == ".png" else None)
-    print(path)
-    if out is None and sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
-        typer.launch(str(path))
+    show(path, opens=out is None)

@@ -53,10 +53,10 @@ def predict(
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON at the end.")] = False,
 ) -> None:
-    """Cut the pets out of your own photos: a mask, an overlay and a cut-out of each.
+    """Cut the pets out of your own photos.
 
-    Any format that Pillow reads, and HEIC; turned upright as the camera says. A bad file is named and left
-    out, and the exit code is then 3.
+    Of each a mask, an overlay and a cut-out. Any format that Pillow reads, and HEIC; turned upright as the
+    camera says. A bad file is named and left out, and the exit code is then 3.
     """
     from petseg.choosing import choose  # not above: torch would slow down every other command
     from petseg.compute import set_up_torch

@@ -19,9 +19,7 @@ from petseg.project import main_root
 from petseg.records import read_yaml, to_json
 from petseg.store import ABOUT, WEIGHTS, StoredRun, best_runs, holds, stored_runs
 
-app = typer.Typer(
-    no_args_is_help=True, help="The store: list, look at, prove and get back every run ever trained."
-)
+app = typer.Typer(no_args_is_help=True, help="Every run ever trained: list, show, get back, prove.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Id = Annotated[
@@ -92,7 +90,7 @@ def show(run: Id, as_json: Json = False) -> None:
 
     from petseg.card import card
 
-    found = _found(run)
+    found = found_run(run)
     if as_json:
         evaluation = found.evaluation
         told = {"folder": str(found.folder), "size": found.size_bytes, "manifest": found.manifest}
@@ -119,7 +117,7 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """Get a run's weights back, byte for byte."""
-    found, to = _found(run), to or main_root() / "models" / WEIGHTS
+    found, to = found_run(run), to or main_root() / "models" / WEIGHTS
     if to.suffix != ".safetensors":
         raise UsageError(f"--to {to}: must end in .safetensors")
     if to.exists() and not force and not holds(main_root() / "runs", to):
@@ -142,7 +140,7 @@ def verify(
     """Hash the store's files again, and DVC's and MLflow's copies; exit with 1, naming each that differs."""
     from petseg import verifying
 
-    report = verifying.verify(main_root(), [_found(run) for run in runs] if runs else None)
+    report = verifying.verify(main_root(), [found_run(run) for run in runs] if runs else None)
     if as_json:
         print(to_json(vars(report)), end="")
     else:
@@ -188,7 +186,7 @@ def reproduce(run: Id, as_json: Json = False) -> None:
     """Train a run again from its commit, params and data, elsewhere; exit with 1 if one bit differs."""
     from petseg import reproducing
 
-    found = _found(run)
+    found = found_run(run)
     result = reproducing.reproduce(found, main_root())
     if as_json:
         print(to_json(vars(result) | {"identical": result.identical}), end="")
@@ -214,7 +212,7 @@ def prune(
     kept = {champion_of(store): "is the champion"}
     for best in best_runs(store):
         kept.setdefault(best.key, "is the best by validation Dice")
-    chosen = {run.key: run for run in map(_found, runs)}.values()
+    chosen = {run.key: run for run in map(found_run, runs)}.values()
     for run in chosen:
         if run.key in kept:
             raise UsageError(f"run {run.key} {kept[run.key]}, and is not pruned")
@@ -259,7 +257,7 @@ def promote(
     """Make a run the champion, in the store's log and as MLflow's alias; a worse one is refused."""
     from petseg.tracking.registry import follow
 
-    found = _found(run)
+    found = found_run(run)
     line = promote_run(found, force)
     version = follow(found)
     if as_json:
@@ -284,7 +282,7 @@ def export(
         raise UsageError(f"--onnx {onnx}: must end in .onnx")
     if onnx.exists() and not force:
         raise UsageError(f"{onnx}: is there already; --force replaces it")
-    found = _found(run)
+    found = found_run(run)
     from petseg.data.arrays import PetArrays
     from petseg.exporting import INPUT, OUTPUT, export_onnx
 
@@ -319,7 +317,7 @@ def sync(
     from petseg.tracking.delivery import sync as deliver
 
     store = main_root() / "runs"
-    chosen, broken = stored_runs(store) if everything else ([_found(run) for run in runs or []], [])
+    chosen, broken = stored_runs(store) if everything else ([found_run(run) for run in runs or []], [])
     try:
         done = deliver(store, chosen)
         done.broken += broken
@@ -361,7 +359,12 @@ def champion(
         )
 
 
-def _found(text: str) -> StoredRun:
+def found_run(text: str) -> StoredRun:
+    """Find the one run that a person names.
+
+    Raises:
+        UsageError: none is called so, or several are.
+    """
     from petseg.tracking.reading import found_runs
 
     found = found_runs(main_root() / "runs", [text])

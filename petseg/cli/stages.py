@@ -43,9 +43,10 @@ def train(
     model: Network = None,
     others: Others = None,
 ) -> None:
-    """Train a network: dvc exp run, with these params in params.yaml. What was trained before is not again.
+    """Train a network with these params, by DVC.
 
-    A result is in the store, in MLflow and in dvc.lock, as of any other run.
+    It runs dvc exp run, with these params in params.yaml: what comes of it is in the store, in MLflow and in
+    dvc.lock, as of any other run; and what was trained before is not trained again.
     """
     _run("train", "train.batch_size", data_path, epochs, batch_size, learning_rate, model, others)
 
@@ -58,9 +59,10 @@ def infer(
     model: Network = None,
     others: Others = None,
 ) -> None:
-    """Score the network of these params on the test photos: dvc exp run; it is trained first if it has to be.
+    """Score the network of these params on the test photos, by DVC.
 
-    Your own photos, without masks, are for petseg predict.
+    It runs dvc exp run, which trains the network first if it has to. Your own photos, without masks, are for
+    petseg predict.
     """
     _run("infer", "infer.batch_size", data_path, epochs, batch_size, learning_rate, model, others)
 

@@ -6,7 +6,7 @@ import typer
 
 
 def ui(port: Annotated[int, typer.Option(help="Of 127.0.0.1.")] = 5000) -> None:
-    """Look at the trainings in MLflow, on this machine alone: scores, curves, masks by epoch."""
+    """Look at the trainings in MLflow, on this machine alone."""
     from petseg.tracking.ui import serve
 
     serve(port)

@@ -1,0 +1,14 @@
+"""A file that was made for people to look at, before whom it is opened."""
+
+import os
+import sys
+from pathlib import Path
+
+import typer
+
+
+def show(path: Path, opens: bool = True) -> None:
+    """Say where a picture or page is, and open it where a person sits before a screen."""
+    print(path)
+    if opens and sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
+        typer.launch(str(path))
