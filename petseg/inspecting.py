@@ -197,7 +197,12 @@ def open_source(source: str, masks: Masks, sample: Path, root: Path) -> Source:
             photo_files=lambda: _pair_files(found.pairs, "photo"),
             trimap_of=lambda _, values: to_trimap(values, masks),
         )
-    folder = sample if source == "sample" else root / Path(source).expanduser()
+    try:
+        folder = sample if source == "sample" else root / Path(source).expanduser()
+    except RuntimeError as error:  # of a ~user
+        raise DownloadError(f"data.source: {source}: {error}") from None
+    if not folder.is_dir():
+        raise DownloadError(f"data.source: {source}: no such folder")
     for name in (PHOTOS, ANNOTATIONS):
         if not (folder / name).is_file():
             raise DownloadError(f"{folder}: has neither {name}, nor images/ and masks/, nor pairs.csv")
@@ -364,9 +369,9 @@ def _judge(
 
 def _why_unusable(mask: MaskSeen | None, photo: PhotoSeen | None) -> str | None:
     if mask is None:
-        return "its mask is absent"
+        return f"its mask is absent from {ANNOTATIONS}"
     if photo is None:
-        return "listed, but absent"
+        return f"listed, but absent from {PHOTOS}"
     if photo.wrong or mask.wrong:
         return photo.wrong or mask.wrong
     if mask.size != photo.size and mask.size and photo.size:

@@ -35,6 +35,12 @@ def with_line(tmp_path: Path, old: str, new: str) -> Path:
         ("epochs: 50", "epochs: 0", "train.epochs: 0 must be greater than or equal to 1"),
         ("optimizer: sgd", "optimizer: adm", "train.optimizer: 'adm' must be 'adam', 'adamw', 'sgd' or"),
         ("boundary: foreground", "boundary: no", "data.boundary: 'no' must be 'foreground', 'background' or"),
+        (
+            "masks: trimap",
+            "masks: binary",
+            "data.masks: 'binary' must be 'trimap', 'binary_255' or",
+        ),
+        ("test_fraction: 0.2", "test_fraction: 1.0", "split.test_fraction: 1.0 must be less than 1"),
         ("image_size: 128", "image_size: 100", "data.image_size: 100 must be a multiple of"),
         ("folds: null", "folds: 5", "split: folds and fold must both be null or both be numbers"),
         ("fold: null ", "fold: 1 ", "split: folds and fold must both be null or both be numbers"),

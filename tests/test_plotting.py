@@ -91,6 +91,28 @@ def test_breeds_are_sorted_and_counted() -> None:
     assert "Dice of a test photo" in written
 
 
+def test_breeds_of_no_known_species_are_drawn_too() -> None:
+    table = pd.DataFrame({
+        "breed": ["unknown"] * 3, "species": ["unknown", "rabbit", "cat"], "dice": [0.2, 0.4, np.nan],
+    })  # fmt: skip
+    written = texts(plotting.dice_by_breed(table))
+    for species in ("unknown, a diamond", "rabbit, a diamond", "cat, a diamond"):
+        assert species in written
+
+
+def test_a_sheet_says_what_is_odd() -> None:
+    photos = [np.full((20 + n, 30, 3), 90, np.uint8) for n in range(8)]
+    trimaps = [TRIMAPS[0], np.full((16, 16), 2, np.uint8), *[TRIMAPS[0]] * 6]
+    captions = [f"rex_{n}, 40 % pet" for n in range(8)]
+    figure = plotting.data_sheet(photos, trimaps, captions, [None, "its mask is empty", *[None] * 6])
+    written = texts(figure)
+    for part in (*captions, "its mask is empty", "outline of the mask"):
+        assert part in written
+    faded, pet = (np.asarray(axes.images[0].get_array()) for axes in figure.axes[1::-1])
+    assert (faded > 90).all(), "what is not pet is paler"
+    assert (pet == 90).any()
+
+
 @pytest.mark.parametrize("values", [[0.5], [0.1, 0.9, np.nan]])
 def test_the_histogram_names_mean_median_and_trivial(values: list[float]) -> None:
     written = texts(plotting.dice_histogram(pd.Series(values), 0.56))

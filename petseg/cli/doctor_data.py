@@ -62,9 +62,8 @@ def show_data(source: str | None, sheet: Path | None, as_json: bool) -> bool:
     *_, sample, archives = stage_command(root, "download")
     asked, masks = params.data.source, params.data.masks
     if source is not None:
-        asked = (
-            source if source == "sample" or "://" in source else str(Path.cwd() / Path(source).expanduser())
-        )
+        named = source == "sample" or is_remote(source)
+        asked = source if named else str(Path.cwd() / source)
     elif is_remote(asked) and locked_param("download", "data.source") == asked:
         asked = archives  # what it was fetched to
     opened = open_source(asked, masks, root / sample, root)

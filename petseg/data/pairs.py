@@ -11,6 +11,7 @@ import io
 import os
 import tarfile
 import unicodedata
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -167,8 +168,10 @@ def archive(own: OwnData, masks: Masks, into: Path) -> list[Retrieved]:
     left_out = list(own.left_out)
     with (
         _tar(into / ANNOTATIONS) as annotations,
+        warnings.catch_warnings(),
         progress("masks", len(own.pairs)) as advance,
     ):
+        warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, in whatever thread
         for pair, trimap in in_order(partial(_trimap, masks=masks), own.pairs):
             advance(1)
             try:
