@@ -230,23 +230,19 @@ def _of_folder(folder: Path) -> OwnData:
             left_out += [LeftOut(_shown(path), "ignored", "in no list") for path in photos[name]]
             masks.pop(name, None)
             continue
-        reason, told = why_no_name(name), name
-        if reason is not None:
-            reason, told = f"its name {reason}; rename it", _shown(photos[name][0])
-        elif len(photos[name]) > 1 or len(masks.get(name, ())) > 1:
-            twice = photos[name] if len(photos[name]) > 1 else masks[name]
-            reason = f"is there twice: {' and '.join(map(_shown, twice))}"
-        elif name not in masks:
-            reason = f"no picture of this name in {MASKS}/"
-        if reason is None:
-            listed = Listed(name, UNKNOWN, UNKNOWN, groups.get(name, ""), parts[name])
-            pair = Pair(listed, folder / photos[name][0], folder / masks[name][0])
-            reason = _why_unusable(pair, folder)
-        if reason is None:
-            pairs.append(pair)
+        its_masks = masks.pop(name, [])
+        if bad := why_no_name(name):
+            reason = f"its name {bad}; rename it"
+            left_out.append(LeftOut(_shown(photos[name][0]), "rejected", reason))
+        elif bad := _why_no_pair(photos[name], its_masks):
+            left_out.append(LeftOut(name, "rejected", bad))
         else:
-            left_out.append(LeftOut(told, "rejected", reason))
-        masks.pop(name, None)
+            listed = Listed(name, UNKNOWN, UNKNOWN, groups.get(name, ""), parts[name])
+            pair = Pair(listed, folder / photos[name][0], folder / its_masks[0])
+            if bad := _why_unusable(pair, folder):
+                left_out.append(LeftOut(name, "rejected", bad))
+            else:
+                pairs.append(pair)
     alone = [_shown(path) for name in sorted(masks) for path in masks[name]]
     if photos and not pairs and alone:
         raise DataError(
@@ -255,6 +251,14 @@ def _of_folder(folder: Path) -> OwnData:
         )
     left_out += [LeftOut(path, "ignored", "mask of no photo") for path in alone]
     return OwnData(folder, pairs, left_out)
+
+
+def _why_no_pair(photos: list[PurePosixPath], masks: list[PurePosixPath]) -> str | None:
+    """Say why the photos and the masks of one name are not one and one."""
+    for files in (photos, masks):
+        if len(files) > 1:
+            return f"is there twice: {' and '.join(map(_shown, files))}"
+    return None if masks else f"no picture of this name in {MASKS}/"
 
 
 def _pictures(folder: Path, part: str, left_out: list[LeftOut]) -> dict[str, list[PurePosixPath]]:
@@ -282,7 +286,7 @@ def _pictures(folder: Path, part: str, left_out: list[LeftOut]) -> dict[str, lis
 def _read_lists(folder: Path, known: Iterable[str]) -> dict[str, str]:
     """Return the part of each photo by the lists, without those that are in none where train.txt is one."""
     files = [folder / f"{part}.txt" for part in _SPLITS if (folder / f"{part}.txt").is_file()]
-    told: dict[str, tuple[str, str]] = {}  # by name, the part, and the line as it is written
+    parts: dict[str, str] = {}
     mistakes = []
     known = set(known)
     for file in files:
@@ -293,10 +297,9 @@ def _read_lists(folder: Path, known: Iterable[str]) -> dict[str, str]:
             name = _entry(entry, known)
             if name is None:
                 mistakes.append(f"{file.name}, line {number}: {entry!r:.80} is not in {IMAGES}/")
-            elif told.setdefault(name, (file.stem, entry))[0] != file.stem:
-                mistakes.append(f"{file.name}, line {number}: {entry!r:.80} is in {told[name][0]}.txt too")
+            elif parts.setdefault(name, file.stem) != file.stem:
+                mistakes.append(f"{file.name}, line {number}: {entry!r:.80} is in {parts[name]}.txt too")
     _refuse(mistakes)
-    parts = {name: part for name, (part, _) in told.items()}
     if "train" not in (file.stem for file in files):
         parts = dict.fromkeys(known, "train" if files else "") | parts
     return _decided(parts, " and ".join(file.name for file in files))
@@ -328,21 +331,14 @@ def _of_csv(file: Path) -> OwnData:
     left_out, mistakes = [], []
     for number, row in _table(file, _NEEDED, _WANTED):
         photo, mask = (PurePosixPath(row[column].replace("\\", "/")) for column in _NEEDED)
-        wrong = [
-            f"{column} is empty" for column, path in zip(_NEEDED, (photo, mask), strict=True) if not path.name
-        ]
-        name = "" if wrong else _name_of(photo.relative_to(IMAGES) if photo.is_relative_to(IMAGES) else photo)
-        wrong += [
-            f"{column} {row[column]!r:.80} {why}"
-            for column in ("label", "species", "group")
-            if row[column] and (why := why_no_name(row[column]))
-        ]
-        if row["split"] not in ("", *_SPLITS):
-            wrong.append(f"split {row['split']!r:.80} is not {', '.join(_SPLITS)} or empty")
-        if name in parts:
-            wrong.append(f"{_shown(photo)} is there already, in line {lines[name]}, or has the same name")
+        wrong = list(_mistakes_in(row, photo, mask))
         mistakes += [f"{file.name}, line {number}: {text}" for text in wrong]
         if wrong:
+            continue
+        name = _name_of(photo.relative_to(IMAGES) if photo.is_relative_to(IMAGES) else photo)
+        if name in parts:
+            twice = f"{_shown(photo)} is there already, in line {lines[name]}, or has the same name"
+            mistakes.append(f"{file.name}, line {number}: {twice}")
             continue
         parts[name], lines[name] = row["split"], number
         listed = Listed(name, row["label"] or UNKNOWN, row["species"] or UNKNOWN, row["group"], "")
@@ -364,6 +360,17 @@ def _of_csv(file: Path) -> OwnData:
         replace(pair, listed=replace(pair.listed, part=parts[name])) for name, pair in sorted(pairs.items())
     ]
     return OwnData(folder, decided, left_out)
+
+
+def _mistakes_in(row: Mapping[str, str], photo: PurePosixPath, mask: PurePosixPath) -> Iterator[str]:
+    for column, path in zip(_NEEDED, (photo, mask), strict=True):
+        if not path.name:
+            yield f"{column} is empty"
+    for column in ("label", "species", "group"):
+        if row[column] and (why := why_no_name(row[column])):
+            yield f"{column} {row[column]!r:.80} {why}"
+    if row["split"] not in ("", *_SPLITS):
+        yield f"split {row['split']!r:.80} is not {', '.join(_SPLITS)} or empty"
 
 
 def _decided(parts: Mapping[str, str], where: str) -> dict[str, str]:
