@@ -104,7 +104,7 @@ def preprocessing(
     for row, (name, original) in enumerate(originals):
         height, width = original.shape[:2]
         grid[row][0].imshow(original)
-        grid[row][0].set_xlabel(f"{name}, {width}x{height} px", fontsize=8)
+        grid[row][0].set_xlabel(_plain(f"{name}, {width}x{height} px"), fontsize=8)
         grid[row][1].imshow(images[row])
         grid[row][2].imshow(palette[trimaps[row]])
         grid[row][3].imshow(truths[row], cmap="gray", vmin=0, vmax=1)
@@ -158,7 +158,7 @@ def examples(rows: dict[str, list[Example]], title: str) -> Figure:
         line[0].set_ylabel(name, fontsize=11)
         for axes, example in zip(line, row, strict=False):
             axes.imshow(_errors(example))
-            axes.set_title(example.title, fontsize=8)
+            axes.set_title(_plain(example.title), fontsize=8)
     figure.suptitle(title)
     _legend(figure, _ERRORS)
     return figure
@@ -176,7 +176,7 @@ def one_photo(example: Example) -> Figure:
     for axes, (name, picture) in zip(line, pictures.items(), strict=True):
         axes.imshow(picture)
         axes.set_title(name, fontsize=10)
-    figure.suptitle(example.title)
+    figure.suptitle(_plain(example.title))
     _legend(figure, _ERRORS)
     return figure
 
@@ -199,7 +199,8 @@ def dice_by_breed(table: pd.DataFrame) -> Figure:
         breeds["mean"], range(len(breeds)), c=[colours[s] for s in breeds["species"]], marker="D", zorder=3
     )
     labels = [
-        f"{b.replace('_', ' ')} (n = {n})" for b, n in zip(breeds["breed"], breeds["count"], strict=True)
+        _plain(f"{b.replace('_', ' ')} (n = {n})")
+        for b, n in zip(breeds["breed"], breeds["count"], strict=True)
     ]
     axes.set_yticks(range(len(breeds)), labels, fontsize=8)
     axes.set(xlabel="Dice of a test photo", ylim=(-0.7, len(breeds) - 0.3))
@@ -373,7 +374,7 @@ def comparison(table: pd.DataFrame) -> Figure:
                 capsize=2,
                 label=name,
             )
-    left.set_yticks(places, list(table["setting"]), fontsize=8)
+    left.set_yticks(places, [_plain(setting) for setting in table["setting"]], fontsize=8)
     left.set(xlabel="Dice of a photo, mean and 95 % interval", ylim=(-0.6, len(table) - 0.4))
     right.set(xlabel="less the best setting by validation, photo by photo")
     right.axvline(0, color=GREY, lw=1)
@@ -407,9 +408,9 @@ def data_sheet(
             across, down = (np.linspace(0, photo.shape[i] - 1, pet.shape[i]) for i in (1, 0))
             axes.contour(across, down, pet, [0.5], colors="white", linewidths=2.8)
             axes.contour(across, down, pet, [0.5], colors=VERMILION, linewidths=1.4)
-        axes.set_xlabel(caption, fontsize=8)
+        axes.set_xlabel(_plain(caption), fontsize=8)
         if reason:
-            axes.set_title("\n".join(wrap(reason, 36)), fontsize=8, color=VERMILION)
+            axes.set_title("\n".join(wrap(_plain(reason), 36)), fontsize=8, color=VERMILION)
             axes.spines[:].set(visible=True, color=VERMILION, linewidth=2)
     _legend(figure, {"outline of the mask, its border counted": VERMILION})
     return figure
@@ -446,6 +447,11 @@ def _picture_grid(rows: int, columns: int, cell: float = _CELL_IN) -> tuple[Figu
 def _legend(figure: Figure, colours: dict[str, str]) -> None:
     patches = [Patch(color=colour, label=label) for label, colour in colours.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=9)
+
+
+def _plain(text: str) -> str:
+    """Return text that people wrote, whose dollars matplotlib would take for mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _tidy(axes: Axes) -> None:

@@ -1,0 +1,157 @@
+"""``petseg evaluate`` and ``petseg report``: views by name, and the menu in a pseudo-terminal."""
+
+import os
+import pty
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import chdir
+from dataclasses import astuple
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from petseg.cli import app
+from petseg.errors import DataError, PetsegError, UsageError
+from petseg.pipeline import stage_paths
+from tests.conftest import ROOT
+from tests.results import write_results
+
+VIEWS = ("curves", "evolution", "best", "worst", "random", "breeds", "histogram", "thresholds", "confusion")
+PATIENCE_S = 120
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which the pipeline has left its results where dvc.yaml says."""
+    root = tmp_path_factory.mktemp("project")
+    (root / ".dvc").mkdir()
+    (root / "stages").mkdir()
+    shutil.copy(ROOT / "dvc.yaml", root)
+    shutil.copy(ROOT / "stages/plot.py", root / "stages")
+    path = stage_paths(root, "plot")
+    names = ("arrays_folder", "evolution", "predictions", "run_file", "history", "per_image", "breeds")
+    files = write_results(root / "made", breeds=("Bengal", "pug", "cost_$5_or_$6"))
+    for source, name in zip(
+        astuple(files), (*names, "metrics", "scores", "thresholds", "calibration"), strict=True
+    ):
+        path[name].parent.mkdir(parents=True, exist_ok=True)
+        source.rename(path[name])
+    return root
+
+
+@pytest.fixture
+def here(project: Path) -> Iterator[Path]:
+    """A folder below the project's root, from which everything must work too."""
+    with chdir(project / "stages"):
+        yield project
+
+
+def evaluate(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["evaluate", *arguments])
+    if isinstance(result.exception, PetsegError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("view", [*VIEWS, "calibration"])
+def test_each_view_is_a_picture(here: Path, view: str) -> None:
+    path = here / f"plots/evaluate/{view}.png"
+    assert evaluate(view).strip() == str(path)
+    with Image.open(path) as picture:
+        assert min(picture.size) > 100
+
+
+def test_photos_are_as_many_as_asked_for(here: Path, tmp_path: Path) -> None:
+    def height(n: str) -> int:
+        evaluate("worst", "--n", n, "--out", str(tmp_path / "w.png"))
+        with Image.open(tmp_path / "w.png") as picture:
+            return picture.size[1]
+
+    assert height("6") < height("12") < height("17")
+
+
+def test_one_photo_is_shown_by_its_name(here: Path, tmp_path: Path) -> None:
+    evaluate("photo", "cost_$5_or_$6_5", "--out", str(tmp_path / "one.svg"))
+    assert "Dice" in (tmp_path / "one.svg").read_text()
+    evaluate("evolution", "--photo", "pug_1", "--out", str(tmp_path / "e.png"))
+    with pytest.raises(DataError, match="pug_99: no such test photo; did you mean pug_"):
+        evaluate("photo", "pug_99")
+    with pytest.raises(UsageError, match="pug_4: is not shown over the epochs; these are: Bengal_0, pug_1"):
+        evaluate("evolution", "--photo", "pug_4")
+
+
+def test_mistakes_are_said(here: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"x\.gif: must end in \.png"):
+        evaluate("curves", "--out", "x.gif")
+    with pytest.raises(UsageError, match="no terminal for the menu; name a view"):
+        evaluate()
+    with chdir(tmp_path):
+        shutil.copytree(here, tmp_path / "empty", ignore=shutil.ignore_patterns("plots", "metrics"))
+        os.chdir("empty")
+        with pytest.raises(DataError, match=r"test\.json: can't be read .*; run dvc repro"):
+            evaluate("curves")
+
+
+def test_the_menu_shows_views_until_there_is_enough(project: Path) -> None:
+    shutil.rmtree(project / "plots/evaluate", ignore_errors=True)
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "dumb"}
+    environment.pop("DISPLAY", None)
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "petseg", "evaluate"],
+        cwd=project / "plots", stdin=theirs, stdout=theirs, stderr=theirs, env=environment,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        try:
+            menu = answer(ours, "", until="which: ")
+            for view in (*VIEWS, "calibration", "photo", "compare"):
+                assert view in menu
+            assert "plots/evaluate/curves.png" in answer(ours, "curves", until="which: ")
+            assert "99: must be a number from 1 to 12" in answer(ours, "99", until="which: ")
+            assert "how many [12]" in answer(ours, "4", until=": ")  # the fourth is worst
+            assert "plots/evaluate/worst.png" in answer(ours, "2", until="which: ")
+            assert "name of the test photo" in answer(ours, "photo", until=": ")
+            assert "nobody: no such test photo" in answer(ours, "nobody", until="which: ")
+            os.write(ours, b"q\n")
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
+            os.close(ours)
+    assert {path.name for path in (project / "plots/evaluate").iterdir()} == {"curves.png", "worst.png"}
+
+
+def answer(terminal: int, text: str, until: str) -> str:
+    """Type a line, and return what is printed until a question."""
+    if text:
+        os.write(terminal, f"{text}\n".encode())
+    said, deadline = "", time.monotonic() + PATIENCE_S
+    while not said.removeprefix(f"{text}\r\n").endswith(until):
+        ready, _, _ = select.select([terminal], [], [], max(0, deadline - time.monotonic()))
+        assert ready, said
+        said += os.read(terminal, 4096).decode()
+    return said
+
+
+def test_the_report_is_found_and_copied(here: Path, tmp_path: Path) -> None:
+    page = stage_paths(here, "plot")["page"]
+    page.unlink(missing_ok=True)
+
+    def report(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["report", *arguments])
+        if isinstance(result.exception, PetsegError):
+            raise result.exception
+        return result.output.strip()
+
+    with pytest.raises(UsageError, match="there is no report page yet; dvc repro makes it"):
+        report()
+    page.write_text("a page")
+    assert report() == str(page)
+    report("--out", str(tmp_path / "new/copy.html"))
+    assert (tmp_path / "new/copy.html").read_text() == "a page"
