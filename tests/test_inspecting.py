@@ -10,11 +10,12 @@ from PIL import Image
 
 from petseg.cli.doctor_data import show_data
 from petseg.data.archives import ANNOTATIONS, PHOTOS
+from petseg.data.packing import pack
 from petseg.errors import DownloadError, ParamsError, UsageError
 from petseg.inspecting import Inspection, doubt_of, inspect, open_source
 from petseg.params import Masks, SplitParams
 from tests.conftest import ROOT, PetFolder, encoded, picture, trimap
-from tests.test_pairs import OwnFolder, mask
+from tests.test_pairs import OwnFolder, mask, packed
 
 SPLIT = SplitParams(seed=0, test_fraction=0.25, val_fraction=0.25, folds=None, fold=None)
 
@@ -25,6 +26,10 @@ def seen(source: Path, masks: Masks = "binary_255", split: SplitParams = SPLIT) 
 
 def told(found: Inspection) -> dict[str, tuple[str, str]]:
     return {suspicion.name: (suspicion.verdict, suspicion.reason) for suspicion in found.suspicions}
+
+
+def refused(found: Inspection) -> set[str]:
+    return {name for name, (verdict, _) in told(found).items() if verdict == "refused"}
 
 
 @pytest.fixture
@@ -62,7 +67,7 @@ def test_what_a_good_folder_has(own: OwnFolder) -> None:
     assert seen(own.folder).drawn == []
 
 
-def test_every_suspicious_pair_has_its_reason(own: OwnFolder) -> None:
+def test_every_suspicious_pair_has_its_reason(own: OwnFolder, tmp_path: Path) -> None:
     png = encoded(mask(), "PNG")
     for n in range(20, 29):
         own.write(f"images/pet_{n}.jpg", encoded(picture(n), "JPEG"))
@@ -101,6 +106,10 @@ def test_every_suspicious_pair_has_its_reason(own: OwnFolder) -> None:
     assert [suspicion.verdict for suspicion in found.suspicions] == ["stops"] + ["refused"] * 6 + ["look"] * 3
     assert found.refused == 6
     assert found.ignored == {"mask of no photo": 1}
+    (own.folder / "groups.csv").unlink()
+    _, report = packed(own, tmp_path)
+    assert {name for name, _ in report.rejected} == refused(found)
+    assert report.counts == found.parts
     assert {pair.name for pair in found.sheet if pair.reason} == {f"pet_{n}" for n in (0, 20, 21, 22, 24)}
 
 
@@ -145,6 +154,9 @@ def test_archives_are_looked_at_as_preprocess_does(pets: PetFolder, tmp_path: Pa
         "pug_0": ("refused", f"its mask is absent from {ANNOTATIONS}"),
         "pug_1": ("refused", "its trimap holds the value 0, expected only 1, 2 and 3"),
     }
+    report = pack(pets.folder, tmp_path / "pets", tmp_path / "rejected.csv", 32, 1.0, SPLIT)
+    assert {name for name, _ in report.rejected} == refused(found)
+    assert report.counts == found.parts
     assert found.species == {"cat": 8, "dog": 8}
     assert found.parts == {"train": 6, "val": 2, "test": 4}
 
