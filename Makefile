@@ -15,7 +15,7 @@ PORT ?= 5000
 
 repro: env
 	dvc repro
-	@python -m petseg.summary metrics/test.json metrics/train.json plots/figures
+	@python -m petseg.summary metrics/test.json metrics/train.json plots/figures plots/report.html
 
 test: env
 	ruff check .

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 
-def summary(test_metrics: Path, train_metrics: Path, figures: Path) -> str:
+def summary(test_metrics: Path, train_metrics: Path, figures: Path, report: Path) -> str:
     """Return a few lines for a person from the pipeline's own files."""
     test = json.loads(test_metrics.read_text(encoding="utf-8"))
     train = json.loads(train_metrics.read_text(encoding="utf-8"))
@@ -17,6 +17,7 @@ def summary(test_metrics: Path, train_metrics: Path, figures: Path) -> str:
             f"all pet     {test['all_foreground']['dice_per_image']:.4f}  (the trivial answer)",
             f"best epoch  {train['best_epoch']} of {train['epochs']}, val Dice {train['val_dice']:.4f}",
             f"figures     {figures}/*.png",
+            f"report      {report}, in a browser",
             "compare     make ui",
         )
     )

@@ -33,6 +33,7 @@ def probe(params: Params, what: Path) -> None:
         case "edit-read": edit("epochs: 50", "epochs: 61")
         case "edit-unread": edit("examples: 6", "examples: 5")
         case "edit-code": Path("petseg/errors.py").write_text(Path("petseg/errors.py").read_text() + "# x")
+        case "edit-page": Path("petseg/report/page.css").write_text("p {}")
 
 def edit(old, new):
     text = Path("params.yaml").read_text()
@@ -52,7 +53,9 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages/__init__.py").touch()
     (tmp_path / "stages/probe.py").write_text(STAGE)
-    (tmp_path / "dvc.yaml").write_text("stages: {probe: {cmd: x, params: [train, data.boundary]}}")
+    (tmp_path / "dvc.yaml").write_text(
+        "stages: {probe: {cmd: x, params: [train, data.boundary], deps: [petseg/report/page.css]}}"
+    )
     return tmp_path
 
 
@@ -76,6 +79,7 @@ def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("edit-unread", 0, ""),
         ("edit-read", 1, "petseg probe: params.yaml: train changed while the stage ran, so its outputs"),
         ("edit-code", 1, "petseg probe: petseg/errors.py changed while the stage ran"),
+        ("edit-page", 1, "petseg probe: petseg/report/page.css changed while the stage ran"),
     ],
 )
 def test_how_a_stage_ends(project: Path, what: str, code: int, message: str) -> None:

@@ -80,7 +80,7 @@ function chart(place, { title, x, y, series, bars, dots, diagonal, marks = [], r
       draw("path", { class: "beside", d: `M${across(0)} ${up(0)}L${across(1)} ${up(1)}` }, svg);
     for (const mark of marks) {
       draw("line", { class: "beside", x1: across(mark.x), x2: across(mark.x), y1: 8, y2: height - bottom }, svg);
-      const end = across(mark.x) > width * 0.7;
+      const end = across(mark.x) > width * 0.78;
       draw("text", { x: across(mark.x) + (end ? -6 : 6), y: mark.y ?? 16, "text-anchor": end ? "end" : "start" }, svg, mark.name);
     }
     if (bars) drawBars();
@@ -157,7 +157,7 @@ function intervals(table, rows) {
   const first = Math.min(0.9, ...known.map((row) => Math.floor(10 * row.low) / 10));
   const at = (value) => `${(100 * (value - first)) / (1 - first)}%`;
   const scale = make("div", { className: "ticks" });
-  for (const value of ticks(first, 1, 3)) {
+  for (const value of ticks(first, 1, 4)) {
     const tick = make("span", { text: value });
     tick.style.left = at(value);
     scale.append(tick);

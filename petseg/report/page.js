@@ -124,8 +124,10 @@ function showProbabilities() {
     Math.abs(value - data.threshold) < Math.abs(threshold[near] - data.threshold) ? i : near, 0);
   const x = { label: "from this probability on, a pixel is pet", values: threshold, first: 0, last: 1, text: (i) => `at ${threshold[i].toFixed(2)}` };
   const marks = [{ x: data.threshold, name: `in use: ${data.threshold}`, y: 190 }];
+  const setting = Object.fromEntries(data.params)["infer.threshold"];
+  const who = setting === undefined ? "in use" : setting === "auto" ? "that validation chose" : "that params.yaml sets";
   $("threshold-told").textContent =
-    `The threshold in use is ${data.threshold}. Validation chose it, or params.yaml set it; the curves of the test photos are drawn afterwards, and choose nothing.`;
+    `The threshold ${who} is ${data.threshold}. The curves of the test photos were drawn afterwards, and choose nothing.`;
   chart($("threshold-chart"), {
     title: "Dice at each threshold", x, marks, resting, y: { label: "Dice, mean over photos" },
     series: [
@@ -143,7 +145,7 @@ function showProbabilities() {
   const { low, high, mean_probability, pet_share, share, error } = data.calibration;
   chart($("calibration-chart"), {
     title: `Calibration: ${rounded(error)} off on average`, dots: true, diagonal: true,
-    resting: pet_share.findLastIndex((value) => value !== null),
+    resting: Math.max(0, pet_share.findLastIndex((value) => value !== null)),
     x: { label: "predicted probability of pet", values: mean_probability, first: 0, last: 1, text: (i) => `${low[i].toFixed(2)} to ${high[i].toFixed(2)}` },
     y: { label: "share that is pet", low: 0, high: 1 },
     series: [{ name: "of these pixels are pet:", colour: "blue", values: pet_share }],
