@@ -169,7 +169,7 @@ class StoredRun:
     @property
     def size_bytes(self) -> int:
         """What it takes on the disk."""
-        return sum(entry.stat().st_size for entry in _files(self.folder))
+        return _size_bytes(str(self.folder))
 
     @property
     def recorded_files(self) -> int:
@@ -364,10 +364,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _files(folder: Path) -> "Iterator[os.DirEntry[str]]":
+def _size_bytes(folder: str) -> int:
     with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(Path(entry.path))
-            else:
-                yield entry
+        return sum(
+            _size_bytes(entry.path) if entry.is_dir(follow_symlinks=False) else entry.stat().st_size
+            for entry in entries
+        )

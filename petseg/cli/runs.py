@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
 
 from petseg.champion import champion as champion_of
 from petseg.champion import promote as promote_run
 from petseg.champion import promotions
+from petseg.cli.table import lines
 from petseg.errors import StoreError, UsageError
 from petseg.pipeline import stage_command
 from petseg.project import main_root
@@ -57,26 +56,30 @@ def list_runs(
     if not rows:
         print("no run" + (" fits" if wanted else " yet; dvc repro trains one"))
         return
-    table = Table(box=SIMPLE_HEAD)
-    for name in ("id", "when (UTC)", "commit"):
-        table.add_column(name, no_wrap=True)
-    for name in ("network", "differs from params.yaml in"):
-        table.add_column(name, min_width=8)
-    for name in ("val", "test Dice", "disk"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        low, high = row["test_low"], row["test_high"]
-        table.add_row(
+    cells = [
+        (
             row["id"] + " *" * row["champion"],
             row["when"][:16].replace("T", " "),
             (row["commit"] or "")[:7] + "+" * row["changed"],
             row["network"],
             ", ".join(f"{key.partition('.')[2]}={value}" for key, value in row["params"].items()),
-            _number(row["val"]) if row["status"] == "finished" else f"{_number(row['val'])} {row['status']}",
-            "" if row["test"] is None else f"{row['test']:.4f} \\[{low:.3f}, {high:.3f}]",
+            f"{_number(row['val'])} {row['status'] if row['status'] != 'finished' else ''}".strip(),
+            _interval(row["test"], row["test_low"], row["test_high"]),
             decimal(row["size"]),
         )
-    _console().print(table)
+        for row in rows
+    ]
+    names = (
+        "id",
+        "when (UTC)",
+        "commit",
+        "network",
+        "differs from params.yaml in",
+        "val",
+        "test Dice",
+        "disk",
+    )
+    print(*lines(names, cells, wrapped=4, right=(5, 6, 7), width=_console().width), sep="\n")
     if any(row["champion"] for row in rows):
         print("* the champion")
     if any(row["changed"] for row in rows):
@@ -415,6 +418,10 @@ def _fits(run: StoredRun, key: str, value: str) -> bool:
         except ValueError:
             return False
     return str(found).lower() == value.lower() or (found is None and value == "null")
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    return "" if value is None else f"{value:.4f} [{low:.3f}, {high:.3f}]"
 
 
 def _number(value: float | None) -> str:
