@@ -64,6 +64,7 @@ bench: env
 	python -m benchmarks.models
 	python -m benchmarks.peer step
 	python -m benchmarks.serving
+	python -m benchmarks.predicting
 	python -m benchmarks.tracking
 
 clean:

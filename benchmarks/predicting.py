@@ -1,0 +1,95 @@
+"""How fast ``petseg predict`` cuts out 500 photos: ``python -m benchmarks.predicting`` prints a table.
+
+The photos are the embedded ones, at 500x375; the model is the one that ``make repro`` left.
+"""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from benchmarks.__main__ import ROOT
+from benchmarks.serving import SIZE, sample_photos
+from petseg.project import sha256_file
+
+PHOTOS = 500
+MANY = 2_500
+
+
+def main() -> None:
+    """Print the table."""
+    print("| what | measured | wanted | how |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        photos = write_photos(Path(folder) / "photos", PHOTOS)
+        first, peak_mb = predict(photos, Path(folder) / "first")
+        row(
+            f"`petseg predict`, {SIZE[0]}x{SIZE[1]} photos",
+            f"{first['done'] / first['seconds']:.1f} photos/s",
+            "25",
+            f"{PHOTOS} photos, threshold {first['threshold']:g}, by {Path(first['model']).name}",
+        )
+        row("its peak memory", f"{peak_mb:.0f} MB", "1000 MB", "of the process")
+        ways: dict[str, tuple[str, ...]] = {
+            "again": (),
+            "one": ("--batch-size", "1"),
+            "many": ("--batch-size", "32"),
+        }
+        for name, options in ways.items():
+            predict(photos, Path(folder) / name, *options)
+        hashes = [sha256_of(Path(folder) / name) for name in ("first", *ways)]
+        differing = sum(each != hashes[0] for each in hashes)
+        row("runs of other bytes", f"{differing} of 3", "0", "once more; `--batch-size 1`; `--batch-size 32`")
+        small = write_photos(Path(folder) / "more", MANY)
+        _, peak_mb = predict(small, Path(folder) / "all")
+        row(f"peak memory of {MANY:,} photos", f"{peak_mb:.0f} MB", "as above", "links to the same files")
+
+
+def row(*cells: str) -> None:
+    """Print a row as soon as it is known."""
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def write_photos(folder: Path, count: int) -> Path:
+    """Write JPEG files; beyond the first hundreds, links to them."""
+    folder.mkdir()
+    files = [Image.open(io.BytesIO(jpeg)) for jpeg in sample_photos(PHOTOS)]
+    for n, photo in enumerate(islice(cycle(files), count)):
+        path = folder / f"{n:05}.jpg"
+        if n < len(files):
+            photo.convert("RGB").resize(SIZE).save(path, "JPEG", quality=90)
+        else:
+            os.link(folder / f"{n % len(files):05}.jpg", path)
+    return folder
+
+
+def predict(photos: Path, out: Path, *options: str) -> tuple[dict[str, Any], float]:
+    """Run the command, and return what it says, and the most memory that it took, in MB."""
+    command = [sys.executable, "-m", "petseg", "predict", str(photos), "--out", str(out), "--json", *options]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        said = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}; has make repro run?")
+    return json.loads(said), used.ru_maxrss / 1e3
+
+
+def sha256_of(folder: Path) -> str:
+    """Return one hash of all files of a folder and their names."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.*")):
+        digest.update(f"{path.relative_to(folder)}\0{sha256_file(path)}\0".encode())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    main()
