@@ -39,7 +39,7 @@ SHEET, SHEET_PHOTOS = "sheet.jpg", 24
 
 _LARGE_PX = 20_000_000  # photos of more take turns: each holds 1 GB, at the most that is decoded
 _large = Lock()
-_SOFTNESS = 0.2  # alpha goes from 0 to 1 over this much probability
+SOFTNESS = 0.2  # alpha goes from 0 to 1 over this much probability
 _OUTLINE_PX = 400  # one pixel of outline for so many of the photo's longer side
 _JPEG = {"quality": 90}
 _PNG = {"compress_level": 1}  # half a second of a large photo's second would go into 5 % of its bytes
@@ -196,7 +196,10 @@ def cut_out_all(photos: Sequence[Photo], model: Model, out: Path, at_once: int, 
             summary.rows.append(_row(photo, cut))
             if not cut.coverage:
                 summary.empty.append(str(photo.path))
-                print(f"petseg: {photo.path}: empty mask; {why_empty(cut, model.threshold)}", file=sys.stderr)
+                print(
+                    f"petseg: {photo.path}: empty mask; {why_empty(cut.highest, model.threshold)}",
+                    file=sys.stderr,
+                )
             if cut.thumbnail:
                 cells.append((photo.name, cut.thumbnail))
     if cells:
@@ -259,7 +262,7 @@ def cutout(photo: Image.Image, probability: NDArray[np.float32], threshold: floa
     What has no alpha is black, so that nothing is hidden below it.
     """
     alpha = probability - np.float32(threshold)
-    alpha *= 255 / _SOFTNESS
+    alpha *= 255 / SOFTNESS
     alpha += 128
     np.clip(alpha, 0, 255, out=alpha)
     shown = alpha.astype(np.uint8)
@@ -289,15 +292,15 @@ def _save(picture: Image.Image, path: Path, photo: Image.Image) -> None:
         picture.save(file, form, **options, **kept)
 
 
-def why_empty(cut: CutOut, threshold: float) -> str:
+def why_empty(highest: float, threshold: float) -> str:
     """Say why a photo may have got an empty mask."""
-    if cut.highest >= threshold / 2:
+    if highest >= threshold / 2:
         return (
-            f"the model is in doubt: its highest probability is {cut.highest:.2f}, and pet is what has "
-            f"{threshold:g} or more; --threshold {cut.highest * 0.9:.2f} would show something"
+            f"the model is in doubt: its highest probability is {highest:.2f}, and pet is what has "
+            f"{threshold:g} or more; a threshold of {highest * 0.9:.2f} would show something"
         )
     return (
-        f"the model sees no cat or dog: its highest probability is {cut.highest:.2f}; it knows photos of one "
+        f"the model sees no cat or dog: its highest probability is {highest:.2f}; it knows photos of one "
         "pet that fills a good part of them, so cut a small one out before"
     )
 

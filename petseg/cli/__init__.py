@@ -11,6 +11,7 @@ import typer
 
 from petseg.cli import evaluate, runs
 from petseg.cli.compare import compare
+from petseg.cli.demo import demo
 from petseg.cli.predict import predict
 from petseg.cli.report import report
 from petseg.cli.stages import infer, train
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(infer)
 app.command()(predict)
+app.command()(demo)
 app.add_typer(evaluate.app, name="evaluate")
 app.command()(report)
 app.command()(compare)

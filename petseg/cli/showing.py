@@ -1,4 +1,4 @@
-"""A file that was made for people to look at, before whom it is opened."""
+"""What was made for people to look at, before whom it is opened."""
 
 import os
 import sys
@@ -7,8 +7,8 @@ from pathlib import Path
 import typer
 
 
-def show(path: Path, opens: bool = True) -> None:
+def show(what: Path | str, opens: bool = True) -> None:
     """Say where a picture or page is, and open it where a person sits before a screen."""
-    print(path)
+    print(what, flush=True)
     if opens and sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
-        typer.launch(str(path))
+        typer.launch(str(what))

@@ -9,9 +9,8 @@ here: who may ask, how much, and then a mask, or one line that says what is wron
 import asyncio
 import gc
 import json
-import re
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from types import ModuleType
@@ -25,6 +24,7 @@ from mlflow.environment_variables import (
 )
 from numpy.typing import NDArray
 
+from petseg.asking import App, Message, Receive, Refused, Send, headers_of, is_loopback, read_body
 from petseg.errors import BadImage
 
 MAX_BYTES = 32_000_000  # of a request: in base64, the file of a phone's largest photos
@@ -32,29 +32,12 @@ MAX_PHOTOS = 64  # in a request
 MAX_REQUESTS = 8  # whose bodies are held in memory at once
 
 _SERVER = "mlflow.pyfunc.scoring_server.app"
-_LOOPBACK = re.compile(r"(https?://)?(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 _FORMS = (
     'one of {"inputs": ...}, {"instances": ...}, {"dataframe_split": {"data": [[photo], ...]}} '
     'and {"dataframe_records": [{"image": photo}, ...]}'
 )
 
 Masks = NDArray[np.uint8] | list[NDArray[np.uint8]]
-Message = MutableMapping[str, Any]  # this and the next three are ASGI's words
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
-
-
-class Refused(Exception):
-    """A request gets an answer of this HTTP status and one line."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-    def as_json(self) -> bytes:
-        """Return the answer's body."""
-        return json.dumps({"error": " ".join(str(self).split())[:300]}).encode()
 
 
 def take_over(segment: Callable[[Any], Masks]) -> None:
@@ -106,16 +89,17 @@ class Front:
         self._held += refusal is None
         try:
             async with asyncio.timeout(self._timeout_s):
-                # To its end in any case: who is still writing would not see an answer.
-                body = await _read(receive, 0 if refusal else MAX_BYTES)
+                body = await read_body(receive, 0 if refusal else MAX_BYTES)
                 if refusal:
                     raise refusal
+                if body is None:
+                    raise _too_large()
                 loop = asyncio.get_running_loop()
                 status, answer = 200, await loop.run_in_executor(self._worker, self._answer, body)
         except TimeoutError:
-            status, answer = 504, Refused(504, f"took more than {self._timeout_s} s").as_json()
+            status, answer = 504, _as_answer(Refused(504, f"took more than {self._timeout_s} s"))
         except Refused as error:
-            status, answer = error.status, error.as_json()
+            status, answer = error.status, _as_answer(error)
         finally:
             self._held -= refusal is None
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
@@ -125,7 +109,7 @@ class Front:
 
     def _refusal(self, scope: Message) -> Refused | None:
         """Judge a request by all but its body."""
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = headers_of(scope)
         if not _is_known(headers.get("host", ""), MLFLOW_SERVER_ALLOWED_HOSTS.get()):
             return Refused(403, "a foreign host name; MLFLOW_SERVER_ALLOWED_HOSTS lists more that are served")
         if not _is_known(headers.get("origin", "http://localhost"), MLFLOW_SERVER_CORS_ALLOWED_ORIGINS.get()):
@@ -153,7 +137,7 @@ class Front:
 def _is_known(host_or_origin: str, listed: str | None) -> bool:
     """Tell whether it is of this machine's loopback, or in a list as MLflow's own server takes it."""
     allowed = [pattern.strip() for pattern in (listed or "").split(",")]
-    return _LOOPBACK.fullmatch(host_or_origin) is not None or any(
+    return is_loopback(host_or_origin) or any(
         fnmatch(host_or_origin, pattern) if "*" in pattern else host_or_origin == pattern
         for pattern in filter(None, allowed)
     )
@@ -163,20 +147,8 @@ def _too_large() -> Refused:
     return Refused(413, f"more than {MAX_BYTES / 1e6:.0f} MB; send photos as files in base64, or fewer")
 
 
-async def _read(receive: Receive, most: int) -> bytes:
-    """Read a request to its end, and keep its body if it has no more bytes than ``most``."""
-    kept, size, more = bytearray(), 0, True
-    while more:
-        message = await receive()
-        chunk, more = message.get("body", b""), message.get("more_body", False)
-        size += len(chunk)
-        if size <= most:
-            kept += chunk
-        else:
-            kept.clear()
-    if size > most > 0:
-        raise _too_large()
-    return bytes(kept)
+def _as_answer(refused: Refused) -> bytes:
+    return json.dumps({"error": refused.line}).encode()
 
 
 def _given(body: bytes) -> Any:

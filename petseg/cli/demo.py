@@ -1,0 +1,29 @@
+"""``petseg demo``."""
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from petseg.cli.showing import show
+
+
+def demo(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1.")] = 8000,
+    wanted: Annotated[
+        str | None,
+        typer.Option("--model", metavar="ID|champion|FILE", help="To begin with, as of petseg predict."),
+    ] = None,
+    opens: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = True,
+) -> None:
+    """Try the models on your own photos in a page, on this machine alone; Ctrl-C ends it."""
+    from petseg.compute import set_up_torch  # not above: torch would slow down every other command
+    from petseg.demo.app import make_app
+    from petseg.demo.models import Models
+    from petseg.demo.server import listen, serve
+    from petseg.project import main_root
+
+    listener = listen(port)  # first, as a taken port is told at once
+    # One thread, as petseg predict: so a mask has the same bits, however many cores there are.
+    models = Models(main_root(), wanted, set_up_torch("auto", threads=1))
+    serve(make_app(models), listener, ready=partial(show, opens=opens))

@@ -1,0 +1,292 @@
+// The server says how probable each pixel is pet; thresholds and views are drawn here, at once.
+
+const VIEWS = ["photo", "mask", "overlay", "cutout"];
+const MOST_CARDS = 40;
+const OUTLINE = [213, 94, 0]; // as of petseg predict: vermilion, and one pixel of it for so many
+const OUTLINE_PX = 400;
+
+const $ = (id) => document.getElementById(id);
+const state = { models: [], softness: 0.2, view: "overlay", threshold: 0.5 };
+const cards = new Set();
+let queue = Promise.resolve(); // the server works on one photo after the other, and so they are sent
+
+/** Ask the server; its refusals have one line that says why. */
+async function ask(path, options) {
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Error("The server does not answer; has petseg demo ended?");
+  }
+  if (!answer.ok) {
+    const told = await answer.json().catch(() => ({}));
+    throw new Error(told.error ?? `The server answers with ${answer.status}.`);
+  }
+  return answer;
+}
+
+const post = (path, values, file) => ask(`${path}?${new URLSearchParams(values)}`, { method: "POST", body: file });
+
+/** Decode a picture that the server sent, to its pixels. */
+async function pixelsOf(url) {
+  const image = new Image();
+  image.src = url;
+  await image.decode();
+  const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+  const pen = canvas.getContext("2d");
+  pen.drawImage(image, 0, 0);
+  return pen.getImageData(0, 0, canvas.width, canvas.height);
+}
+
+/** One photo on the page: its file, what the server said of it, and how it is drawn. */
+class Card {
+  constructor(file) {
+    this.file = file;
+    this.element = $("card").content.firstElementChild.cloneNode(true);
+    this.part = (selector) => this.element.querySelector(selector);
+    this.part("h2").textContent = file.name;
+    this.part("h2").title = file.name;
+    this.part(".remove").addEventListener("click", () => this.remove());
+    this.part(".picture").addEventListener("click", () => show(VIEWS[(VIEWS.indexOf(state.view) + 1) % VIEWS.length]));
+    for (const button of this.element.querySelectorAll("footer button")) {
+      button.addEventListener("click", () => this.download(button));
+    }
+    this.wait();
+  }
+
+  wait() {
+    this.found = null;
+    this.element.className = "waiting";
+    this.element.ariaBusy = "true";
+    this.part(".told").textContent = "Waiting …";
+    this.complain("");
+    this.enable(false);
+  }
+
+  async send() {
+    const model = $("model").value;
+    const { found, photo, grey } = await this.answer(model);
+    if (model !== $("model").value) return; // another one was chosen meanwhile, and this photo sent again
+    Object.assign(this, { found, photo, grey });
+    this.outline = 1 + Math.floor(Math.max(photo.width, photo.height) / OUTLINE_PX);
+    this.element.className = "";
+    this.element.ariaBusy = "false";
+    this.enable(true);
+    this.draw();
+  }
+
+  async answer(model) {
+    const found = await (await post("api/probability", { model }, this.file)).json();
+    const [photo, grey] = await Promise.all([pixelsOf(found.photo), pixelsOf(found.probability)]);
+    return { found, photo, grey: Uint8Array.from({ length: photo.width * photo.height }, (_, i) => grey.data[4 * i]) };
+  }
+
+  fail(error) {
+    this.element.className = "failed";
+    this.element.ariaBusy = "false";
+    this.complain(error.message);
+  }
+
+  complain(text) {
+    this.part(".problem").textContent = text;
+    this.part(".problem").hidden = !text;
+  }
+
+  enable(can) {
+    for (const button of this.element.querySelectorAll("footer button")) button.disabled = !can;
+  }
+
+  draw() {
+    if (!this.found) return;
+    const canvas = this.part("canvas");
+    const { width, height } = this.photo;
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    canvas.classList.toggle("wide", width / height > 4 / 3); // than its frame
+    const { data, pets } = drawn(this);
+    canvas.getContext("2d").putImageData(new ImageData(data, width, height), 0, 0);
+    this.part(".picture").ariaLabel = `${this.file.name}: ${state.view}; show the next view`;
+    const coverage = pets / this.grey.length;
+    const { width: own, height: high, seconds, highest, threshold, why_empty: why } = this.found;
+    this.part(".told").textContent =
+      `${(coverage * 100).toFixed(1)} % is pet · ${own} × ${high} px · ${Math.round(seconds * 1000)} ms`;
+    const chosen = state.threshold === threshold;
+    const moved = `nothing is this probable: the highest probability is ${highest.toFixed(2)}`;
+    this.complain(pets ? "" : `Empty mask: ${chosen ? why : moved}.`);
+  }
+
+  async download(button) {
+    const { kind } = button.dataset;
+    const values = { model: $("model").value, threshold: state.threshold };
+    button.disabled = true;
+    try {
+      const url = URL.createObjectURL(await (await post(`api/${kind}`, values, this.file)).blob());
+      const link = document.createElement("a");
+      link.href = url;
+      link.download = `${this.file.name.replace(/\.[^.]*$/, "")}-${kind}.png`;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(url), 60_000);
+    } catch (error) {
+      this.complain(error.message);
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  remove() {
+    const next = this.element.nextElementSibling ?? this.element.previousElementSibling;
+    cards.delete(this);
+    this.element.remove();
+    document.body.classList.toggle("filled", cards.size > 0);
+    (next?.querySelector(".remove") ?? $("files")).focus();
+  }
+}
+
+/** What the view shows of a card, RGBA, and how many of its pixels are pet. */
+function drawn({ photo, grey, outline }) {
+  const level = state.threshold * 255;
+  const alpha = Uint8ClampedArray.from({ length: 256 }, (_, value) => {
+    const soft = Math.min(255, Math.max(0, Math.floor((value - level) / state.softness + 128)));
+    return value < level ? Math.min(127, soft) : soft;
+  });
+  const data = new Uint8ClampedArray(photo.data);
+  const { width } = photo;
+  let pets = 0;
+  for (let i = 0, at = 0; i < grey.length; i++, at += 4) {
+    const pet = grey[i] >= level;
+    pets += pet;
+    if (state.view === "mask") {
+      data[at] = data[at + 1] = data[at + 2] = pet ? 255 : 0;
+    } else if (state.view === "cutout") {
+      data[at + 3] = alpha[grey[i]];
+    } else if (state.view === "overlay" && !pet) {
+      const shade = 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2];
+      data[at] = data[at + 1] = data[at + 2] = 192 + shade / 4;
+    } else if (state.view === "overlay" && isEdge(grey, i, width, level, outline)) {
+      [data[at], data[at + 1], data[at + 2]] = OUTLINE;
+    }
+  }
+  return { data, pets };
+}
+
+/** Whether a pixel of pet has others up to a distance above, below, or beside it. */
+function isEdge(grey, i, width, level, distance) {
+  const x = i % width;
+  for (let step = 1; step <= distance; step++) {
+    if (
+      grey[i - step * width] < level || grey[i + step * width] < level || // outside is undefined, and no other
+      (x >= step && grey[i - step] < level) || (x + step < width && grey[i + step] < level)
+    ) return true;
+  }
+  return false;
+}
+
+let asked = 0;
+/** Draw every card anew, once before the next picture of the screen. */
+function redraw() {
+  cancelAnimationFrame(asked);
+  asked = requestAnimationFrame(() => cards.forEach((card) => card.draw()));
+}
+
+function show(view) {
+  state.view = view;
+  document.querySelector(`[name=view][value=${view}]`).checked = true;
+  $("cards").dataset.view = view;
+  redraw();
+}
+
+function setThreshold(value) {
+  state.threshold = value;
+  $("threshold").value = value;
+  $("value").textContent = value.toFixed(2);
+  $("reset").textContent = `Back to ${chosenThreshold().toFixed(2)}`;
+  $("reset").hidden = value === chosenThreshold();
+  redraw();
+}
+
+/** The threshold that validation chose for the model. */
+const chosenThreshold = () => chosenModel().threshold ?? 0.5;
+const chosenModel = () => state.models.find((model) => model.key === $("model").value);
+
+function chooseModel() {
+  const model = chosenModel();
+  const dice = (value) => (value === null ? "not known" : value.toFixed(3));
+  $("about").textContent = `${model.network} · Dice: validation ${dice(model.val_dice)}, test ${dice(model.test_dice)}`;
+  setThreshold(chosenThreshold());
+  send([...cards]);
+}
+
+/** Send photos one after the other, and say how far it is. */
+function send(some) {
+  some.forEach((card) => card.wait());
+  for (const card of some) {
+    queue = queue.then(async () => {
+      if (!cards.has(card)) return;
+      try {
+        await card.send();
+      } catch (error) {
+        card.fail(error);
+      }
+      const all = [...cards];
+      const failed = all.filter((one) => one.element.className === "failed").length;
+      const waiting = all.filter((one) => one.element.className === "waiting").length;
+      const done = `${all.length - failed - waiting} of ${all.length} cut out`;
+      $("status").textContent = done + (failed ? `, ${failed} refused` : "") + ".";
+    });
+  }
+}
+
+function add(files) {
+  const room = MOST_CARDS - cards.size;
+  const added = [...files].slice(0, room).map((file) => new Card(file));
+  for (const card of added) {
+    cards.add(card);
+    $("cards").append(card.element);
+  }
+  document.body.classList.toggle("filled", cards.size > 0);
+  if (files.length > room) $("status").textContent = `At most ${MOST_CARDS} photos at once; remove some first.`;
+  send(added);
+}
+
+function listen() {
+  $("files").addEventListener("change", () => {
+    add($("files").files);
+    $("files").value = ""; // so that the same file can be chosen again
+  });
+  // Anywhere on the page, or a photo beside the zone would replace the page.
+  addEventListener("dragover", (event) => {
+    event.preventDefault();
+    $("drop").classList.add("over");
+  });
+  addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) $("drop").classList.remove("over");
+  });
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    $("drop").classList.remove("over");
+    add(event.dataTransfer.files);
+  });
+  addEventListener("keydown", (event) => {
+    const view = VIEWS[event.key - 1];
+    if (view && !event.ctrlKey && !event.metaKey && !event.altKey && event.target !== $("model")) show(view);
+  });
+  $("model").addEventListener("change", chooseModel);
+  $("threshold").addEventListener("input", () => setThreshold($("threshold").valueAsNumber));
+  $("reset").addEventListener("click", () => setThreshold(chosenThreshold()));
+  $("views").addEventListener("change", (event) => show(event.target.value));
+}
+
+async function start() {
+  const { models, first, softness } = await (await ask("api/models")).json();
+  Object.assign(state, { models, softness });
+  $("model").append(
+    ...models.map(({ key, name, champion }) =>
+      new Option(`${name}${champion ? ", the champion" : ""}`, key, false, key === first)),
+  );
+  show(state.view);
+  chooseModel();
+  listen();
+}
+
+start().catch((error) => {
+  $("status").textContent = error.message;
+});
