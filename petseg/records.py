@@ -8,9 +8,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from petseg.errors import ParamsError
 from petseg.project import written_atomically
 
@@ -56,8 +53,10 @@ def read_yaml(path: Path) -> Any:
     Raises:
         ParamsError: the file is absent, or is not YAML.
     """
+    from ruamel.yaml.error import YAMLError  # not above: the command's help would wait for it
+
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return _parsed(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ParamsError(f"{path.name}: no such file in {path.absolute().parent}") from None
     except UnicodeDecodeError as error:
@@ -68,7 +67,15 @@ def read_yaml(path: Path) -> Any:
 
 def yaml_value(text: str) -> Any:
     """Return what a value means that somebody typed, ``1e-3`` or ``null``, as it would in params.yaml."""
+    from ruamel.yaml.error import YAMLError
+
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        return _parsed(text)
     except YAMLError:
         return text
+
+
+def _parsed(text: str) -> Any:
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe", pure=True).load(text)
