@@ -22,6 +22,7 @@ from PIL import Image
 
 from petseg.data.archives import ANNOTATIONS, MAX_MEMBER_BYTES, PHOTOS
 from petseg.data.encodings import mask_values, to_trimap
+from petseg.data.images import SUFFIXES
 from petseg.data.listing import (
     INDEX,
     LEFT_OUT,
@@ -42,24 +43,6 @@ from petseg.progress import progress
 from petseg.project import sha256_file, written_atomically
 
 IMAGES, MASKS, PAIRS, GROUPS = "images", "masks", "pairs.csv", "groups.csv"
-PICTURES = frozenset(
-    (
-        ".jpg",
-        ".jpeg",
-        ".png",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".jp2",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-    )
-)
-
 _SPLITS = ("train", "val", "test")
 _NEEDED, _WANTED = ("image", "mask"), ("label", "species", "group", "split")
 _TOLD = 5  # mistakes of a list that are named
@@ -276,7 +259,7 @@ def _pictures(folder: Path, part: str, left_out: list[LeftOut]) -> dict[str, lis
             left_out.append(LeftOut(_shown(here / name), "ignored", "a hidden folder or a link to one"))
         for name in sorted(files):
             path = here / name
-            if name.startswith(".") or path.suffix.lower() not in PICTURES:
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
                 left_out.append(LeftOut(_shown(path), "ignored", why_ignored(name)))
             else:
                 found.setdefault(_name_of(path.relative_to(part)), []).append(path)
@@ -424,7 +407,7 @@ def _entry(entry: str, known: set[str]) -> str | None:
     whole = _name_of(path.with_name(path.name + ".jpg"))
     if whole in known:
         return whole
-    return name if path.suffix.lower() in PICTURES and (name := _name_of(path)) in known else None
+    return name if path.suffix.lower() in SUFFIXES and (name := _name_of(path)) in known else None
 
 
 def _table(
