@@ -1,6 +1,7 @@
 """Every way of running ends in the same place: one row a model, one run in the store, the same weights."""
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import mlflow
 import pytest
 
 from petseg.project import sha256_file
+from petseg.records import read_yaml
 from tests.project import FEW, TINY, Project, mlflow_runs
 
 OUTS = ["models/model.safetensors", "metrics/test.json", "plots/figures/curves.png"]
@@ -116,6 +118,18 @@ def test_stages_as_scripts(project: Project) -> None:
     for stage in ("train", "infer", "plot"):
         project.run(*project.command(stage))
     assert "5" in models(project)
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout", "--force")
+
+
+def test_the_command_petseg(project: Project) -> None:
+    options = ("-batch_size", "4", "-data_path", "../few", "-S", "train.seed=8")
+    command = (sys.executable, "-m", "petseg", "infer", *options)
+    said = project.run(*command, folder="docs", environment={"PYTHONPATH": str(project.folder)})
+    assert "dvc exp run infer -S data.source=few -S infer.batch_size=4 -S train.seed=8" in said
+    project.run("dvc", "repro")
+    assert "8" in models(project)
+    assert read_yaml(project.folder / "params.yaml")["infer"]["batch_size"] == 4
     project.run("git", "checkout", "-q", ".")
     project.run("dvc", "checkout", "--force")
 

@@ -88,7 +88,7 @@ def _run(
 
     root = main_root()
     named = {
-        "data.source": None if data_path is None else _source(data_path, root),
+        "data.source": None if data_path is None else source_of(data_path, root),
         "train.epochs": epochs,
         batch_key: batch_size,
         "train.learning_rate": learning_rate,
@@ -109,13 +109,13 @@ def _run(
 
     command = ["dvc", "exp", "run", stage]
     for key, value in changed.items():
-        command += ["-S", f"{key}={_quoted(value)}"]
+        command += ["-S", f"{key}={quoted(value)}"]
     print(shlex.join(command), flush=True)
     done = subprocess.run([sys.executable, "-m", *command], cwd=root, check=False)
     raise typer.Exit(min(done.returncode, 1) if done.returncode >= 0 else 128 - done.returncode)
 
 
-def _source(given: str, root: Path) -> str:
+def source_of(given: str, root: Path) -> str:
     """Return what data.source is to hold: a folder counts from the root there, and from here when typed."""
     here = Path(given).expanduser()
     if given in _NAMED_SOURCES or "://" in given or not here.exists():
@@ -124,7 +124,7 @@ def _source(given: str, root: Path) -> str:
     return str(here.relative_to(root) if here.is_relative_to(root) else here)
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
     """Write a value as DVC's -S reads it."""
     if isinstance(value, str) and not _PLAIN.fullmatch(value):
         escaped = value.replace("\\", "\\\\").replace("'", "\\'")
