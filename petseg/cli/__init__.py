@@ -12,6 +12,7 @@ import typer
 from petseg.cli import evaluate, runs
 from petseg.cli.compare import compare
 from petseg.cli.demo import demo
+from petseg.cli.doctor import doctor
 from petseg.cli.predict import predict
 from petseg.cli.report import report
 from petseg.cli.stages import infer, train
@@ -34,6 +35,7 @@ app.command()(report)
 app.command()(compare)
 app.add_typer(runs.app, name="runs")
 app.command()(ui)
+app.command()(doctor)
 
 
 @app.callback()

@@ -1,0 +1,49 @@
+"""``petseg doctor``."""
+
+from contextlib import chdir
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from petseg.errors import UsageError
+from petseg.project import main_root
+from petseg.records import to_json
+
+_COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "problem": typer.colors.RED}
+
+
+def doctor(
+    data: Annotated[bool, typer.Option("--data", help="Look at a data set instead.")] = False,
+    source: Annotated[
+        str | None, typer.Option(help="Of --data: a folder or CSV of pairs, as data.source; else that.")
+    ] = None,
+    sheet: Annotated[Path, typer.Option(help="Of --data: where some pairs are drawn.")] = Path(
+        "plots/data_sheet.png"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+) -> None:
+    """Check that all is there and whole, and say what to do.
+
+    The exit code is 1 if something is a problem, and with --data if something is suspicious.
+    """
+    if data:
+        from petseg.cli.doctor_data import show_data  # not above: it imports much
+
+        raise typer.Exit(not show_data(source, sheet, as_json))
+    if source is not None:
+        raise UsageError("--source: is of --data")
+    from petseg.checkup import check_up
+
+    root = main_root()
+    with chdir(root):
+        findings = check_up(root)
+    if as_json:
+        print(to_json({"findings": [asdict(finding) for finding in findings]}), end="")
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            state = typer.style(f"{finding.state:8}", _COLOURS[finding.state])
+            typer.echo(f"{state} {finding.name:{width}}  {finding.words}")
+    raise typer.Exit(any(finding.state == "problem" for finding in findings))
