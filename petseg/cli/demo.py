@@ -16,7 +16,10 @@ def demo(
     ] = None,
     opens: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = True,
 ) -> None:
-    """Try the models on your own photos in a page, on this machine alone; Ctrl-C ends it."""
+    """Try the models on your own photos, in a page.
+
+    It is served to this machine alone, until Ctrl-C.
+    """
     from petseg.compute import set_up_torch  # not above: torch would slow down every other command
     from petseg.demo.app import make_app
     from petseg.demo.models import Models
