@@ -49,7 +49,10 @@ def found(check: Check, root: Path) -> dict[str, tuple[str, str]]:
     return {finding.name: (finding.state, finding.words) for finding in check(root)}
 
 
-def test_a_folder_with_nothing_is_described_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_folder_with_nothing_is_described_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with chdir(tmp_path):
         findings = check_up(tmp_path)
         result = CliRunner().invoke(app, ["doctor"])
