@@ -1,5 +1,6 @@
 """``petseg demo``: what its server answers and refuses, and the page in a browser."""
 
+import asyncio
 import base64
 import io
 import os
@@ -21,9 +22,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks.serving import sample_photos
+from petseg.asking import Message, Receive, Send
 from petseg.champion import promote
 from petseg.cli import app
-from petseg.demo.app import MAX_BYTES, Rate
+from petseg.demo.app import MAX_BYTES, MAX_REQUESTS, Gate, Rate
 from petseg.demo.server import listen
 from petseg.errors import UsageError
 from petseg.store import StoredRun
@@ -150,6 +152,36 @@ def test_only_so_many_photos_in_any_minute() -> None:
     ]
 
 
+def test_only_so_many_photos_are_held_at_once() -> None:
+    async def ask(gate: Gate, more: asyncio.Event) -> int:
+        said: list[Message] = []
+
+        async def receive() -> Message:
+            await more.wait()
+            return {"type": "http.request"}
+
+        async def send(message: Message) -> None:
+            said.append(message)
+
+        await gate({"type": "http", "method": "POST", "headers": [(b"host", b"localhost")]}, receive, send)
+        return int(said[0]["status"])
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def together() -> tuple[int, list[int]]:
+        gate, ready, waiting = Gate(app), asyncio.Event(), asyncio.Event()
+        ready.set()
+        first = [asyncio.create_task(ask(gate, waiting)) for _ in range(MAX_REQUESTS)]
+        await asyncio.sleep(0)  # each begins
+        refused = await ask(gate, ready)
+        waiting.set()
+        return refused, [*await asyncio.gather(*first), await ask(gate, ready)]
+
+    assert asyncio.run(together()) == (503, [200] * (MAX_REQUESTS + 1))
+
+
 def test_a_taken_port_is_named_and_another_one(demo: Demo) -> None:
     port = int(demo.url.rpartition(":")[2])
     with pytest.raises(UsageError, match=f"port {port} of 127.0.0.1 is taken; try --port {port + 1}"):
@@ -185,6 +217,7 @@ def page(browser: "Browser", demo: Demo) -> "Iterator[Page]":
     # What the server refuses, the browser itself logs.
     page.on("console", lambda said: wrong.append(said.text) if "status of 400" not in said.text else None)
     page.goto(demo.url)
+    page.locator("#about", has_text="Dice").wait_for()
     yield page
     assert wrong == []
     assert [url for url in asked if not url.startswith((demo.url, "data:", f"blob:{demo.url}"))] == []

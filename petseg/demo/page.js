@@ -8,7 +8,7 @@ const OUTLINE_PX = 400;
 const $ = (id) => document.getElementById(id);
 const state = { models: [], softness: 0.2, view: "overlay", threshold: 0.5 };
 const cards = new Set();
-let queue = Promise.resolve(); // the server works on one photo after the other, and so they are sent
+let queue; // the server works on one photo after the other, and so they are sent
 
 /** Ask the server; its refusals have one line that says why. */
 async function ask(path, options) {
@@ -207,12 +207,11 @@ function setThreshold(value) {
 const chosenThreshold = () => chosenModel().threshold ?? 0.5;
 const chosenModel = () => state.models.find((model) => model.key === $("model").value);
 
-function chooseModel() {
+function describeModel() {
   const model = chosenModel();
   const dice = (value) => (value === null ? "not known" : value.toFixed(3));
-  $("about").textContent = `${model.network} · Dice: validation ${dice(model.val_dice)}, test ${dice(model.test_dice)}`;
+  $("about").textContent = `${model.network}\nDice: validation ${dice(model.val_dice)}, test ${dice(model.test_dice)}`;
   setThreshold(chosenThreshold());
-  send([...cards]);
 }
 
 /** Send photos one after the other, and say how far it is. */
@@ -247,7 +246,7 @@ function add(files) {
   send(added);
 }
 
-function listen() {
+function listenForFiles() {
   $("files").addEventListener("change", () => {
     add($("files").files);
     $("files").value = ""; // so that the same file can be chosen again
@@ -265,11 +264,17 @@ function listen() {
     $("drop").classList.remove("over");
     add(event.dataTransfer.files);
   });
+}
+
+function listenToControls() {
   addEventListener("keydown", (event) => {
     const view = VIEWS[event.key - 1];
     if (view && !event.ctrlKey && !event.metaKey && !event.altKey && event.target !== $("model")) show(view);
   });
-  $("model").addEventListener("change", chooseModel);
+  $("model").addEventListener("change", () => {
+    describeModel();
+    send([...cards]);
+  });
   $("threshold").addEventListener("input", () => setThreshold($("threshold").valueAsNumber));
   $("reset").addEventListener("click", () => setThreshold(chosenThreshold()));
   $("views").addEventListener("change", (event) => show(event.target.value));
@@ -283,10 +288,11 @@ async function start() {
       new Option(`${name}${champion ? ", the champion" : ""}`, key, false, key === first)),
   );
   show(state.view);
-  chooseModel();
-  listen();
+  describeModel();
+  listenToControls();
 }
 
-start().catch((error) => {
+listenForFiles(); // at once: a photo that is dropped meanwhile would replace the page
+queue = start().catch((error) => {
   $("status").textContent = error.message;
 });
