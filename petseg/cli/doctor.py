@@ -19,9 +19,9 @@ def doctor(
     source: Annotated[
         str | None, typer.Option(help="Of --data: a folder or CSV of pairs, as data.source; else that.")
     ] = None,
-    sheet: Annotated[Path, typer.Option(help="Of --data: where some pairs are drawn.")] = Path(
-        "plots/data_sheet.png"
-    ),
+    sheet: Annotated[
+        Path | None, typer.Option(help="Of --data: where some pairs are drawn; else plots/data_sheet.png.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
     """Check that all is there and whole, and say what to do.
@@ -31,7 +31,7 @@ def doctor(
     if data:
         from petseg.cli.doctor_data import show_data  # not above: it imports much
 
-        raise typer.Exit(not show_data(source, sheet, as_json))
+        raise typer.Exit(not show_data(source, sheet or main_root() / "plots/data_sheet.png", as_json))
     if source is not None:
         raise UsageError("--source: is of --data")
     from petseg.checkup import check_up
