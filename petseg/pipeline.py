@@ -26,9 +26,9 @@ def stage_paths(root: Path, stage: str) -> dict[str, Path]:
     return {name.arg: root / path for name, path in zip(names, paths, strict=True)}
 
 
-def locked_param(stage: str, key: str) -> Any:
+def locked_param(stage: str, key: str, root: Path = Path()) -> Any:
     """Return the value of a param that a stage last ran with, by dvc.lock; None where that does not say."""
     try:
-        return read_yaml(LOCK)["stages"][stage]["params"]["params.yaml"][key]
+        return read_yaml(root / LOCK)["stages"][stage]["params"]["params.yaml"][key]
     except (ParamsError, KeyError, TypeError):
         return None

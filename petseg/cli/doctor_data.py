@@ -30,7 +30,7 @@ from petseg.inspecting import (
     open_source,
 )
 from petseg.params import load_params
-from petseg.pipeline import locked_param, stage_command
+from petseg.pipeline import locked_param, stage_paths
 from petseg.project import main_root
 from petseg.records import to_json
 
@@ -59,14 +59,14 @@ def show_data(source: str | None, sheet: Path | None, as_json: bool) -> bool:
         raise UsageError(f"--sheet {sheet}: must end in .png, .svg or .pdf")
     root = main_root()
     params = load_params(root / "params.yaml")
-    *_, sample, archives = stage_command(root, "download")
+    path = stage_paths(root, "download")
     asked, masks = params.data.source, params.data.masks
     if source is not None:
         named = source == "sample" or is_remote(source)
         asked = source if named else str(Path.cwd() / source)
-    elif is_remote(asked) and locked_param("download", "data.source") == asked:
-        asked = archives  # what it was fetched to
-    opened = open_source(asked, masks, root / sample, root)
+    elif is_remote(asked) and locked_param("download", "data.source", root) == asked:
+        asked = str(path["archives"])  # what it was fetched to
+    opened = open_source(asked, masks, path["sample"], root)
     if source is None and opened.masks != masks:
         check_archives_encoding(asked, masks)
     seen = inspect(opened, params.data.image_size, params.split)

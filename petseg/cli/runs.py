@@ -13,7 +13,7 @@ from petseg.champion import promote as promote_run
 from petseg.champion import promotions
 from petseg.cli.table import lines
 from petseg.errors import StoreError, UsageError
-from petseg.pipeline import stage_command
+from petseg.pipeline import stage_paths
 from petseg.project import main_root
 from petseg.records import read_yaml, to_json
 from petseg.store import ABOUT, WEIGHTS, StoredRun, best_runs, holds, stored_runs
@@ -120,7 +120,7 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """Get a run's weights back, byte for byte."""
-    found, to = found_run(run), to or main_root() / "models" / WEIGHTS
+    found, to = found_run(run), to or stage_paths(main_root(), "train")["weights"]
     if to.suffix != ".safetensors":
         raise UsageError(f"--to {to}: must end in .safetensors")
     if to.exists() and not force and not holds(main_root() / "runs", to):
@@ -289,7 +289,7 @@ def export(
     from petseg.data.arrays import PetArrays
     from petseg.exporting import INPUT, OUTPUT, export_onnx
 
-    photos = main_root() / stage_command(main_root(), "train")[3]
+    photos = stage_paths(main_root(), "train")["arrays_folder"]
     made = export_onnx(found, PetArrays.open(photos) if photos.is_dir() else None, onnx)
     if as_json:
         print(to_json(vars(made) | {"path": str(made.path), "run": found.key}), end="")
