@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export OMP_NUM_THREADS ?= 2
 PORT ?= 5000
 
-.PHONY: repro test table faults env lock plots-page ui bench clean
+.PHONY: repro test table faults env lock docs plots-page ui bench clean
 
 repro: env
 	dvc repro
@@ -51,6 +51,10 @@ lock:
 	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--group dev --custom-compile-command "make lock" \
 		pyproject.toml -o requirements.lock
+
+# The pages that are made of the code: docs/params.md and docs/command.md.
+docs: env
+	python -m docs.generate
 
 # The page of `dvc plots`, from .dvc/plots/page.html and the scripts that DVC's own loads from a CDN.
 plots-page: env

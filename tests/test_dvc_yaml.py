@@ -2,17 +2,13 @@
 
 import ast
 import inspect
-import re
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
-from pydantic.fields import FieldInfo
-from ruamel.yaml import YAML
 
-from petseg.params import Params, flatten, load_params
+from petseg.params import Params
 from petseg.reach import assets_of, code_sha256, reached_files
 from petseg.records import read_yaml
 from tests.conftest import ROOT
@@ -145,49 +141,3 @@ def test_the_code_hash_is_of_what_determines_a_result(
         file.write_text(content + "\n# edited\n")
         assert (code_sha256(start) != before) is matters, name
         file.write_text(content)
-
-
-def allowed(field: FieldInfo) -> str:
-    """What a key may be, as the README says it: its choices, or its type and range."""
-    annotated: Any = Annotated[field.annotation, "", *field.metadata]
-    schema = TypeAdapter(annotated).json_schema()
-    return " or ".join(described(part) for part in schema.get("anyOf", [schema]))
-
-
-def described(schema: dict[str, Any]) -> str:
-    if "enum" in schema:
-        return ", ".join(schema["enum"])
-    words = {
-        "exclusiveMinimum": "above {}",
-        "minimum": "from {}",
-        "exclusiveMaximum": "below {}",
-        "maximum": "to {}",
-    }
-    said = [text.format(f"{schema[word]:,}") for word, text in words.items() if word in schema]
-    plain = {"null": "null", "boolean": "true, false", "string": "text"}
-    return " ".join(said) or plain[schema["type"]]
-
-
-def test_the_readme_explains_each_key_with_its_default_and_range() -> None:
-    readme = (ROOT / "README.md").read_text()
-    present = flatten(load_params(ROOT / "params.yaml"))
-    for section, field in Params.model_fields.items():
-        assert field.annotation is not None
-        for key, inner in field.annotation.model_fields.items():
-            found = re.search(rf"\| `{section}\.{key}` \| ([^|]+) \| ([^|]*) \|", readme)
-            assert found, f"README.md does not explain {section}.{key}"
-            default, values = (cell.strip() for cell in found.groups())
-            name = f"{section}.{key}"
-            if name not in ("infer.threshold", "plot.evolution_epochs"):  # told in words
-                assert values == allowed(inner), name
-                assert read_value(default) == present[name], name
-
-
-def read_value(text: str) -> object:
-    return YAML(typ="safe", pure=True).load(text)
-
-
-def test_what_the_readme_shows_is_there() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
