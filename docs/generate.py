@@ -42,7 +42,7 @@ folder of the project. `petseg --install-completion` lets the shell complete com
 | exit code | means |
 |---|---|
 | 0 | done |
-| 1 | failed; of `which`, `verify` and `reproduce`: no, or something differs |
+| 1 | failed; of `which`, `verify`, `reproduce` and `doctor`: no, or something is not as it should be |
 | 2 | wrong arguments or params; nothing was begun |
 | 3 | of `predict`: done, but some files are bad |
 | 130 | stopped by Ctrl-C |
