@@ -1,4 +1,4 @@
-"""Measure what the README states and print it as a Markdown table, ratios first.
+"""Measure what docs/measured.md states and print it as a Markdown table, ratios first.
 
 Run it on a quiet machine: another busy process spoils every figure.
 """
