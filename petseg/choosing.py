@@ -11,7 +11,7 @@ from petseg.errors import DamagedFile, StoreError, UsageError
 from petseg.inference import Predictor
 from petseg.origin import Weights, runs_of
 from petseg.pipeline import stage_paths
-from petseg.store import ABOUT, WEIGHTS, StoredRun, run_of
+from petseg.store import WEIGHTS, StoredRun, run_of
 from petseg.tracking.reading import found_runs
 
 CHAMPION = "champion"
@@ -63,7 +63,7 @@ class Model:
             StoreError: it is not finished, or does not say what its network is.
             DamagedFile: its weights or their description differ from the record.
         """
-        if not run.finished or not {WEIGHTS, ABOUT} <= run.manifest["files"].keys():
+        if not run.usable:
             raise StoreError(f"run {run.key} is not finished, or nothing says what its network is")
         is_champion = champion(run.folder.parent) == run.key
         name = f"run {run.key}" + ", the champion" * is_champion
@@ -108,7 +108,9 @@ def choose(root: Path, wanted: str | None, device: torch.device) -> Model:
 
 
 def _of_file(weights: Path, store: Path, device: torch.device) -> Model:
-    made_by = runs_of(Weights.read(weights), store)
-    run = made_by[-1] if made_by else None
+    read = Weights.read(weights)
+    made_by = runs_of(read, store)  # several, where code was changed that changed no bit
+    claimed = [run for run in made_by if run.key == read.about.get("run_key")]
+    run = next(iter(claimed + made_by[::-1]), None)
     name = f"{weights}, of run {run.key}" if run else f"{weights}, of no run of this store"
     return Model.load(weights, run, name, device)

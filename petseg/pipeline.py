@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from petseg.errors import ParamsError
+from petseg.errors import ParamsError, UsageError
 from petseg.records import read_yaml
 
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
@@ -18,7 +18,13 @@ def stage_command(root: Path, stage: str) -> list[str]:
 
 
 def stage_paths(root: Path, stage: str) -> dict[str, Path]:
-    """Return the paths that dvc.yaml below ``root`` gives a stage, by the names that its function has."""
+    """Return the paths that dvc.yaml below ``root`` gives a stage, by the names that its function has.
+
+    Raises:
+        UsageError: there is no project.
+    """
+    if not (root / PIPELINE).is_file():
+        raise UsageError(f"no project of petseg in {root} or above; cd into the clone of one")
     source = (root / "stages" / f"{stage}.py").read_text(encoding="utf-8")
     functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
     _, *names = next(node for node in functions if node.name == stage).args.args

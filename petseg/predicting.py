@@ -8,13 +8,15 @@ Each photo goes through the network alone, in one thread, so that the bits of it
 else: not on its neighbours, the number of cores, or how many are worked on at once.
 """
 
+import csv
+import errno
 import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from glob import glob
 from pathlib import Path
@@ -32,6 +34,7 @@ from petseg.inference import at_own_size
 from petseg.parallel import in_order
 from petseg.progress import progress
 from petseg.project import written_atomically
+from petseg.records import printable
 
 MASKS, OVERLAYS, CUTOUTS = "masks", "overlays", "cutouts"
 _WRITTEN_AS = {MASKS: ".png", OVERLAYS: ".jpg", CUTOUTS: ".png"}
@@ -93,25 +96,30 @@ def find_photos(wanted: Sequence[str], out: Path) -> list[Photo]:
         UsageError: something names no photo; or two photos' pictures would have one name.
     """
     names: dict[Path, str] = {}
+    seen: set[Path] = set()
     for text in wanted:
         found = dict(_named(text, out.resolve()))
         if not found:
             raise UsageError(f"{text}: {_why_nothing(Path(text))}")
-        names = found | names
+        names |= {path: name for path, name in found.items() if path.resolve() not in seen}
+        seen |= {path.resolve() for path in found}
     twice = {name for name, count in Counter(map(_stem, names.values())).items() if count > 1}
     photos = [Photo(path, name if _stem(name) in twice else _stem(name)) for path, name in names.items()]
-    clash = next((name for name, n in Counter(photo.name for photo in photos).items() if n > 1), None)
-    if clash:
-        raise UsageError(f"{clash}: several photos have this name; give the folder that is above them")
+    taken: dict[str, Photo] = {}
+    for photo in photos:
+        if (other := taken.setdefault(photo.name, photo)) is not photo:
+            both = f"{printable(other.path)} and {printable(photo.path)}"
+            raise UsageError(f"{both} would have one name; give their folder, or one after the other")
     return photos
 
 
 def _named(text: str, out: Path) -> Iterator[tuple[Path, str]]:
     """Yield the photos that one argument names, with their name below the folder that it names."""
-    path = Path(text)
+    path, made = Path(text), {out / SHEET, *(out / kind for kind in _WRITTEN_AS)}
     if path.is_dir():
         for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in SUFFIXES and file.is_file() and out not in file.resolve().parents:
+            is_photo = file.suffix.lower() in SUFFIXES and (file.is_file() or file.is_symlink())
+            if is_photo and made.isdisjoint({file.resolve(), *file.resolve().parents}):
                 yield file, file.relative_to(path).as_posix()
     elif path.exists():
         yield path, path.name
@@ -143,6 +151,37 @@ class Row:
     problem: str | None = None
 
 
+class Table:
+    """A CSV with a row a photo, each in the file as soon as it is known.
+
+    Args:
+        path: the file; its folder is made.
+        coming: photos whose rows, if it has them, are left out; others stay where ``goes_on``.
+        goes_on: whether the file is gone on with.
+    """
+
+    def __init__(self, path: Path, coming: Sequence[Photo], goes_on: bool) -> None:
+        names = [field.name for field in fields(Row)]
+        anew = {printable(photo.path) for photo in coming}
+        kept: list[dict[str, str]] = []
+        if goes_on and path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                kept = [row for row in csv.DictReader(file) if row.keys() == set(names)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("w", newline="", encoding="utf-8", buffering=1)
+        self._rows = csv.DictWriter(self._file, names, lineterminator="\n")
+        self._rows.writeheader()
+        self._rows.writerows(row for row in kept if row["photo"] not in anew)
+
+    def add(self, row: Row) -> None:
+        """Write a row."""
+        self._rows.writerow(asdict(row))
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
+
+
 @dataclass
 class Summary:
     """What became of all photos.
@@ -152,25 +191,34 @@ class Summary:
         failed: why others have not, by their path.
         empty: paths of those in which no pixel was called pet.
         seconds: how long it took, the model's loading apart.
-        rows: what a table says of each.
     """
 
     done: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    rows: list[Row] = field(default_factory=list)
 
 
-def cut_out_all(photos: Sequence[Photo], model: Model, out: Path, at_once: int, strict: bool) -> Summary:
+def cut_out_all(
+    photos: Sequence[Photo],
+    model: Model,
+    out: Path,
+    at_once: int,
+    *,
+    strict: bool,
+    replaces: bool,
+    table: Table | None = None,
+) -> Summary:
     """Cut photos out, with a contact sheet of the first ones; name on stderr what is bad or empty.
 
     Args:
         photos: of different names.
         model: by which.
-        out: folder of the pictures; files of their names are replaced.
+        out: folder of the pictures.
         at_once: how many are worked on; more takes more memory, and changes no bit.
         strict: stop at the first bad file.
+        replaces: whether a picture that is there is replaced, or left as it is.
+        table: gets a row for each.
 
     Raises:
         DataError: a file is bad, and ``strict``; the photos before it have their pictures.
@@ -178,38 +226,39 @@ def cut_out_all(photos: Sequence[Photo], model: Model, out: Path, at_once: int, 
     summary, started = Summary(), time.perf_counter()
     shown = set(photos[:SHEET_PHOTOS])
     cells = []
-    work = partial(_cut_out, model=model, out=out, shown=shown)
+    work = partial(_cut_out, model=model, out=out, replaces=replaces, shown=shown)
     with warnings.catch_warnings(), progress("predict", len(photos)) as advance:
         warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, in whatever thread
         for photo, future in in_order(work, photos, at_once):
             advance(1)
+            name = printable(photo.path)
             try:
                 cut = future.result()
             except BadImage as problem:
+                if table:
+                    table.add(Row(name, problem=str(problem)))
                 if strict:
-                    raise DataError(f"{photo.path}: {problem}") from None
-                summary.failed[str(photo.path)] = str(problem)
-                summary.rows.append(Row(str(photo.path), problem=str(problem)))
-                print(f"petseg: {photo.path}: {problem}; left out", file=sys.stderr)
+                    raise DataError(f"{name}: {problem}") from None
+                summary.failed[name] = str(problem)
+                print(f"petseg: {name}: {problem}; left out", file=sys.stderr)
                 continue
             summary.done += 1
-            summary.rows.append(_row(photo, cut))
+            if table:
+                table.add(_row(name, cut))
             if not cut.coverage:
-                summary.empty.append(str(photo.path))
-                print(
-                    f"petseg: {photo.path}: empty mask; {why_empty(cut.highest, model.threshold)}",
-                    file=sys.stderr,
-                )
+                summary.empty.append(name)
+                why = why_empty(cut.highest, model.threshold)
+                print(f"petseg: {name}: empty mask; {why}", file=sys.stderr)
             if cut.thumbnail:
-                cells.append((photo.name, cut.thumbnail))
-    if cells:
+                cells.append((printable(photo.name), cut.thumbnail))
+    if cells and (replaces or not (out / SHEET).exists()):
         with written_atomically(out / SHEET, durable=False) as file:
             contact_sheet(cells).save(file, "JPEG", **_JPEG)
     summary.seconds = time.perf_counter() - started
     return summary
 
 
-def _cut_out(photo: Photo, model: Model, out: Path, shown: Collection[Photo]) -> CutOut:
+def _cut_out(photo: Photo, model: Model, out: Path, replaces: bool, shown: Collection[Photo]) -> CutOut:
     try:
         data = photo.path.read_bytes()
     except OSError as error:
@@ -227,17 +276,17 @@ def _cut_out(photo: Photo, model: Model, out: Path, shown: Collection[Photo]) ->
         thumbnail = None
         for kind, path in photo.outputs(out).items():
             picture = drawn[kind]()
-            _save(picture, path, image)
+            if replaces or not path.exists():
+                _save(picture, path, image)
             if kind == OVERLAYS and photo in shown:
                 thumbnail = ImageOps.contain(picture, (_CELL_PX, _CELL_PX))
             del picture  # before the next one is drawn
-    called = small >= model.threshold
     return CutOut(
         width=image.width,
         height=image.height,
         coverage=float(pet.mean()),
-        confidence=float(small.where(called, 1 - small).mean()),
-        highest=float(small.max()),
+        confidence=float(np.where(pet, probability, 1 - probability).mean()),
+        highest=float(probability.max()),
         thumbnail=thumbnail,
     )
 
@@ -288,19 +337,24 @@ def _save(picture: Image.Image, path: Path, photo: Image.Image) -> None:
     profile = photo.info.get("icc_profile") or b""
     kept = {"icc_profile": profile if profile[16:20] == b"RGB " and picture.mode != "L" else None}
     form, options = ("JPEG", _JPEG) if path.suffix == ".jpg" else ("PNG", _PNG)
-    with written_atomically(path, durable=False) as file:
-        picture.save(file, form, **options, **kept)
+    try:
+        with written_atomically(path, durable=False) as file:
+            picture.save(file, form, **options, **kept)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise BadImage("its name is too long for its pictures") from None
 
 
 def why_empty(highest: float, threshold: float) -> str:
     """Say why a photo may have got an empty mask."""
     if highest >= threshold / 2:
         return (
-            f"the model is in doubt: its highest probability is {highest:.2f}, and pet is what has "
-            f"{threshold:g} or more; a threshold of {highest * 0.9:.2f} would show something"
+            f"the model is in doubt: its highest probability is {highest:.3g}, and pet is what has "
+            f"{threshold:g} or more; a threshold of {highest * 0.9:.2g} would show something"
         )
     return (
-        f"the model sees no cat or dog: its highest probability is {highest:.2f}; it knows photos of one "
+        f"the model sees no cat or dog: its highest probability is {highest:.3g}; it knows photos of one "
         "pet that fills a good part of them, so cut a small one out before"
     )
 
@@ -322,6 +376,6 @@ def contact_sheet(cells: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     return sheet
 
 
-def _row(photo: Photo, cut: CutOut) -> Row:
+def _row(name: str, cut: CutOut) -> Row:
     problem = None if cut.coverage else "empty mask"
-    return Row(str(photo.path), cut.width, cut.height, cut.coverage, cut.confidence, problem)
+    return Row(name, cut.width, cut.height, cut.coverage, cut.confidence, problem)

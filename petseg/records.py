@@ -31,6 +31,14 @@ def without_nan(values: object) -> Any:
     return values
 
 
+def printable(text: object) -> str:
+    """Return text, or a path, with escapes for what can't be shown: a file's name may have anything."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
+        for letter in str(text)
+    )
+
+
 def write_json(path: Path, values: object) -> None:
     """Write indented JSON, crash-safe."""
     with written_atomically(path) as file:

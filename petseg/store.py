@@ -107,6 +107,11 @@ class StoredRun:
         return bool(self.manifest["status"] == "finished")
 
     @property
+    def usable(self) -> bool:
+        """Whether it has weights, and says of which network they are."""
+        return self.finished and {WEIGHTS, ABOUT} <= self.manifest["files"].keys()
+
+    @property
     def adopted(self) -> bool:
         """Whether its weights were trained elsewhere."""
         return "adopted" in self.manifest

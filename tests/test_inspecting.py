@@ -165,7 +165,7 @@ def test_the_command_shows_it(
     own: OwnFolder, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = set(tmp_path.rglob("*"))
-    assert show_data(None, None, as_json=False)
+    assert show_data(None, None, None, as_json=False)
     printed = capsys.readouterr().out
     for part in (
         "a folder of photos and masks", "0 background, 255 pet", "8 photos, 8 masks, 8 pairs",
@@ -176,7 +176,7 @@ def test_the_command_shows_it(
     assert set(tmp_path.rglob("*")) == before
     own.write("masks/pet_0.png", encoded(mask("binary_1"), "PNG"))
     own.write("images/[red]pet_1.png", encoded(picture(40), "PNG"))
-    assert not show_data(None, None, as_json=False)
+    assert not show_data(None, None, None, as_json=False)
     printed = capsys.readouterr().out
     assert "did you mean binary_1?" in " ".join(printed.split())
     assert "[red]pet_1" in printed
@@ -189,7 +189,7 @@ def test_the_command_draws_a_sheet_and_tells_programs(
     own.write("images/猫.jpg", encoded(picture(50), "JPEG"))
     own.write("masks/猫.png", encoded(Image.new("L", (60, 40), 255), "PNG"))
     sheet = project / "plots/data_sheet.png"
-    assert not show_data("../own", sheet, as_json=True)
+    assert not show_data("../own", None, sheet, as_json=True)
     facts = json.loads(capsys.readouterr().out)
     assert facts["sheet"] == str(sheet)
     assert facts["pairs"] == 9
@@ -208,9 +208,9 @@ def test_sources_that_can_not_be_looked_at(own: OwnFolder, project: Path, tmp_pa
     ]
     for source, kind, message in cases:
         with pytest.raises(kind, match=message):
-            show_data(source, None, as_json=False)
+            show_data(source, None, None, as_json=False)
     with pytest.raises(UsageError, match=r"--sheet x\.txt: must end in"):
-        show_data(None, Path("x.txt"), as_json=False)
+        show_data(None, None, Path("x.txt"), as_json=False)
     params = project / "params.yaml"
     text = params.read_text()
     cases = [
@@ -220,4 +220,4 @@ def test_sources_that_can_not_be_looked_at(own: OwnFolder, project: Path, tmp_pa
     for source, kind, message in cases:
         params.write_text(text.replace("source: ../own", f"source: {source}"))
         with pytest.raises(kind, match=message):
-            show_data(None, None, as_json=False)
+            show_data(None, None, None, as_json=False)

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from petseg.errors import UsageError
+from petseg.cli.showing import check_picture
 from petseg.progress import duration
 from petseg.project import main_root
 
@@ -44,8 +44,7 @@ def compare(
     from petseg.tracking.reading import found_runs
 
     figure = figure or main_root() / "plots/compare.png"
-    if figure.suffix not in (".png", ".svg", ".pdf"):
-        raise UsageError(f"--figure {figure}: must end in .png, .svg or .pdf")
+    check_picture("--figure", figure)
     found = found_runs(main_root() / "runs", runs)
     settings = comparing.group([comparing.Record.of_run(run) for run in found])
     table = comparing.table(settings)

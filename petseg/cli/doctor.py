@@ -19,6 +19,9 @@ def doctor(
     source: Annotated[
         str | None, typer.Option(help="Of --data: a folder or CSV of pairs, as data.source; else that.")
     ] = None,
+    masks: Annotated[
+        str | None, typer.Option(help="Of --data: how masks are encoded, as data.masks; else that.")
+    ] = None,
     sheet: Annotated[
         Path | None, typer.Option(help="Of --data: where some pairs are drawn; else plots/data_sheet.png.")
     ] = None,
@@ -31,9 +34,11 @@ def doctor(
     if data:
         from petseg.cli.doctor_data import show_data  # not above: it imports much
 
-        raise typer.Exit(not show_data(source, sheet or main_root() / "plots/data_sheet.png", as_json))
-    if source is not None:
-        raise UsageError("--source: is of --data")
+        sheet = sheet or main_root() / "plots/data_sheet.png"
+        raise typer.Exit(not show_data(source, masks, sheet, as_json))
+    for option, given in (("--source", source), ("--masks", masks), ("--sheet", sheet)):
+        if given is not None:
+            raise UsageError(f"{option}: is of --data")
     from petseg.checkup import check_up
 
     root = main_root()

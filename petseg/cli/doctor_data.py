@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from petseg.cli.showing import check_picture
 from petseg.data.encodings import ENCODINGS
 from petseg.data.images import BACKGROUND, BORDER, PET
 from petseg.data.listing import UNKNOWN
@@ -41,11 +42,12 @@ _CAPTION = 24
 _MEANINGS = {PET: "pet", BACKGROUND: "background", BORDER: "border"}
 
 
-def show_data(source: str | None, sheet: Path | None, as_json: bool) -> bool:
+def show_data(source: str | None, masks: str | None, sheet: Path | None, as_json: bool) -> bool:
     """Look at a data set and print what it has; leaves nothing but the sheet.
 
     Args:
         source: a folder, a CSV of pairs, or sample; None for data.source of params.yaml.
+        masks: how masks are encoded; None for data.masks of params.yaml.
         sheet: where to draw some of its pairs; None for nowhere.
         as_json: print JSON instead of tables.
 
@@ -55,20 +57,23 @@ def show_data(source: str | None, sheet: Path | None, as_json: bool) -> bool:
     Raises:
         PetsegError: the data set can't be looked at.
     """
-    if sheet is not None and sheet.suffix not in (".png", ".svg", ".pdf"):
-        raise UsageError(f"--sheet {sheet}: must end in .png, .svg or .pdf")
+    if sheet is not None:
+        check_picture("--sheet", sheet)
     root = main_root()
     params = load_params(root / "params.yaml")
     path = stage_paths(root, "download")
-    asked, masks = params.data.source, params.data.masks
+    encoding = next((name for name in ENCODINGS if name == (masks or params.data.masks)), None)
+    if encoding is None:
+        raise UsageError(f"--masks {masks}: must be one of {', '.join(ENCODINGS)}")
+    asked = params.data.source
     if source is not None:
         named = source == "sample" or is_remote(source)
         asked = source if named else str(Path.cwd() / source)
     elif is_remote(asked) and locked_param("download", "data.source", root) == asked:
         asked = str(path["archives"])  # what it was fetched to
-    opened = open_source(asked, masks, path["sample"], root)
-    if source is None and opened.masks != masks:
-        check_archives_encoding(asked, masks)
+    opened = open_source(asked, encoding, path["sample"], root)
+    if source is None and opened.masks != encoding:
+        check_archives_encoding(asked, encoding)
     seen = inspect(opened, params.data.image_size, params.split)
     drawn = sheet if seen.sheet else None
     if drawn is not None:

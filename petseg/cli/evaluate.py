@@ -3,11 +3,11 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from petseg.cli.showing import show
+from petseg.cli.showing import check_picture, show
 from petseg.errors import PetsegError, UsageError
 from petseg.project import main_root
 
@@ -157,30 +157,33 @@ def compare(
     compare_runs([one, other], _target("compare", out))
 
 
-# What the menu asks for before it calls a view: by the view, its parameters with a question and a default.
-_MENU: dict[str, tuple[Callable[..., None], dict[str, tuple[str, Any]]]] = {
-    "curves": (curves, {}),
-    "evolution": (evolution, {"photo": ("which photo; empty for all", "")}),
-    "best": (best, {"n": ("how many", 12)}),
-    "worst": (worst, {"n": ("how many", 12)}),
-    "random": (at_random, {"n": ("how many", 12), "seed": ("seed of the draw", 0)}),
-    "photo": (photo, {"name": ("name of the test photo", None)}),
-    "breeds": (breeds, {}),
-    "histogram": (histogram, {}),
-    "thresholds": (thresholds, {}),
-    "confusion": (confusion, {}),
-    "calibration": (calibration, {}),
-    "compare": (compare, {"one": ("one run's key, or its beginning", None), "other": ("another's", None)}),
+# What the menu asks for before it calls a view: options, or arguments where there is no option; questions,
+# and what is taken for no answer.
+_MENU: dict[str, list[tuple[str, str, str | None]]] = {
+    "curves": [],
+    "evolution": [("--photo", "which photo; empty for all", "")],
+    "best": [("--n", "how many", "12")],
+    "worst": [("--n", "how many", "12")],
+    "random": [("--n", "how many", "12"), ("--seed", "seed of the draw", "0")],
+    "photo": [("", "name of the test photo", None)],
+    "breeds": [],
+    "histogram": [],
+    "thresholds": [],
+    "confusion": [],
+    "calibration": [],
+    "compare": [("", "one run's key, or its beginning", None), ("", "another's", None)],
 }
 
 
 def _menu() -> None:
     """Ask for views until there is enough; a view that fails says why, and the menu goes on."""
     names = list(_MENU)
+    views = [(command.name, command.callback) for command in app.registered_commands]
+    said = {name or view.__name__: view.__doc__ for name, view in views if view}
     while True:
         print()
-        for number, (name, (view, _)) in enumerate(_MENU.items(), 1):
-            print(f"{number:>3}  {name:<12} {view.__doc__}")
+        for number, name in enumerate(names, 1):
+            print(f"{number:>3}  {name:<12} {said[name]}")
         print("  q  quit")
         try:
             answer = typer.prompt("which").strip()
@@ -190,15 +193,17 @@ def _menu() -> None:
             if name not in _MENU:
                 print(f"{answer}: must be a number from 1 to {len(names)}, a name, or q")
                 continue
-            view, questions = _MENU[name]
-            asked = {key: typer.prompt(*question) for key, question in questions.items()}
+            arguments = [name]
+            for option, question, default in _MENU[name]:
+                value = typer.prompt(question, default)
+                arguments += [option, value] if option and value else [value] if value else []
         except typer.Abort:  # the end of the input, or Ctrl-C
             print()
             return
         try:
-            view(**asked)
-        except PetsegError as error:
-            print(error)
+            app(arguments, standalone_mode=False)
+        except (PetsegError, OSError, typer.BadParameter) as error:
+            print(getattr(error, "message", error))
 
 
 def _results() -> "Results":
@@ -218,8 +223,8 @@ def _examples(name: str, choose: "Callable[[Results], list[int]]", out: Path | N
 
 
 def _target(name: str, out: Path | None) -> Path:
-    if out is not None and out.suffix not in (".png", ".svg", ".pdf"):
-        raise UsageError(f"--out {out}: must end in .png, .svg or .pdf")
+    if out is not None:
+        check_picture("--out", out)
     return out or main_root() / "plots/evaluate" / f"{name}.png"
 
 

@@ -1,6 +1,7 @@
 """``petseg predict``."""
 
 import sys
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -42,7 +43,7 @@ def predict(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad file.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out photos whose three files are there.")
+        bool, typer.Option("--resume", help="Go on with what was broken off: what is there stays.")
     ] = False,
     batch_size: Annotated[
         int,
@@ -60,25 +61,28 @@ def predict(
     """
     from petseg.choosing import choose  # not above: torch would slow down every other command
     from petseg.compute import set_up_torch
-    from petseg.predicting import SHEET, cut_out_all, find_photos
+    from petseg.predicting import SHEET, Table, cut_out_all, find_photos
     from petseg.project import main_root
-    from petseg.records import to_json, write_csv
+    from petseg.records import to_json
 
     if threshold is not None and not 0 < threshold <= 1:
         raise UsageError(f"--threshold {threshold:g}: must be above 0, and 1 at the most")
+    for option, path, wrong in (("--out", out, out.is_file()), ("--csv", table, table and table.is_dir())):
+        if wrong:
+            raise UsageError(f"{option} {path}: must be a {'folder' if option == '--out' else 'file'}")
     found = find_photos(photos, out)
     todo = [photo for photo in found if not (resume and photo.is_done(out))]
-    pictures = [path for photo in todo for path in photo.outputs(out).values()]
-    wholes = [*([table] if table else []), *([] if resume else [out / SHEET])]
-    _refuse_to_overwrite([*wholes, *([] if resume else pictures)], force)
+    if not resume and not force:
+        pictures = (path for photo in todo for path in photo.outputs(out).values())
+        _refuse_to_overwrite([*([table] if table else []), out / SHEET, *pictures])
     model = choose(main_root(), wanted, set_up_torch(device, threads=1))
     if threshold is not None:
         model = replace(model, threshold=threshold)
     elif not model.decided:
         print(f"note: infer has chosen no threshold for {model.name}: {model.threshold:g}", file=sys.stderr)
-    summary = cut_out_all(todo, model, out, batch_size, strict)
-    if table and summary.rows:
-        write_csv(table, summary.rows)
+    with ExitStack() as stack:
+        rows = stack.enter_context(closing(Table(table, todo, goes_on=resume))) if table else None
+        summary = cut_out_all(todo, model, out, batch_size, strict=strict, replaces=force, table=rows)
     if as_json:
         told = {"out": str(out), "model": model.name, "threshold": model.threshold, "found": len(found)}
         told |= {"done": summary.done, "failed": summary.failed, "empty": summary.empty}
@@ -95,8 +99,8 @@ def predict(
     raise typer.Exit(SOME_FAILED if summary.failed else 0)
 
 
-def _refuse_to_overwrite(paths: list[Path], force: bool) -> None:
-    there = [] if force else [path for path in paths if path.exists()]
+def _refuse_to_overwrite(paths: list[Path]) -> None:
+    there = [path for path in paths if path.exists()]
     if there:
         others = f" and {len(there) - 1} more files are" if len(there) > 1 else " is"
         raise UsageError(

@@ -1,6 +1,5 @@
 """``petseg report``."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,7 @@ import typer
 from petseg.cli.showing import show
 from petseg.errors import UsageError
 from petseg.pipeline import stage_paths
-from petseg.project import main_root
+from petseg.project import copy_atomically, main_root
 
 
 def report(
@@ -33,6 +32,7 @@ def report(
     elif not page.is_file():
         raise UsageError("there is no report page yet; dvc repro makes it")
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        page = Path(shutil.copyfile(page, out))
+        if out.resolve() != page.resolve():
+            copy_atomically(page, out)
+        page = out
     show(page, opens)

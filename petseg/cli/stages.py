@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -97,7 +98,7 @@ def _run(
     changed: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     for text in others or []:
         key, equals, value = text.partition("=")
-        if not equals:
+        if not equals or "." not in key:
             raise UsageError(f"-S {text}: must be KEY=VALUE, such as train.loss=dice")
         changed[key] = yaml_value(value)
     values = read_yaml(root / "params.yaml")
@@ -106,13 +107,28 @@ def _run(
         known = values.get(section)
         values[section] = (known if isinstance(known, dict) else {}) | {name: value}
     check_params(values)
+    if "data.source" in changed:
+        _check_source(changed["data.source"], root)
 
     command = ["dvc", "exp", "run", stage]
     for key, value in changed.items():
         command += ["-S", f"{key}={quoted(value)}"]
     print(shlex.join(command), flush=True)
-    done = subprocess.run([sys.executable, "-m", *command], cwd=root, check=False)
-    raise typer.Exit(min(done.returncode, 1) if done.returncode >= 0 else 128 - done.returncode)
+    params = root / "params.yaml"
+    before = params.read_bytes()
+    signal.signal(signal.SIGINT, lambda *_: None)  # DVC has it too, and ends in its own time
+    code = subprocess.Popen([sys.executable, "-m", *command], cwd=root).wait()
+    if code and params.read_bytes() != before:
+        params.write_bytes(before)
+        print("petseg: params.yaml is as it was before", file=sys.stderr)
+    raise typer.Exit(min(code, 1) if code >= 0 else 128 - code)
+
+
+def _check_source(source: str, root: Path) -> None:
+    """Check that there is what data.source names, as far as that can be told before it is fetched."""
+    known = source in _NAMED_SOURCES or "://" in source
+    if not known and not (root / Path(source).expanduser()).exists():
+        raise UsageError(f"data.source: {source}: no such folder; sample, oxford and URLs are known too")
 
 
 def source_of(given: str, root: Path) -> str:

@@ -41,6 +41,7 @@ from petseg.parallel import in_order
 from petseg.params import Masks
 from petseg.progress import progress
 from petseg.project import sha256_file, written_atomically
+from petseg.records import printable
 
 IMAGES, MASKS, PAIRS, GROUPS = "images", "masks", "pairs.csv", "groups.csv"
 _SPLITS = ("train", "val", "test")
@@ -160,7 +161,7 @@ def archive(own: OwnData, masks: Masks, into: Path) -> list[Retrieved]:
             try:
                 _add(annotations, f"annotations/trimaps/{pair.listed.name}.png", trimap.result())
             except BadImage as refusal:
-                reason = f"{_shown(pair.mask.relative_to(own.folder))} {refusal}"
+                reason = f"{printable(pair.mask.relative_to(own.folder))} {refusal}"
                 left_out.append(LeftOut(pair.listed.name, "rejected", reason))
             else:
                 kept.append(pair)
@@ -210,13 +211,13 @@ def _of_folder(folder: Path) -> OwnData:
     pairs = []
     for name in sorted(photos):
         if name not in parts:
-            left_out += [LeftOut(_shown(path), "ignored", "in no list") for path in photos[name]]
+            left_out += [LeftOut(printable(path), "ignored", "in no list") for path in photos[name]]
             masks.pop(name, None)
             continue
         its_masks = masks.pop(name, [])
         if bad := why_no_name(name):
             reason = f"its name {bad}; rename it"
-            left_out.append(LeftOut(_shown(photos[name][0]), "rejected", reason))
+            left_out.append(LeftOut(printable(photos[name][0]), "rejected", reason))
         elif bad := _why_no_pair(photos[name], its_masks):
             left_out.append(LeftOut(name, "rejected", bad))
         else:
@@ -226,11 +227,11 @@ def _of_folder(folder: Path) -> OwnData:
                 left_out.append(LeftOut(name, "rejected", bad))
             else:
                 pairs.append(pair)
-    alone = [_shown(path) for name in sorted(masks) for path in masks[name]]
+    alone = [printable(path) for name in sorted(masks) for path in masks[name]]
     if photos and not pairs and alone:
         raise DataError(
             f"{folder}: no photo has a mask of its own name: "
-            f"{_shown(photos[min(photos)][0])}, but {alone[0]}; rename the masks, or pair them in {PAIRS}"
+            f"{printable(photos[min(photos)][0])}, but {alone[0]}; rename the masks, or pair them in {PAIRS}"
         )
     left_out += [LeftOut(path, "ignored", "mask of no photo") for path in alone]
     return OwnData(folder, pairs, left_out)
@@ -240,7 +241,7 @@ def _why_no_pair(photos: list[PurePosixPath], masks: list[PurePosixPath]) -> str
     """Say why the photos and the masks of one name are not one and one."""
     for files in (photos, masks):
         if len(files) > 1:
-            return f"is there twice: {' and '.join(map(_shown, files))}"
+            return f"is there twice: {' and '.join(map(printable, files))}"
     return None if masks else f"no picture of this name in {MASKS}/"
 
 
@@ -256,11 +257,11 @@ def _pictures(folder: Path, part: str, left_out: list[LeftOut]) -> dict[str, lis
         folders.sort()
         for name in [name for name in folders if name.startswith(".") or (Path(parent) / name).is_symlink()]:
             folders.remove(name)
-            left_out.append(LeftOut(_shown(here / name), "ignored", "a hidden folder or a link to one"))
+            left_out.append(LeftOut(printable(here / name), "ignored", "a hidden folder or a link to one"))
         for name in sorted(files):
             path = here / name
             if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
-                left_out.append(LeftOut(_shown(path), "ignored", why_ignored(name)))
+                left_out.append(LeftOut(printable(path), "ignored", why_ignored(name)))
             else:
                 found.setdefault(_name_of(path.relative_to(part)), []).append(path)
     return found
@@ -320,16 +321,16 @@ def _of_csv(file: Path) -> OwnData:
             continue
         name = _name_of(photo.relative_to(IMAGES) if photo.is_relative_to(IMAGES) else photo)
         if name in parts:
-            twice = f"{_shown(photo)} is there already, in line {lines[name]}, or has the same name"
+            twice = f"{printable(photo)} is there already, in line {lines[name]}, or has the same name"
             mistakes.append(f"{file.name}, line {number}: {twice}")
             continue
         parts[name], lines[name] = row["split"], number
         listed = Listed(name, row["label"] or UNKNOWN, row["species"] or UNKNOWN, row["group"], "")
         pair = Pair(listed, folder / photo, folder / mask)
         if bad := _why_unusable(pair, folder):
-            left_out.append(LeftOut(_shown(photo), "rejected", bad))
+            left_out.append(LeftOut(printable(photo), "rejected", bad))
         elif bad := why_no_name(name):
-            left_out.append(LeftOut(_shown(photo), "rejected", f"its name {bad}; rename it"))
+            left_out.append(LeftOut(printable(photo), "rejected", f"its name {bad}; rename it"))
         else:
             pairs[name] = pair
     _refuse(mistakes)
@@ -376,7 +377,7 @@ def _decided(parts: Mapping[str, str], where: str) -> dict[str, str]:
 def _why_unusable(pair: Pair, folder: Path) -> str | None:
     """Say why the file of a photo or of its mask is not even to be opened."""
     for path in (pair.photo, pair.mask):
-        told = _shown(path.relative_to(folder)) if path.is_relative_to(folder) else _shown(path)
+        told = printable(path.relative_to(folder)) if path.is_relative_to(folder) else printable(path)
         try:
             real = path.resolve(strict=True)
             size = real.stat().st_size
@@ -451,11 +452,3 @@ def _refuse(mistakes: list[str]) -> None:
     if mistakes:
         more = [f"and {len(mistakes) - _TOLD} more such lines"] if len(mistakes) > _TOLD else []
         raise DataError("\n".join(mistakes[:_TOLD] + more))
-
-
-def _shown(path: PurePosixPath | Path) -> str:
-    """Return a path as text that any file and terminal can hold."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
-        for letter in path.as_posix()
-    )

@@ -39,6 +39,7 @@ from petseg.records import without_nan
 MAX_BYTES = 20_000_000  # of a photo's file
 MAX_REQUESTS = 4  # whose photos are held in memory at once; they are worked on one by one
 PER_MINUTE = 300  # photos
+SENDING_S = 30  # in which a photo has to arrive
 VIEW_PX = 1600  # the longer side of what the page shows
 
 _HERE = Path(__file__).parent
@@ -132,7 +133,11 @@ def make_app(models: Models) -> App:
     worker = ThreadPoolExecutor(1)  # a photo takes memory by the hundred MB; the next one waits
 
     async def worked(request: Request, work: Callable[[Image.Image, Model], Result], key: str) -> Result:
-        body = await read_body(request.receive, MAX_BYTES)
+        try:
+            async with asyncio.timeout(SENDING_S):
+                body = await read_body(request.receive, MAX_BYTES)
+        except TimeoutError:
+            raise Refused(408, f"the photo did not arrive within {SENDING_S} s") from None
         if body is None:
             raise _too_large()
 
@@ -196,7 +201,7 @@ def _shown(photo: Image.Image, model: Model) -> dict[str, Any]:
     small = model.predictor.probability_of(photo)
     shown = photo if max(photo.size) <= VIEW_PX else ImageOps.contain(photo, (VIEW_PX, VIEW_PX))
     grey = np.rint(at_own_size(small, (shown.height, shown.width)) * 255).astype(np.uint8)
-    highest = float(small.max())
+    highest = float(grey.max()) / 255
     return {
         "width": photo.width,
         "height": photo.height,

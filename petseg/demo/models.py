@@ -11,7 +11,7 @@ from petseg.champion import champion
 from petseg.choosing import Model, choose
 from petseg.errors import UsageError
 from petseg.params import ModelParams
-from petseg.store import ABOUT, WEIGHTS, StoredRun, run_of, stored_runs
+from petseg.store import StoredRun, run_of, stored_runs
 
 GIVEN = "given"  # in place of a key: weights that are no run's
 _KEPT = 2  # networks in memory, but for the one to begin with
@@ -71,7 +71,7 @@ class Models:
     def offers(self) -> list[Offer]:
         """Describe each network, the newest first."""
         today = champion(self._store)
-        runs = [run for run in stored_runs(self._store)[0] if _is_usable(run)]
+        runs = [run for run in stored_runs(self._store)[0] if run.usable]
         offers = [Offer.of_run(run, run.key == today) for run in reversed(runs)]
         if self.first_key not in [offer.key for offer in offers]:
             kind = ModelParams.model_validate(self._first.predictor.about["model"])
@@ -91,12 +91,8 @@ class Models:
 
     def _load(self, key: str) -> Model:
         # A key becomes a path below, so it must be one of the folders that are there.
-        there = key in {run.key for run in stored_runs(self._store)[0] if _is_usable(run)}
+        there = key in {run.key for run in stored_runs(self._store)[0] if run.usable}
         run = run_of(self._store, key) if there else None
         if run is None:
             raise UsageError("no finished run of the store has this key")
         return Model.of_run(run, self._device)
-
-
-def _is_usable(run: StoredRun) -> bool:
-    return run.finished and {WEIGHTS, ABOUT} <= run.manifest["files"].keys()
