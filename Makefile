@@ -21,7 +21,7 @@ test: env
 	ruff check .
 	ruff format --check .
 	mypy
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # DVC's table has 46 scores before its 45 params, 56 hashes after them, and no setting for its columns.
 table:
@@ -29,7 +29,7 @@ table:
 		--drop '(?!(Experiment|State|val_dice|dice_per_image)$$|(data|split|model|train|augment|infer)\.)'
 
 faults: env
-	OMP_NUM_THREADS=1 python -m pytest tests/faults -n 2 --dist loadfile -m "slow or not slow"
+	OMP_NUM_THREADS=1 python -m pytest tests/faults -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
 
 env: $(VENV)/.made
 

@@ -80,8 +80,11 @@ def test_wrong_params_are_told_before_anything_runs(project: Path) -> None:
         petseg("infer", "-batch_size", "0")
     with pytest.raises(ParamsError, match=r"model.name: 'vnet' must be 'unet' or 'resnet34_unet'"):
         petseg("train", "-model", "vnet")
-    with pytest.raises(UsageError, match="-S loss: must be KEY=VALUE"):
-        petseg("train", "-S", "loss")
+    for text in ("loss", "train=3"):
+        with pytest.raises(UsageError, match=f"-S {text}: must be KEY=VALUE"):
+            petseg("train", "-S", text)
+    with pytest.raises(UsageError, match=r"data\.source: nowhere: no such folder"):
+        petseg("train", "--data-path", "nowhere")
     assert (project / "params.yaml").read_bytes() == before
     assert read_yaml(project / "params.yaml")["train"]["epochs"] == 50
 

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import select
 import shutil
 import subprocess
@@ -60,12 +61,30 @@ def evaluate(*arguments: str) -> str:
     return result.output
 
 
-@pytest.mark.parametrize("view", [*VIEWS, "calibration"])
-def test_each_view_is_a_picture(here: Path, view: str) -> None:
+# A view, and a text that stands in its picture alone.
+OWN_TEXT = {
+    "curves": "best epoch 3",
+    "evolution": "epoch 4",
+    "best": "test photos: best",
+    "worst": "test photos: worst",
+    "random": "test photos: random",
+    "breeds": "Bengal (n = 6)",
+    "histogram": "median",
+    "thresholds": "in use: 0.5",
+    "confusion": "rightly left out",
+    "calibration": "as it should be",
+}
+
+
+@pytest.mark.parametrize("view", OWN_TEXT)
+def test_each_view_is_its_own_picture(here: Path, tmp_path: Path, view: str) -> None:
     path = here / f"plots/evaluate/{view}.png"
     assert evaluate(view).strip() == str(path)
     with Image.open(path) as picture:
         assert min(picture.size) > 100
+    evaluate(view, "--out", str(tmp_path / "view.svg"))
+    texts = re.findall(r"<!-- (.*?) -->", (tmp_path / "view.svg").read_text())
+    assert any(OWN_TEXT[view] in text for text in texts), texts
 
 
 def test_photos_are_as_many_as_asked_for(here: Path, tmp_path: Path) -> None:
@@ -116,6 +135,8 @@ def test_the_menu_shows_views_until_there_is_enough(project: Path) -> None:
             assert "plots/evaluate/curves.png" in answer(ours, "curves", until="which: ")
             assert "99: must be a number from 1 to 12" in answer(ours, "99", until="which: ")
             assert "how many [12]" in answer(ours, "4", until=": ")  # the fourth is worst
+            assert "greater than or equal to 1" in answer(ours, "0", until="which: ")
+            answer(ours, "worst", until=": ")
             assert "plots/evaluate/worst.png" in answer(ours, "2", until="which: ")
             assert "name of the test photo" in answer(ours, "photo", until=": ")
             assert "nobody: no such test photo" in answer(ours, "nobody", until="which: ")
@@ -155,3 +176,5 @@ def test_the_report_is_found_and_copied(here: Path, tmp_path: Path) -> None:
     assert report() == str(page)
     report("--out", str(tmp_path / "new/copy.html"))
     assert (tmp_path / "new/copy.html").read_text() == "a page"
+    report("--out", str(page))
+    assert page.read_text() == "a page"

@@ -46,6 +46,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = text.replace("source: sample", "source: ../own").replace("masks: trimap", "masks: binary_255")
     (folder / "params.yaml").write_text(text)
     shutil.copy(ROOT / "dvc.yaml", folder)
+    (folder / "stages").mkdir()
+    shutil.copy(ROOT / "stages/download.py", folder / "stages")
     monkeypatch.chdir(folder)
     return folder
 

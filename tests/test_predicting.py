@@ -21,7 +21,7 @@ from petseg.compute import set_up_torch
 from petseg.errors import DamagedFile, DataError, StoreError, UsageError
 from petseg.inference import at_own_size
 from petseg.parallel import in_order
-from petseg.predicting import contact_sheet, find_photos
+from petseg.predicting import contact_sheet, find_photos, why_empty
 from petseg.store import ABOUT, WEIGHTS, StoredRun
 from tests.conftest import ROOT, encoded, make_run, picture
 
@@ -148,7 +148,14 @@ def test_a_bad_file_is_named_and_left_out(project: Path) -> None:
     assert (good["width"], good["height"], good["problem"]) == ("90", "120", "")
     coverage = (pixels(project / "out/masks/b.png") == 255).mean()
     assert float(good["coverage"]) == pytest.approx(coverage)
-    assert 0.45 <= float(good["confidence"]) <= 1
+    model = choose(project, KEY, set_up_torch("cpu", 1))
+    photo = Image.open(project / "photos/b.png")
+    probability = at_own_size(model.predictor.probability_of(photo), (120, 90))
+    sure = np.maximum(probability, 1 - probability)
+    of_pet = probability >= model.threshold
+    expected = np.where(of_pet, probability, 1 - probability).mean()
+    assert float(good["confidence"]) == pytest.approx(expected, abs=1e-6)
+    assert expected <= sure.mean()
 
 
 def test_strict_stops_at_the_first_bad_file(project: Path) -> None:
@@ -179,6 +186,55 @@ def test_what_was_broken_off_is_gone_on_with(project: Path) -> None:
     assert "0 photos cut out" in predict("photos", "--out", "out", "--resume").output
 
 
+def test_going_on_replaces_nothing_and_adds_to_the_table(project: Path) -> None:
+    predict("photos/a.jpg", "--out", "out", "--csv", "t.csv")
+    (project / "out/masks/b.png").write_bytes(b"somebody's own")
+    sheet = (project / "out/sheet.jpg").read_bytes()
+    (project / "photos/bad.jpg").write_bytes(b"")
+    for _ in range(2):
+        predict("photos", "--out", "out", "--resume", "--csv", "t.csv", code=3)
+    assert (project / "out/masks/b.png").read_bytes() == b"somebody's own"
+    assert (project / "out/cutouts/b.png").exists()
+    assert (project / "out/sheet.jpg").read_bytes() == sheet
+    with (project / "t.csv").open(newline="") as file:
+        names = [row["photo"] for row in csv.DictReader(file)]
+    assert sorted(names) == [f"photos/{name}" for name in ("a.jpg", "b.png", "bad.jpg", "below/c.webp")]
+
+
+@pytest.mark.parametrize("name", ["two\nlines.jpg", "odd\udcff.jpg", "\x1b[31mred.jpg"])
+def test_names_may_have_anything(project: Path, name: str) -> None:
+    write(project / "odd" / name, picture(0))
+    (project / "odd" / f"empty {name}").write_bytes(b"")
+    result = predict("odd", "--out", "out", "--csv", "t.csv", code=3)
+    assert len(result.stderr.splitlines()) == 2  # of the empty file, and how far it is
+    assert result.stderr.replace("\n", "").isprintable()
+    assert (project / "t.csv").read_text().isascii()
+    assert len(list((project / "out/masks").iterdir())) == 1
+
+
+def test_a_name_that_is_too_long_is_one_bad_file(project: Path) -> None:
+    write(project / "photos" / f"{'n' * 250}.jpg", picture(0))
+    result = predict("photos", "--out", "out", code=3)
+    assert "its name is too long for its pictures; left out" in result.stderr
+    assert "3 photos cut out" in result.stdout
+
+
+def test_what_can_not_be_written_to_is_told_before_the_work(project: Path) -> None:
+    (project / "file").write_text("")
+    with pytest.raises(UsageError, match="--out file: must be a folder"):
+        predict("photos", "--out", "file")
+    with pytest.raises(UsageError, match="--csv photos: must be a file"):
+        predict("photos", "--out", "out", "--csv", "photos")
+
+
+def test_why_a_mask_is_empty_is_true() -> None:
+    assert "highest probability is 0.998, and pet is what has 1 or more; a threshold of 0.9 " in why_empty(
+        0.998, 1
+    )
+    assert "a threshold of 0.0081 would show something" in why_empty(0.009, 0.01)
+    assert "sees no cat or dog: its highest probability is 0.14" in why_empty(0.14, 0.5)
+
+
 def test_an_empty_mask_says_so_and_why(project: Path) -> None:
     result = predict("photos/a.jpg", "--out", "out", "--threshold", "1", "--json")
     told = json.loads(result.stdout)
@@ -190,9 +246,11 @@ def test_an_empty_mask_says_so_and_why(project: Path) -> None:
 
 def test_photos_are_found_once_and_never_in_the_output(project: Path) -> None:
     write(project / "photos/out/masks/old.png", picture(1))
+    (project / "photos/gone.jpg").symlink_to("nowhere")
     (project / "photos/notes.txt").write_text("no photo")
     found = find_photos(["photos", "photos/a.jpg", "photos/*.jpg"], Path("photos/out"))
-    assert [photo.name for photo in found] == ["a", "b", "below/c"]
+    assert [photo.name for photo in found] == ["a", "b", "below/c", "gone"]
+    assert [photo.name for photo in find_photos(["photos"], Path("photos"))][:3] == ["a", "b", "below/c"]
     assert [photo.name for photo in find_photos(["photos/**/*.webp"], Path("out"))] == ["c"]
     write(project / "photos/a.png", picture(1))
     assert [photo.name for photo in find_photos(["photos/a*"], Path("out"))] == ["a.jpg", "a.png"]
@@ -204,7 +262,7 @@ def test_photos_are_found_once_and_never_in_the_output(project: Path) -> None:
         (["nowhere.jpg"], "nowhere.jpg: no such photo or folder"),
         (["photos/*.gif"], "no photo fits it as a pattern"),
         (["runs"], "runs: no photo is in this folder"),
-        (["photos/a.jpg", "twin/a.jpg"], "a.jpg: several photos have this name"),
+        (["photos/a.jpg", "twin/a.jpg"], "photos/a.jpg and twin/a.jpg would have one name"),
     ],
 )
 def test_what_names_no_photo_is_refused(project: Path, wanted: list[str], reason: str) -> None:
