@@ -6,11 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
-from petseg.checkpoint import save_tensors, sha256_tensors
+from petseg.checkpoint import load_tensors, save_tensors, sha256_tensors
 from petseg.errors import DamagedFile, DataError
 from petseg.inference import THRESHOLDS, Predictor, choose_threshold
 from petseg.models import build_network
 from petseg.params import ModelParams
+from petseg.store import ABOUT, WEIGHTS
+from tests.conftest import make_run
 
 CPU = torch.device("cpu")
 MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.0, encoder_weights="none")
@@ -90,3 +92,19 @@ def test_the_threshold_of_the_highest_dice_is_chosen() -> None:
     assert choose_threshold(probability, trimaps, "foreground") == 0.3
     assert 0.5 in THRESHOLDS
     assert choose_threshold(torch.zeros(3, 8, 8), trimaps, "foreground") == 0.5
+
+
+@pytest.mark.parametrize("name", ["unet", "resnet34_unet"])
+def test_folding_batch_norms_changes_no_answer(name: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", name)
+    predictor = Predictor.load(run.folder / WEIGHTS, run.folder / ABOUT, torch.device("cpu"), False)
+    tensors, _ = load_tensors(run.folder / WEIGHTS)
+    plain = build_network(ModelParams.model_validate(predictor.about["model"])).eval()
+    plain.load_state_dict(tensors)
+    photos = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(predictor.network(photos), plain(photos), atol=1e-4, rtol=1e-4)
+    kinds = [type(module) for module in predictor.network.modules()]
+    assert kinds.count(torch.nn.BatchNorm2d) < [type(module) for module in plain.modules()].count(
+        torch.nn.BatchNorm2d
+    )
