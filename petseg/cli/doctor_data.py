@@ -81,7 +81,7 @@ def show_data(source: str | None, masks: str | None, sheet: Path | None, as_json
     if as_json:
         print(to_json(_facts(seen) | {"sheet": drawn and str(drawn)}), end="")
         return not seen.suspicions
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     console.print(_overview(seen))
     console.print(_bars("value in the masks", "pixels", _values(seen)))
     console.print(_bars("share of a photo that is pet", "photos", _coverages(seen)))
