@@ -56,8 +56,10 @@ def write_results(folder: Path, test: int = 18, breeds: Sequence[str] = BREEDS) 
     told |= {"mean_mask": told["all_foreground"], "own_resolution": told["model"]}
     table = arrays.index.loc[rows, ["name", "breed", "species"]]
     table = table.join(photo_scores(tallies["model"]["foreground"]), on="name")
-    headlines = {name: score for name, score in told["model"].items() if not isinstance(score, dict)}
-    headlines |= {"boundary": "foreground", "threshold": 0.5, "photos": test, "photos_undefined": 1}  # type: ignore[dict-item]
+    headlines: dict[str, object] = {
+        name: score for name, score in told["model"].items() if not isinstance(score, dict)
+    }
+    headlines |= {"boundary": "foreground", "threshold": 0.5, "photos": test, "photos_undefined": 1}
     write_json(files.metrics, {**headlines, **{name: told[name] for name in list(told)[1:]}})
     write_json(files.scores, told)
     table.to_csv(files.per_image, index=False, float_format="%.6f")

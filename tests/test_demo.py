@@ -48,9 +48,9 @@ class Demo:
     url: str
     root: Path
 
-    def post(self, kind: str, data: bytes, **asked: object) -> requests.Response:
-        asked = {"model": KEY} | asked
-        return requests.post(f"{self.url}/api/{kind}", data=data, params=asked, timeout=60)  # type: ignore[arg-type]
+    def post(self, kind: str, data: bytes, **asked: Any) -> requests.Response:
+        params = {"model": KEY} | asked
+        return requests.post(f"{self.url}/api/{kind}", data=data, params=params, timeout=60)
 
     def refusal(self, status: int, kind: str, data: bytes, **asked: object) -> str:
         answer = self.post(kind, data, **asked)
