@@ -114,7 +114,7 @@ class Predictor:
         batch = to_input(packed[None])
         if not self.flip_average:
             return self.segment(batch)[0, 0].cpu()
-        # As segment does, in one call of the network: a sixth faster, but no exporter can follow it.
+        # As segment does, in one call of the network: faster, but no exporter can follow it.
         both: Tensor = self.network(torch.cat([batch, mirrored(batch)])).float().sigmoid()
         return ((both[0] + mirrored(both[1])) / 2)[0].cpu()
 
@@ -142,7 +142,7 @@ class Predictor:
 
 
 def folded(network: nn.Module) -> nn.Module:
-    """Fold batch norms into the convolutions before them, in place: the same function, a tenth faster.
+    """Fold batch norms into the convolutions before them, in place: the same function, with less to compute.
 
     Args:
         network: in evaluation mode.

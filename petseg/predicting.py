@@ -32,6 +32,7 @@ from petseg.data.images import SUFFIXES, decode_photo
 from petseg.errors import BadImage, DataError, UsageError
 from petseg.inference import at_own_size
 from petseg.parallel import in_order
+from petseg.png import write_png
 from petseg.progress import progress
 from petseg.project import written_atomically
 from petseg.records import printable
@@ -45,7 +46,6 @@ _large = Lock()
 SOFTNESS = 0.2  # alpha goes from 0 to 1 over this much probability
 _OUTLINE_PX = 400  # one pixel of outline for so many of the photo's longer side
 _JPEG = {"quality": 90}
-_PNG = {"compress_level": 1}  # the usual 6 takes three times as long, for an eighth of the bytes
 _CELL_PX, _CAPTION_PX, _COLUMNS = 240, 20, 6  # of the contact sheet
 
 
@@ -332,14 +332,21 @@ def _outline(pet: NDArray[np.bool_], width_px: int) -> NDArray[np.bool_]:
     return pet & ~inner
 
 
+def profile_of(photo: Image.Image) -> bytes | None:
+    """Return the RGB colour profile that a photo's overlay and cut-out need too, if it has one."""
+    profile: bytes = photo.info.get("icc_profile") or b""
+    return profile if profile[16:20] == b"RGB " else None
+
+
 def _save(picture: Image.Image, path: Path, photo: Image.Image) -> None:
     """Write a picture with the photo's colour profile, and none of its other metadata."""
-    profile = photo.info.get("icc_profile") or b""
-    kept = {"icc_profile": profile if profile[16:20] == b"RGB " and picture.mode != "L" else None}
-    form, options = ("JPEG", _JPEG) if path.suffix == ".jpg" else ("PNG", _PNG)
+    profile = None if picture.mode == "L" else profile_of(photo)
     try:
         with written_atomically(path, durable=False) as file:
-            picture.save(file, form, **options, **kept)
+            if path.suffix == ".png":
+                write_png(file, picture, profile)
+            else:
+                picture.save(file, "JPEG", **_JPEG, icc_profile=profile)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise

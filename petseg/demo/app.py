@@ -33,7 +33,8 @@ from petseg.data.images import decode_photo
 from petseg.demo.models import Models
 from petseg.errors import BadImage, PetsegError, UsageError
 from petseg.inference import at_own_size
-from petseg.predicting import SOFTNESS, cutout, mask, why_empty
+from petseg.png import write_png
+from petseg.predicting import SOFTNESS, cutout, mask, profile_of, why_empty
 from petseg.records import without_nan
 
 MAX_BYTES = 20_000_000  # of a photo's file
@@ -54,7 +55,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-_JPEG, _PNG = {"quality": 85}, {"compress_level": 1}
+_JPEG_QUALITY = 85
 
 Result = TypeVar("Result")
 
@@ -205,8 +206,8 @@ def _shown(photo: Image.Image, model: Model) -> dict[str, Any]:
     return {
         "width": photo.width,
         "height": photo.height,
-        "photo": _url(shown, "JPEG", **_JPEG),
-        "probability": _url(Image.fromarray(grey), "PNG", **_PNG),
+        "photo": _url("jpeg", _jpeg(shown, profile_of(photo))),
+        "probability": _url("png", _png(Image.fromarray(grey))),
         "threshold": model.threshold,
         "highest": highest,
         "why_empty": why_empty(highest, model.threshold),
@@ -219,18 +220,24 @@ def _picture(photo: Image.Image, model: Model, kind: str, threshold: float) -> b
     found: NDArray[np.float32] = at_own_size(
         model.predictor.probability_of(photo), (photo.height, photo.width)
     )
-    picture = mask(found >= threshold) if kind == "mask" else cutout(photo, found, threshold)
-    return _encoded(picture, "PNG", **_PNG)
+    if kind == "mask":
+        return _png(mask(found >= threshold))
+    return _png(cutout(photo, found, threshold), profile_of(photo))
 
 
-def _url(picture: Image.Image, form: str, **options: int) -> str:
-    data = b64encode(_encoded(picture, form, **options)).decode()
-    return f"data:image/{form.lower()};base64,{data}"
+def _url(form: str, content: bytes) -> str:
+    return f"data:image/{form};base64,{b64encode(content).decode()}"
 
 
-def _encoded(picture: Image.Image, form: str, **options: int) -> bytes:
+def _png(picture: Image.Image, profile: bytes | None = None) -> bytes:
     file = io.BytesIO()
-    picture.save(file, form, **options)
+    write_png(file, picture, profile)
+    return file.getvalue()
+
+
+def _jpeg(picture: Image.Image, profile: bytes | None) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=_JPEG_QUALITY, icc_profile=profile)
     return file.getvalue()
 
 

