@@ -146,6 +146,7 @@ class Run(StoredRun):
             "finished": now(),
             "best": asdict(best),
             "tensors_sha256": digest,
+            "size_bytes": sum(path.stat().st_size for path in files),
         }
         self.manifest["files"] = {str(path.relative_to(self.folder)): sha256_file(path) for path in files}
         self.manifest = sealed(self.manifest)

@@ -173,8 +173,12 @@ class StoredRun:
 
     @property
     def size_bytes(self) -> int:
-        """What it takes on the disk."""
-        return _size_bytes(str(self.folder))
+        """What it takes on the disk, but for a few kB: when it was finished, and by what was added since."""
+        if "size_bytes" not in self.manifest:  # not finished, adopted, or of an earlier petseg
+            return _size_bytes(str(self.folder))
+        added = [self.folder / kind for kind in RECORDS]
+        added_bytes = sum(_size_bytes(str(folder)) for folder in added if folder.exists())
+        return int(self.manifest["size_bytes"]) + added_bytes
 
     @property
     def recorded_files(self) -> int:

@@ -16,7 +16,7 @@ from petseg.errors import DamagedFile, DataError, RunLocked, StoreError, Trainin
 from petseg.params import ModelParams, Params
 from petseg.project import sha256_file
 from petseg.runs import Run, open_run, read_history
-from petseg.store import ABOUT, HISTORY, MANIFEST, WEIGHTS, key_of
+from petseg.store import ABOUT, EVALUATIONS, HISTORY, MANIFEST, WEIGHTS, key_of
 from petseg.training import EpochRecord, TrainingState
 
 MODEL = ModelParams(name="unet", width=2, depth=1, dropout=0.0, encoder_weights="none")
@@ -92,6 +92,22 @@ def test_a_finished_run_is_read_only_and_hashed(run: Run, params: Params) -> Non
     recorded = run.manifest["files"]
     assert {str(path.relative_to(run.folder)) for path in files} == {*recorded, MANIFEST}
     assert all(sha256_file(run.folder / name) == digest for name, digest in recorded.items())
+
+
+def test_a_runs_size_is_that_of_its_files_and_of_what_was_added(
+    run: Run, params: Params, tmp_path: Path
+) -> None:
+    add(run, params, 1, 0.5)
+    on_disk = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
+    assert run.size_bytes == on_disk
+    run.finish({})
+    files = [run.folder / name for name in run.manifest["files"]]
+    finished = sum(path.stat().st_size for path in files)
+    assert run.size_bytes == finished
+    (tmp_path / "scores.json").write_text("x" * 1000)
+    run.keep(EVALUATIONS, "e1", {}, {"scores.json": tmp_path / "scores.json"})
+    record = run.folder / EVALUATIONS / "e1/evaluation.json"
+    assert run.size_bytes == finished + 1000 + record.stat().st_size
 
 
 def test_a_finished_run_is_found_again_as_it_is(run: Run, params: Params) -> None:

@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from petseg.cli.showing import check_picture
-from petseg.progress import duration
 from petseg.project import main_root
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.table import Table
 
 
 def compare(
@@ -38,7 +35,9 @@ def compare(
     by photo from the best setting by validation; an interval that leaves zero out is marked *. Intervals are
     of the choice of photos: what another training would give, only several seeds tell.
     """
-    # Not above: pandas, matplotlib and mlflow would slow down every other command.
+    # Not above: pandas, matplotlib, mlflow and rich would slow down every other command.
+    from rich.console import Console
+
     from petseg import comparing, plotting
     from petseg.records import to_json
     from petseg.tracking.reading import found_runs
@@ -60,7 +59,12 @@ def compare(
         print(f"figure: {figure}")
 
 
-def _comparison(table: "pd.DataFrame") -> Table:
+def _comparison(table: "pd.DataFrame") -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from petseg.progress import duration
+
     parts = [part for part in ("val", "test") if table[f"{part}_photos"].any()]
     shown = Table(box=SIMPLE_HEAD)
     shown.add_column("setting", min_width=min(32, max(len(name) for name in table["setting"])))

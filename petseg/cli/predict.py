@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import typer
 
 from petseg.errors import UsageError
-from petseg.progress import duration
 
 SOME_FAILED = 3
 
@@ -62,6 +61,7 @@ def predict(
     from petseg.choosing import choose  # not above: torch would slow down every other command
     from petseg.compute import set_up_torch
     from petseg.predicting import SHEET, Table, cut_out_all, find_photos
+    from petseg.progress import duration
     from petseg.project import main_root
     from petseg.records import to_json
 

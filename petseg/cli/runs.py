@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 
 from petseg.champion import champion as champion_of
 from petseg.champion import promote as promote_run
 from petseg.champion import promotions
-from petseg.cli.table import lines
+from petseg.cli.table import lines, screen_width
 from petseg.errors import StoreError, UsageError
 from petseg.pipeline import stage_paths
 from petseg.project import main_root
@@ -79,7 +78,7 @@ def list_runs(
         "test Dice",
         "disk",
     )
-    print(*lines(names, cells, wrapped=4, right=(5, 6, 7), width=_console().width), sep="\n")
+    print(*lines(names, cells, wrapped=4, right=(5, 6, 7), width=screen_width()), sep="\n")
     if any(row["champion"] for row in rows):
         print("* the champion")
     if any(row["changed"] for row in rows):
@@ -89,6 +88,7 @@ def list_runs(
 @app.command()
 def show(run: Id, as_json: Json = False) -> None:
     """Show a run's card: what it is, scores with intervals, where it is weak, params, and the way back."""
+    from rich.console import Console
     from rich.markdown import Markdown
 
     from petseg.card import card
@@ -99,7 +99,7 @@ def show(run: Id, as_json: Json = False) -> None:
         told = {"folder": str(found.folder), "size": found.size_bytes, "manifest": found.manifest}
         print(to_json(told | {"evaluation": evaluation and evaluation.headlines}), end="")
     elif found.finished:
-        _console().print(Markdown(card(found)))
+        Console(width=screen_width()).print(Markdown(card(found)))
     else:
         rows = found.rows()
         print(
@@ -426,7 +426,3 @@ def _interval(value: float | None, low: float | None, high: float | None) -> str
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 200)

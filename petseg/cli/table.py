@@ -1,11 +1,18 @@
 """A table of plain text: rich takes a second to lay out a thousand rows."""
 
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from textwrap import wrap
 
 _GAP = "  "
 _LEAST = 16  # letters of the column that is wrapped
+
+
+def screen_width() -> int:
+    """Return how many letters a line has on the terminal; 200 where there is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
 
 
 def lines(
