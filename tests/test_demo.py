@@ -133,6 +133,11 @@ def test_what_can_not_be_answered_is_refused_in_one_line(demo: Demo) -> None:
     assert demo.refusal(422, "cutout", JPEG).startswith("threshold:")
 
 
+def test_whoever_asks_for_the_page_without_its_content_is_answered(demo: Demo) -> None:
+    answer = requests.head(demo.url, timeout=60)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 @pytest.mark.parametrize("headers", [{"Host": "pets.example"}, {"Origin": "https://pets.example"}])
 def test_foreign_pages_and_names_are_refused(demo: Demo, headers: dict[str, str]) -> None:
     for answer in (
@@ -281,6 +286,34 @@ def test_a_cutout_is_downloaded_at_the_photos_own_size(page: "Page", demo: Demo)
     page.get_by_label("Model").select_option(OTHER)
     expect(page.locator(".told")).to_contain_text("px")
     assert page.locator(".told").inner_text().partition("%")[0] != before.partition("%")[0]
+
+
+def test_a_photo_out_of_sight_is_drawn_when_it_comes_into_it(page: "Page") -> None:
+    from playwright.sync_api import expect
+
+    page.set_input_files("#files", files(*((f"{n}.jpg", JPEG) for n in range(16))))
+    expect(page.locator("#status")).to_have_text("16 of 16 cut out.")
+    first, last = (page.locator("article .told").nth(n) for n in (0, 15))
+    expect(first).to_contain_text("is pet")
+    assert "is pet" not in last.inner_text()
+    last.scroll_into_view_if_needed()
+    expect(last).to_contain_text("is pet")
+    coverage = last.inner_text()
+    page.get_by_label("Threshold").fill("0.05")
+    expect(last).not_to_have_text(coverage)
+
+
+def test_a_file_that_is_gone_says_so(page: "Page", tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    photo = tmp_path / "cat.jpg"
+    photo.write_bytes(JPEG)
+    page.set_input_files("#files", photo)
+    expect(page.locator("#status")).to_have_text("1 of 1 cut out.")
+    photo.unlink()
+    page.get_by_label("Model").select_option(OTHER)
+    expect(page.locator("#status")).to_have_text("0 of 1 cut out, 1 refused.")
+    expect(told(page).get_by_role("alert")).to_contain_text("It can't be read: the file is gone")
 
 
 def test_photos_may_be_dropped(page: "Page") -> None:

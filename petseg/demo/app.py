@@ -156,7 +156,7 @@ def make_app(models: Models) -> App:
             raise Refused(500, str(error)) from None
 
     for path, name in _ASSETS.items():
-        app.get(path)(_serving(_HERE / name))
+        app.api_route(path, methods=["GET", "HEAD"])(_serving(_HERE / name))
 
     @app.get("/api/models")
     def list_models() -> JSONResponse:

@@ -8,6 +8,11 @@ const OUTLINE_PX = 400;
 const $ = (id) => document.getElementById(id);
 const state = { models: [], softness: 0.2, view: "overlay", threshold: 0.5 };
 const cards = new Set();
+const sight = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    for (const card of cards) if (card.element === target) card.see(isIntersecting);
+  }
+});
 let queue; // the server works on one photo after the other, and so they are sent
 
 /** Ask the server; its refusals have one line that says why. */
@@ -52,6 +57,12 @@ class Card {
       button.addEventListener("click", () => this.download(button));
     }
     this.wait();
+    sight.observe(this.element);
+  }
+
+  see(inSight) {
+    this.inSight = inSight;
+    if (inSight && this.stale) this.draw();
   }
 
   wait() {
@@ -76,6 +87,10 @@ class Card {
   }
 
   async answer(model) {
+    // Or fetch would say of a file that is gone, and of a folder, that it did not reach the server.
+    await this.file.slice(0, 1).arrayBuffer().catch(() => {
+      throw new Error("It can't be read: the file is gone, or it is a folder, whose photos can be dropped themselves.");
+    });
     const found = await (await post("api/probability", { model }, this.file)).json();
     const [photo, grey] = await Promise.all([pixelsOf(found.photo), pixelsOf(found.probability)]);
     return { found, photo, grey: Uint8Array.from({ length: photo.width * photo.height }, (_, i) => grey.data[4 * i]) };
@@ -96,8 +111,10 @@ class Card {
     for (const button of this.element.querySelectorAll("footer button")) button.disabled = !can;
   }
 
+  /** Draw it anew; what is out of sight once it comes into it. */
   draw() {
-    if (!this.found) return;
+    this.stale = !this.inSight;
+    if (!this.found || this.stale) return;
     const canvas = this.part("canvas");
     const { width, height } = this.photo;
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
@@ -135,6 +152,7 @@ class Card {
   remove() {
     const next = this.element.nextElementSibling ?? this.element.previousElementSibling;
     cards.delete(this);
+    sight.unobserve(this.element);
     this.element.remove();
     document.body.classList.toggle("filled", cards.size > 0);
     (next?.querySelector(".remove") ?? $("files")).focus();
