@@ -90,6 +90,14 @@ def test_every_message_that_is_printed_is_explained() -> None:
     assert missing == []
 
 
+def test_every_message_of_the_demo_page_is_explained() -> None:
+    page = (DOCS / "troubleshooting.md").read_text()
+    script = (ROOT / "petseg/demo/page.js").read_text()
+    messages = re.findall(r"(?:new Error\(|moved = |\?\? )[\"`]([^\"`$]+)", script)
+    assert len(messages) == 4
+    assert [text for text in messages if text not in page] == []
+
+
 def test_a_message_is_known_by_its_longest_words() -> None:
     code = """
 raise DataError(f"{path}: holds {n} photos, none of them upright; " "turn them")
