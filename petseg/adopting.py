@@ -17,9 +17,8 @@ from petseg.store import (
     MANIFEST,
     WEIGHTS,
     StoredRun,
-    holds,
+    holder_of,
     now,
-    run_of,
     sealed,
 )
 
@@ -28,7 +27,7 @@ ORIGINAL = "original"  # the file as it was found, byte for byte
 
 def keep_unknown(file: Path, store: Path) -> None:
     """Take what lies at an output's path into the store before it is replaced, unless a run has it."""
-    if not file.exists() or holds(store, file):
+    if not file.exists() or holder_of(store, file):
         return
     kept = adopt(file, store, "lay where training puts its weights")
     print(f"{file}: holds what no run has; kept as run {kept.key}", flush=True)
@@ -48,10 +47,9 @@ def adopt(file: Path, store: Path, note: str) -> StoredRun:
     Returns:
         The run; the one that has it already, where there is one.
     """
-    digest = sha256_file(file)
-    folder = store / digest[:KEY_LENGTH]
-    if (known := run_of(store, folder.name)) is not None:
+    if known := holder_of(store, file):
         return known
+    folder = store / sha256_file(file)[:KEY_LENGTH]
     draft = store / f".{folder.name}.{os.getpid()}.tmp"
     shutil.rmtree(draft, ignore_errors=True)
     copy_atomically(file, draft / f"{ORIGINAL}{file.suffix}")

@@ -23,7 +23,7 @@ from petseg.errors import ParamsError, PetsegError
 from petseg.pipeline import LOCK, PIPELINE, stage_paths
 from petseg.project import git_state, usable_cores
 from petseg.records import read_yaml
-from petseg.store import holds, run_of, stored_runs
+from petseg.store import holder_of, run_of, stored_runs
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -308,7 +308,7 @@ def check_weights(root: Path) -> Iterator[Finding]:
         yield Finding(
             name, "warning", "is not there; dvc repro trains it, petseg runs restore ID gets one back"
         )
-    elif holds(root / "runs", path):
+    elif holder_of(root / "runs", path):
         yield Finding(name, "ok", "is a run's, byte for byte")
     else:
         yield Finding(name, "warning", f"is what no run has; petseg runs adopt {name} keeps it")

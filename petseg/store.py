@@ -311,10 +311,11 @@ def run_of(store: Path, key: str) -> StoredRun | None:
     return StoredRun.open(folder) if (folder / MANIFEST).exists() else None
 
 
-def holds(store: Path, file: Path) -> bool:
-    """Tell whether a finished run has this file, byte for byte."""
+def holder_of(store: Path, file: Path) -> StoredRun | None:
+    """Return a finished run that has this file, byte for byte."""
     digest = sha256_file(file)
-    return any(digest in run.manifest.get("files", {}).values() for run in stored_runs(store)[0])
+    runs, _ = stored_runs(store)
+    return next((run for run in runs if digest in run.manifest.get("files", {}).values()), None)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

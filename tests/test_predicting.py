@@ -139,7 +139,7 @@ def test_a_bad_file_is_named_and_left_out(project: Path) -> None:
     assert "photos/aa.jpg: not a picture of a known format; left out" in result.stderr
     assert "photos/cut.jpg: can't be decoded" in result.stderr
     assert "3 photos cut out" in result.stdout
-    assert "2 files are bad" in result.stdout
+    assert "bad files: 2" in result.stdout
     with (project / "t.csv").open(newline="") as file:
         rows = {row["photo"]: row for row in csv.DictReader(file)}
     assert [*rows] == [f"photos/{name}" for name in ("a.jpg", "aa.jpg", "b.png", "below/c.webp", "cut.jpg")]

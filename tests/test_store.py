@@ -270,6 +270,8 @@ def test_weights_from_elsewhere_are_adopted_with_what_is_known(root: Path) -> No
     assert (kept.folder / f"{ORIGINAL}.pt").read_bytes() == (root / "old.pt").read_bytes()
     assert Weights.read(kept.folder / WEIGHTS).tensors["w"].tolist() == [1, 1]
     assert adopt(root / "old.pt", root / "runs", "again").folder == kept.folder
+    trained = make_run(root, "aa", 0.9)
+    assert adopt(trained.folder / WEIGHTS, root / "runs", "what a run has").folder == trained.folder
     told = petseg("runs", "show", kept.key)
     assert "from my laptop" in told
     assert "reproduce" not in told  # nobody knows how they were made

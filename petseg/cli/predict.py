@@ -93,8 +93,8 @@ def predict(
             f"{summary.done / summary.seconds:.1f} photos/s, by {model.name}, "
             f"threshold {model.threshold:g}: {out}/"
             + (f"; {len(found) - len(todo)} were there" if len(todo) < len(found) else "")
-            + (f"; {len(summary.empty)} masks are empty" if summary.empty else "")
-            + (f"; {len(summary.failed)} files are bad" if summary.failed else "")
+            + (f"; empty masks: {len(summary.empty)}" if summary.empty else "")
+            + (f"; bad files: {len(summary.failed)}" if summary.failed else "")
         )
     raise typer.Exit(SOME_FAILED if summary.failed else 0)
 

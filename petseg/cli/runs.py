@@ -15,7 +15,7 @@ from petseg.errors import StoreError, UsageError
 from petseg.pipeline import stage_paths
 from petseg.project import main_root
 from petseg.records import read_yaml, to_json
-from petseg.store import ABOUT, WEIGHTS, StoredRun, best_runs, holds, stored_runs
+from petseg.store import ABOUT, WEIGHTS, StoredRun, best_runs, holder_of, stored_runs
 
 app = typer.Typer(no_args_is_help=True, help="Every run ever trained: list, show, get back, prove.")
 
@@ -123,7 +123,7 @@ def restore(
     found, to = found_run(run), to or stage_paths(main_root(), "train")["weights"]
     if to.suffix != ".safetensors":
         raise UsageError(f"--to {to}: must end in .safetensors")
-    if to.exists() and not force and not holds(main_root() / "runs", to):
+    if to.exists() and not force and not holder_of(main_root() / "runs", to):
         raise UsageError(f"{to}: is what no run has; petseg runs adopt {to} keeps it, --force does not")
     about = to.with_suffix(".json")
     found.hand_out({WEIGHTS: to} | ({ABOUT: about} if ABOUT in found.manifest["files"] else {}))
