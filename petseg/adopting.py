@@ -19,6 +19,7 @@ from petseg.store import (
     StoredRun,
     holder_of,
     now,
+    run_of,
     sealed,
 )
 
@@ -47,9 +48,9 @@ def adopt(file: Path, store: Path, note: str) -> StoredRun:
     Returns:
         The run; the one that has it already, where there is one.
     """
-    if known := holder_of(store, file):
-        return known
     folder = store / sha256_file(file)[:KEY_LENGTH]
+    if known := holder_of(store, file) or run_of(store, folder.name):
+        return known
     draft = store / f".{folder.name}.{os.getpid()}.tmp"
     shutil.rmtree(draft, ignore_errors=True)
     copy_atomically(file, draft / f"{ORIGINAL}{file.suffix}")

@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-_COLOUR_TYPES = {"L": 0, "RGB": 2, "RGBA": 6}
+_COLOUR_TYPES = {"L": 0, "RGBA": 6}
 _SUB = 1  # each byte is its difference to that of the pixel on its left
 _BAND_ROWS = 64  # at once, so that a large picture is not in memory twice
 
@@ -24,7 +24,7 @@ def write_png(file: IO[bytes], picture: Image.Image, profile: bytes | None = Non
 
     Args:
         file: where to.
-        picture: of mode L, RGB or RGBA.
+        picture: of mode L or RGBA.
         profile: its ICC colour profile.
     """
     width, height, channels = *picture.size, len(picture.getbands())

@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 from petseg.png import write_png
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("mode", ["L", "RGBA"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1), (33, 64), (50, 65), (130, 129)])
 def test_pillow_reads_the_same_pixels(mode: str, size: tuple[int, int]) -> None:
     random = np.random.default_rng(0)

@@ -280,6 +280,15 @@ def test_weights_from_elsewhere_are_adopted_with_what_is_known(root: Path) -> No
     assert (root / "back.json").read_text() == '{"note": "mine"}'
 
 
+def test_what_was_adopted_and_is_damaged_is_not_adopted_over(root: Path) -> None:
+    torch.save({"w": torch.ones(2)}, root / "old.pt")
+    manifest = adopt(root / "old.pt", root / "runs", "").folder / MANIFEST
+    manifest.chmod(0o644)
+    manifest.write_text("{")
+    with pytest.raises(StoreError, match=r"manifest\.json: can't be read"):
+        adopt(root / "old.pt", root / "runs", "again")
+
+
 def test_a_worse_model_does_not_become_champion(root: Path) -> None:
     good, bad = make_run(root, "aa", 0.9), make_run(root, "bb", 0.8)
     other = make_run(root, "cc", 0.99, data_sha256="others")

@@ -23,7 +23,7 @@ app = typer.Typer(
     name="petseg",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # a help in plain text comes in half the time
+    rich_markup_mode=None,  # plain text: rich is slow to import
     epilog="Exit codes: 0 done, 1 failed, 2 wrong arguments or params, 3 some files are bad, 130 stopped",
 )
 app.command()(train)

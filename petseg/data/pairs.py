@@ -199,7 +199,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
-    tar.members.clear()  # type: ignore[attr-defined]  # unknown to typeshed; headers, kept to the end
+    tar.getmembers().clear()  # the list itself, in which it would keep every header to the end
 
 
 def _of_folder(folder: Path) -> OwnData:
