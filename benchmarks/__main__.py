@@ -21,17 +21,18 @@ from pathlib import Path
 
 import torch
 
-from petseg.compute import set_up_torch
+from petseg.core.textfiles import write_json
 from petseg.data.archives import ANNOTATIONS, PHOTOS
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import Photos, load_photos, normalize, to_target
-from petseg.data.packing import pack
+from petseg.data.preprocess import pack
+from petseg.models.device import set_up_torch
 from petseg.params import Params, load_params
-from petseg.records import write_json
-from petseg.runs import open_run
-from petseg.store import CARD, EVALUATIONS, HEADLINES, StoredRun, stored_runs
+from petseg.store.layout import CARD, EVALUATIONS, HEADLINES
+from petseg.store.run import StoredRun, stored_runs
+from petseg.store.writer import open_run
 from petseg.tracking.rows import live_row
-from petseg.training import TrainingState, fit, predict_masks, train_step
+from petseg.training.loop import TrainingState, fit, predict_masks, train_step
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE, MINI = ROOT / "data/sample", ROOT.parent / "shared/data/mini"
@@ -133,7 +134,7 @@ def preprocess_memory(work: Path) -> Iterator[Row]:
     (work / "many").mkdir()
     write_like_official(MINI, work / "many")
     code = (
-        "import sys; from pathlib import Path; from petseg.data.packing import pack\n"
+        "import sys; from pathlib import Path; from petseg.data.preprocess import pack\n"
         "from petseg.params import load_params\n"
         "work, split = Path(sys.argv[1]), load_params().split\n"
         "pack(work / 'many', work / 'packed', work / 'r.csv', 128, 1.0, split)\n"

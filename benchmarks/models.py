@@ -8,11 +8,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.__main__ import ROOT
-from petseg.compute import set_up_torch
 from petseg.models import build_network, parameter_count, placed
-from petseg.optim import build_optimizer
+from petseg.models.device import set_up_torch
 from petseg.params import ModelParams, Params, load_params
-from petseg.training import train_step
+from petseg.training.loop import train_step
+from petseg.training.optim import build_optimizer
 
 SIZES: tuple[dict[str, object], ...] = (
     {"name": "unet", "width": 8, "depth": 4},

@@ -18,17 +18,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from petseg.compute import environment, set_up_torch
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import Photos, load_photos, mirrored, to_input, to_target
 from petseg.errors import PetsegError
-from petseg.inference import choose_threshold
-from petseg.metrics import mean
+from petseg.evaluation.metrics import count_against, mean, mean_dice
+from petseg.evaluation.thresholds import choose_threshold
 from petseg.models import build_network, placed
-from petseg.optim import build_optimizer
+from petseg.models.device import environment, set_up_torch
 from petseg.params import Params, load_params
-from petseg.scoring import count_against, mean_dice
-from petseg.training import predict_masks, train_step
+from petseg.training.loop import predict_masks, train_step
+from petseg.training.optim import build_optimizer
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = "segmentation-models-pytorch==0.6.0"

@@ -20,8 +20,8 @@ from PIL import Image
 
 from benchmarks.__main__ import ROOT
 from benchmarks.serving import SIZE, sample_photos
-from petseg.png import write_png
-from petseg.project import sha256_file
+from petseg.core.files import sha256_file
+from petseg.predict.png import write_png
 
 PHOTOS = 500
 MANY = 2_500

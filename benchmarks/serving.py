@@ -25,15 +25,15 @@ import torch
 from PIL import Image
 
 from benchmarks.__main__ import ROOT, SAMPLE, seconds
-from petseg.checkpoint import save_tensors, sha256_tensors
 from petseg.data.archives import PHOTOS
 from petseg.data.images import decode_photo, resize_photo
-from petseg.inference import Predictor
 from petseg.models import build_network
+from petseg.models.predictor import Predictor
+from petseg.models.weights import save_tensors, sha256_tensors
 from petseg.params import ModelParams, load_params
-from petseg.runs import open_run
+from petseg.store.writer import open_run
 from petseg.tracking.client import connect
-from petseg.tracking.records import of_training
+from petseg.tracking.entries import of_training
 from petseg.tracking.rows import Row
 
 SIZE = (500, 375)

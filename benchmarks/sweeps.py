@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from petseg import comparing, plotting
-from petseg.comparing import Record, Setting
+from petseg.core.textfiles import read_yaml, without_nan
 from petseg.errors import PetsegError, StoreError
 from petseg.params import flatten, load_params
-from petseg.records import read_yaml, without_nan
-from petseg.store import stored_runs
+from petseg.report import figures
+from petseg.store import compare as comparing
+from petseg.store.compare import Record, Setting
+from petseg.store.run import stored_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS, PAGE, FIGURES = ROOT / "docs/results/runs.jsonl", ROOT / "docs/results.md", ROOT / "docs/results"
@@ -217,7 +218,7 @@ def finals(records: list[Record]) -> Iterator[str]:
         curves["peer"] = clock(setting.runs[0])
         yield f"| {name} | {' | '.join(final_cells(setting, None))} |"
     yield ""
-    plotting.race(curves, GOAL).savefig(FIGURES / "race.png", dpi=100, metadata={"Software": None})
+    figures.race(curves, GOAL).savefig(FIGURES / "race.png", dpi=100, metadata={"Software": None})
     yield "![Dice against time](results/race.png)"
     yield ""
     yield (
@@ -301,7 +302,7 @@ def section(sweep: Sweep, records: list[Record]) -> Iterator[str]:
         yield ""
         return
     table = comparing.table(settings)
-    plotting.comparison(table).savefig(FIGURES / f"{sweep.name}.png", dpi=80, metadata={"Software": None})
+    figures.comparison(table).savefig(FIGURES / f"{sweep.name}.png", dpi=80, metadata={"Software": None})
     yield f"`python -m benchmarks.sweeps queue {sweep.name}`"
     yield ""
     if missing := without_record(sweep.runs, records):

@@ -14,9 +14,9 @@ from pydantic import PlainValidator, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from petseg.cli import app
+from petseg.core.textfiles import read_yaml
 from petseg.params import Params
-from petseg.pipeline import PIPELINE
-from petseg.records import read_yaml
+from petseg.pipeline.dvcfiles import PIPELINE
 
 HERE = Path(__file__).parent
 

@@ -19,8 +19,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from petseg.core.textfiles import read_yaml
 from petseg.errors import ParamsError
-from petseg.records import read_yaml
 
 _RESNET34_HALVINGS = 5
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from petseg.data.pairs import put_in_place
-from petseg.data.sources import redact
+from petseg.core.project import main_root
+from petseg.data.download import redact
+from petseg.data.own_folder import put_in_place
 from petseg.params import Params, flat
-from petseg.project import main_root
-from petseg.stage import run_stage
+from petseg.pipeline.stage import run_stage
 from petseg.tracking.outbox import recorded
 
 

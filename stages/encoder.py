@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from petseg.data.sources import fetch_encoder
+from petseg.core.project import main_root
+from petseg.models.encoder_download import fetch_encoder
 from petseg.params import Params
-from petseg.project import main_root
-from petseg.stage import run_stage
+from petseg.pipeline.stage import run_stage
 
 
 def encoder(params: Params, folder: Path) -> None:

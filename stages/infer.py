@@ -10,21 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from petseg.card import write_card
-from petseg.compute import set_up_torch
+from petseg.core.progress import watched
+from petseg.core.project import git_state, main_root, now, provenance
+from petseg.core.textfiles import write_json
 from petseg.data.arrays import PetArrays
 from petseg.data.masks import save_masks
-from petseg.data.packing import original_trimaps
-from petseg.inference import Predictor, at_own_size, choose_threshold
+from petseg.data.preprocess import original_trimaps
+from petseg.evaluation.scores import Tallies, by_group, mean_mask, photo_scores, tally, under_each_rule
+from petseg.evaluation.thresholds import calibration, choose_threshold, threshold_scores
+from petseg.models.device import set_up_torch
+from petseg.models.predictor import Predictor, at_own_size
 from petseg.params import Boundary, Params, flat
-from petseg.probabilities import calibration, threshold_scores
-from petseg.progress import watched
-from petseg.project import git_state, main_root, provenance
-from petseg.reach import code_sha256
-from petseg.records import write_json
-from petseg.scoring import Tallies, by_group, mean_mask, photo_scores, tally, under_each_rule
-from petseg.stage import run_stage
-from petseg.store import (
+from petseg.pipeline.codehash import code_sha256
+from petseg.pipeline.stage import run_stage
+from petseg.store.card import write_card
+from petseg.store.layout import (
     BREEDS,
     CALIBRATION,
     EVALUATIONS,
@@ -33,9 +33,8 @@ from petseg.store import (
     SCORES,
     THRESHOLDS,
     key_of,
-    now,
-    run_of,
 )
+from petseg.store.run import run_of
 from petseg.tracking.outbox import claimed, tell_mlflow
 
 SHOWN = (

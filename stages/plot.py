@@ -6,16 +6,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from petseg import plotting
+from petseg.core.files import sha256_file, written_atomically
+from petseg.core.project import git_state, main_root, now, provenance
 from petseg.data.arrays import PetArrays
-from petseg.data.packing import first_originals
+from petseg.data.preprocess import first_originals
 from petseg.params import Boundary, Params, flat
-from petseg.project import git_state, main_root, provenance, sha256_file, written_atomically
-from petseg.reach import code_sha256
+from petseg.pipeline.codehash import code_sha256
+from petseg.pipeline.stage import run_stage
+from petseg.report import figures as plotting
 from petseg.report.page import report
-from petseg.results import Files, Results, true_masks
-from petseg.stage import run_stage
-from petseg.store import FIGURES, key_of, now, run_of
+from petseg.report.results import Files, Results, true_masks
+from petseg.store.layout import FIGURES, key_of
+from petseg.store.run import run_of
 from petseg.tracking.outbox import claimed, tell_mlflow
 
 PREPARED_PHOTOS = 3  # in the figure of preprocessing

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from petseg.core.files import sha256_file
+from petseg.core.textfiles import write_json
 from petseg.data.arrays import PetArrays
-from petseg.data.packing import pack
+from petseg.data.preprocess import pack
 from petseg.params import Params, flat
-from petseg.project import sha256_file
-from petseg.records import write_json
-from petseg.stage import run_stage
+from petseg.pipeline.stage import run_stage
 from petseg.tracking.outbox import recorded
 
 

@@ -5,25 +5,26 @@ from typing import Any
 
 import torch
 
-from petseg.adopting import keep_unknown
-from petseg.card import write_card
-from petseg.compute import environment, set_up_torch
+from petseg.core.progress import duration, progress
+from petseg.core.project import git_state, main_root, provenance
+from petseg.core.textfiles import write_csv, write_json
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import MEAN, STD, Photos, load_photos
-from petseg.data.encoders import Encoder
 from petseg.models import parameter_count, settings_of
+from petseg.models.device import environment, set_up_torch
+from petseg.models.pretrained import Encoder
 from petseg.params import Params, flat
-from petseg.pipeline import locked_param
-from petseg.progress import duration, progress
-from petseg.project import git_state, main_root, provenance
-from petseg.reach import code_sha256
-from petseg.records import write_csv, write_json
-from petseg.runs import Run, open_run
-from petseg.stage import run_stage
-from petseg.store import VALIDATION, WEIGHTS, key_of
+from petseg.pipeline.codehash import code_sha256
+from petseg.pipeline.dvcfiles import locked_param
+from petseg.pipeline.stage import run_stage
+from petseg.store.adopt import keep_unknown
+from petseg.store.card import write_card
+from petseg.store.layout import VALIDATION, WEIGHTS, key_of
+from petseg.store.writer import Run, open_run
 from petseg.tracking.outbox import tell_mlflow
 from petseg.tracking.rows import LiveRow, live_row
-from petseg.training import EpochRecord, TrainingState, fit, predict_masks, validate
+from petseg.training.history import EpochRecord
+from petseg.training.loop import TrainingState, fit, predict_masks, validate
 
 SHOWN_PHOTOS = 6  # of validation, whose masks are kept for every epoch
 

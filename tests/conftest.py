@@ -15,15 +15,16 @@ import pytest
 import torch
 from PIL import Image
 
-from petseg.checkpoint import save_tensors
+from petseg.core.files import sha256_file
+from petseg.core.textfiles import write_json
 from petseg.data.arrays import PetArrays
-from petseg.data.packing import pack
-from petseg.data.sources import ARCHIVES, CHECKSUMS
+from petseg.data.download import ARCHIVES, CHECKSUMS
+from petseg.data.preprocess import pack
 from petseg.models import build_network
+from petseg.models.weights import save_tensors
 from petseg.params import ModelParams, Params, load_params
-from petseg.project import sha256_file
-from petseg.records import write_json
-from petseg.store import ABOUT, EVALUATIONS, FORMAT, HEADLINES, MANIFEST, RECORDS, WEIGHTS, StoredRun
+from petseg.store.layout import ABOUT, EVALUATIONS, FORMAT, HEADLINES, MANIFEST, RECORDS, WEIGHTS
+from petseg.store.run import StoredRun
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

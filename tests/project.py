@@ -14,7 +14,7 @@ from typing import Any
 
 import mlflow
 
-from petseg.records import read_yaml
+from petseg.core.textfiles import read_yaml
 from tests.conftest import ROOT, write_tar
 
 STAGES = ["download", "encoder", "preprocess", "train", "infer", "plot"]

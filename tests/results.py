@@ -9,13 +9,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from petseg.core.textfiles import write_json
 from petseg.data.arrays import COLUMNS, IMAGES, INDEX, TRIMAPS, PetArrays
 from petseg.data.images import BACKGROUND, BORDER, PET
 from petseg.data.masks import save_masks
-from petseg.probabilities import calibration, threshold_scores
-from petseg.records import write_json
-from petseg.results import Files
-from petseg.scoring import by_group, photo_scores, tally, under_each_rule
+from petseg.evaluation.scores import by_group, photo_scores, tally, under_each_rule
+from petseg.evaluation.thresholds import calibration, threshold_scores
+from petseg.report.results import Files
 
 VAL, EPOCHS, SIZE = 3, 4, 32
 HOSTILE = "</script><img src=x onerror=alert(1)>"  # which nothing forbids a breed to be called

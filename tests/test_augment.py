@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as oracle
 
-from petseg.data.augment import AUGMENTATIONS, augment, draw
 from petseg.params import AugmentParams, Params
+from petseg.training.augment import AUGMENTATIONS, augment, draw
 
 NAMES = ("flip", "scale", "rotate_deg", "translate", "brightness", "contrast", "saturation", "paste")
 OFF = AugmentParams.model_validate(dict.fromkeys(NAMES, 0.0))

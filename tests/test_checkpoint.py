@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from petseg.checkpoint import load_tensors, save_tensors, sha256_tensors
+from petseg.core.files import written_atomically
 from petseg.errors import DamagedFile
-from petseg.project import written_atomically
+from petseg.models.weights import load_tensors, save_tensors, sha256_tensors
 from tests.conftest import ROOT
 
 TENSORS = {
@@ -112,7 +112,7 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"old")
     code = (
-        "import os, signal, sys; from pathlib import Path; from petseg.project import written_atomically\n"
+        "import os, signal, sys; from pathlib import Path; from petseg.core.files import written_atomically\n"
         "with written_atomically(Path(sys.argv[1])) as file:\n"
         "    file.write(b'new' * 100000); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -13,13 +13,13 @@ import pytest
 from dvc.repo import Repo
 from typer.testing import CliRunner
 
-from petseg import checkup
-from petseg.champion import LOG, promote
-from petseg.checkup import Check, Finding, check_up
 from petseg.cli import app
-from petseg.project import copy_atomically
-from petseg.records import read_yaml
-from petseg.store import MANIFEST, WEIGHTS
+from petseg.cli.doctor import checks as checkup
+from petseg.cli.doctor.checks import Check, Finding, check_up
+from petseg.core.files import copy_atomically
+from petseg.core.textfiles import read_yaml
+from petseg.store.champion import LOG, promote
+from petseg.store.layout import MANIFEST, WEIGHTS
 from petseg.tracking.outbox import claimed
 from tests.conftest import ROOT, make_run
 

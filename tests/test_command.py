@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from petseg.cli import app
 from petseg.cli.stages import quoted, source_of
 from petseg.cli.table import lines
+from petseg.core.textfiles import read_yaml
 from petseg.errors import ParamsError, PetsegError, UsageError
-from petseg.records import read_yaml
 from tests.conftest import ROOT
 
 COMMANDS = ["train", "infer", "predict", "evaluate", "report", "compare", "runs", "doctor", "demo", "ui"]

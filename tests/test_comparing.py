@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from petseg import plotting
-from petseg.comparing import Record, difference, differing, group, label, table
 from petseg.errors import StoreError, UsageError
-from petseg.store import EVALUATIONS, StoredRun
+from petseg.report import figures
+from petseg.store.compare import Record, difference, differing, group, label, table
+from petseg.store.layout import EVALUATIONS
+from petseg.store.run import StoredRun
 
 PHOTOS = [f"pug_{n}" for n in range(40)]
 
@@ -148,7 +149,7 @@ def test_the_table_is_sorted_by_validation_and_says_how_far_from_the_best() -> N
     assert rows["test_photos"].tolist() == [0, 0]
     assert rows["val_clear"].tolist() == [False, True]
     assert rows["keys"].tolist() == [["2"], ["1"]]
-    figure = plotting.comparison(rows)
+    figure = figures.comparison(rows)
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["loss=dice", "loss=bce"]
     with pytest.raises(UsageError, match="no run"):
         table([])

@@ -22,13 +22,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks.serving import sample_photos
-from petseg.asking import Message, Receive, Send
-from petseg.champion import promote
 from petseg.cli import app
-from petseg.demo.app import MAX_BYTES, MAX_REQUESTS, Gate, Rate
-from petseg.demo.server import listen
+from petseg.core.loopback import Message, Receive, Send
 from petseg.errors import UsageError
-from petseg.store import StoredRun
+from petseg.predict.demo.app import MAX_BYTES, MAX_REQUESTS, Gate, Rate
+from petseg.predict.demo.server import listen
+from petseg.store.champion import promote
+from petseg.store.run import StoredRun
 from tests.conftest import ROOT, encoded, make_run, picture
 
 if TYPE_CHECKING:
@@ -194,8 +194,8 @@ def test_a_taken_port_is_named_and_another_one(demo: Demo) -> None:
 
 
 def test_weights_of_no_run_are_offered_too(tmp_path: Path) -> None:
-    from petseg.compute import set_up_torch
-    from petseg.demo.models import GIVEN, Models
+    from petseg.models.device import set_up_torch
+    from petseg.predict.demo.models import GIVEN, Models
 
     run: StoredRun = make_run(tmp_path / "runs" / KEY, "unet")
     weights = tmp_path / "mine.safetensors"

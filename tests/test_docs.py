@@ -9,8 +9,8 @@ import pytest
 
 import petseg.errors
 from docs.generate import PAGES, params_page
+from petseg.core.textfiles import read_yaml
 from petseg.params import Params, load_params
-from petseg.records import read_yaml
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
@@ -92,7 +92,7 @@ def test_every_message_that_is_printed_is_explained() -> None:
 
 def test_every_message_of_the_demo_page_is_explained() -> None:
     page = (DOCS / "troubleshooting.md").read_text()
-    script = (ROOT / "petseg/demo/page.js").read_text()
+    script = (ROOT / "petseg/predict/demo/page.js").read_text()
     messages = re.findall(r"(?:new Error\(|moved = |\?\? )[\"`]([^\"`$]+)", script)
     assert len(messages) == 4
     assert [text for text in messages if text not in page] == []

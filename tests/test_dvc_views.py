@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from dvc_render.vega import VegaRenderer
 
+from petseg.core.textfiles import read_yaml
 from petseg.params import Params
-from petseg.records import read_yaml
 from tests.conftest import ROOT
 from tests.project import Project, ran
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from petseg.core.textfiles import read_yaml
 from petseg.params import Params
-from petseg.reach import assets_of, code_sha256, reached_files
-from petseg.records import read_yaml
+from petseg.pipeline.codehash import assets_of, code_sha256, reached_files
 from tests.conftest import ROOT
 
 PIPELINE = read_yaml(ROOT / "dvc.yaml")

@@ -9,14 +9,15 @@ import torch
 from torch import nn
 from torchvision.models import resnet18, resnet34
 
-from petseg.data import encoders, sources
-from petseg.data.encoders import Encoder
-from petseg.data.sources import Remote, fetch_encoder
+from petseg.core.files import sha256_file
+from petseg.data.download import Remote
 from petseg.errors import DownloadError, EncoderError
+from petseg.models import encoder_download, pretrained
+from petseg.models.encoder_download import fetch_encoder
+from petseg.models.pretrained import Encoder
 from petseg.models.resnet34_unet import ResNet34UNet
 from petseg.params import Params
-from petseg.project import sha256_file
-from petseg.training import TrainingState
+from petseg.training.loop import TrainingState
 from tests.conftest import Server
 from tests.test_sources import closed_port
 
@@ -45,7 +46,7 @@ def first_part(network: nn.Module) -> Any:
 def test_none_needs_no_file(tmp_path: Path) -> None:
     encoder = fetch_encoder("none", tmp_path / "encoder", tmp_path)
     assert (encoder.name, encoder.path) == ("none", None)
-    assert [path.name for path in (tmp_path / "encoder").iterdir()] == [encoders.ABOUT]
+    assert [path.name for path in (tmp_path / "encoder").iterdir()] == [pretrained.ABOUT]
 
 
 def test_a_file_of_torchvision_loads_unchanged(tmp_path: Path, published: Path, params: Params) -> None:
@@ -66,7 +67,7 @@ def test_a_file_of_torchvision_loads_unchanged(tmp_path: Path, published: Path, 
 def test_what_was_chosen_before_is_gone(tmp_path: Path, published: Path) -> None:
     fetch_encoder(str(published), tmp_path / "encoder", tmp_path)
     assert fetch_encoder("none", tmp_path / "encoder", tmp_path).path is None
-    assert not (tmp_path / "encoder" / encoders.WEIGHTS).exists()
+    assert not (tmp_path / "encoder" / pretrained.WEIGHTS).exists()
 
 
 def test_a_relative_file_counts_from_the_repository(tmp_path: Path, published: Path) -> None:
@@ -82,8 +83,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def served(monkeypatch: pytest.MonkeyPatch, url: str, sha256: str) -> None:
-    where = Remote("resnet34-b627a593.pth", (url,), sha256, sources.IMAGENET_WEIGHTS.otherwise)
-    monkeypatch.setattr(sources, "IMAGENET_WEIGHTS", where)
+    where = Remote("resnet34-b627a593.pth", (url,), sha256, encoder_download.IMAGENET_WEIGHTS.otherwise)
+    monkeypatch.setattr(encoder_download, "IMAGENET_WEIGHTS", where)
 
 
 def test_imagenet_weights_come_over_the_network_verified(
@@ -149,7 +150,7 @@ def test_hostile_weights_execute_nothing(tmp_path: Path, params: Params) -> None
 
 def test_a_folder_that_was_tampered_with_is_refused(tmp_path: Path, published: Path) -> None:
     fetch_encoder(str(published), tmp_path / "encoder", tmp_path)
-    with (tmp_path / "encoder" / encoders.WEIGHTS).open("r+b") as file:
+    with (tmp_path / "encoder" / pretrained.WEIGHTS).open("r+b") as file:
         file.seek(1000)
         file.write(b"x")
     with pytest.raises(EncoderError, match="differs from its sha256; run dvc repro -f encoder"):

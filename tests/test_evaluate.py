@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from petseg.cli import app
 from petseg.errors import DataError, PetsegError, UsageError
-from petseg.pipeline import stage_paths
+from petseg.pipeline.dvcfiles import stage_paths
 from tests.conftest import ROOT
 from tests.results import write_results
 

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
-from petseg import exporting
 from petseg.cli import app
 from petseg.data.arrays import PetArrays
 from petseg.data.images import resize_photo
 from petseg.errors import ExportError, StoreError
-from petseg.exporting import INPUT, OUTPUT, export_onnx
-from petseg.inference import Predictor, at_own_size
-from petseg.store import ABOUT, WEIGHTS
+from petseg.models.predictor import Predictor, at_own_size
+from petseg.predict import onnx as exporting
+from petseg.predict.onnx import INPUT, OUTPUT, export_onnx
+from petseg.store.layout import ABOUT, WEIGHTS
 from tests.conftest import ROOT, make_run
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from petseg.checkpoint import save_tensors, sha256_tensors
 from petseg.data.arrays import PetArrays
-from petseg.inference import Predictor
 from petseg.models import build_network
+from petseg.models.predictor import Predictor
+from petseg.models.weights import save_tensors, sha256_tensors
 from petseg.params import ModelParams, Params
 from stages import infer as stage
 from tests.conftest import ROOT

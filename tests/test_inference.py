@@ -6,12 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
-from petseg.checkpoint import load_tensors, save_tensors, sha256_tensors
 from petseg.errors import DamagedFile, DataError
-from petseg.inference import THRESHOLDS, Predictor, choose_threshold
+from petseg.evaluation.thresholds import THRESHOLDS, choose_threshold
 from petseg.models import build_network
+from petseg.models.predictor import Predictor
+from petseg.models.weights import load_tensors, save_tensors, sha256_tensors
 from petseg.params import ModelParams
-from petseg.store import ABOUT, WEIGHTS
+from petseg.store.layout import ABOUT, WEIGHTS
 from tests.conftest import make_run
 
 CPU = torch.device("cpu")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petseg.cli.doctor_data import show_data
+from petseg.cli.doctor.data import show_data
 from petseg.data.archives import ANNOTATIONS, PHOTOS
-from petseg.data.packing import pack
+from petseg.data.inspection import Inspection, doubt_of, inspect, open_source
+from petseg.data.preprocess import pack
 from petseg.errors import DownloadError, ParamsError, UsageError
-from petseg.inspecting import Inspection, doubt_of, inspect, open_source
 from petseg.params import Masks, SplitParams
 from tests.conftest import ROOT, PetFolder, encoded, picture, trimap
 from tests.test_pairs import OwnFolder, mask, packed

@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from petseg.errors import ShapeMismatch
-from petseg.losses import LOSSES, bce_dice_loss, bce_loss, focal_loss, soft_dice_loss, tversky_loss
+from petseg.training.losses import LOSSES, bce_dice_loss, bce_loss, focal_loss, soft_dice_loss, tversky_loss
 
 
 def maps(*photos: list[float]) -> Tensor:

@@ -9,7 +9,7 @@ from torchmetrics.functional.classification import binary_f1_score, binary_jacca
 
 from petseg.data.batches import to_target
 from petseg.errors import ShapeMismatch
-from petseg.metrics import bootstrap_interval, count_pixels, mean, scores
+from petseg.evaluation.metrics import bootstrap_interval, count_pixels, mean, scores
 from petseg.params import Boundary
 
 NAN = math.nan

@@ -8,13 +8,13 @@ from torchvision.models import resnet34
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import load_photos, to_input, to_target
 from petseg.errors import ShapeMismatch
+from petseg.evaluation.metrics import mean_dice
 from petseg.models import MODELS, build_network, parameter_count, placed, settings_of
 from petseg.models.resnet34_unet import ResNet34UNet
 from petseg.models.unet import UNet
-from petseg.optim import build_optimizer
 from petseg.params import ModelParams, Params
-from petseg.scoring import mean_dice
-from petseg.training import predict_masks, train_step
+from petseg.training.loop import predict_masks, train_step
+from petseg.training.optim import build_optimizer
 
 CPU = torch.device("cpu")
 

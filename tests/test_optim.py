@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
-from petseg.optim import OPTIMIZERS, SCHEDULES, build_optimizer, learning_rate, update_average
 from petseg.params import Params, TrainParams
+from petseg.training.optim import OPTIMIZERS, SCHEDULES, build_optimizer, learning_rate, update_average
 
 
 def settings(params: Params, **changes: object) -> TrainParams:

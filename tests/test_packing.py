@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from petseg.core.files import sha256_file
 from petseg.data.arrays import PetArrays, RowWriter
-from petseg.data.packing import Report, first_originals, pack
+from petseg.data.preprocess import Report, first_originals, pack
 from petseg.errors import ArchiveError, DataError
 from petseg.params import Params, SplitParams
-from petseg.project import sha256_file
 from tests.conftest import MINI, PEAK_KB, ROOT, PetFolder, encoded, picture, trimap
 
 SPLIT = SplitParams(seed=0, test_fraction=0.2, val_fraction=0.25, folds=None, fold=None)
@@ -201,7 +201,7 @@ def test_memory_does_not_grow_with_the_photos(pets: PetFolder, tmp_path: Path) -
     code = (
         "from pathlib import Path; import sys\n"
         f"{PEAK_KB}\n"
-        "from petseg.data.packing import pack; from petseg.params import SplitParams\n"
+        "from petseg.data.preprocess import pack; from petseg.params import SplitParams\n"
         "split = SplitParams(seed=0, test_fraction=0.2, val_fraction=0.1, folds=None, fold=None)\n"
         "a, out = Path(sys.argv[1]), Path(sys.argv[2])\n"
         "print(pack(a, out / 'pets', out / 'r.csv', 256, 1.0, split).summary()['kept'])\n"

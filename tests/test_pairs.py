@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from petseg.core.files import sha256_file
 from petseg.data.arrays import PetArrays
 from petseg.data.encodings import ENCODINGS, mask_values, to_trimap
 from petseg.data.listing import LeftOut, index_csv, read_listing, why_no_name
-from petseg.data.packing import Report, first_originals, original_trimaps, pack
-from petseg.data.pairs import OwnData, archive, find_own, put_in_place, read_own
+from petseg.data.own_folder import OwnData, archive, find_own, put_in_place, read_own
+from petseg.data.preprocess import Report, first_originals, original_trimaps, pack
 from petseg.errors import BadImage, DataError, DownloadError, ParamsError
 from petseg.params import Masks, SplitParams
-from petseg.project import sha256_file
 from tests.conftest import ROOT, encoded, picture, trimap
 from tests.project import Project, ran
 

@@ -3,12 +3,12 @@ from typing import Any, get_args
 
 import pytest
 
+from petseg.core.textfiles import read_yaml
 from petseg.errors import ParamsError
-from petseg.losses import LOSSES
 from petseg.models import MODELS
-from petseg.optim import OPTIMIZERS, SCHEDULES
 from petseg.params import ModelParams, Params, TrainParams, flatten, load_params
-from petseg.records import read_yaml
+from petseg.training.losses import LOSSES
+from petseg.training.optim import OPTIMIZERS, SCHEDULES
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "params.yaml").read_text()

@@ -11,7 +11,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from petseg.data.arrays import PetArrays
-from petseg.runs import open_run
+from petseg.store.writer import open_run
 from tests.project import STAGES, Project, hashes, mlflow_runs, ran
 
 

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from petseg import plotting
-from petseg.metrics import PixelCounts
+from petseg.evaluation.metrics import PixelCounts
 from petseg.params import Params
+from petseg.report import figures
 
 RANDOM = np.random.default_rng(0)
 PHOTOS = RANDOM.integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
@@ -34,33 +34,33 @@ def test_curves_mark_the_best_epoch() -> None:
         "train_loss": [1, 0.5, 0.4], "val_loss": [1.1, 0.6, 0.7],
         "train_dice": [0.5, 0.7, 0.8], "val_dice": [np.nan, 0.71234, 0.7],
     })  # fmt: skip
-    written = texts(plotting.curves(history))
+    written = texts(figures.curves(history))
     for part in ("best epoch 2: 0.712", "best epoch 2: 0.600", "validation", "training, augmented", "epoch"):
         assert part in written
 
 
 def test_one_epoch_is_a_curve_too() -> None:
     row = {"epoch": 1, "train_loss": 1, "val_loss": 1, "train_dice": 0.5, "val_dice": 0.5}
-    assert "best epoch 1" in texts(plotting.curves(pd.DataFrame([row])))
+    assert "best epoch 1" in texts(figures.curves(pd.DataFrame([row])))
 
 
 def test_evolution_names_epochs_and_scores() -> None:
     dices = np.array([[0.1, 0.2, np.nan], [0.9, 0.8, 0.7]])
-    written = texts(plotting.evolution(PHOTOS, MASKS, np.stack([MASKS, ~MASKS]), [1, 60], dices))
+    written = texts(figures.evolution(PHOTOS, MASKS, np.stack([MASKS, ~MASKS]), [1, 60], dices))
     for part in ("photo", "truth", "epoch 1", "epoch 60", "Dice 0.90", "Dice nan"):
         assert part in written
 
 
 def test_preprocessing_shows_sizes() -> None:
     originals = [(f"pug_{n}", np.zeros((20 + n, 30, 3), np.uint8)) for n in range(3)]
-    written = texts(plotting.preprocessing(originals, PHOTOS, TRIMAPS, MASKS))
+    written = texts(figures.preprocessing(originals, PHOTOS, TRIMAPS, MASKS))
     for part in ("pug_2, 30x22 px", "packed, 16x16 px", "trimap", "border"):
         assert part in written
 
 
 def test_augmentation_says_how_strong_each_is(params: Params) -> None:
     settings = params.augment.model_copy(update={"translate": 0.0})
-    written = texts(plotting.augmentation(PHOTOS[:2], TRIMAPS[:2], settings))
+    written = texts(figures.augmentation(PHOTOS[:2], TRIMAPS[:2], settings))
     for part in ("flip 0.5", "rotate_deg 15", "translate off", "all, at random"):
         assert part in written
 
@@ -68,15 +68,15 @@ def test_augmentation_says_how_strong_each_is(params: Params) -> None:
 def test_examples_colour_what_is_wrong() -> None:
     truth, predicted = np.zeros((2, 4, 4), bool)
     truth[:2], predicted[1:3] = True, True
-    example = plotting.Example("pug_1, Dice 0.500", np.full((4, 4, 3), 90, np.uint8), truth, predicted)
-    picture = plotting._errors(example)
+    example = figures.Example("pug_1, Dice 0.500", np.full((4, 4, 3), 90, np.uint8), truth, predicted)
+    picture = figures._errors(example)
     missed, right, wrong, background = picture[:, 0].astype(int)
     assert list(right) == [90, 90, 90]
     assert missed[2] > missed[0]  # blue
     assert wrong[0] > wrong[2]  # vermilion
     assert background.min() > 200
     written = texts(
-        plotting.examples({"best": [example], "worst": [example]}, "test photos, by Dice (n = 261)")
+        figures.examples({"best": [example], "worst": [example]}, "test photos, by Dice (n = 261)")
     )
     for part in ("pug_1, Dice 0.500", "best", "worst", "n = 261", "missed"):
         assert part in written
@@ -86,7 +86,7 @@ def test_breeds_are_sorted_and_counted() -> None:
     table = pd.DataFrame({
         "breed": ["pug", "pug", "Bengal"], "species": ["dog", "dog", "cat"], "dice": [0.2, 0.4, 0.9],
     })  # fmt: skip
-    written = texts(plotting.dice_by_breed(table))
+    written = texts(figures.dice_by_breed(table))
     assert written.index("pug (n = 2)") < written.index("Bengal (n = 1)")
     assert "Dice of a test photo" in written
 
@@ -95,7 +95,7 @@ def test_breeds_of_no_known_species_are_drawn_too() -> None:
     table = pd.DataFrame({
         "breed": ["unknown"] * 3, "species": ["unknown", "rabbit", "cat"], "dice": [0.2, 0.4, np.nan],
     })  # fmt: skip
-    written = texts(plotting.dice_by_breed(table))
+    written = texts(figures.dice_by_breed(table))
     for species in ("unknown, a diamond", "rabbit, a diamond", "cat, a diamond"):
         assert species in written
 
@@ -104,7 +104,7 @@ def test_a_sheet_says_what_is_odd() -> None:
     photos = [np.full((20 + n, 30, 3), 90, np.uint8) for n in range(8)]
     trimaps = [TRIMAPS[0], np.full((16, 16), 2, np.uint8), *[TRIMAPS[0]] * 6]
     captions = [f"rex_{n}, 40 % pet" for n in range(8)]
-    figure = plotting.data_sheet(photos, trimaps, captions, [None, "its mask is empty", *[None] * 6])
+    figure = figures.data_sheet(photos, trimaps, captions, [None, "its mask is empty", *[None] * 6])
     written = texts(figure)
     for part in (*captions, "its mask is empty", "outline of the mask"):
         assert part in written
@@ -115,7 +115,7 @@ def test_a_sheet_says_what_is_odd() -> None:
 
 @pytest.mark.parametrize("values", [[0.5], [0.1, 0.9, np.nan]])
 def test_the_histogram_names_mean_median_and_trivial(values: list[float]) -> None:
-    written = texts(plotting.dice_histogram(pd.Series(values), 0.56))
+    written = texts(figures.dice_histogram(pd.Series(values), 0.56))
     for part in ("mean 0.500", "median 0.500", "all foreground, mean 0.560", "n = "):
         assert part in written
 
@@ -123,7 +123,7 @@ def test_the_histogram_names_mean_median_and_trivial(values: list[float]) -> Non
 def test_threshold_curves_mark_the_one_in_use() -> None:
     scores = ("val_dice_per_image", "test_dice_per_image", "test_precision", "test_recall")
     table = pd.DataFrame({"threshold": [0.25, 0.5, 0.75]} | {name: [0.5, 0.7, np.nan] for name in scores})
-    written = texts(plotting.threshold_curves(table, 0.35))
+    written = texts(figures.threshold_curves(table, 0.35))
     for part in ("in use: 0.35", "validation", "test", "precision: ", "recall: "):
         assert part in written
 
@@ -133,11 +133,11 @@ def test_calibration_says_how_far_off_it_is() -> None:
         "low": [0.0, 0.5], "high": [0.5, 1.0], "mean_probability": [0.25, np.nan],
         "pet_share": [0.375, np.nan], "pixels": [8, 0],
     })  # fmt: skip
-    assert "mean distance 0.125" in texts(plotting.calibration_diagram(table))
+    assert "mean distance 0.125" in texts(figures.calibration_diagram(table))
 
 
 def test_confusion_has_shares_and_counts() -> None:
     counts = PixelCounts(*(torch.tensor(n) for n in ([3, 3], [1, 0], [1, 1], [500, 491])))
-    written = texts(plotting.confusion(counts))
+    written = texts(figures.confusion(counts))
     for part in ("found\n0.6% of all pixels\n75.0% of this row\n6 px", "991 px", "1,000 pixels of 2 test"):
         assert part in written

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from petseg.png import write_png
+from petseg.predict.png import write_png
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA"])

@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from typer.testing import CliRunner, Result
 
-from petseg.champion import promote
-from petseg.choosing import choose
 from petseg.cli import app
-from petseg.compute import set_up_torch
+from petseg.core.parallel import in_order
 from petseg.errors import DamagedFile, DataError, StoreError, UsageError
-from petseg.inference import at_own_size
-from petseg.parallel import in_order
-from petseg.predicting import contact_sheet, find_photos, why_empty
-from petseg.store import ABOUT, WEIGHTS, StoredRun
+from petseg.models.device import set_up_torch
+from petseg.models.predictor import at_own_size
+from petseg.predict.load import choose
+from petseg.predict.photos import find_photos, why_empty
+from petseg.predict.pictures import contact_sheet
+from petseg.store.champion import promote
+from petseg.store.layout import ABOUT, WEIGHTS
+from petseg.store.run import StoredRun
 from tests.conftest import ROOT, encoded, make_run, picture
 
 KEY, OTHER = "aaaa111122223333", "bbbb111122223333"

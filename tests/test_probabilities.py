@@ -8,10 +8,10 @@ from torch import Tensor
 
 from petseg.data.images import BACKGROUND, BORDER, PET
 from petseg.errors import ShapeMismatch
-from petseg.metrics import mean
+from petseg.evaluation.metrics import count_against, mean
+from petseg.evaluation.scores import RULES
+from petseg.evaluation.thresholds import BINS, GRID, calibration, calibration_error, threshold_scores
 from petseg.params import Boundary
-from petseg.probabilities import BINS, GRID, calibration, calibration_error, threshold_scores
-from petseg.scoring import RULES, count_against
 
 PROBABILITY = torch.tensor([[[0.92, 0.6], [0.4, 0.1]], [[0.3, 0.5], [0.0, 1.0]]])
 TRIMAPS = torch.tensor(

@@ -13,18 +13,19 @@ import pandas as pd
 import pytest
 import torch
 
-from petseg.card import LIMITS
+from petseg.core.files import sha256_file
+from petseg.core.textfiles import write_json
 from petseg.data.arrays import IMAGES, INDEX, TRIMAPS
 from petseg.data.masks import save_masks
-from petseg.metrics import PixelCounts
-from petseg.project import sha256_file
-from petseg.records import write_json
+from petseg.evaluation.metrics import PixelCounts
 from petseg.report.content import MOST_EPOCHS, content, evenly
 from petseg.report.notes import notes
 from petseg.report.page import LIMIT_BYTES, report
 from petseg.report.pictures import LARGEST_PX, mask_uri, photo_uri
-from petseg.results import Files, Results
-from petseg.store import EVALUATIONS, HEADLINES, StoredRun
+from petseg.report.results import Files, Results
+from petseg.store.card import LIMITS
+from petseg.store.layout import EVALUATIONS, HEADLINES
+from petseg.store.run import StoredRun
 from tests.results import BREEDS, EPOCHS, HOSTILE, KEY, VAL, write_results
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 
 from petseg.data.masks import load_masks, save_masks
 from petseg.errors import DataError
-from petseg.results import Files, Results
+from petseg.report.results import Files, Results
 from tests.results import EPOCHS, HOSTILE, KEY, VAL, without, write_results
 
 

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from petseg.checkpoint import load_tensors, sha256_tensors
+from petseg.core.files import sha256_file
 from petseg.data.masks import load_masks, save_masks
 from petseg.errors import DamagedFile, DataError, RunLocked, StoreError, TrainingError
+from petseg.models.weights import load_tensors, sha256_tensors
 from petseg.params import ModelParams, Params
-from petseg.project import sha256_file
-from petseg.runs import Run, open_run, read_history
-from petseg.store import ABOUT, EVALUATIONS, HISTORY, MANIFEST, WEIGHTS, key_of
-from petseg.training import EpochRecord, TrainingState
+from petseg.store.layout import ABOUT, EVALUATIONS, HISTORY, MANIFEST, WEIGHTS, key_of
+from petseg.store.writer import Run, open_run, read_history
+from petseg.training.history import EpochRecord
+from petseg.training.loop import TrainingState
 
 MODEL = ModelParams(name="unet", width=2, depth=1, dropout=0.0, encoder_weights="none")
 KEY = key_of({"a": 1}, "data", "code")

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from petseg.errors import ShapeMismatch
-from petseg.metrics import bootstrap_interval
-from petseg.scoring import Edge, by_group, count_against, mean_mask, photo_scores, tally, under_each_rule
+from petseg.evaluation.metrics import bootstrap_interval, count_against
+from petseg.evaluation.scores import Edge, by_group, mean_mask, photo_scores, tally, under_each_rule
 
 PET, BACKGROUND, BORDER = 1, 2, 3
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from petseg.data import sources
+from petseg.core.files import sha256_file
+from petseg.data import download as sources
 from petseg.data.archives import ANNOTATIONS, PHOTOS
-from petseg.data.sources import ARCHIVES, CHECKSUMS, fetch, redact
+from petseg.data.download import ARCHIVES, CHECKSUMS, fetch, redact
 from petseg.errors import ArchiveError, DownloadError
-from petseg.project import sha256_file
 from tests.conftest import MINI, ROOT, PetFolder, Server
 
 SAMPLE = ROOT / "data/sample"
@@ -164,7 +164,7 @@ def test_credentials_are_not_repeated(tmp_path: Path) -> None:
 def test_a_killed_download_leaves_nothing_that_looks_whole(tmp_path: Path, server: Server) -> None:
     server.delay_s = 0.2
     code = (
-        "import sys; from pathlib import Path; from petseg.data.sources import fetch\n"
+        "import sys; from pathlib import Path; from petseg.data.download import fetch\n"
         "fetch(sys.argv[1], Path('data/sample'), Path(sys.argv[2]), Path(sys.argv[3]))"
     )
     command = [sys.executable, "-c", code, server.url, str(tmp_path / "into"), str(tmp_path / "root")]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from petseg.project import git_state, main_root
+from petseg.core.project import git_state, main_root
 from tests.conftest import ROOT
 
 STAGE = '''

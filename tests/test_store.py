@@ -8,16 +8,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from petseg.adopting import ORIGINAL, adopt, keep_unknown
-from petseg.card import card
-from petseg.champion import champion, promote, promotions
-from petseg.checkpoint import save_tensors
 from petseg.cli import app
+from petseg.core.files import sha256_file
+from petseg.core.textfiles import write_json
 from petseg.errors import DamagedFile, PetsegError, PromotionRefused, StoreError
-from petseg.origin import Weights, runs_of
-from petseg.project import sha256_file
-from petseg.records import write_json
-from petseg.store import (
+from petseg.models.weights import save_tensors
+from petseg.store.adopt import ORIGINAL, adopt, keep_unknown
+from petseg.store.card import card
+from petseg.store.champion import champion, promote, promotions
+from petseg.store.identify import Weights, runs_of
+from petseg.store.layout import (
     ABOUT,
     BREEDS,
     EVALUATIONS,
@@ -29,13 +29,9 @@ from petseg.store import (
     RECORDS,
     SCORES,
     WEIGHTS,
-    StoredRun,
-    locked,
-    run_of,
-    sealed,
-    stored_runs,
 )
-from petseg.verifying import DVC, STORE, verify
+from petseg.store.run import StoredRun, locked, run_of, sealed, stored_runs
+from petseg.store.verify import DVC, STORE, verify
 from tests.conftest import ROOT
 
 ENVIRONMENT = {"device": "cpu", "cpu_capability": "AVX2", "threads": 2, "torch": "2.12", "python": "3.11"}

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks import sweeps
-from petseg.comparing import Record
 from petseg.params import flatten, load_params
+from petseg.store.compare import Record
 from tests.conftest import ROOT
 
 PRESENT = flatten(load_params(ROOT / "params.yaml"))

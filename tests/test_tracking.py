@@ -18,24 +18,25 @@ import pytest
 import torch
 from PIL import Image
 
-from petseg.checkpoint import save_tensors, sha256_tensors
+from petseg.core.textfiles import write_json
 from petseg.errors import StoreError, UsageError
-from petseg.inference import Predictor
 from petseg.models import build_network
+from petseg.models.predictor import Predictor
+from petseg.models.weights import save_tensors, sha256_tensors
 from petseg.params import ModelParams, Params, flat
-from petseg.reach import code_sha256
-from petseg.records import write_json
-from petseg.store import EVALUATIONS, FIGURES, HEADLINES, StoredRun
+from petseg.pipeline.codehash import code_sha256
+from petseg.store.layout import EVALUATIONS, FIGURES, HEADLINES
+from petseg.store.run import StoredRun
 from petseg.tracking import outbox
 from petseg.tracking import rows as tracking_rows
 from petseg.tracking.client import DATA_EXPERIMENT, EXPERIMENT
-from petseg.tracking.delivery import Delivery, sync
+from petseg.tracking.entries import picture_of_epoch
 from petseg.tracking.logged_model import EVALUATION_TAG, log_model
 from petseg.tracking.outbox import claimed, left_over, recorded, tell_mlflow, tracking_uri
-from petseg.tracking.reading import found_runs
-from petseg.tracking.records import picture_of_epoch
+from petseg.tracking.queries import found_runs
 from petseg.tracking.registry import version_of
 from petseg.tracking.rows import LiveRow, live_row
+from petseg.tracking.sync import Delivery, sync
 from tests.conftest import ROOT
 from tests.test_sources import closed_port
 
@@ -468,7 +469,7 @@ def test_runs_of_killed_processes_are_closed_by_the_next_command(root: Path) -> 
     killed_run, mine = training(root, "abcd"), training(root, "ffff")
     with live_row(mine) as live:
         child = (
-            "import os, signal\nfrom pathlib import Path\nfrom petseg.store import StoredRun\n"
+            "import os, signal\nfrom pathlib import Path\nfrom petseg.store.run import StoredRun\n"
             "from petseg.tracking.rows import live_row\n"
             "with live_row(StoredRun.open(Path('runs/abcd'))): os.kill(os.getpid(), signal.SIGKILL)"
         )

@@ -4,13 +4,14 @@ import math
 import pytest
 import torch
 
-from petseg.checkpoint import sha256_tensors
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import Photos, load_photos
 from petseg.data.images import BORDER
 from petseg.errors import DataError, NonFiniteLoss
+from petseg.models.weights import sha256_tensors
 from petseg.params import ModelParams, Params, TrainParams
-from petseg.training import EpochRecord, TrainingState, _batches, fit, training_size
+from petseg.training.history import EpochRecord
+from petseg.training.loop import TrainingState, _batches, fit, training_size
 
 CPU = torch.device("cpu")
 MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.2, encoder_weights="none")

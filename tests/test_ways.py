@@ -8,8 +8,8 @@ from typing import Any
 import mlflow
 import pytest
 
-from petseg.project import sha256_file
-from petseg.records import read_yaml
+from petseg.core.files import sha256_file
+from petseg.core.textfiles import read_yaml
 from tests.project import FEW, TINY, Project, mlflow_runs
 
 OUTS = ["models/model.safetensors", "metrics/test.json", "plots/figures/curves.png"]

@@ -12,7 +12,7 @@ import typer
 from petseg.cli import evaluate, runs
 from petseg.cli.compare import compare
 from petseg.cli.demo import demo
-from petseg.cli.doctor import doctor
+from petseg.cli.doctor.command import doctor
 from petseg.cli.predict import predict
 from petseg.cli.report import report
 from petseg.cli.stages import infer, train

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from petseg.cli.showing import check_picture
-from petseg.project import main_root
+from petseg.core.project import main_root
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,9 +38,10 @@ def compare(
     # Not above: pandas, matplotlib, mlflow and rich would slow down every other command.
     from rich.console import Console
 
-    from petseg import comparing, plotting
-    from petseg.records import to_json
-    from petseg.tracking.reading import found_runs
+    from petseg.core.textfiles import to_json
+    from petseg.report import figures
+    from petseg.store import compare as comparing
+    from petseg.tracking.queries import found_runs
 
     figure = figure or main_root() / "plots/compare.png"
     check_picture("--figure", figure)
@@ -54,7 +55,7 @@ def compare(
         if "data.image_size" in comparing.differing(settings):
             print("note: photos of different data.image_size; each Dice is at its own size")
     figure.parent.mkdir(parents=True, exist_ok=True)
-    plotting.comparison(table).savefig(figure, dpi=110, metadata={"Software": None})
+    figures.comparison(table).savefig(figure, dpi=110, metadata={"Software": None})
     if not as_json:
         print(f"figure: {figure}")
 
@@ -63,7 +64,7 @@ def _comparison(table: "pd.DataFrame") -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from petseg.progress import duration
+    from petseg.core.progress import duration
 
     parts = [part for part in ("val", "test") if table[f"{part}_photos"].any()]
     shown = Table(box=SIMPLE_HEAD)

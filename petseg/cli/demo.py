@@ -20,11 +20,11 @@ def demo(
 
     It is served to this machine alone, until Ctrl-C.
     """
-    from petseg.compute import set_up_torch  # not above: torch would slow down every other command
-    from petseg.demo.app import make_app
-    from petseg.demo.models import Models
-    from petseg.demo.server import listen, serve
-    from petseg.project import main_root
+    from petseg.core.project import main_root
+    from petseg.models.device import set_up_torch  # not above: torch would slow down every other command
+    from petseg.predict.demo.app import make_app
+    from petseg.predict.demo.models import Models
+    from petseg.predict.demo.server import listen, serve
 
     listener = listen(port)  # first, as a taken port is told at once
     # One thread, as petseg predict: so a mask has the same bits, however many cores there are.

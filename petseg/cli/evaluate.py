@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from petseg.cli.showing import check_picture, show
+from petseg.core.project import main_root
 from petseg.errors import PetsegError, UsageError
-from petseg.project import main_root
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from petseg.results import Results
+    from petseg.report.results import Results
 
 app = typer.Typer(help="See what was learnt and predicted; a menu of pictures.")
 
@@ -44,9 +44,9 @@ def evaluate(context: typer.Context) -> None:
 def curves(out: Out = None) -> None:
     """Loss and Dice by epoch."""
     results = _results()
-    from petseg import plotting
+    from petseg.report import figures
 
-    _keep(plotting.curves(results.history), "curves", out)
+    _keep(figures.curves(results.history), "curves", out)
 
 
 @app.command()
@@ -56,7 +56,7 @@ def evolution(
 ) -> None:
     """How the masks of the fixed validation photos came about, epoch by epoch."""
     results = _results()
-    from petseg import plotting
+    from petseg.report import figures
 
     shown = results.evolution
     last = len(shown.epochs) - 1
@@ -66,7 +66,7 @@ def evolution(
         if photo not in shown.names:
             raise UsageError(f"{photo}: is not shown over the epochs; these are: {', '.join(shown.names)}")
         shown = shown.of(photo)
-    figure = plotting.evolution(shown.images, shown.truths, shown.masks, shown.epochs, shown.dices)
+    figure = figures.evolution(shown.images, shown.truths, shown.masks, shown.epochs, shown.dices)
     _keep(figure, "evolution", out)
 
 
@@ -94,55 +94,55 @@ def at_random(
 def photo(name: Annotated[str, typer.Argument(help="Of a test photo.")], out: Out = None) -> None:
     """One test photo: truth, prediction, and where they differ."""
     results = _results()
-    from petseg import plotting
+    from petseg.report import figures
 
-    _keep(plotting.one_photo(results.example(results.photo(name))), "photo", out)
+    _keep(figures.one_photo(results.example(results.photo(name))), "photo", out)
 
 
 @app.command()
 def breeds(out: Out = None) -> None:
     """Dice of the test photos by breed."""
     results = _results()
-    from petseg import plotting
+    from petseg.report import figures
 
-    _keep(plotting.dice_by_breed(results.table), "breeds", out)
+    _keep(figures.dice_by_breed(results.table), "breeds", out)
 
 
 @app.command()
 def histogram(out: Out = None) -> None:
     """How the Dice of the test photos is spread."""
     results = _results()
-    from petseg import plotting
+    from petseg.report import figures
 
     trivial = results.headlines["all_foreground"]["dice_per_image"]
-    _keep(plotting.dice_histogram(results.table["dice"], trivial), "histogram", out)
+    _keep(figures.dice_histogram(results.table["dice"], trivial), "histogram", out)
 
 
 @app.command()
 def thresholds(out: Out = None) -> None:
     """Scores by the probability from which a pixel is called pet; validation chose one."""
     results = _results()
-    from petseg import plotting
+    from petseg.report import figures
 
-    _keep(plotting.threshold_curves(results.thresholds, results.headlines["threshold"]), "thresholds", out)
+    _keep(figures.threshold_curves(results.thresholds, results.headlines["threshold"]), "thresholds", out)
 
 
 @app.command()
 def confusion(out: Out = None) -> None:
     """How many pixels are rightly and wrongly called pet and background."""
     results = _results()
-    from petseg import plotting
+    from petseg.report import figures
 
-    _keep(plotting.confusion(results.counts), "confusion", out)
+    _keep(figures.confusion(results.counts), "confusion", out)
 
 
 @app.command()
 def calibration(out: Out = None) -> None:
     """How often the network's probabilities come true."""
     results = _results()
-    from petseg import plotting
+    from petseg.report import figures
 
-    _keep(plotting.calibration_diagram(results.calibration), "calibration", out)
+    _keep(figures.calibration_diagram(results.calibration), "calibration", out)
 
 
 @app.command()
@@ -207,19 +207,21 @@ def _menu() -> None:
 
 
 def _results() -> "Results":
-    from petseg.results import Results  # not above: torch and pandas would slow down every other command
+    from petseg.report.results import (
+        Results,  # not above: torch and pandas would slow down every other command
+    )
 
     return Results.of_project(main_root())
 
 
 def _examples(name: str, choose: "Callable[[Results], list[int]]", out: Path | None) -> None:
     results = _results()
-    from petseg import plotting
+    from petseg.report import figures
 
     shown = [results.example(place) for place in choose(results)]
     rows = {f"from {n + 1}": shown[n : n + _A_ROW] for n in range(0, len(shown), _A_ROW)}
     title = f"{len(shown)} of {len(results.table)} test photos: {name}"
-    _keep(plotting.examples(rows, title), name, out)
+    _keep(figures.examples(rows, title), name, out)
 
 
 def _target(name: str, out: Path | None) -> Path:

@@ -58,12 +58,12 @@ def predict(
     Of each a mask, an overlay and a cut-out. Any format that Pillow reads, and HEIC; turned upright as the
     camera says. A bad file is named and left out, and the exit code is then 3.
     """
-    from petseg.choosing import choose  # not above: torch would slow down every other command
-    from petseg.compute import set_up_torch
-    from petseg.predicting import SHEET, Table, cut_out_all, find_photos
-    from petseg.progress import duration
-    from petseg.project import main_root
-    from petseg.records import to_json
+    from petseg.core.progress import duration
+    from petseg.core.project import main_root
+    from petseg.core.textfiles import to_json
+    from petseg.models.device import set_up_torch
+    from petseg.predict.load import choose  # not above: torch would slow down every other command
+    from petseg.predict.photos import SHEET, Table, cut_out_all, find_photos
 
     if threshold is not None and not 0 < threshold <= 1:
         raise UsageError(f"--threshold {threshold:g}: must be above 0, and 1 at the most")

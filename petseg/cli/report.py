@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from petseg.cli.showing import show
+from petseg.core.files import copy_atomically
+from petseg.core.project import main_root
 from petseg.errors import UsageError
-from petseg.pipeline import stage_paths
-from petseg.project import copy_atomically, main_root
+from petseg.pipeline.dvcfiles import stage_paths
 
 
 def report(

@@ -7,15 +7,16 @@ from typing import Annotated, Any
 import typer
 from rich.filesize import decimal
 
-from petseg.champion import champion as champion_of
-from petseg.champion import promote as promote_run
-from petseg.champion import promotions
 from petseg.cli.table import lines, screen_width
+from petseg.core.project import main_root
+from petseg.core.textfiles import read_yaml, to_json
 from petseg.errors import StoreError, UsageError
-from petseg.pipeline import stage_paths
-from petseg.project import main_root
-from petseg.records import read_yaml, to_json
-from petseg.store import ABOUT, WEIGHTS, StoredRun, best_runs, holder_of, stored_runs
+from petseg.pipeline.dvcfiles import stage_paths
+from petseg.store.champion import champion as champion_of
+from petseg.store.champion import promote as promote_run
+from petseg.store.champion import promotions
+from petseg.store.layout import ABOUT, WEIGHTS
+from petseg.store.run import StoredRun, best_runs, holder_of, stored_runs
 
 app = typer.Typer(no_args_is_help=True, help="Every run ever trained: list, show, get back, prove.")
 
@@ -91,7 +92,7 @@ def show(run: Id, as_json: Json = False) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from petseg.card import card
+    from petseg.store.card import card
 
     found = found_run(run)
     if as_json:
@@ -141,7 +142,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Hash the store's files again, and DVC's and MLflow's copies; exit with 1, naming each that differs."""
-    from petseg import verifying
+    from petseg.store import verify as verifying
 
     report = verifying.verify(main_root(), [found_run(run) for run in runs] if runs else None)
     if as_json:
@@ -162,7 +163,7 @@ def which(
     as_json: Json = False,
 ) -> None:
     """Say which run made a file of weights, by the hash of its tensors; exit with 1 where none did."""
-    from petseg.origin import Weights, runs_of
+    from petseg.store.identify import Weights, runs_of
 
     weights = Weights.read(file)
     runs = runs_of(weights, main_root() / "runs")
@@ -187,7 +188,7 @@ def which(
 @app.command()
 def reproduce(run: Id, as_json: Json = False) -> None:
     """Train a run again from its commit, params and data, elsewhere; exit with 1 if one bit differs."""
-    from petseg import reproducing
+    from petseg.store import reproduce as reproducing
 
     found = found_run(run)
     result = reproducing.reproduce(found, main_root())
@@ -239,7 +240,7 @@ def adopt(
     as_json: Json = False,
 ) -> None:
     """Take weights that were trained elsewhere into the store, byte for byte, with what is known of them."""
-    from petseg.adopting import adopt as adopt_file
+    from petseg.store.adopt import adopt as adopt_file
 
     kept = adopt_file(file, main_root() / "runs", note)
     if as_json:
@@ -287,7 +288,7 @@ def export(
         raise UsageError(f"{onnx}: is there already; --force replaces it")
     found = found_run(run)
     from petseg.data.arrays import PetArrays
-    from petseg.exporting import INPUT, OUTPUT, export_onnx
+    from petseg.predict.onnx import INPUT, OUTPUT, export_onnx
 
     photos = stage_paths(main_root(), "train")["arrays_folder"]
     made = export_onnx(found, PetArrays.open(photos) if photos.is_dir() else None, onnx)
@@ -317,7 +318,7 @@ def sync(
     as_json: Json = False,
 ) -> None:
     """Tell MLflow what it was not told in time, or of runs that it does not know; nothing twice."""
-    from petseg.tracking.delivery import sync as deliver
+    from petseg.tracking.sync import sync as deliver
 
     store = main_root() / "runs"
     chosen, broken = stored_runs(store) if everything else ([found_run(run) for run in runs or []], [])
@@ -368,7 +369,7 @@ def found_run(text: str) -> StoredRun:
     Raises:
         UsageError: none is called so, or several are.
     """
-    from petseg.tracking.reading import found_runs
+    from petseg.tracking.queries import found_runs
 
     found = found_runs(main_root() / "runs", [text])
     if len(found) != 1:

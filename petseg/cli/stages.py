@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from petseg.core.project import main_root
 from petseg.errors import UsageError
-from petseg.project import main_root
 
 _NAMED_SOURCES = ("sample", "oxford")
 _PLAIN = re.compile(r"[\w./:+-]*")  # what DVC's -S takes without quotes
@@ -84,8 +84,8 @@ def _run(
         UsageError: a param is no KEY=VALUE.
         ParamsError: the params would be wrong; params.yaml is as it was.
     """
+    from petseg.core.textfiles import read_yaml, yaml_value
     from petseg.params import check_params  # not above: pydantic would slow down every other command
-    from petseg.records import read_yaml, yaml_value
 
     root = main_root()
     named = {

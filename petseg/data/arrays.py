@@ -19,8 +19,8 @@ import pandas as pd
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from petseg.core.files import sha256_file
 from petseg.errors import DataError
-from petseg.project import sha256_file
 
 IMAGES, TRIMAPS, INDEX = "images.npy", "trimaps.npy", "index.csv"
 COLUMNS = ["name", "breed", "species", "split", "width", "height"]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from petseg.core.files import written_atomically
 from petseg.errors import DataError
-from petseg.project import written_atomically
 
 
 def save_masks(path: Path, masks: NDArray[np.bool_], **beside: NDArray[Any]) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from petseg.checkpoint import load_foreign_tensors
 from petseg.errors import DamagedFile, EncoderError
 from petseg.models.network import Network, UpBlock
+from petseg.models.weights import load_foreign_tensors
 
 _CHANNELS = (64, 64, 128, 256, 512)  # of ResNet34, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the photo's size
 

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from petseg.card import LIMITS, facts, ways_back
-from petseg.probabilities import calibration_error
+from petseg.evaluation.thresholds import calibration_error
 from petseg.report.notes import POOR, notes
 from petseg.report.pictures import mask_uri, photo_uri
-from petseg.results import Results
-from petseg.store import StoredRun
+from petseg.report.results import Results
+from petseg.store.card import LIMITS, facts, ways_back
+from petseg.store.run import StoredRun
 
 MOST_EPOCHS = 100  # in the slider
 HISTOGRAM_BINS = 20

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from petseg.card import ENOUGH, WEAKEST
-from petseg.metrics import bootstrap_interval, mean
-from petseg.results import Results
+from petseg.evaluation.metrics import bootstrap_interval, mean
+from petseg.report.results import Results
+from petseg.store.card import ENOUGH, WEAKEST
 
 POOR = 0.7  # a photo of a lower Dice is called poor
 _CLEARLY = 1.25  # one kind of error outweighs the other by this factor, or neither does

@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from petseg.records import without_nan
+from petseg.core.textfiles import without_nan
 from petseg.report.content import content, evenly, gallery_photo
-from petseg.results import Results
-from petseg.store import StoredRun
+from petseg.report.results import Results
+from petseg.store.run import StoredRun
 
 LIMIT_BYTES = 5_000_000
 _SPARE_BYTES = 20_000

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from filelock import FileLock
 
-from petseg.project import main_root
+from petseg.core.project import main_root
 from petseg.tracking.outbox import tracking_uri, without_password
 from petseg.tracking.view import save_view
 

@@ -16,7 +16,7 @@ from mlflow.types.schema import Schema, TensorSpec
 
 import petseg
 
-if TYPE_CHECKING:  # mlflow runs it from its file; named here, it counts as reached (petseg.reach)
+if TYPE_CHECKING:  # mlflow runs it from its file; named here, it counts as reached (petseg.pipeline.codehash)
     import petseg.tracking.pyfunc
 
 NAME, EVALUATION_TAG = "petseg", "evaluation"

@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import petseg
-from petseg.project import main_root
-from petseg.store import now
+from petseg.core.project import main_root, now
 
 _DATA = "data-"  # how the name of a stage before training begins; a run's is its key
 _SLOW_S, _AT_MOST_S = 30, 300  # of what a stage waits for MLflow once its work is done

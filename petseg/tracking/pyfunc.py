@@ -19,7 +19,7 @@ from PIL import Image
 
 from petseg.data.images import MAX_PIXELS, decode_photo
 from petseg.errors import BadImage, DamagedFile
-from petseg.inference import Predictor
+from petseg.models.predictor import Predictor
 from petseg.tracking.serving import MAX_PHOTOS, Masks, take_over
 
 

@@ -3,9 +3,9 @@
 import sys
 from typing import TYPE_CHECKING
 
-from petseg.store import StoredRun
+from petseg.store.run import StoredRun
 from petseg.tracking.client import connect, is_mlflow_trouble, reason
-from petseg.tracking.reading import row_of
+from petseg.tracking.queries import row_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -11,19 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from petseg.project import user
-from petseg.store import StoredRun, now
-from petseg.tracking.client import (
-    DATA_EXPERIMENT,
-    EXPERIMENT,
-    connect,
-    experiment_id,
-    patiently,
-    warn,
-    why,
-)
+from petseg.core.project import now, user
+from petseg.store.run import StoredRun
+from petseg.tracking.client import DATA_EXPERIMENT, EXPERIMENT, connect, experiment_id, patiently, warn, why
+from petseg.tracking.entries import Record, of_epoch, of_training, picture_of_epoch
 from petseg.tracking.outbox import claimed, status_of, tell_mlflow
-from petseg.tracking.records import Record, of_epoch, of_training, picture_of_epoch
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -24,7 +24,7 @@ from mlflow.environment_variables import (
 )
 from numpy.typing import NDArray
 
-from petseg.asking import App, Message, Receive, Refused, Send, headers_of, is_loopback, read_body
+from petseg.core.loopback import App, Message, Receive, Refused, Send, headers_of, is_loopback, read_body
 from petseg.errors import BadImage
 
 MAX_BYTES = 32_000_000  # of a request: in base64, the file of a phone's largest photos

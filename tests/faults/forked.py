@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path.cwd()))  # as python -m has it
 for slow in (
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",
-    "petseg.runs",
+    "petseg.store.writer",
     "torch._dynamo",  # which an optimizer's first step imports
 ):
     importlib.import_module(slow)

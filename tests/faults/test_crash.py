@@ -15,7 +15,7 @@ from typing import Any, Self
 import mlflow
 import pytest
 
-from petseg.checkpoint import load_tensors
+from petseg.models.weights import load_tensors
 from tests.faults.conftest import clean, last_checkpoints
 from tests.project import Project, mlflow_runs
 
@@ -58,7 +58,7 @@ def folder(project: Project) -> Path:
 
 @pytest.mark.fault(1, "SIGKILL before the first checkpoint")
 def test_killed_before_the_first_checkpoint(project: Project, reference: Manifest) -> None:
-    killed(project, "petseg.runs", "Run.add", "before", 1)
+    killed(project, "petseg.store.writer", "Run.add", "before", 1)
     assert last_checkpoints(folder(project)) == []
     assert "goes on" not in finish(project, reference)
 
@@ -69,7 +69,7 @@ def test_killed_before_the_first_checkpoint(project: Project, reference: Manifes
     [
         ("safetensors.torch", "save", "after", 2),
         ("pathlib", "Path.replace", "before", 9),
-        ("petseg.runs", "Run.finish", "after", 1),
+        ("petseg.store.writer", "Run.finish", "after", 1),
         *(
             pytest.param(*where, marks=pytest.mark.slow)
             for where in (
@@ -77,8 +77,8 @@ def test_killed_before_the_first_checkpoint(project: Project, reference: Manifes
                 ("os", "fsync", "after", 15),
                 ("pathlib", "Path.replace", "after", 10),
                 ("pathlib", "Path.unlink", "after", 12),
-                ("petseg.runs", "Run.finish", "before", 1),
-                ("petseg.store", "copy_atomically", "before", 2),
+                ("petseg.store.writer", "Run.finish", "before", 1),
+                ("petseg.store.run", "copy_atomically", "before", 2),
             )
         ),
     ],
@@ -151,7 +151,7 @@ class Forked:
 
 @pytest.mark.fault(3, "SIGKILL between checkpoint and history row")
 def test_killed_between_checkpoint_and_row(project: Project, reference: Manifest) -> None:
-    killed(project, "petseg.runs", "Run._write_history", "before", 3)  # the first is of resuming
+    killed(project, "petseg.store.writer", "Run._write_history", "before", 3)  # the first is of resuming
     assert len((folder(project) / "history.jsonl").read_text().splitlines()) == 1
     assert len(last_checkpoints(folder(project))) == 2
     assert "goes on after epoch 2" in finish(project, reference)
@@ -243,7 +243,7 @@ def test_an_orphan_is_not_joined_by_a_second_training(project: Project) -> None:
 
 @pytest.mark.fault(8, "one bit of the newest checkpoint flipped")
 def test_a_flipped_bit(project: Project, reference: Manifest) -> None:
-    killed(project, "petseg.runs", "Run.add", "after", 4)
+    killed(project, "petseg.store.writer", "Run.add", "after", 4)
     newest = last_checkpoints(folder(project))[-1]
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 4
@@ -260,7 +260,7 @@ def test_no_checkpoint_at_all(project: Project, reference: Manifest) -> None:
             return Path.touch, (project.folder / "EXECUTED",)
 
     for content in (b"", None, pickle.dumps(Trap())):
-        killed(project, "petseg.runs", "Run.add", "after", 1)
+        killed(project, "petseg.store.writer", "Run.add", "after", 1)
         newest = last_checkpoints(folder(project))[-1]
         newest.write_bytes(newest.read_bytes()[:1000] if content is None else content)
     finish(project, reference)
@@ -270,7 +270,7 @@ def test_no_checkpoint_at_all(project: Project, reference: Manifest) -> None:
 
 @pytest.mark.fault(10, "a checkpoint of other params")
 def test_other_params_begin_anew(project: Project, reference: Manifest) -> None:
-    killed(project, "petseg.runs", "Run.add", "after", 3)
+    killed(project, "petseg.store.writer", "Run.add", "after", 3)
     before = {path: path.read_bytes() for path in folder(project).rglob("*.safetensors")}
     project.edit("params.yaml", {"epochs: 6": "epochs: 2", "plot:": "plot:  # of"})
     project.edit("params.yaml", {"[1, 6]": "[1, 2]"})

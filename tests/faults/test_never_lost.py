@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from petseg.checkpoint import load_tensors
-from petseg.store import WEIGHTS
+from petseg.models.weights import load_tensors
+from petseg.store.layout import WEIGHTS
 from tests.project import Project, mlflow_runs
 
 Manifest = dict[str, Any]

@@ -13,7 +13,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from petseg.checkpoint import load_tensors
+from petseg.models.weights import load_tensors
 from tests.faults.conftest import DATABASE, clean, last_checkpoints
 from tests.project import Project, mlflow_runs
 
@@ -151,7 +151,7 @@ def test_a_clock_that_is_set_back(project: Project, reference: Manifest) -> None
     """Set back for this program alone: Python's clock, from the fourth epoch on."""
     program = (
         "import os, sys, time, runpy; sys.path.insert(0, os.getcwd())\n"
-        "from petseg.runs import Run\n"
+        "from petseg.store.writer import Run\n"
         "real, add, epochs = time.time, Run.add, []\n"
         "def counted(*a): add(*a); epochs.append(1)\n"
         "Run.add, time.time = counted, lambda: real() - 3600 * (len(epochs) > 3)\n"

@@ -1,0 +1,1 @@
+"""``petseg doctor``: is everything there and whole; with ``--data``, what a data set has."""

@@ -1,0 +1,370 @@
+"""Is everything there and whole: one check a function, each with what to do where it is not.
+
+A check yields findings and leaves nothing behind. What it raises, or does not say in time, is a finding
+too, and keeps no other check from its work.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Literal
+
+from petseg.core.project import git_state, usable_cores
+from petseg.core.textfiles import read_yaml
+from petseg.errors import ParamsError, PetsegError
+from petseg.pipeline.dvcfiles import LOCK, PIPELINE, stage_paths
+from petseg.store.champion import champion
+from petseg.store.run import holder_of, run_of, stored_runs
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+State = Literal["ok", "warning", "problem"]
+
+PINS = "requirements.lock"
+LOW_BYTES = 2_000_000_000  # of free disk: a training of the whole data set writes less
+TIME_S = 20  # that all checks have together; a server that does not answer must not hold up the rest
+_NAMED = 4  # of a list, so that a line stays one
+_DATA_STAGES = ("download", "preprocess")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line.
+
+    Attributes:
+        name: what was looked at.
+        state: whether it is as it should be; a problem keeps something from working.
+        words: what there is, and what to do if that is not right.
+    """
+
+    name: str
+    state: State
+    words: str
+
+
+Check = Callable[[Path], Iterator[Finding]]
+
+
+@dataclass
+class _Looking:
+    """A check at work, in a thread that nobody has to wait for."""
+
+    name: str
+    thread: Thread
+    found: list[Finding] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, name: str, check: Check, root: Path) -> "_Looking":
+        def look() -> None:
+            try:
+                looking.found.extend(check(root))
+            except PetsegError as error:
+                looking.found += [Finding(name, "problem", line) for line in str(error).splitlines()]
+            except Exception as error:  # noqa: BLE001  (whatever is broken, the other checks go on)
+                said = f"can't be looked at: {type(error).__name__}: {' '.join(str(error).split()):.200}"
+                looking.found.append(Finding(name, "problem", said))
+
+        looking = cls(name, Thread(target=look, daemon=True))
+        looking.thread.start()
+        return looking
+
+
+def check_up(root: Path) -> list[Finding]:
+    """Make every check, all at once.
+
+    Args:
+        root: of the main repository, which is the working folder too.
+    """
+    until = time.monotonic() + TIME_S
+    findings = []
+    for looking in [_Looking.start(name, check, root) for name, check in CHECKS.items()]:
+        looking.thread.join(max(0, until - time.monotonic()))
+        findings += looking.found
+        if looking.thread.is_alive():
+            findings.append(Finding(looking.name, "warning", f"says nothing within {TIME_S} s"))
+    return findings
+
+
+def check_packages(root: Path) -> Iterator[Finding]:
+    """Python and the packages, against what pyproject.toml and the lock want."""
+    from packaging.requirements import Requirement  # not above: no other command needs it
+    from packaging.specifiers import SpecifierSet
+
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = project["requires-python"]
+    here = platform.python_version()
+    if here in SpecifierSet(wanted):
+        yield Finding("python", "ok", here)
+    else:
+        yield Finding("python", "problem", f"{here}, but petseg needs {wanted}: make env PYTHON=...")
+    pins = root / PINS
+    if not pins.is_file():
+        yield Finding("packages", "warning", f"there is no {PINS} to hold them against")
+        return
+    lines = pins.read_text(encoding="utf-8").splitlines()
+    texts = (line.removesuffix("\\").strip() for line in lines if line[:1].isalnum())
+    pinned = [each for each in map(Requirement, texts) if each.marker is None or each.marker.evaluate()]
+    differing = []
+    for package in pinned:
+        try:
+            installed = version(package.name)
+        except PackageNotFoundError:
+            differing.append(f"{package.name} is absent")
+            continue
+        if not package.specifier.contains(installed.partition("+")[0], prereleases=True):
+            differing.append(f"{package.name} {installed}, not {str(package.specifier).strip('=')}")
+    if differing:
+        yield Finding(
+            "packages", "warning", f"differ from {PINS}: {_some(differing)}; make env installs those"
+        )
+    else:
+        yield Finding("packages", "ok", f"{len(pinned)} as in {PINS}")
+
+
+def check_cores(root: Path) -> Iterator[Finding]:
+    """The cores, against how many threads a training takes, on which its bits depend."""
+    cores, threads = usable_cores(), _param(root, "train", "threads")
+    said = f"{cores} usable, OMP_NUM_THREADS is {os.environ.get('OMP_NUM_THREADS', 'not set')}"
+    said += f", train.threads {threads}"
+    if isinstance(threads, int) and threads > cores:
+        yield Finding("cores", "warning", f"{said}: set no more threads than there are cores")
+    else:
+        yield Finding("cores", "ok", said)
+
+
+def check_gpu(root: Path) -> Iterator[Finding]:
+    """The GPU, against train.device."""
+    device, found = _param(root, "train", "device"), False
+    if Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi"):
+        import torch  # not above: it takes two seconds, and without a driver it finds nothing
+
+        found = torch.cuda.is_available()
+    if found:
+        said = f"{torch.cuda.get_device_name()}, train.device {device}"
+        yield Finding("gpu", "ok", said + ": not used" * (device == "cpu"))
+    elif device == "cuda":
+        yield Finding("gpu", "problem", "torch finds none, and train.device is cuda; set auto or cpu")
+    else:
+        yield Finding("gpu", "ok", f"none found; train.device {device} computes on the CPU")
+
+
+def check_git(root: Path) -> Iterator[Finding]:
+    """The commit, without which no run can be traced."""
+    git = git_state()
+    if git.commit is None:
+        yield Finding("git", "problem", "no commit, which every run names: git init, git add -A, git commit")
+    else:
+        differs = ", and files that differ from it; runs keep the difference" if git.dirty else ""
+        yield Finding("git", "ok", f"commit {git.commit[:10]}{differs}")
+
+
+def check_params(root: Path) -> Iterator[Finding]:
+    """params.yaml, whose every mistake has a line."""
+    from petseg.params import load_params  # not above: pydantic would slow down every other command
+
+    load_params(root / "params.yaml")
+    yield Finding("params", "ok", "params.yaml is valid")
+
+
+def check_dvc(root: Path) -> Iterator[Finding]:
+    """DVC: its cache, its remote, and which stages would run again."""
+    if not (root / ".dvc").is_dir():
+        yield Finding("dvc", "problem", f"there is no .dvc in {root}: run petseg in a clone, or dvc init")
+        return
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    repo = Repo(str(root))
+    cache = Path(repo.cache.local.path)
+    sizes = [path.stat().st_size for path in cache.glob("??/*")]
+    yield Finding("dvc cache", "ok", f"{len(sizes)} objects, {_bytes(sum(sizes))}, in {_below(cache, root)}")
+    yield from _free("disk of the cache", cache)
+    yield _remote(repo)
+    try:
+        status = repo.status()
+    except LockError:
+        yield Finding("pipeline", "warning", "DVC is at work, so it can't be asked; wait for it")
+    except DvcException as error:
+        yield Finding("pipeline", "problem", " ".join(str(error).split()))
+    else:
+        stale = [f"{stage} ({_changes(changes)})" for stage, changes in status.items()]
+        said = f"stale: {_some(stale)}; dvc repro makes it current" if stale else "every stage is current"
+        yield Finding("pipeline", "warning" if stale else "ok", said)
+
+
+def _remote(repo: "Repo") -> Finding:
+    names, default = list(repo.config["remote"]), repo.config["core"].get("remote")
+    if not names:
+        said = "none, which is fine; dvc remote add -d NAME URL lets dvc push keep a copy elsewhere"
+        return Finding("dvc remote", "ok", said)
+    name = default or names[0]
+    remote = repo.cloud.get_remote(name)
+    if remote.fs.protocol == "local" and not Path(remote.path).is_dir():
+        return Finding("dvc remote", "warning", f"{name}: {remote.path} is not there; dvc push would make it")
+    try:
+        remote.fs.exists(remote.path)
+    except Exception as error:  # noqa: BLE001  (every kind of remote raises its own)
+        said = f"{name} does not answer ({' '.join(str(error).split()):.120}); dvc push will fail"
+        return Finding("dvc remote", "warning", said)
+    said = "reachable" if default else "reachable, but no default: dvc remote default NAME"
+    return Finding("dvc remote", "ok", f"{name}: {said}")
+
+
+def _changes(changes: list[Any]) -> str:
+    """Say in words what DVC's status has of one stage."""
+    said = []
+    for change in changes:
+        if not isinstance(change, dict):
+            said.append(str(change))
+            continue
+        for kind, things in change.items():
+            how = sorted(set(things.values()), key=str) if kind == "changed outs" else []
+            what = kind.removeprefix("changed ").replace("deps", "inputs").replace("outs", "outputs")
+            said.append(f"{what} {' and '.join(map(str, how))}" if how else f"{what} changed")
+    return ", ".join(dict.fromkeys(said))
+
+
+def check_mlflow(root: Path) -> Iterator[Finding]:
+    """MLflow's store, and what it has not been told yet."""
+    from petseg.tracking.client import EXPERIMENT, connect, experiment_id, is_mlflow_trouble, reason
+    from petseg.tracking.outbox import left_over, tracking_uri, without_password
+
+    uri = tracking_uri()
+    shown = without_password(uri)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        yield Finding("mlflow", "ok", "no database yet; the first training makes it")
+    else:
+        try:
+            experiment_id(connect(), EXPERIMENT)
+        except Exception as error:
+            if not is_mlflow_trouble(error):
+                raise
+            later = "trainings go on, and petseg runs sync tells it later"
+            yield Finding("mlflow", "warning", f"does not answer ({reason(error)}); {later}")
+        else:
+            yield Finding("mlflow", "ok", f"{shown} answers")
+    if unsent := left_over():
+        said = f"{len(unsent)} records that MLflow does not know: petseg runs sync"
+        yield Finding("mlflow outbox", "warning", said)
+
+
+def check_store(root: Path) -> Iterator[Finding]:
+    """The store of runs: what is in it, what of it can't be read, and its champion."""
+    store = root / "runs"
+    runs, broken = stored_runs(store)
+    for line in broken:
+        yield Finding("runs", "problem", f"{line}; petseg runs verify looks at all of it")
+    finished = sum(run.finished for run in runs)
+    open_ones = f", {len(runs) - finished} not finished" if finished < len(runs) else ""
+    none = "none yet; dvc repro trains one"
+    yield Finding("runs", "ok", f"{finished} finished{open_ones}" if runs else none)
+    yield from _free("disk of the runs", store)
+    key = champion(store)
+    if key is not None and run_of(store, key) is None:
+        said = f"{key} is not in {store.name}/; petseg runs promote ID --force makes another"
+        yield Finding("champion", "problem", said)
+    elif key is not None:
+        yield Finding("champion", "ok", f"run {key}")
+    elif finished:
+        yield Finding("champion", "warning", "none; petseg runs promote ID makes one")
+
+
+def check_data(root: Path) -> Iterator[Finding]:
+    """The archives and the arrays, against the hashes that dvc.lock has of them."""
+    described = read_yaml(root / PIPELINE)["stages"]
+    lock = read_yaml(root / LOCK)["stages"] if (root / LOCK).is_file() else {}
+    for stage in _DATA_STAGES:
+        recorded = {root / out["path"]: out["md5"] for out in lock.get(stage, {}).get("outs", [])}
+        for name in described[stage]["outs"]:
+            path = root / name
+            if path not in recorded:
+                yield Finding(name, "warning", f"has not been made yet; dvc repro {stage} makes it")
+            elif not path.exists():
+                said = f"is not there; dvc repro {stage} makes it, or dvc checkout {name} from the cache"
+                yield Finding(name, "warning", said)
+            elif _md5(path) != recorded[path]:
+                said = f"differs from {LOCK}; dvc checkout -f {name} puts back what the cache has of it"
+                yield Finding(name, "problem", said)
+            else:
+                yield Finding(name, "ok", f"as in {LOCK}")
+
+
+def check_weights(root: Path) -> Iterator[Finding]:
+    """The weights in the working folder, against the store."""
+    path = stage_paths(root, "train")["weights"]
+    name = str(path.relative_to(root))
+    if not path.is_file():
+        yield Finding(
+            name, "warning", "is not there; dvc repro trains it, petseg runs restore ID gets one back"
+        )
+    elif holder_of(root / "runs", path):
+        yield Finding(name, "ok", "is a run's, byte for byte")
+    else:
+        yield Finding(name, "warning", f"is what no run has; petseg runs adopt {name} keeps it")
+
+
+CHECKS: dict[str, Check] = {
+    "packages": check_packages,
+    "cores": check_cores,
+    "gpu": check_gpu,
+    "git": check_git,
+    "params": check_params,
+    "dvc": check_dvc,
+    "mlflow": check_mlflow,
+    "runs": check_store,
+    "data": check_data,
+    "weights": check_weights,
+}
+
+
+def _param(root: Path, section: str, key: str) -> Any:
+    """Return a param as it is written, for a check that is not about its being right."""
+    try:
+        return read_yaml(root / "params.yaml")[section][key]
+    except (ParamsError, KeyError, TypeError):
+        return "not known"
+
+
+def _md5(path: Path) -> str:
+    """Hash a file, or a folder, as DVC does."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    files = sorted((file for file in path.rglob("*") if file.is_file()), key=lambda file: file.parts)
+    listed = [{"md5": _md5(file), "relpath": file.relative_to(path).as_posix()} for file in files]
+    return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def _free(name: str, folder: Path) -> Iterator[Finding]:
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    said = f"{_bytes(free)} free"
+    if free < LOW_BYTES:
+        yield Finding(name, "warning", f"{said}; petseg runs prune and dvc gc make room")
+    else:
+        yield Finding(name, "ok", said)
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _below(path: Path, root: Path) -> str:
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _some(things: list[str]) -> str:
+    """Join the first things of a list, and say how many more there are."""
+    more = len(things) - _NAMED
+    return ", ".join(things[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,1 @@
+"""What knows nothing of pets: files, the project, progress, text. No torch, no MLflow, no params."""

@@ -1,0 +1,89 @@
+"""Small text files that people and DVC read: JSON, CSV and YAML."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from petseg.core.files import written_atomically
+from petseg.errors import ParamsError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def to_json(values: object) -> str:
+    """Return indented JSON, with null for NaN and infinity, which JSON does not know."""
+    return json.dumps(without_nan(values), indent=2, allow_nan=False) + "\n"
+
+
+def without_nan(values: object) -> Any:
+    """Return nested dicts and lists with None for every float that is not finite."""
+    if isinstance(values, dict):
+        return {key: without_nan(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [without_nan(value) for value in values]
+    if isinstance(values, float) and not math.isfinite(values):
+        return None
+    return values
+
+
+def printable(text: object) -> str:
+    """Return text, or a path, with escapes for what can't be shown: a file's name may have anything."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
+        for letter in str(text)
+    )
+
+
+def write_json(path: Path, values: object) -> None:
+    """Write indented JSON, crash-safe."""
+    with written_atomically(path) as file:
+        file.write(to_json(values).encode())
+
+
+def write_csv(path: Path, records: "Iterable[DataclassInstance]") -> None:
+    """Write a row a record, with the fields' names as the header."""
+    records = list(records)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([field.name for field in fields(records[0])])
+        writer.writerows(asdict(record).values() for record in records)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file as DVC does: by YAML 1.2, where 1e-4 is a number and ``no`` a string.
+
+    Raises:
+        ParamsError: the file is absent, or is not YAML.
+    """
+    from ruamel.yaml.error import YAMLError  # not above: the command's help would wait for it
+
+    try:
+        return _parsed(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ParamsError(f"{path.name}: no such file in {path.absolute().parent}") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path.name}: is not UTF-8 text ({error.reason})") from None
+    except YAMLError as error:
+        raise ParamsError(f"{path.name}: is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def yaml_value(text: str) -> Any:
+    """Return what a value means that somebody typed, ``1e-3`` or ``null``, as it would in params.yaml."""
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return _parsed(text)
+    except YAMLError:
+        return text
+
+
+def _parsed(text: str) -> Any:
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe", pure=True).load(text)

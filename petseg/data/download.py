@@ -1,0 +1,257 @@
+"""Where the archives and an encoder's weights come from, and how they get here whole."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+import urllib3
+
+from petseg.core.files import written_atomically
+from petseg.core.progress import progress
+from petseg.data.archives import ANNOTATIONS, PHOTOS, verify
+from petseg.errors import ArchiveError, DownloadError
+
+ARCHIVES = (PHOTOS, ANNOTATIONS)
+CHECKSUMS = "SHA256SUMS"
+
+# The data set's home and its second server (https://www.robots.ox.ac.uk/~vgg/data/pets/).
+OXFORD_URLS = (
+    "https://www.robots.ox.ac.uk/~vgg/data/pets/data",
+    "https://thor.robots.ox.ac.uk/~vgg/data/pets",
+)
+OXFORD_SHA256 = {
+    PHOTOS: "67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d",
+    ANNOTATIONS: "52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91",
+}
+
+_TRIES = 5
+_TIMEOUT_S = (10, 30)  # to connect; between two packets
+_CHUNK = 1 << 18
+_ABSENT = (401, 403, 404, 410)  # asking again will not help
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """An archive that is in place, verified."""
+
+    name: str
+    origin: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file on one or several servers.
+
+    Attributes:
+        name: of the file.
+        bases: URLs of the folders that hold it.
+        sha256: of the file; None where it is not known.
+        otherwise: what to do where no server can be reached.
+    """
+
+    name: str
+    bases: tuple[str, ...]
+    sha256: str | None
+    otherwise: str = "use data.source: sample, or a folder that holds the archives"
+
+
+def fetch(source: str, sample: Path, into: Path, root: Path, backoff_s: float = 1.0) -> list[Retrieved]:
+    """Put both archives of a source into a folder, verified.
+
+    A file appears under its name only when it is whole. What was downloaded of one that broke
+    off stays in ``root/data/partial`` and is gone on from at the next call.
+
+    Args:
+        source: ``sample``, ``oxford``, or a folder (relative to ``root``) or an http(s) URL that
+            holds images.tar.gz and annotations.tar.gz, and SHA256SUMS if they are to be checked
+            against known hashes.
+        sample: folder of the photos that come with the repository.
+        into: folder to put them into.
+        root: the main repository.
+        backoff_s: pause after a first failure; doubled after each.
+
+    Raises:
+        DownloadError: an archive can't be had.
+        ArchiveError: it is not what its checksum says, or damaged.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    try:
+        return _fetch(source, sample, into, root, backoff_s)
+    except (ValueError, RuntimeError) as error:  # of a URL, a ~user or a checksum file that is none
+        raise DownloadError(f"data.source: {redact(source)}: {error}") from None
+
+
+def _fetch(source: str, sample: Path, into: Path, root: Path, backoff_s: float) -> list[Retrieved]:
+    if source == "oxford":
+        files = [Remote(name, OXFORD_URLS, OXFORD_SHA256[name]) for name in ARCHIVES]
+        return download_all(files, into, root, backoff_s)
+    if "://" in source:
+        if urlsplit(source).scheme not in ("http", "https"):
+            raise DownloadError(f"data.source: {redact(source)}: only http and https URLs are known")
+        base = source.rstrip("/")
+        with requests.Session() as session:
+            known = _parse_checksums(_get_text(session, f"{base}/{CHECKSUMS}"))
+        files = [Remote(name, (base,), known.get(name)) for name in ARCHIVES]
+        return download_all(files, into, root, backoff_s)
+    folder = sample if source == "sample" else root / Path(source).expanduser()
+    if not folder.is_dir():
+        raise DownloadError(
+            f"data.source: {source}: no such folder; allowed are sample, oxford, a folder, or a URL"
+        )
+    known = _parse_checksums(_read_text(folder / CHECKSUMS))
+    return [_copy(folder / name, into / name, known.get(name)) for name in ARCHIVES]
+
+
+def redact(url: str) -> str:
+    """Return a URL without the user, password and query that it may carry; a path as it is."""
+    if "://" not in url:
+        return url
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a URL that can't be read"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _copy(origin: Path, target: Path, known: str | None) -> Retrieved:
+    if not origin.is_file():
+        raise DownloadError(
+            f"{origin}: no such file; a source holds {PHOTOS} and {ANNOTATIONS}, "
+            "or images/ and masks/, or pairs.csv"
+        )
+    with progress(f"verify {origin.name}", origin.stat().st_size, in_bytes=True) as advance:
+        found = verify(origin, known, advance)
+    with origin.open("rb") as source, written_atomically(target) as copy:
+        shutil.copyfileobj(source, copy)
+    return Retrieved(target.name, str(origin), target.stat().st_size, found)
+
+
+def download_all(files: Sequence[Remote], into: Path, root: Path, backoff_s: float) -> list[Retrieved]:
+    with requests.Session() as session:
+        return [_download(session, file, into, root / "data/partial", backoff_s) for file in files]
+
+
+def _download(
+    session: requests.Session, file: Remote, into: Path, partials: Path, backoff_s: float
+) -> Retrieved:
+    """Try the mirrors in turn, going on where the last try broke off."""
+    name, bases, known = file.name, file.bases, file.sha256
+    target = into / name
+    partials.mkdir(parents=True, exist_ok=True)
+    # Only a file of a known hash is gone on from, by whatever process; another is this process's own.
+    identity = known or f"{bases[0]} {os.getpid()}"
+    partial = partials / f"{sha256(identity.encode()).hexdigest()[:12]}-{name}"
+    failures: list[str] = []
+    for attempt in range(_TRIES):
+        url = f"{bases[attempt % len(bases)]}/{name}"
+        try:
+            _receive(session, url, partial, resumable=known is not None)
+            found = verify(partial, known)
+        except ArchiveError as error:  # a stale or a damaged beginning: once more, from nothing
+            partial.unlink(missing_ok=True)
+            failures.append(str(error))
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            failures.append(f"{redact(url)}: {_short(error)}")
+            if _is_final(error) and len(bases) == 1:
+                break
+        else:
+            size = partial.stat().st_size
+            with partial.open("rb") as source, written_atomically(target) as copy:
+                shutil.copyfileobj(source, copy)
+            partial.unlink()
+            return Retrieved(name, redact(url), size, found)
+        if attempt + 1 < _TRIES:
+            time.sleep(backoff_s * 2**attempt)
+    kept = (
+        f"; {partial.stat().st_size:,} bytes are kept and gone on from next time" if partial.exists() else ""
+    )
+    raise DownloadError(
+        f"can't download {name} ({failures[-1]}; {len(failures)} tries{kept}); "
+        f"without a network {file.otherwise}"
+    )
+
+
+def _receive(session: requests.Session, url: str, partial: Path, resumable: bool) -> None:
+    """Append to ``partial`` what is missing of it.
+
+    Only a file whose sha256 is known is gone on from: of another nobody could tell whether the
+    server still has the same one.
+    """
+    have = partial.stat().st_size if resumable and partial.exists() else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as reply:
+        if reply.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # it is whole already, or longer than the server's: its hash will tell
+        reply.raise_for_status()
+        if reply.status_code != requests.codes.partial_content:
+            have = 0
+        length = reply.headers.get("Content-Length", "")
+        rest = int(length) if length.isdigit() else None
+        if rest is not None and rest > shutil.disk_usage(partial.parent).free:
+            raise DownloadError(
+                f"disk full: {partial.name} needs {rest / 1e6:,.0f} MB more in {partial.parent}"
+            )
+        total = None if rest is None else have + rest
+        with progress(f"download {partial.name[13:]}", total, start=have, in_bytes=True) as advance:
+            _append(reply, partial, "ab" if have else "wb", advance)
+
+
+def _append(reply: requests.Response, partial: Path, mode: str, advance: Callable[[int], None]) -> None:
+    # read1 hands on what has come; iter_content would lose the beginning of a chunk that breaks off.
+    with partial.open(mode, buffering=0) as file:
+        while chunk := reply.raw.read1(_CHUNK):
+            file.write(chunk)
+            advance(len(chunk))
+
+
+def _get_text(session: requests.Session, url: str) -> str:
+    """Return a small text, or nothing where the server has none."""
+    try:
+        reply = session.get(url, timeout=_TIMEOUT_S)
+        if reply.status_code in _ABSENT:
+            return ""
+        reply.raise_for_status()
+    except requests.RequestException as error:
+        raise DownloadError(f"can't reach {redact(url)}: {_short(error)}") from None
+    return reply.text
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _parse_checksums(text: str) -> dict[str, str]:
+    """Read the lines of ``sha256sum``; others, such as an HTML page's, are passed over."""
+    known = {}
+    for line in text.splitlines():
+        digest, _, name = line.strip().partition(" ")
+        if len(digest) == 64 and set(digest.lower()) <= set("0123456789abcdef"):
+            known[name.strip().lstrip("*")] = digest.lower()
+    return known
+
+
+def _is_final(error: Exception) -> bool:
+    return _status(error) in _ABSENT
+
+
+def _status(error: Exception) -> int | None:
+    response = error.response if isinstance(error, requests.RequestException) else None
+    return None if response is None else response.status_code
+
+
+def _short(error: Exception) -> str:
+    if status := _status(error):
+        return f"HTTP {status}"
+    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
+        return "no answer in time"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return "the connection broke off"

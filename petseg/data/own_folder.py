@@ -1,0 +1,454 @@
+"""An own folder of photos and masks, and the two archives that it becomes, from which all else reads.
+
+The folder has ``images/`` and ``masks/``, where a mask has its photo's name; beside them, if one likes,
+``train.txt``, ``val.txt`` and ``test.txt`` (a name a line) and ``groups.csv`` (name, group). Or it has
+``pairs.csv``: image, mask, and if one likes label, species, group, split.
+"""
+
+import csv
+import gzip
+import io
+import os
+import tarfile
+import unicodedata
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from petseg.core.files import sha256_file, written_atomically
+from petseg.core.parallel import in_order
+from petseg.core.progress import progress
+from petseg.core.textfiles import printable
+from petseg.data.archives import ANNOTATIONS, MAX_MEMBER_BYTES, PHOTOS
+from petseg.data.download import Retrieved, fetch
+from petseg.data.encodings import mask_values, to_trimap
+from petseg.data.images import SUFFIXES
+from petseg.data.listing import (
+    INDEX,
+    LEFT_OUT,
+    UNKNOWN,
+    LeftOut,
+    Listed,
+    index_csv,
+    left_out_csv,
+    why_ignored,
+    why_no_name,
+)
+from petseg.data.splitting import check_groups
+from petseg.errors import BadImage, DataError, ParamsError
+from petseg.params import Masks
+
+IMAGES, MASKS, PAIRS, GROUPS = "images", "masks", "pairs.csv", "groups.csv"
+_SPLITS = ("train", "val", "test")
+_NEEDED, _WANTED = ("image", "mask"), ("label", "species", "group", "split")
+_TOLD = 5  # mistakes of a list that are named
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photo, its mask, and what is known of them."""
+
+    listed: Listed
+    photo: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """What an own folder has, by its names alone: no picture has been opened.
+
+    Attributes:
+        folder: that holds everything.
+        pairs: sorted by name.
+        left_out: photos that can't be used, and files that are not.
+    """
+
+    folder: Path
+    pairs: list[Pair]
+    left_out: list[LeftOut]
+
+
+def put_in_place(source: str, masks: Masks, sample: Path, into: Path, root: Path) -> list[Retrieved]:
+    """Put the two archives of any source into a folder, verified.
+
+    Args:
+        source: data.source.
+        masks: how the masks of an own folder are encoded.
+        sample: folder of the photos that come with the repository.
+        into: folder to put them into.
+        root: the main repository.
+
+    Raises:
+        DownloadError: an archive can't be had.
+        ArchiveError: it is damaged.
+        ParamsError: archives were asked for by another encoding than theirs.
+        DataError: an own folder's lists are wrong, or it has no pair.
+    """
+    own = find_own(source, root)
+    if own is None:
+        check_archives_encoding(source, masks)
+        return fetch(source, sample, into, root)
+    return archive(read_own(own), masks, into)
+
+
+def check_archives_encoding(source: str, masks: Masks) -> None:
+    """Check that no encoding is claimed for archives, whose masks always are trimaps.
+
+    Raises:
+        ParamsError: one is.
+    """
+    if masks != "trimap":
+        raise ParamsError(
+            f"data.masks: {masks} is for a folder of photos and masks; "
+            f"the archives of data.source: {source} hold trimaps: trimap"
+        )
+
+
+def find_own(source: str, root: Path) -> Path | None:
+    """Return the folder or the CSV of pairs that a source names; None where it is none of an own data set."""
+    if source in ("sample", "oxford") or "://" in source:
+        return None
+    try:
+        path = root / Path(source).expanduser()
+        if path.suffix == ".csv" and path.is_file():
+            return path
+        if (path / PHOTOS).exists():
+            return None
+        if (path / PAIRS).is_file():
+            return path / PAIRS
+        return path if (path / IMAGES).is_dir() else None
+    except (RuntimeError, ValueError, OSError):  # of a ~user, or a name that no file can have
+        return None
+
+
+def read_own(path: Path) -> OwnData:
+    """Find the pairs of a folder, or of a CSV of pairs.
+
+    Raises:
+        DataError: a list or the CSV is wrong, or there is no pair.
+    """
+    own = _of_csv(path) if path.is_file() else _of_folder(path)
+    if not own.pairs and not any(row.verdict == "rejected" for row in own.left_out):
+        raise DataError(f"{path}: no pair of a photo and a mask")
+    return own
+
+
+def archive(own: OwnData, masks: Masks, into: Path) -> list[Retrieved]:
+    """Write an own folder's photos and masks as the two archives.
+
+    A photo's file goes in as it is; a mask becomes a trimap. The same files give the same bytes.
+
+    Raises:
+        DataError: lists divide a group.
+    """
+    check_groups([pair.listed for pair in own.pairs])
+    into.mkdir(parents=True, exist_ok=True)
+    kept: list[Pair] = []
+    left_out = list(own.left_out)
+    with (
+        _tar(into / ANNOTATIONS) as annotations,
+        warnings.catch_warnings(),
+        progress("masks", len(own.pairs)) as advance,
+    ):
+        warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, in whatever thread
+        for pair, trimap in in_order(partial(_trimap, masks=masks), own.pairs):
+            advance(1)
+            try:
+                _add(annotations, f"annotations/trimaps/{pair.listed.name}.png", trimap.result())
+            except BadImage as refusal:
+                reason = f"{printable(pair.mask.relative_to(own.folder))} {refusal}"
+                left_out.append(LeftOut(pair.listed.name, "rejected", reason))
+            else:
+                kept.append(pair)
+        _add(annotations, INDEX, index_csv(pair.listed for pair in kept))
+        _add(annotations, LEFT_OUT, left_out_csv(left_out))
+    with _tar(into / PHOTOS) as photos, progress("photos", len(kept)) as advance:
+        for pair in kept:
+            _add(photos, f"images/{pair.listed.name}.jpg", pair.photo.read_bytes())
+            advance(1)
+    return [
+        Retrieved(name, str(own.folder), (into / name).stat().st_size, sha256_file(into / name))
+        for name in (PHOTOS, ANNOTATIONS)
+    ]
+
+
+def _trimap(pair: Pair, masks: Masks) -> bytes:
+    trimap = to_trimap(mask_values(pair.mask.read_bytes(), masks), masks)
+    file = io.BytesIO()
+    Image.fromarray(trimap).save(file, "PNG")
+    return file.getvalue()
+
+
+@contextmanager
+def _tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """Write a .tar.gz that says nothing of when and by whom. Photos and PNG files hardly compress."""
+    with (
+        written_atomically(path) as file,
+        gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed,
+        tarfile.TarFile(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar,
+    ):
+        yield tar
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+    tar.getmembers().clear()  # the list itself, in which it would keep every header to the end
+
+
+def _of_folder(folder: Path) -> OwnData:
+    if not (folder / MASKS).is_dir():
+        raise DataError(f"{folder}: has {IMAGES}/ but no {MASKS}/ beside it")
+    left_out: list[LeftOut] = []
+    photos, masks = (_pictures(folder, part, left_out) for part in (IMAGES, MASKS))
+    parts, groups = _read_lists(folder, photos.keys()), _read_groups(folder / GROUPS, photos.keys())
+    pairs = []
+    for name in sorted(photos):
+        if name not in parts:
+            left_out += [LeftOut(printable(path), "ignored", "in no list") for path in photos[name]]
+            masks.pop(name, None)
+            continue
+        its_masks = masks.pop(name, [])
+        if bad := why_no_name(name):
+            reason = f"its name {bad}; rename it"
+            left_out.append(LeftOut(printable(photos[name][0]), "rejected", reason))
+        elif bad := _why_no_pair(photos[name], its_masks):
+            left_out.append(LeftOut(name, "rejected", bad))
+        else:
+            listed = Listed(name, UNKNOWN, UNKNOWN, groups.get(name, ""), parts[name])
+            pair = Pair(listed, folder / photos[name][0], folder / its_masks[0])
+            if bad := _why_unusable(pair, folder):
+                left_out.append(LeftOut(name, "rejected", bad))
+            else:
+                pairs.append(pair)
+    alone = [printable(path) for name in sorted(masks) for path in masks[name]]
+    if photos and not pairs and alone:
+        raise DataError(
+            f"{folder}: no photo has a mask of its own name: "
+            f"{printable(photos[min(photos)][0])}, but {alone[0]}; rename the masks, or pair them in {PAIRS}"
+        )
+    left_out += [LeftOut(path, "ignored", "mask of no photo") for path in alone]
+    return OwnData(folder, pairs, left_out)
+
+
+def _why_no_pair(photos: list[PurePosixPath], masks: list[PurePosixPath]) -> str | None:
+    """Say why the photos and the masks of one name are not one and one."""
+    for files in (photos, masks):
+        if len(files) > 1:
+            return f"is there twice: {' and '.join(map(printable, files))}"
+    return None if masks else f"no picture of this name in {MASKS}/"
+
+
+def _pictures(folder: Path, part: str, left_out: list[LeftOut]) -> dict[str, list[PurePosixPath]]:
+    """Return the pictures below a part of the folder, by the name that each gives; note what is none."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found: dict[str, list[PurePosixPath]] = {}
+    for parent, folders, files in os.walk(folder / part, onerror=fail):
+        here = PurePosixPath(Path(parent).relative_to(folder))
+        folders.sort()
+        for name in [name for name in folders if name.startswith(".") or (Path(parent) / name).is_symlink()]:
+            folders.remove(name)
+            left_out.append(LeftOut(printable(here / name), "ignored", "a hidden folder or a link to one"))
+        for name in sorted(files):
+            path = here / name
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                left_out.append(LeftOut(printable(path), "ignored", why_ignored(name)))
+            else:
+                found.setdefault(_name_of(path.relative_to(part)), []).append(path)
+    return found
+
+
+def _read_lists(folder: Path, known: Iterable[str]) -> dict[str, str]:
+    """Return the part of each photo by the lists, without those that are in none where train.txt is one."""
+    files = [folder / f"{part}.txt" for part in _SPLITS if (folder / f"{part}.txt").is_file()]
+    parts: dict[str, str] = {}
+    mistakes = []
+    known = set(known)
+    for file in files:
+        for number, line in enumerate(_text(file).splitlines(), 1):
+            entry = line.strip()
+            if not entry or entry.startswith("#"):
+                continue
+            name = _entry(entry, known)
+            if name is None:
+                mistakes.append(f"{file.name}, line {number}: {entry!r:.80} is not in {IMAGES}/")
+            elif parts.setdefault(name, file.stem) != file.stem:
+                mistakes.append(f"{file.name}, line {number}: {entry!r:.80} is in {parts[name]}.txt too")
+    _refuse(mistakes)
+    if "train" not in (file.stem for file in files):
+        parts = dict.fromkeys(known, "train" if files else "") | parts
+    return _decided(parts, " and ".join(file.name for file in files))
+
+
+def _read_groups(file: Path, known: Iterable[str]) -> dict[str, str]:
+    if not file.is_file():
+        return {}
+    groups: dict[str, str] = {}
+    mistakes = []
+    known = set(known)
+    for number, row in _table(file, ("name", "group"), ()):
+        name = _entry(row["name"], known)
+        if name is None:
+            mistakes.append(f"{file.name}, line {number}: {row['name']!r:.80} is not in {IMAGES}/")
+        elif why := why_no_name(row["group"]):
+            mistakes.append(f"{file.name}, line {number}: group {row['group']!r:.80} {why}")
+        elif groups.setdefault(name, row["group"]) != row["group"]:
+            mistakes.append(f"{file.name}, line {number}: {row['name']!r:.80} is in two groups")
+    _refuse(mistakes)
+    return groups
+
+
+def _of_csv(file: Path) -> OwnData:
+    folder = file.parent
+    pairs: dict[str, Pair] = {}
+    parts: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    left_out, mistakes = [], []
+    for number, row in _table(file, _NEEDED, _WANTED):
+        photo, mask = (PurePosixPath(row[column].replace("\\", "/")) for column in _NEEDED)
+        wrong = list(_mistakes_in(row, photo, mask))
+        mistakes += [f"{file.name}, line {number}: {text}" for text in wrong]
+        if wrong:
+            continue
+        name = _name_of(photo.relative_to(IMAGES) if photo.is_relative_to(IMAGES) else photo)
+        if name in parts:
+            twice = f"{printable(photo)} is there already, in line {lines[name]}, or has the same name"
+            mistakes.append(f"{file.name}, line {number}: {twice}")
+            continue
+        parts[name], lines[name] = row["split"], number
+        listed = Listed(name, row["label"] or UNKNOWN, row["species"] or UNKNOWN, row["group"], "")
+        pair = Pair(listed, folder / photo, folder / mask)
+        if bad := _why_unusable(pair, folder):
+            left_out.append(LeftOut(printable(photo), "rejected", bad))
+        elif bad := why_no_name(name):
+            left_out.append(LeftOut(printable(photo), "rejected", f"its name {bad}; rename it"))
+        else:
+            pairs[name] = pair
+    _refuse(mistakes)
+    if any(parts.values()) and (empty := [name for name, part in parts.items() if not part]):
+        raise DataError(
+            f"{file.name}, line {lines[empty[0]]}: split is empty, but given in other lines; "
+            "give it in all or in none"
+        )
+    parts = _decided(parts, file.name)
+    decided = [
+        replace(pair, listed=replace(pair.listed, part=parts[name])) for name, pair in sorted(pairs.items())
+    ]
+    return OwnData(folder, decided, left_out)
+
+
+def _mistakes_in(row: Mapping[str, str], photo: PurePosixPath, mask: PurePosixPath) -> Iterator[str]:
+    for column, path in zip(_NEEDED, (photo, mask), strict=True):
+        if not path.name:
+            yield f"{column} is empty"
+    for column in ("label", "species", "group"):
+        if row[column] and (why := why_no_name(row[column])):
+            yield f"{column} {row[column]!r:.80} {why}"
+    if row["split"] not in ("", *_SPLITS):
+        yield f"split {row['split']!r:.80} is not {', '.join(_SPLITS)} or empty"
+
+
+def _decided(parts: Mapping[str, str], where: str) -> dict[str, str]:
+    """Return the parts as an index has them: train is trainval where validation is yet to be cut of it.
+
+    Raises:
+        DataError: some photos are named for training or validation, but none for test.
+    """
+    given = set(parts.values()) - {""}
+    if given and "test" not in given:
+        raise DataError(
+            f"{where}: no photo is named for test, and which of the others would be is not guessed; "
+            "name them, or name none at all (split.test_fraction)"
+        )
+    if "val" in given:
+        return dict(parts)
+    return {name: "trainval" if part == "train" else part for name, part in parts.items()}
+
+
+def _why_unusable(pair: Pair, folder: Path) -> str | None:
+    """Say why the file of a photo or of its mask is not even to be opened."""
+    for path in (pair.photo, pair.mask):
+        told = printable(path.relative_to(folder)) if path.is_relative_to(folder) else printable(path)
+        try:
+            real = path.resolve(strict=True)
+            size = real.stat().st_size
+        except (OSError, RuntimeError, ValueError):  # of links in a circle, or a name that no file can have
+            return f"{told}: no such file"
+        if not real.is_relative_to(folder.resolve()):
+            return f"{told} lies outside of the folder, or is a link that leads there"
+        if not real.is_file():
+            return f"{told} is no file"
+        if not os.access(real, os.R_OK):
+            return f"{told} may not be read"
+        if size > MAX_MEMBER_BYTES:
+            return f"{told} has {size:,} bytes, more than {MAX_MEMBER_BYTES:,}"
+    return None
+
+
+def _name_of(path: PurePosixPath) -> str:
+    """Return the name that a picture gives to its photo: ``dogs_rex 1`` of ``dogs/rex 1.jpg``."""
+    text = unicodedata.normalize("NFC", path.with_suffix("").as_posix().replace("/", "_"))
+    return "".join(" " if unicodedata.category(letter) == "Zs" else letter for letter in text)
+
+
+def _entry(entry: str, known: set[str]) -> str | None:
+    """Return the photo that a line of a list means: its name, or its file's."""
+    path = PurePosixPath(entry.replace("\\", "/"))
+    if not path.name:
+        return None
+    whole = _name_of(path.with_name(path.name + ".jpg"))
+    if whole in known:
+        return whole
+    return name if path.suffix.lower() in SUFFIXES and (name := _name_of(path)) in known else None
+
+
+def _table(
+    file: Path, needed: tuple[str, ...], wanted: tuple[str, ...]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the lines of a CSV as columns without blanks around them; of absent columns, empty ones.
+
+    Raises:
+        DataError: a column is absent or unknown, or a line has more or fewer than the first.
+    """
+    lines = csv.reader(io.StringIO(_text(file), newline=""))
+    try:
+        columns = [column.strip() for column in next(lines, [])]
+        absent = [column for column in needed if column not in columns]
+        unknown = [column for column in columns if column not in (*needed, *wanted)]
+        if absent or unknown or len(set(columns)) < len(columns):
+            found = [f"no column {column}" for column in absent]
+            found += [f"unknown column {column!r:.80}" for column in unknown] + ["a column is there twice"]
+            raise DataError(
+                f"{file.name}: {found[0]}; the first line names the columns: "
+                f"{', '.join(needed)}" + (f", and if you like {', '.join(wanted)}" if wanted else "")
+            )
+        for row in lines:
+            if len(row) != len(columns) and row:
+                raise DataError(f"{file.name}, line {lines.line_num}: {len(row)} columns, not {len(columns)}")
+            if any(row):
+                cells = dict(zip(columns, (cell.strip() for cell in row), strict=True))
+                yield lines.line_num, dict.fromkeys(wanted, "") | cells
+    except csv.Error as error:
+        raise DataError(f"{file.name}, line {lines.line_num}: {error}") from None
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: is not UTF-8 text ({error.reason})") from None
+
+
+def _refuse(mistakes: list[str]) -> None:
+    if mistakes:
+        more = [f"and {len(mistakes) - _TOLD} more such lines"] if len(mistakes) > _TOLD else []
+        raise DataError("\n".join(mistakes[:_TOLD] + more))

@@ -1,0 +1,129 @@
+"""Scores of masks: pixels are counted first, and divided last.
+
+``*_per_image`` is a mean over photos; ``*_global`` is of the pixels of all photos together. A score
+of nothing (Dice where neither mask nor truth has a pixel) is NaN, and a mean leaves it out.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from petseg.data.batches import to_target
+from petseg.errors import ShapeMismatch
+from petseg.params import Boundary
+
+_BOOTSTRAP_SAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class PixelCounts:
+    """True and false positives and negatives of each photo: four (N,) int64 tensors."""
+
+    tp: Tensor
+    fp: Tensor
+    fn: Tensor
+    tn: Tensor
+
+    def total(self) -> Self:
+        """Return the counts of all photos together, as 0-d tensors."""
+        return type(self)(self.tp.sum(), self.fp.sum(), self.fn.sum(), self.tn.sum())
+
+    def dice(self) -> Tensor:
+        """2 TP / (2 TP + FP + FN), float64; NaN for 0 / 0. The same as F1."""
+        return 2 * self.tp.double() / (2 * self.tp + self.fp + self.fn)
+
+    def iou(self) -> Tensor:
+        """TP / (TP + FP + FN), float64; NaN for 0 / 0. The same as the Jaccard index."""
+        return self.tp.double() / (self.tp + self.fp + self.fn)
+
+    def precision(self) -> Tensor:
+        """TP / (TP + FP), float64; NaN where no pixel was predicted."""
+        return self.tp.double() / (self.tp + self.fp)
+
+    def recall(self) -> Tensor:
+        """TP / (TP + FN), float64; NaN where no pixel is true."""
+        return self.tp.double() / (self.tp + self.fn)
+
+
+def count_pixels(predicted: Tensor, mask: Tensor, valid: Tensor | None = None) -> PixelCounts:
+    """Compare predicted masks with true ones.
+
+    Args:
+        predicted: (N, ...) bool.
+        mask: the same shape, bool, or float in {0, 1}.
+        valid: the same shape, zero where a pixel does not count; None where all do.
+
+    Raises:
+        ShapeMismatch: the shapes differ.
+    """
+    if predicted.shape != mask.shape:
+        raise ShapeMismatch("predicted and mask", predicted.shape, mask.shape)
+    if valid is not None and valid.shape != mask.shape:
+        raise ShapeMismatch("valid and mask", valid.shape, mask.shape)
+    said, true = predicted.flatten(1).bool(), mask.flatten(1).bool()
+    counted = torch.ones_like(true) if valid is None else valid.flatten(1).bool()
+    tp = (said & true & counted).sum(1)
+    positive, actual = (said & counted).sum(1), (true & counted).sum(1)
+    return PixelCounts(tp, positive - tp, actual - tp, counted.sum(1) - positive - actual + tp)
+
+
+def scores(counts: PixelCounts) -> dict[str, float]:
+    """Return every score of a set of photos; means over photos with 95 % intervals beside them."""
+    total = counts.total()
+    result: dict[str, float] = {}
+    for name, per_photo, together in (
+        ("dice", counts.dice(), total.dice()),
+        ("iou", counts.iou(), total.iou()),
+    ):
+        values = per_photo.cpu().numpy()
+        low, high = bootstrap_interval(values)
+        result[f"{name}_per_image"] = mean(values)
+        result[f"{name}_per_image_low"], result[f"{name}_per_image_high"] = low, high
+        result[f"{name}_global"] = float(together)
+    result["precision"], result["recall"] = float(total.precision()), float(total.recall())
+    return result
+
+
+def mean(values: NDArray[np.float64]) -> float:
+    """Return the mean of what is not NaN; NaN where nothing is left."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of a mean over photos.
+
+    Args:
+        values: (N,) float; NaN is left out.
+        seed: of the resampling.
+
+    Source: Efron 1979, doi:10.1214/aos/1176344552.
+    """
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return float("nan"), float("nan")
+    random = np.random.default_rng(seed)
+    means = [values[random.integers(0, len(values), len(values))].mean() for _ in range(_BOOTSTRAP_SAMPLES)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def count_against(masks: Tensor, trimaps: Tensor, boundary: Boundary) -> PixelCounts:
+    """Count each photo's pixels.
+
+    Args:
+        masks: (N, H, W) bool.
+        trimaps: (N, H, W) uint8.
+        boundary: what the border counts as.
+    """
+    truth, valid = to_target(trimaps, boundary)
+    return count_pixels(masks.unsqueeze(1), truth, valid)
+
+
+def mean_dice(masks: Tensor, trimaps: Tensor, boundary: Boundary) -> float:
+    """Return the mean Dice over photos; arguments as ``count_against``."""
+    return mean(count_against(masks, trimaps, boundary).dice().numpy())

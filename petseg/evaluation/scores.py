@@ -1,0 +1,174 @@
+"""Scores of predicted masks against trimaps, under each rule for the border and at any resolution.
+
+A photo is compared once, with its trimap; counts and edges follow from there. Where neither mask nor
+truth has a pixel (or an edge), a score is undefined: NaN, and a mean leaves the photo out. Where only
+one of them has, it is 0.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion, distance_transform_edt
+from torch import Tensor
+
+from petseg.data.batches import to_target
+from petseg.errors import ShapeMismatch
+from petseg.evaluation.metrics import PixelCounts, bootstrap_interval, count_pixels, mean, scores
+from petseg.params import Boundary
+
+RULES: tuple[Boundary, ...] = get_args(Boundary)
+EDGE_TOLERANCE = 0.0075  # of the photo's diagonal, as in Csurka et al.
+NAN = float("nan")
+
+Mask = NDArray[np.bool_]
+Trimap = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a set of photos is scored from, under one rule for the border.
+
+    Attributes:
+        names: of the N photos.
+        counts: the pixels of each photo.
+        edge_f: (N,) float, the boundary F-score of each.
+    """
+
+    names: list[str]
+    counts: PixelCounts
+    edge_f: NDArray[np.float64]
+
+    def scores(self) -> dict[str, float]:
+        """Return Dice, IoU, precision, recall and boundary F; means over photos with 95 % intervals."""
+        low, high = bootstrap_interval(self.edge_f)
+        edges = {"boundary_f_per_image": mean(self.edge_f)}
+        edges |= {"boundary_f_per_image_low": low, "boundary_f_per_image_high": high}
+        return scores(self.counts) | edges
+
+
+Tallies = dict[Boundary, Tally]
+
+
+def tally(photos: Iterable[tuple[str, Mask, Trimap]]) -> Tallies:
+    """Hold predicted masks against trimaps under every rule.
+
+    Args:
+        photos: the name, the mask, (H, W) bool, and the trimap, (H, W) uint8, of each; sizes may differ.
+
+    Raises:
+        ShapeMismatch: a mask and its trimap differ in size.
+    """
+    names: list[str] = []
+    counts: dict[Boundary, list[PixelCounts]] = {rule: [] for rule in RULES}
+    edge_f: dict[Boundary, list[float]] = {rule: [] for rule in RULES}
+    for name, mask, trimap in photos:
+        names.append(name)
+        predicted, labels = torch.tensor(mask)[None], torch.tensor(trimap)[None]
+        said = Edge.of(mask)
+        for rule in RULES:
+            truth, valid = to_target(labels, rule)
+            counts[rule].append(count_pixels(predicted[None], truth, valid))
+            # What the ignore rule leaves out is where the edge is.
+            edge_f[rule].append(
+                NAN if valid is not None else said.f_score(Edge.of(truth[0, 0].bool().numpy()))
+            )
+    return {rule: Tally(names, _joined(counts[rule]), np.array(edge_f[rule])) for rule in RULES}
+
+
+def photo_scores(tally: Tally) -> pd.DataFrame:
+    """Return the columns dice, iou and boundary_f, a row a photo, with the names as the index."""
+    columns = {"dice": tally.counts.dice().numpy(), "iou": tally.counts.iou().numpy()}
+    return pd.DataFrame(columns | {"boundary_f": tally.edge_f}, index=pd.Index(tally.names, name="name"))
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The outermost pixels of a mask, without the photo's frame.
+
+    Attributes:
+        pixels: (H, W) bool.
+        distance_px: (H, W) float, from each pixel to the nearest of the edge; infinite without one.
+    """
+
+    pixels: Mask
+    distance_px: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, mask: Mask) -> Self:
+        """Find the edge of a mask, (H, W) bool."""
+        pixels: Mask = mask & ~binary_erosion(mask, border_value=1)
+        distance = distance_transform_edt(~pixels) if pixels.any() else np.full(mask.shape, np.inf)
+        return cls(pixels, distance)
+
+    def f_score(self, true: Self) -> float:
+        """Return how much of each of two edges lies near the other: within 0.75 % of the photo's diagonal.
+
+        Returns:
+            In [0, 1]; NaN where neither has a pixel, 0 where one has.
+
+        Raises:
+            ShapeMismatch: the masks' shapes differ.
+
+        Source: Csurka et al. 2013, "What is a good evaluation measure for semantic segmentation?", BMVC.
+        """
+        if self.pixels.shape != true.pixels.shape:
+            raise ShapeMismatch("predicted and true", self.pixels.shape, true.pixels.shape)
+        if not self.pixels.any() and not true.pixels.any():
+            return NAN
+        near_px = EDGE_TOLERANCE * float(np.hypot(*self.pixels.shape))
+        right = int((true.distance_px[self.pixels] <= near_px).sum())
+        found = int((self.distance_px[true.pixels] <= near_px).sum())
+        if not right or not found:
+            return 0.0
+        precision, recall = right / int(self.pixels.sum()), found / int(true.pixels.sum())
+        return 2 * precision * recall / (precision + recall)
+
+
+def under_each_rule(tallies: Tallies, boundary: Boundary) -> dict[str, float | dict[str, float]]:
+    """Return the scores under one rule, and under each other one as ``boundary_<rule>``."""
+    own: dict[str, float | dict[str, float]] = dict(tallies[boundary].scores())
+    return own | {f"boundary_{rule}": tallies[rule].scores() for rule in RULES if rule != boundary}
+
+
+def by_group(table: pd.DataFrame, group: str) -> pd.DataFrame:
+    """Return the mean Dice of each group of photos, with its interval; the lowest first.
+
+    Args:
+        table: a row a photo, with the column ``dice`` and that of the group.
+        group: ``breed`` or ``species``.
+
+    Returns:
+        Columns: the group, photos, dice_per_image, dice_per_image_low, dice_per_image_high.
+    """
+    rows = []
+    for name, dice in table.groupby(group)["dice"]:
+        values = dice.to_numpy()
+        rows.append((name, len(values), mean(values), *bootstrap_interval(values)))
+    names = ["dice_per_image", "dice_per_image_low", "dice_per_image_high"]
+    return pd.DataFrame(rows, columns=[group, "photos", *names]).sort_values(names[0], ignore_index=True)
+
+
+def mean_mask(trimaps: Tensor, boundary: Boundary) -> Tensor:
+    """Return how often each place is pet, the answer of one who never looks at the photo.
+
+    Args:
+        trimaps: (N, S, S) uint8, of training.
+        boundary: what the border counts as; places that are ignored in every photo are never pet.
+
+    Returns:
+        (S, S) float in [0, 1].
+    """
+    truth, valid = to_target(trimaps, boundary)
+    if valid is None:
+        return truth.mean(dim=(0, 1))
+    return (truth * valid).sum(dim=(0, 1)) / valid.sum(dim=(0, 1)).clamp(min=1)
+
+
+def _joined(counts: list[PixelCounts]) -> PixelCounts:
+    names = ("tp", "fp", "fn", "tn")
+    return PixelCounts(*(torch.cat([getattr(count, name) for count in counts]) for name in names))

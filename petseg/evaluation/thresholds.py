@@ -1,0 +1,128 @@
+"""What probabilities are worth before they are cut: scores at every threshold, and calibration.
+
+Views of what has been predicted; nothing is chosen here.
+"""
+
+from collections.abc import Iterator
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from petseg.data.batches import to_target
+from petseg.errors import ShapeMismatch
+from petseg.evaluation.metrics import PixelCounts, mean, mean_dice
+from petseg.params import Boundary
+
+THRESHOLDS = tuple(n / 100 for n in range(5, 100, 5))
+GRID = tuple(n / 100 for n in range(1, 100))
+BINS = 20
+_PHOTOS_AT_ONCE = 128  # 50 bytes a pixel are needed meanwhile
+
+
+def threshold_scores(probability: Tensor, trimaps: Tensor, boundary: Boundary) -> pd.DataFrame:
+    """Score what each threshold of a fine grid would make of the probabilities.
+
+    A histogram of each photo's probabilities, cumulated from above, has the counts of every threshold.
+
+    Args:
+        probability: (N, S, S) float in [0, 1].
+        trimaps: (N, S, S) uint8.
+        boundary: what the border counts as.
+
+    Returns:
+        A row a threshold, which is the index: dice_per_image and iou_per_image, means over photos;
+        precision and recall, of all pixels together. NaN where undefined.
+
+    Raises:
+        ShapeMismatch: the two shapes differ.
+    """
+    steps = torch.tensor(GRID)
+    width = len(GRID) + 1
+    pet: list[Tensor] = []
+    counted: list[Tensor] = []
+    for values, truth, valid in _in_parts(probability, trimaps, boundary):
+        reached = torch.bucketize(values, steps, right=True)  # how many thresholds call the pixel pet
+        place = reached + width * torch.arange(len(values))[:, None]
+        for kept, histograms in ((truth & valid, pet), (valid, counted)):
+            histograms.append(torch.bincount(place[kept], minlength=width * len(values)).view(-1, width))
+    # [n, k]: pixels of photo n that are pet by the threshold k - 1; all of them at k = 0.
+    right, said = (torch.cat(parts).flip(1).cumsum(1).flip(1) for parts in (pet, counted))
+    true, everything = right[:, 0], said[:, 0]
+    rows = []
+    for k in range(1, width):
+        tp, fp = right[:, k], said[:, k] - right[:, k]
+        counts = PixelCounts(tp, fp, true - tp, everything - true - fp)
+        total = counts.total()
+        rows.append({
+            "dice_per_image": mean(counts.dice().numpy()),
+            "iou_per_image": mean(counts.iou().numpy()),
+            "precision": float(total.precision()),
+            "recall": float(total.recall()),
+        })  # fmt: skip
+    return pd.DataFrame(rows, index=pd.Index(GRID, name="threshold"))
+
+
+def calibration(probability: Tensor, trimaps: Tensor, boundary: Boundary) -> pd.DataFrame:
+    """Hold probabilities against how often they come true; arguments as ``threshold_scores``.
+
+    Returns:
+        A row a bin of equal width: low, high, mean_probability, pet_share and pixels. Pixels that the
+        boundary rule ignores are left out; mean and share of a bin without pixels are NaN.
+
+    Raises:
+        ShapeMismatch: the two shapes differ.
+
+    Source: Niculescu-Mizil and Caruana 2005, doi:10.1145/1102351.1102430.
+    """
+    pixels, pet, sums = (torch.zeros(BINS, dtype=torch.float64) for _ in range(3))
+    for values, truth, valid in _in_parts(probability, trimaps, boundary):
+        kept, true = values[valid].double(), truth[valid]
+        place = (kept * BINS).long().clamp(max=BINS - 1)
+        pixels += torch.bincount(place, minlength=BINS)
+        pet += torch.bincount(place[true], minlength=BINS)
+        sums += torch.bincount(place, weights=kept, minlength=BINS)
+    return pd.DataFrame({
+        "low": [n / BINS for n in range(BINS)],
+        "high": [(n + 1) / BINS for n in range(BINS)],
+        "mean_probability": (sums / pixels).numpy(),
+        "pet_share": (pet / pixels).numpy(),
+        "pixels": pixels.long().numpy(),
+    })  # fmt: skip
+
+
+def calibration_error(table: pd.DataFrame) -> float:
+    """Return how far probabilities are from what comes true, averaged over pixels; of ``calibration``.
+
+    Source: Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI.
+    """
+    apart = (table["mean_probability"] - table["pet_share"]).abs()
+    pixels = int(table["pixels"].sum())
+    return float((apart * table["pixels"]).sum() / pixels) if pixels else float("nan")
+
+
+def _in_parts(
+    probability: Tensor, trimaps: Tensor, boundary: Boundary
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield probability, truth and whether a pixel counts, (n, S * S) each, of some photos at a time."""
+    if probability.shape != trimaps.shape:
+        raise ShapeMismatch("probability and trimaps", probability.shape, trimaps.shape)
+    for start in range(0, len(trimaps), _PHOTOS_AT_ONCE):
+        values, labels = (part[start : start + _PHOTOS_AT_ONCE] for part in (probability, trimaps))
+        truth, valid = to_target(labels, boundary)
+        counts = torch.ones_like(truth) if valid is None else valid
+        yield values.flatten(1), truth.flatten(1).bool(), counts.flatten(1).bool()
+
+
+def choose_threshold(probability: Tensor, trimaps: Tensor, boundary: Boundary) -> float:
+    """Return the threshold of the highest mean Dice; of equals, the one nearest to 0.5.
+
+    Args:
+        probability: (N, S, S) float, of the validation photos.
+        trimaps: (N, S, S) uint8, theirs.
+        boundary: what the border counts as.
+    """
+    return max(
+        THRESHOLDS,
+        key=lambda t: (mean_dice(probability >= t, trimaps, boundary), -abs(t - 0.5)),
+    )

@@ -1,0 +1,162 @@
+"""From weights and photos to masks."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from petseg.core.progress import progress
+from petseg.data.batches import mirrored, resized, to_input
+from petseg.data.images import resize_photo
+from petseg.errors import DamagedFile, DataError
+from petseg.models import build_network, placed
+from petseg.models.weights import load_tensors, sha256_tensors
+from petseg.params import ModelParams
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network, ready to use.
+
+    Attributes:
+        network: in evaluation mode, on ``device``.
+        about: what model.json says of it.
+        device: where it computes.
+        flip_average: whether a prediction is the mean of the photo's and of its mirror image's.
+    """
+
+    network: nn.Module
+    about: dict[str, Any]
+    device: torch.device
+    flip_average: bool
+
+    @classmethod
+    def load(cls, weights: Path, about: Path, device: torch.device, flip_average: bool) -> Self:
+        """Load a model from its two files.
+
+        Raises:
+            DamagedFile: a file is damaged, or the two do not belong together.
+        """
+        tensors, _ = load_tensors(weights)
+        try:
+            described = json.loads(about.read_text(encoding="utf-8"))
+            network = build_network(ModelParams.model_validate(described["model"]))
+            network.load_state_dict(tensors)
+            int(described["image_size"])
+            if described["tensors_sha256"] != sha256_tensors(tensors):
+                raise ValueError("it is of other weights")
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise DamagedFile(f"{about}: does not describe {weights} ({reason:.200})") from None
+        return cls(placed(folded(network.eval()), device), described, device, flip_average)
+
+    @property
+    def size_px(self) -> int:
+        """The side of the squares that the network was trained on."""
+        return int(self.about["image_size"])
+
+    @torch.inference_mode()
+    def probability(self, images: NDArray[np.uint8], batch_size: int, what: str = "predict") -> Tensor:
+        """Predict packed photos.
+
+        Args:
+            images: (N, S, S, 3) uint8, of the size that the network was trained on.
+            batch_size: how many at once.
+            what: the name of the work, for the progress bar.
+
+        Returns:
+            (N, S, S) float32, the probability of pet, on the CPU.
+
+        Raises:
+            DataError: the photos have another size.
+        """
+        if images.shape[1:] != (self.size_px, self.size_px, 3):
+            raise DataError(
+                f"photos of shape {images.shape[1:]} do not fit the model, which was trained on "
+                f"{self.size_px}x{self.size_px}; run dvc repro train"
+            )
+        result = torch.empty(images.shape[:3])
+        with progress(what, len(images), transient=True) as advance:
+            for start in range(0, len(images), batch_size):
+                batch = to_input(torch.from_numpy(images[start : start + batch_size]).to(self.device))
+                result[start : start + batch_size] = self.segment(batch).squeeze(1).cpu()
+                advance(len(batch))
+        return result
+
+    def segment(self, batch: Tensor) -> Tensor:
+        """Map a network's input, (N, 3, S, S) float, to the probability of pet, (N, 1, S, S) float32."""
+        probability: Tensor = self.network(batch).float().sigmoid()
+        if self.flip_average:
+            flipped = mirrored(self.network(mirrored(batch)).float().sigmoid())
+            probability = (probability + flipped) / 2
+        return probability
+
+    @torch.inference_mode()
+    def probability_of(self, photo: Image.Image) -> Tensor:
+        """Predict one RGB photo of any size, shrunk as preprocess does; alone, so that its bits are its own.
+
+        Returns:
+            (S, S) float32, the probability of pet, on the CPU; ``at_own_size`` enlarges it.
+        """
+        packed = torch.tensor(resize_photo(photo, self.size_px), device=self.device)
+        batch = to_input(packed[None])
+        if not self.flip_average:
+            return self.segment(batch)[0, 0].cpu()
+        # As segment does, in one call of the network: faster, but no exporter can follow it.
+        both: Tensor = self.network(torch.cat([batch, mirrored(batch)])).float().sigmoid()
+        return ((both[0] + mirrored(both[1])) / 2)[0].cpu()
+
+    @torch.inference_mode()
+    def masks_at_own_size(self, photos: Iterable[Image.Image], threshold: float) -> list[NDArray[np.uint8]]:
+        """Segment photos of any size: shrink as preprocess does, predict, enlarge the probability.
+
+        Args:
+            photos: RGB; taken one by one, so that no two of them need be in memory.
+            threshold: from which probability a pixel is pet.
+
+        Returns:
+            Of each photo (H, W) uint8; 1 is pet.
+        """
+
+        def shrunk(photo: Image.Image) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+            return resize_photo(photo, self.size_px), photo.size
+
+        taken = list(map(shrunk, photos))  # a comprehension would keep a photo until it has the next one
+        probability = self.probability(np.stack([small for small, _ in taken]), batch_size=16)
+        return [
+            (at_own_size(each, (height, width)) >= threshold).astype(np.uint8)
+            for each, (_, (width, height)) in zip(probability, taken, strict=True)
+        ]
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """Fold batch norms into the convolutions before them, in place: the same function, with less to compute.
+
+    Args:
+        network: in evaluation mode.
+    """
+    for block in network.modules():
+        if isinstance(block, nn.Sequential):
+            for place, (convolution, norm) in enumerate(pairwise(list(block))):
+                if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    block[place] = fuse_conv_bn_eval(convolution, norm)
+                    block[place + 1] = nn.Identity()
+    return network
+
+
+def at_own_size(probability: Tensor, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Enlarge or shrink one photo's probability, (S, S) float, to the photo's (H, W)."""
+    fits = probability.shape == shape
+    enlarged: NDArray[np.float32] = (
+        probability if fits else resized(probability[None, None], *shape)[0, 0]
+    ).numpy()
+    return enlarged

@@ -1,0 +1,1 @@
+"""What every stage has around it, what dvc.yaml says, and the hash of the code. Only core comes in."""

@@ -1,0 +1,111 @@
+"""What every stage has around it: checked params, paths, one-line errors, and a guard on its inputs."""
+
+import atexit
+import errno
+import gc
+import inspect
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, Never
+
+from petseg.core.files import sha256_file
+from petseg.core.textfiles import read_yaml
+from petseg.errors import InputsChanged, ParamsError, PetsegError, UsageError
+from petseg.params import load_params
+from petseg.pipeline.dvcfiles import PIPELINE
+
+_PARAMS_FILE = Path("params.yaml")
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ACCESS = (errno.EACCES, errno.EROFS, errno.EPERM)
+
+
+def run_stage(stage: Callable[..., None]) -> Never:
+    """Run a stage as a program and exit.
+
+    The stage is called with all params, checked, and with the paths of the command line.
+    Exit codes: 0 done, 1 failed, 2 wrong params or arguments, 130 and 143 stopped by a signal.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    atexit.register(gc.freeze)  # or Python goes through all of torch and MLflow once more, for a second
+    name = stage.__name__
+    try:
+        paths = _paths(stage, sys.argv[1:])
+        inputs = _inputs(name)
+        params = load_params(_PARAMS_FILE)
+        stage(params, *paths)
+        _check_unchanged(name, inputs)
+    except PetsegError as error:
+        _exit("\n".join(f"petseg {name}: {line}" for line in str(error).splitlines()), error.exit_code)
+    except KeyboardInterrupt:
+        _exit(f"petseg {name}: interrupted", 130)
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            _exit(f"petseg {name}: disk full: {error.filename or error.strerror}", 1)
+        if error.errno in _NO_ACCESS:
+            _exit(f"petseg {name}: can't write or read {error.filename}: {error.strerror}", 1)
+        raise
+    sys.exit(0)
+
+
+def _paths(stage: Callable[..., None], given: list[str]) -> list[Path]:
+    names = list(inspect.signature(stage).parameters)[1:]
+    if len(given) != len(names):
+        usage = " ".join(name.upper() for name in names)
+        raise UsageError(f"usage: python -m stages.{stage.__name__} {usage}; dvc.yaml has the paths")
+    return [Path(path) for path in given]
+
+
+def _inputs(stage: str) -> dict[str, Any]:
+    """Return the values of the params that dvc.yaml declares for a stage, and its code's hashes.
+
+    DVC records both after the command, so an edit made meanwhile would be taken for what the
+    outputs were made from, for ever.
+    """
+    values = read_yaml(_PARAMS_FILE)  # before they are checked, so that no edit falls in between
+    described = read_yaml(PIPELINE)["stages"].get(stage, {})
+    declared, deps = described.get("params", []), described.get("deps", [])
+    inputs: dict[str, Any] = {f"params.yaml: {key}": _lookup(values, key) for key in declared}
+    for dep in map(Path, deps):
+        if dep.parts[0] == "petseg" and dep.is_file():  # what is no module too: the parts of a page
+            inputs[str(dep)] = sha256_file(dep)
+    here = Path.cwd()
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if (
+            file
+            and Path(file).is_relative_to(here)
+            and module.__name__.partition(".")[0] in ("petseg", "stages")
+        ):
+            inputs[str(Path(file).relative_to(here))] = sha256_file(Path(file))
+    return inputs
+
+
+def _lookup(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def _check_unchanged(stage: str, before: dict[str, Any]) -> None:
+    try:
+        now = _inputs(stage)
+    except (ParamsError, OSError):
+        now = {}
+    changed = [what for what, value in before.items() if what not in now or now[what] != value]
+    if changed:
+        raise InputsChanged(
+            f"{', '.join(changed)} changed while the stage ran, so its outputs belong to neither "
+            "state; nothing is lost: run dvc repro again"
+        )
+
+
+def _stop(signum: int, frame: FrameType | None) -> Never:
+    sys.exit(128 + signum)
+
+
+def _exit(text: str, code: int) -> Never:
+    print(text, file=sys.stderr, flush=True)
+    sys.exit(code)

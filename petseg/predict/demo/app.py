@@ -1,0 +1,250 @@
+"""What the page asks of the server, and what that refuses.
+
+``GET /api/models``        the networks, and which one to begin with
+``POST /api/probability``  of a photo's file by ``model``: what the page needs to show it at any threshold
+``POST /api/mask``, ``/api/cutout``  by ``model``, at ``threshold``: a PNG of the photo's own size, with the
+    pixels that ``petseg predict`` writes
+
+Nothing is stored: for a download the page sends the photo again.
+"""
+
+import asyncio
+import io
+import time
+from base64 import b64encode
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from petseg.core.loopback import App, Message, Receive, Refused, Send, headers_of, is_loopback, read_body
+from petseg.core.textfiles import without_nan
+from petseg.data.images import decode_photo
+from petseg.errors import BadImage, PetsegError, UsageError
+from petseg.models.predictor import at_own_size
+from petseg.predict.demo.models import Models
+from petseg.predict.load import Model
+from petseg.predict.photos import why_empty
+from petseg.predict.pictures import SOFTNESS, cutout, mask, profile_of
+from petseg.predict.png import write_png
+
+MAX_BYTES = 20_000_000  # of a photo's file
+MAX_REQUESTS = 4  # whose photos are held in memory at once; they are worked on one by one
+PER_MINUTE = 300  # photos
+SENDING_S = 30  # in which a photo has to arrive
+VIEW_PX = 1600  # the longer side of what the page shows
+
+_HERE = Path(__file__).parent
+_ASSETS = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+_JPEG_QUALITY = 85
+
+Result = TypeVar("Result")
+
+
+class Gate:
+    """The ASGI application before FastAPI's: who may ask, how often, and how much at once."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._held = 0
+        self._rate = Rate(PER_MINUTE, 60)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] += [(k.lower().encode(), v.encode()) for k, v in _HEADERS.items()]
+            await send(message)
+
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await read_body(receive, 0)
+            return await _answer(refusal)(scope, receive, send_with_headers)
+        held = scope["method"] == "POST"
+        self._held += held
+        try:
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            self._held -= held
+        return None
+
+    def _refusal(self, scope: Message) -> Refused | None:
+        headers = headers_of(scope)
+        if not is_loopback(headers.get("host", "")):
+            return Refused(403, "a foreign host name; the page is served to this machine alone")
+        if not is_loopback(headers.get("origin", "http://localhost")):
+            return Refused(403, "a foreign page; only the page that is served here may ask")
+        if scope["method"] in ("GET", "HEAD"):
+            return None
+        if int(headers.get("content-length", 0)) > MAX_BYTES:
+            return _too_large()
+        if self._held >= MAX_REQUESTS:
+            return Refused(503, "busy with other photos; try this one again")
+        if not self._rate.allows(time.monotonic()):
+            return Refused(429, f"more than {PER_MINUTE} photos in a minute; try this one again later")
+        return None
+
+
+class Rate:
+    """At most so many in any so many seconds."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most, self._seconds = most, seconds
+        self._times: deque[float] = deque()
+
+    def allows(self, now: float) -> bool:
+        """Tell whether one more is allowed, and count it if so."""
+        while self._times and self._times[0] <= now - self._seconds:
+            self._times.popleft()
+        allowed = len(self._times) < self._most
+        if allowed:
+            self._times.append(now)
+        return allowed
+
+
+def make_app(models: Models) -> App:
+    """Return the ASGI application.
+
+    Args:
+        models: what the page offers.
+    """
+    app = FastAPI(openapi_url=None)
+    worker = ThreadPoolExecutor(1)  # a photo takes memory by the hundred MB; the next one waits
+
+    async def worked(request: Request, work: Callable[[Image.Image, Model], Result], key: str) -> Result:
+        try:
+            async with asyncio.timeout(SENDING_S):
+                body = await read_body(request.receive, MAX_BYTES)
+        except TimeoutError:
+            raise Refused(408, f"the photo did not arrive within {SENDING_S} s") from None
+        if body is None:
+            raise _too_large()
+
+        def whole() -> Result:
+            model = models.get(key)
+            return work(decode_photo(body), model)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(worker, whole)
+        except BadImage as error:
+            raise Refused(400, str(error)) from None
+        except UsageError as error:
+            raise Refused(404, str(error)) from None
+        except PetsegError as error:
+            raise Refused(500, str(error)) from None
+
+    for path, name in _ASSETS.items():
+        app.api_route(path, methods=["GET", "HEAD"])(_serving(_HERE / name))
+
+    @app.get("/api/models")
+    def list_models() -> JSONResponse:
+        offers = [asdict(offer) for offer in models.offers()]
+        return JSONResponse(without_nan({"models": offers, "first": models.first_key, "softness": SOFTNESS}))
+
+    @app.post("/api/probability")
+    async def probability(request: Request, model: str) -> JSONResponse:
+        return JSONResponse(await worked(request, _shown, model))
+
+    @app.post("/api/{kind}")
+    async def download(
+        request: Request,
+        kind: Literal["mask", "cutout"],
+        model: str,
+        threshold: Annotated[float, Query(gt=0, le=1)],
+    ) -> Response:
+        work = partial(_picture, kind=kind, threshold=threshold)
+        return Response(await worked(request, work, model), media_type="image/png")
+
+    @app.exception_handler(Refused)
+    def refused(request: Request, error: Refused) -> JSONResponse:
+        return _answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        said = "; ".join(f"{mistake['loc'][-1]}: {mistake['msg']}" for mistake in error.errors())
+        return _answer(Refused(422, said))
+
+    return Gate(app)
+
+
+def _serving(file: Path) -> Callable[[], FileResponse]:
+    def asset() -> FileResponse:
+        return FileResponse(file)
+
+    return asset
+
+
+def _shown(photo: Image.Image, model: Model) -> dict[str, Any]:
+    """Return what the page shows of a photo, at any threshold."""
+    started = time.perf_counter()
+    small = model.predictor.probability_of(photo)
+    shown = photo if max(photo.size) <= VIEW_PX else ImageOps.contain(photo, (VIEW_PX, VIEW_PX))
+    grey = np.rint(at_own_size(small, (shown.height, shown.width)) * 255).astype(np.uint8)
+    highest = float(grey.max()) / 255
+    return {
+        "width": photo.width,
+        "height": photo.height,
+        "photo": _url("jpeg", _jpeg(shown, profile_of(photo))),
+        "probability": _url("png", _png(Image.fromarray(grey))),
+        "threshold": model.threshold,
+        "highest": highest,
+        "why_empty": why_empty(highest, model.threshold),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _picture(photo: Image.Image, model: Model, kind: str, threshold: float) -> bytes:
+    """Return a photo's mask or cut-out, as a PNG of its own size."""
+    found: NDArray[np.float32] = at_own_size(
+        model.predictor.probability_of(photo), (photo.height, photo.width)
+    )
+    if kind == "mask":
+        return _png(mask(found >= threshold))
+    return _png(cutout(photo, found, threshold), profile_of(photo))
+
+
+def _url(form: str, content: bytes) -> str:
+    return f"data:image/{form};base64,{b64encode(content).decode()}"
+
+
+def _png(picture: Image.Image, profile: bytes | None = None) -> bytes:
+    file = io.BytesIO()
+    write_png(file, picture, profile)
+    return file.getvalue()
+
+
+def _jpeg(picture: Image.Image, profile: bytes | None) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=_JPEG_QUALITY, icc_profile=profile)
+    return file.getvalue()
+
+
+def _too_large() -> Refused:
+    return Refused(413, f"the file has more than {MAX_BYTES / 1e6:.0f} MB")
+
+
+def _answer(refused: Refused) -> JSONResponse:
+    return JSONResponse({"error": refused.line}, refused.status)

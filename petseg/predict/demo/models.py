@@ -1,0 +1,98 @@
+"""Which networks the page offers, and which of them are in memory."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from petseg.errors import UsageError
+from petseg.params import ModelParams
+from petseg.predict.load import Model, choose
+from petseg.store.champion import champion
+from petseg.store.run import StoredRun, run_of, stored_runs
+
+GIVEN = "given"  # in place of a key: weights that are no run's
+_KEPT = 2  # networks in memory, but for the one to begin with
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What the page says of a network.
+
+    Attributes:
+        key: its run's; or GIVEN.
+        name: what it is called, for people.
+        network: its kind and size.
+        val_dice: of its best epoch; None where that is not known.
+        test_dice: mean over the test photos; None where infer has not run.
+        threshold: from which probability a pixel is pet, unless the person moves it.
+        champion: whether it is in use.
+    """
+
+    key: str
+    name: str
+    network: str
+    val_dice: float | None
+    test_dice: float | None
+    threshold: float | None
+    champion: bool
+
+    @classmethod
+    def of_run(cls, run: StoredRun, champion: bool) -> Self:
+        """Describe a finished run."""
+        scores = run.evaluation.headlines if run.evaluation else {}
+        dice, threshold = scores.get("dice_per_image"), scores.get("threshold")
+        return cls(run.key, f"run {run.key[:8]}", run.network, run.val_dice, dice, threshold, champion)
+
+
+class Models:
+    """The store's finished runs, and what the person began with.
+
+    Args:
+        root: of the project.
+        wanted: to begin with, as petseg.predict.load has it.
+        device: where they compute.
+
+    Raises:
+        PetsegError: what to begin with can't be had.
+    """
+
+    def __init__(self, root: Path, wanted: str | None, device: torch.device) -> None:
+        self._store, self._device = root / "runs", device
+        self._first = choose(root, wanted, device)
+        run, about = self._first.run, self._first.predictor.about
+        # A checkpoint is of a run too, with other weights than that ended with.
+        is_run = run is not None and run.manifest.get("tensors_sha256") == about["tensors_sha256"]
+        self.first_key = run.key if run is not None and is_run else GIVEN
+        self._loaded = lru_cache(_KEPT)(self._load)
+
+    def offers(self) -> list[Offer]:
+        """Describe each network, the newest first."""
+        today = champion(self._store)
+        runs = [run for run in stored_runs(self._store)[0] if run.usable]
+        offers = [Offer.of_run(run, run.key == today) for run in reversed(runs)]
+        if self.first_key not in [offer.key for offer in offers]:
+            kind = ModelParams.model_validate(self._first.predictor.about["model"])
+            network = f"{kind.name}, width {kind.width}, depth {kind.depth}"
+            first = self._first
+            offers.insert(0, Offer(self.first_key, first.name, network, None, None, first.threshold, False))
+        return offers
+
+    def get(self, key: str) -> Model:
+        """Return a network by its key, from memory if it was used lately.
+
+        Raises:
+            UsageError: the store has no such finished run.
+            StoreError: it can't be read.
+        """
+        return self._first if key == self.first_key else self._loaded(key)
+
+    def _load(self, key: str) -> Model:
+        # A key becomes a path below, so it must be one of the folders that are there.
+        there = key in {run.key for run in stored_runs(self._store)[0] if run.usable}
+        run = run_of(self._store, key) if there else None
+        if run is None:
+            raise UsageError("no finished run of the store has this key")
+        return Model.of_run(run, self._device)

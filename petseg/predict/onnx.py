@@ -1,0 +1,150 @@
+"""A stored run as one ONNX file that needs no petseg: photos of any size in, the probability of pet out."""
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.export import Dim
+
+from petseg.core.files import written_atomically
+from petseg.data.arrays import PetArrays
+from petseg.data.batches import normalize, resized
+from petseg.errors import ExportError
+from petseg.models.predictor import Predictor
+from petseg.predict.load import Model
+from petseg.store.run import StoredRun
+
+OPSET = 18  # the first whose Resize can antialias, which photos need that shrink
+TOLERANCE = 1e-3  # of a probability; float32 in another order differs by about 1e-6
+INPUT, OUTPUT = "photos", "probability"
+_COMPARED = ((96, 160), (375, 500), (640, 427))  # height and width of the photos that both are tried on
+
+
+class PhotoToProbability(nn.Module):
+    """A predictor's whole way in tensors: shrink, standardize, predict, enlarge."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__()
+        self.predictor, self.network = predictor, predictor.network
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Map (N, H, W, 3) uint8 RGB photos to (N, H, W) float32, the probability of pet."""
+        _, height, width, _ = photos.shape
+        size = self.predictor.size_px
+        small = resized(photos.permute(0, 3, 1, 2).float(), size, size)
+        return resized(self.predictor.segment(normalize(small / 255)), height, width)[:, 0]
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        size_bytes: what it takes.
+        threshold: from which probability a pixel is pet, as validation chose; None where infer has not run.
+        compared: how many real photos torch and ONNX Runtime were both given.
+        difference: the largest between their probabilities.
+    """
+
+    path: Path
+    size_bytes: int
+    threshold: float | None
+    compared: int
+    difference: float | None
+
+
+def export_onnx(run: StoredRun, arrays: PetArrays | None, target: Path) -> Export:
+    """Write a run's network, with all that comes before and after it, as ONNX.
+
+    It averages over the mirror image where the run's evaluation did. The file's metadata say which run
+    it is of, and by which threshold its probability becomes a mask.
+
+    Args:
+        run: of the store.
+        arrays: whose validation photos both are compared on before anything is written; None: on none.
+        target: the file, replaced if there is one.
+
+    Raises:
+        StoreError: the run is not finished, or does not say what its network is.
+        ExportError: ONNX Runtime gives something else than torch does.
+    """
+    chosen = Model.of_run(run, torch.device("cpu"))
+    predictor, threshold = chosen.predictor, chosen.threshold if chosen.decided else None
+    module = PhotoToProbability(predictor).eval()
+    model = _converted(module)
+    known = {
+        "run_key": run.key,
+        "tensors_sha256": run.manifest["tensors_sha256"],
+        "threshold": threshold,
+        "flip_average": predictor.flip_average,
+        "boundary": predictor.about["boundary"],
+    }
+    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in known.items()})
+    content = model.SerializeToString()
+    difference, photos = None, _photos(arrays) if arrays else []
+    if photos:
+        difference = largest_difference(module, content, photos)
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"run {run.key}: ONNX Runtime's probability differs from torch's by {difference:.3g}; "
+                "nothing is written"
+            )
+    with written_atomically(target) as file:
+        file.write(content)
+    return Export(target, len(content), threshold, len(photos), difference)
+
+
+@torch.inference_mode()
+def largest_difference(module: nn.Module, content: bytes, photos: list[NDArray[np.uint8]]) -> float:
+    """Return the largest difference of a probability between torch and ONNX Runtime.
+
+    Args:
+        module: maps (N, H, W, 3) to (N, H, W).
+        content: the same as ONNX.
+        photos: each (H, W, 3) uint8.
+    """
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return max(
+        float(
+            np.abs(module(torch.from_numpy(p[None])).numpy() - session.run(None, {INPUT: p[None]})[0]).max()
+        )
+        for p in photos
+    )
+
+
+def _converted(module: PhotoToProbability) -> onnx.ModelProto:
+    example = torch.zeros(2, *_COMPARED[0], 3, dtype=torch.uint8)
+    shape = {0: Dim("photos"), 1: Dim("height"), 2: Dim("width")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, of its own deprecations
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=(shape,),
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+def _photos(arrays: PetArrays) -> list[NDArray[np.uint8]]:
+    """Return validation photos in the sizes to compare on."""
+    chosen = arrays.images[arrays.rows("val")[: 2 * len(_COMPARED)]]
+    sizes = [_COMPARED[i % len(_COMPARED)] for i in range(len(chosen))]
+    return [
+        np.array(Image.fromarray(photo).resize(size[::-1])) for photo, size in zip(chosen, sizes, strict=True)
+    ]

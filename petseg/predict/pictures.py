@@ -1,0 +1,77 @@
+"""A photo and its probability as pictures: mask, overlay, cut-out, contact sheet."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from petseg.core.colours import VERMILION, rgb
+
+SOFTNESS = 0.2  # alpha goes from 0 to 1 over this much probability
+_OUTLINE_PX = 400  # one pixel of outline for so many of the photo's longer side
+CELL_PX, _CAPTION_PX, _COLUMNS = 240, 20, 6  # of the contact sheet
+
+
+def mask(pet: NDArray[np.bool_]) -> Image.Image:
+    """Return a mask, (H, W), as a picture: 255 is pet."""
+    return Image.fromarray(pet.view(np.uint8) * np.uint8(255))
+
+
+def overlay(photo: Image.Image, pet: NDArray[np.bool_]) -> Image.Image:
+    """Fade what is not pet, by the mask (H, W), and draw an outline around what is."""
+    faded = photo.convert("L").point([192 + shade // 4 for shade in range(256)]).convert("RGB")
+    picture = Image.composite(photo, faded, Image.fromarray(pet))
+    width_px = 1 + max(photo.size) // _OUTLINE_PX
+    picture.paste(rgb(VERMILION), mask=Image.fromarray(_outline(pet, width_px)))
+    return picture
+
+
+def cutout(photo: Image.Image, probability: NDArray[np.float32], threshold: float) -> Image.Image:
+    """Cut the pet out, by its probability (H, W): alpha is 128 or more where the mask is, and soft there.
+
+    What has no alpha is black, so that nothing is hidden below it.
+    """
+    alpha = probability - np.float32(threshold)
+    alpha *= 255 / SOFTNESS
+    alpha += 128
+    np.clip(alpha, 0, 255, out=alpha)
+    shown = alpha.astype(np.uint8)
+    np.minimum(shown, 127, out=shown, where=probability < threshold)  # also where rounding made it 128
+    picture = Image.composite(photo, Image.new("RGB", photo.size), Image.fromarray(shown > 0))
+    picture.putalpha(Image.fromarray(shown))
+    return picture
+
+
+def _outline(pet: NDArray[np.bool_], width_px: int) -> NDArray[np.bool_]:
+    """Return the pixels of pet, (H, W), that have others up to a distance above, below, or beside them."""
+    inner = pet.copy()
+    for step in range(1, width_px + 1):
+        inner[step:] &= pet[:-step]
+        inner[:-step] &= pet[step:]
+        inner[:, step:] &= pet[:, :-step]
+        inner[:, :-step] &= pet[:, step:]
+    return pet & ~inner
+
+
+def profile_of(photo: Image.Image) -> bytes | None:
+    """Return the RGB colour profile that a photo's overlay and cut-out need too, if it has one."""
+    profile: bytes = photo.info.get("icc_profile") or b""
+    return profile if profile[16:20] == b"RGB " else None
+
+
+def contact_sheet(cells: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    """Lay small pictures out in rows, each with its name below."""
+    columns = min(_COLUMNS, len(cells))
+    rows = -(-len(cells) // columns)
+    gap = 12
+    width, height = CELL_PX + gap, CELL_PX + _CAPTION_PX + gap
+    sheet = Image.new("RGB", (columns * width + gap, rows * height + gap), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for place, (name, picture) in enumerate(cells):
+        left, top = gap + place % columns * width, gap + place // columns * height
+        sheet.paste(picture, (left + (CELL_PX - picture.width) // 2, top + (CELL_PX - picture.height) // 2))
+        while len(name) > 1 and pen.textlength(name, font) > CELL_PX:
+            name = f"{name.rstrip('…')[:-1]}…"
+        pen.text((left + CELL_PX / 2, top + CELL_PX + 3), name, "#333333", font, anchor="ma")
+    return sheet

@@ -1,0 +1,294 @@
+"""What the pipeline left, to look at: curves, masks of every epoch, test photos and their scores.
+
+Files are read when they are first asked for, so that a view needs no more than it shows. The figures,
+the report page and the command ``petseg evaluate`` all stand on this.
+"""
+
+import difflib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from petseg.data.arrays import PetArrays
+from petseg.data.batches import to_target
+from petseg.data.masks import load_masks
+from petseg.errors import DataError
+from petseg.evaluation.metrics import PixelCounts, count_against
+from petseg.params import Boundary
+from petseg.pipeline.dvcfiles import stage_paths
+from petseg.report.figures import Example
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the stages before ``plot`` left what there is to see, in the order in which it takes them."""
+
+    arrays: Path
+    evolution: Path
+    predictions: Path
+    run: Path
+    history: Path
+    per_image: Path
+    breeds: Path
+    metrics: Path
+    scores: Path
+    thresholds: Path
+    calibration: Path
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """How the masks of K fixed validation photos came about over E epochs.
+
+    Attributes:
+        names: (K,).
+        images: (K, S, S, 3) uint8.
+        truths: (K, S, S) bool.
+        epochs: (E,), their numbers.
+        masks: (E, K, S, S) bool.
+        dices: (E, K) float.
+    """
+
+    names: list[str]
+    images: NDArray[np.uint8]
+    truths: NDArray[np.bool_]
+    epochs: list[int]
+    masks: NDArray[np.bool_]
+    dices: NDArray[np.float64]
+
+    def of(self, name: str) -> "Evolution":
+        """Return one of the photos alone."""
+        row = [self.names.index(name)]
+        return Evolution(
+            [name], self.images[row], self.truths[row], self.epochs, self.masks[:, row], self.dices[:, row]
+        )
+
+    def at(self, wanted: Sequence[int]) -> "Evolution":
+        """Return the epochs that are wanted, as far as training came; the last one always."""
+        places = [i for i, epoch in enumerate(self.epochs) if epoch in wanted or epoch == self.epochs[-1]]
+        return replace(
+            self, epochs=[self.epochs[i] for i in places], masks=self.masks[places], dices=self.dices[places]
+        )
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the pipeline left.
+
+    Test photos are known by their place: the row of ``table``, and of ``masks``.
+
+    Attributes:
+        files: where it lies.
+        boundary: what the border counts as.
+    """
+
+    files: Files
+    boundary: Boundary
+
+    @classmethod
+    def of_project(cls, root: Path) -> Self:
+        """Open what the pipeline of a project left last.
+
+        Raises:
+            DataError: it has not run.
+        """
+        path = stage_paths(root, "plot")
+        tables = ("history", "per_image", "breeds", "metrics", "scores", "thresholds", "calibration")
+        masks = ("arrays_folder", "evolution", "predictions", "run_file")
+        files = Files(*(path[name] for name in (*masks, *tables)))
+        return cls(files, _read(files.metrics, _json)["boundary"])
+
+    @cached_property
+    def arrays(self) -> PetArrays:
+        """The packed photos and trimaps."""
+        return PetArrays.open(self.files.arrays)
+
+    @cached_property
+    def run_key(self) -> str:
+        """The key of the run that trained the model."""
+        return str(_read(self.files.run, _json)["run_key"])
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """A row an epoch."""
+        return _read(self.files.history, pd.read_csv)
+
+    @property
+    def best(self) -> pd.Series:
+        """The epoch whose weights were kept: the first of the highest validation Dice."""
+        return self.history.iloc[int(self.history["val_dice"].argmax())]
+
+    @cached_property
+    def headlines(self) -> dict[str, Any]:
+        """The scores that matter, with the threshold and the trivial answers."""
+        return dict(_read(self.files.metrics, _json))
+
+    @cached_property
+    def scores(self) -> dict[str, Any]:
+        """All scores, under each rule for the border."""
+        return dict(_read(self.files.scores, _json))
+
+    @cached_property
+    def breeds(self) -> pd.DataFrame:
+        """Mean Dice of each breed with its interval; the lowest first."""
+        return _read(self.files.breeds, _table)
+
+    @cached_property
+    def thresholds(self) -> pd.DataFrame:
+        """Scores at each threshold, of validation and of test."""
+        return _read(self.files.thresholds, pd.read_csv)
+
+    @cached_property
+    def calibration(self) -> pd.DataFrame:
+        """How often the probabilities of the test photos' pixels come true."""
+        return _read(self.files.calibration, pd.read_csv)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row a test photo: its name, breed, species and scores.
+
+        Raises:
+            DataError: it can't be read, or is not of the predicted photos.
+        """
+        table = _read(self.files.per_image, _table)
+        if table["name"].to_list() != self.arrays.index["name"][self.rows].to_list():
+            raise DataError(
+                f"{self.files.per_image} and {self.files.predictions} are not of the same photos; "
+                "run dvc repro infer"
+            )
+        return table
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """The predicted masks of the N test photos, (N, S, S) bool."""
+        return self._predictions[0]
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The rows of the N test photos in the arrays."""
+        return self._predictions[1]
+
+    @cached_property
+    def truths(self) -> NDArray[np.bool_]:
+        """The true masks of the N test photos, (N, S, S) bool."""
+        return true_masks(self.arrays, self.rows, self.boundary)
+
+    @cached_property
+    def counts(self) -> PixelCounts:
+        """The right and wrong pixels of each test photo."""
+        return count_against(
+            torch.from_numpy(self.masks), torch.from_numpy(self.arrays.trimaps[self.rows]), self.boundary
+        )
+
+    @cached_property
+    def evolution(self) -> Evolution:
+        """The masks of the fixed photos after each epoch.
+
+        Raises:
+            DataError: they can't be read, or are of other photos.
+        """
+        masks, beside = load_masks(self.files.evolution)
+        rows = self._of_these(beside["rows"], self.files.evolution)
+        trimaps = torch.from_numpy(self.arrays.trimaps[rows])
+        dices = [count_against(torch.from_numpy(each), trimaps, self.boundary).dice() for each in masks]
+        return Evolution(
+            self.arrays.index["name"][rows].to_list(),
+            self.arrays.images[rows],
+            true_masks(self.arrays, rows, self.boundary),
+            beside["epochs"].tolist(),
+            masks,
+            torch.stack(dices).numpy(),
+        )
+
+    def ranked(self) -> list[int]:
+        """Return the places of the test photos whose Dice is defined, the best first."""
+        return list(self.table["dice"].dropna().sort_values(ascending=False, kind="stable").index)
+
+    def best_photos(self, n: int) -> list[int]:
+        """Return the places of the n best, the best first."""
+        return self.ranked()[:n]
+
+    def median_photos(self, n: int) -> list[int]:
+        """Return the places of the n in the middle, the better first."""
+        order = self.ranked()
+        start = max(0, (len(order) - n) // 2)
+        return order[start : start + n]
+
+    def worst_photos(self, n: int) -> list[int]:
+        """Return the places of the n worst, the worst last."""
+        return self.ranked()[-n:]
+
+    def random_photos(self, n: int, seed: int) -> list[int]:
+        """Return the places of n photos, drawn from all."""
+        count = len(self.table)
+        return sorted(np.random.default_rng(seed).choice(count, min(n, count), replace=False).tolist())
+
+    def photo(self, name: str) -> int:
+        """Return the place of the test photo of that name.
+
+        Raises:
+            DataError: there is none.
+        """
+        names = self.table["name"].to_list()
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            raise DataError(f"{name}: no such test photo" + (f"; did you mean {close[0]}?" if close else ""))
+        return names.index(name)
+
+    def example(self, place: int) -> Example:
+        """Return a test photo with its true and its predicted mask, to be drawn."""
+        row = self.table.loc[place]
+        title = f"{row['name']}, Dice {row['dice']:.3f}"
+        image = self.arrays.images[self.rows[place]]
+        return Example(title, image, self.truths[place], self.masks[place])
+
+    @cached_property
+    def _predictions(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        masks, beside = load_masks(self.files.predictions)
+        return masks, self._of_these(beside["rows"], self.files.predictions)
+
+    def _of_these(self, rows: NDArray[np.int64], file: Path) -> NDArray[np.int64]:
+        if rows.size and rows.max() >= len(self.arrays.index):
+            raise DataError(f"{file}: is of other photos than {self.files.arrays}; run dvc repro")
+        return rows
+
+
+def true_masks(arrays: PetArrays, rows: NDArray[np.int64], boundary: Boundary) -> NDArray[np.bool_]:
+    """Return true masks, (N, S, S) bool."""
+    mask, _ = to_target(torch.from_numpy(arrays.trimaps[rows]), boundary)
+    result: NDArray[np.bool_] = mask.squeeze(1).bool().numpy()
+    return result
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """Read a table of photos or of groups of them; a breed may be called NA, a score may be undefined."""
+    texts = ("name", "breed", "species")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    numbers = [column for column in table.columns if column not in texts]
+    return table.assign(**{column: pd.to_numeric(table[column]) for column in numbers})
+
+
+def _read(path: Path, reader: Callable[[Path], T]) -> T:
+    """Read one of the files.
+
+    Raises:
+        DataError: it is absent or unreadable.
+    """
+    try:
+        return reader(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: can't be read ({error}); run dvc repro, or dvc pull") from None

@@ -1,0 +1,65 @@
+"""Weights that were trained elsewhere, or laid down by hand, taken into the store."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from petseg.core.files import copy_atomically, fsync_folder, sha256_file
+from petseg.core.project import now
+from petseg.core.textfiles import write_json
+from petseg.errors import DamagedFile
+from petseg.models.weights import save_tensors
+from petseg.store.identify import Weights
+from petseg.store.layout import ABOUT, FORMAT, KEY_LENGTH, MANIFEST, WEIGHTS
+from petseg.store.run import StoredRun, holder_of, run_of, sealed
+
+ORIGINAL = "original"  # the file as it was found, byte for byte
+
+
+def keep_unknown(file: Path, store: Path) -> None:
+    """Take what lies at an output's path into the store before it is replaced, unless a run has it."""
+    if not file.exists() or holder_of(store, file):
+        return
+    kept = adopt(file, store, "lay where training puts its weights")
+    print(f"{file}: holds what no run has; kept as run {kept.key}", flush=True)
+
+
+def adopt(file: Path, store: Path, note: str) -> StoredRun:
+    """Take a file of weights into the store, as a finished run of unknown making.
+
+    It is kept byte for byte, whatever it is; what can be read as weights is kept as safetensors too.
+    What lies beside it under the same name, ending in .json, is kept as its description.
+
+    Args:
+        file: anything.
+        store: folder of the runs.
+        note: what is known of it.
+
+    Returns:
+        The run; the one that has it already, where there is one.
+    """
+    folder = store / sha256_file(file)[:KEY_LENGTH]
+    if known := holder_of(store, file) or run_of(store, folder.name):
+        return known
+    draft = store / f".{folder.name}.{os.getpid()}.tmp"
+    shutil.rmtree(draft, ignore_errors=True)
+    copy_atomically(file, draft / f"{ORIGINAL}{file.suffix}")
+    manifest: dict[str, Any] = {"format": FORMAT, "status": "finished", "created": now()}
+    manifest["adopted"] = {"file": str(file.resolve()), "note": note}
+    try:
+        weights = Weights.read(file)
+        manifest["tensors_sha256"] = save_tensors(draft / WEIGHTS, weights.tensors, {"run_key": folder.name})
+        if (claimed := weights.about.get("run_key")) is not None:
+            manifest["adopted"]["claims"] = claimed
+    except DamagedFile as error:
+        manifest["adopted"]["unreadable"] = str(error)
+    if (about := file.with_suffix(".json")).is_file():
+        copy_atomically(about, draft / ABOUT)
+    manifest["files"] = {path.name: sha256_file(path) for path in sorted(draft.iterdir())}
+    write_json(draft / MANIFEST, sealed(manifest))
+    for path in draft.iterdir():
+        path.chmod(0o444)
+    draft.replace(folder)
+    fsync_folder(store)
+    return StoredRun.open(folder)

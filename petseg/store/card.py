@@ -1,0 +1,142 @@
+"""The model card of a run: what it is, what it can and can't do, and the way back to it, in Markdown.
+
+Source: Mitchell et al. 2019 (arXiv:1810.03993), as far as the record knows.
+"""
+
+import csv
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+from petseg.core.files import written_atomically
+from petseg.core.progress import duration
+from petseg.store.layout import ABOUT, BREEDS, CARD, WEIGHTS
+from petseg.store.run import Evaluation, StoredRun
+
+WEAKEST = 5  # breeds that are named,
+ENOUGH = 5  # of those with so many test photos, where there are such
+_PUBLISHED = ("sample", "oxford")
+_ANSWERS = {
+    "own_resolution": "at the photos' own resolution",
+    "mean_mask": "*the mean training mask, for every photo*",
+    "all_foreground": "*every pixel is pet*",
+}
+LIMITS = (
+    "It has seen cats and dogs, one in each photo, mostly in the middle and well lit; other animals, several "
+    "pets, and photos without one are beyond what was measured.",
+    "A photo is squeezed into a small square before the network sees it, so whiskers, tails and leashes are "
+    "lost, and a mask at the photo's own size is as smooth as that square allows.",
+    "People drew the masks with a strip of unsure pixels around each pet; the rule for it moves every score.",
+    "Scores are of one training; another seed gives a little more or less.",
+)
+
+
+def write_card(run: StoredRun) -> None:
+    """Write a finished run's card into its folder, from all that is known of it now."""
+    with written_atomically(run.folder / CARD) as file:
+        file.write(card(run).encode())
+
+
+def card(run: StoredRun) -> str:
+    """Return the card of a finished run."""
+    evaluation, sha256 = run.evaluation, run.manifest.get("tensors_sha256", "unknown")
+    parts = [
+        f"# {run.network}: run {run.key}",
+        "A network that says of each pixel of a photo whether it is pet.",
+        _table(("", ""), facts(run)),
+        "## Scores",
+        _scores(run, evaluation),
+        "## Weakest breeds" if evaluation else "",
+        _weakest(evaluation) if evaluation else "",
+        "## Limits",
+        "\n".join(textwrap.fill(f"- {limit}", 106, subsequent_indent="  ") for limit in LIMITS),
+        "## The way back",
+        f"Weights: `{WEIGHTS}`, described by `{ABOUT}`; sha256 of the tensors\n`{sha256}`.",
+        _way_back(run),
+        "## Params",
+        _table(("param", "value"), ((f"`{name}`", f"{value}") for name, value in run.params.items())),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def facts(run: StoredRun) -> list[tuple[str, str]]:
+    """Say when, where, from what and by which code a finished run was trained; hashes in backticks."""
+    manifest = run.manifest
+    if run.adopted:
+        origin = manifest["adopted"]
+        return [("adopted", f"{manifest['created']}, from {origin['file']}"), ("known of it", origin["note"])]
+    best, environment, git = manifest["best"], manifest["environment"], manifest["git"]
+    photos, source = manifest.get("photos", {}), manifest.get("data", {}).get("data.source")
+    licence = "Oxford-IIIT Pet, CC BY-SA 4.0" if source in _PUBLISHED else "their licence is not recorded"
+    counts = ", ".join(f"{count} to {use}" for use, count in photos.items())
+    seconds = sum(row["elapsed_s"] for row in run.rows())
+    return [
+        ("trained", f"{manifest['created']}, {len(run.rows())} epochs in {duration(seconds)}"),
+        ("kept", f"epoch {best['epoch']}, the best by validation Dice"),
+        (
+            "on",
+            f"{environment['device']} ({environment['cpu_capability']}), {environment['threads']} threads",
+        ),
+        ("with", f"torch {environment['torch']}, Python {environment['python']}"),
+        ("code", f"commit {git['commit']}" + (", changed: see changes.diff" if git["dirty"] else "")),
+        ("photos", f"{counts}; data.source `{source}`, {licence}"),
+        ("sha256 of the data", f"`{manifest['data_sha256']}`"),
+    ]
+
+
+def _scores(run: StoredRun, evaluation: Evaluation | None) -> str:
+    rows = []
+    if run.val_dice is not None:
+        rows.append(("validation, which chose the epoch", f"{run.val_dice:.4f}", "", ""))
+    if evaluation:
+        told = evaluation.headlines
+        rows.append((f"**test**, {told['photos']} photos", *_three(told)))
+        rows += [(words, *_three(told[answer])) for answer, words in _ANSWERS.items()]
+    table = _table(("", "Dice (95 % interval)", "IoU", "boundary F"), rows)
+    if not evaluation:
+        return f"{table}\n\nNot yet scored on test photos: `dvc repro infer` does."
+    return (
+        f"{table}\n\nMeans over photos; the border counts as {told['boundary']}; pet is what has a "
+        f"probability of {told['threshold']:g} or more. Italic: answers that never look at the photo."
+    )
+
+
+def _three(told: dict[str, Any]) -> tuple[str, str, str]:
+    return _interval(told), _score(told["iou_per_image"]), _score(told["boundary_f_per_image"])
+
+
+def _interval(told: dict[str, Any]) -> str:
+    dice, low, high = (_score(told[f"dice_per_image{end}"]) for end in ("", "_low", "_high"))
+    return f"{dice} ({low} to {high})"
+
+
+def _score(value: float | str | None) -> str:
+    return f"{float(value):.4f}" if value not in (None, "") else "undefined"
+
+
+def _weakest(evaluation: Evaluation) -> str:
+    with (evaluation.folder / BREEDS).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))  # which begins with the weakest
+    told = [row for row in rows if int(row["photos"]) >= ENOUGH] or rows
+    cells = ((row["breed"].replace("_", " "), row["photos"], _interval(row)) for row in told[:WEAKEST])
+    return _table(("breed", "test photos", "Dice (95 % interval)"), cells)
+
+
+def ways_back(run: StoredRun) -> list[tuple[str, str]]:
+    """Return the commands of ``petseg runs`` that lead back to a run, and what each does."""
+    commands = [("restore", "these weights, byte for byte"), ("verify", "is every file as recorded?")]
+    if not run.adopted:
+        commands.append(("reproduce", "train it again from its commit, and compare bit for bit"))
+    return commands
+
+
+def _way_back(run: StoredRun) -> str:
+    commands = ways_back(run)
+    width = max(len(command) for command, _ in commands)
+    lines = (f"petseg runs {command:<{width}} {run.key}   # {why}" for command, why in commands)
+    return "\n".join(["```sh", *lines, "```"])
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])

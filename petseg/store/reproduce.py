@@ -1,0 +1,168 @@
+"""The doubter's command: train a run again from its commit, in a folder apart, and compare bit for bit."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from ruamel.yaml import YAML
+
+from petseg.data.arrays import PetArrays
+from petseg.errors import DataError, StoreError
+from petseg.models import pretrained
+from petseg.models.pretrained import Encoder
+from petseg.models.weights import load_tensors
+from petseg.pipeline.dvcfiles import stage_command
+from petseg.store.layout import CHANGES, WEIGHTS
+from petseg.store.run import StoredRun, read_json, stored_runs
+
+_ENCODER_PARAM = "model.encoder_weights"
+
+
+@dataclass
+class Comparison:
+    """A run and its repetition.
+
+    Attributes:
+        tensors: a line for each tensor that is not the same to the last bit.
+        environment: what else differs: versions, processor, threads.
+        inputs: which of params, data and code are not what they were; none, unless files were lost.
+    """
+
+    tensors: list[str] = field(default_factory=list)
+    environment: list[str] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
+
+    @property
+    def identical(self) -> bool:
+        return not self.tensors
+
+    @classmethod
+    def of(cls, run: StoredRun, again: StoredRun) -> Self:
+        """Compare two finished runs."""
+        result = cls()
+        then, now = (made.manifest["environment"] for made in (run, again))
+        result.environment = [
+            f"{key}: {then.get(key)} then, {now.get(key)} now"
+            for key in dict.fromkeys((*then, *now))
+            if then.get(key) != now.get(key)
+        ]
+        result.inputs = [
+            what
+            for what in ("params", "data_sha256", "code_sha256")
+            if run.manifest[what] != again.manifest[what]
+        ]
+        ours, theirs = (load_tensors(made.folder / WEIGHTS)[0] for made in (run, again))
+        for name in dict.fromkeys((*ours, *theirs)):
+            one, other = ours.get(name), theirs.get(name)
+            if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
+                result.tensors.append(f"{name}: of another shape or type, or in one of them alone")
+            elif not torch.equal(one, other):
+                farthest = float((one.double() - other.double()).abs().max())
+                result.tensors.append(f"{name}: differs by up to {farthest:.3g}")
+        return result
+
+
+def reproduce(run: StoredRun, root: Path) -> Comparison:
+    """Train a finished run again, from its commit, its changes, its params and its data.
+
+    The main repository, its store and its record in MLflow are not touched.
+
+    Args:
+        run: of the store.
+        root: of the main repository.
+
+    Raises:
+        StoreError: the run's commit or its changes can't be had, or training fails.
+        DataError: its photos can't be had.
+    """
+    if run.adopted or not run.finished:
+        raise StoreError(f"run {run.key} is not a finished training, so it can't be reproduced")
+    with _worktree(run, root) as folder:
+        train = stage_command(folder, "train")
+        arrays, encoder = map(Path, train[3:5])
+        _write_params(run.params | _put_encoder(run, root, folder, encoder), folder / "params.yaml")
+        _put_data(run, root, folder, arrays)
+        _run(folder, train)
+        (again,), _ = stored_runs(folder / "runs")
+        return Comparison.of(run, again)
+
+
+@contextmanager
+def _worktree(run: StoredRun, root: Path) -> Iterator[Path]:
+    """Check the run's commit out into a temporary folder, with the run's own changes."""
+    commit = run.manifest["git"]["commit"]
+    if commit is None:
+        raise StoreError(f"run {run.key} was trained outside a git repository: its code is not known")
+    if _git(root, "cat-file", "-e", f"{commit}^{{commit}}").returncode:
+        raise StoreError(f"run {run.key}: commit {commit} is not in this repository; git fetch may bring it")
+    with tempfile.TemporaryDirectory(prefix="petseg-reproduce-") as temporary:
+        folder = Path(temporary, "code")
+        try:
+            done = _git(root, "worktree", "add", "--quiet", "--detach", str(folder), commit)
+            if not done.returncode and (changes := run.folder / CHANGES).exists():
+                done = _git(folder, "apply", str(changes))
+            if done.returncode:
+                raise StoreError(f"run {run.key}: its code can't be laid out ({done.stderr.strip():.200})")
+            yield folder
+        finally:
+            _git(root, "worktree", "remove", "--force", str(folder))
+
+
+def _git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def _put_encoder(run: StoredRun, root: Path, folder: Path, place: Path) -> dict[str, str]:
+    """Put the weights in place that the run's encoder began with; return the param that names them."""
+    wanted, source = run.params.get(_ENCODER_PARAM, pretrained.NONE), root / place
+    if wanted == pretrained.NONE:
+        _run(folder, stage_command(folder, "encoder"))
+        return {}
+    found = read_json(source / pretrained.ABOUT)
+    if Encoder.open(source, found["origin"]).name != wanted:
+        raise DataError(
+            f"run {run.key}: its encoder began with weights {wanted}, and {source} holds others; "
+            "set model.encoder_weights and run dvc repro encoder first"
+        )
+    shutil.copytree(source, folder / place)
+    return {_ENCODER_PARAM: found["origin"]}
+
+
+def _write_params(params: Mapping[str, Any], path: Path) -> None:
+    """Give params.yaml a run's values; what a run does not depend on stays as it was committed."""
+    yaml = YAML()
+    values = yaml.load(path.read_text(encoding="utf-8"))
+    for key, value in params.items():
+        section, _, name = key.partition(".")
+        values[section][name] = value
+    with path.open("w", encoding="utf-8") as file:
+        yaml.dump(values, file)
+
+
+def _put_data(run: StoredRun, root: Path, folder: Path, place: Path) -> None:
+    """Put the run's photos in place, known by their hash: the project's own, or packed again."""
+    wanted, target = run.manifest["data_sha256"], folder / place
+    if (root / place).is_dir() and PetArrays.open(root / place).digest == wanted:
+        shutil.copytree(root / place, target)
+        return
+    _run(folder, [sys.executable, "-m", "dvc", "repro", "--quiet", "preprocess"])
+    if PetArrays.open(target).digest != wanted:
+        raise DataError(
+            f"run {run.key}: its photos can't be had (sha256 {wanted}): neither {place} nor what "
+            "data.source gives is it; set it to where they are, and run dvc repro preprocess first"
+        )
+
+
+def _run(folder: Path, command: Sequence[str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    done = subprocess.run(command, cwd=folder, env=environment, check=False)
+    if done.returncode:
+        raise StoreError(f"{' '.join(command[1:4])} failed with exit code {done.returncode}; see above")

@@ -1,0 +1,200 @@
+"""What MLflow is told of a training, an evaluation, a set of figures, and a stage before training."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from petseg.store.layout import ABOUT, CARD, EVOLUTION, SHOWN, WEIGHTS
+from petseg.store.run import Addition, Evaluation, StoredRun
+from petseg.tracking.outbox import DataRecord
+
+_COLUMNS = 3  # of the picture of an epoch
+_FADED = 0.2  # what is not pet keeps this share of its contrast
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Which data was read, by our own hash."""
+
+    name: str
+    sha256: str
+    origin: str
+    context: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run of MLflow's, whole.
+
+    Attributes:
+        stage: which stage it is of.
+        title: the run's name.
+        known_by: tags that no other run has; by them it is found again.
+        tags: the others.
+        params: flat.
+        metrics: single numbers.
+        datasets: what was read, or made.
+        files: what to keep, by the folder among the artifacts.
+        texts: the content of further files, by their path.
+        started, ended: UTC, ISO 8601; ended is empty while it goes on.
+        status: FINISHED, FAILED or KILLED, once it has ended.
+    """
+
+    stage: str
+    title: str
+    known_by: Mapping[str, str]
+    tags: Mapping[str, object]
+    params: Mapping[str, object]
+    started: str
+    ended: str = ""
+    status: str = "FINISHED"
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    datasets: tuple[Dataset, ...] = ()
+    files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+def of_training(run: StoredRun) -> Record:
+    """Describe a training, finished or not: the row of its model."""
+    manifest = run.manifest
+    finished, rows = run.finished, run.rows()
+    weights = tuple(path for name in (WEIGHTS, ABOUT) if (path := run.folder / name).exists())
+    metrics = {"parameters": manifest.get("parameters", math.nan)}
+    metrics |= {"seconds": round(sum(row["elapsed_s"] for row in rows), 1)} if rows else {}
+    if "best" in manifest:
+        best = manifest["best"]
+        metrics |= {"best/epoch": best["epoch"], "best/val_dice": best["val_dice"]}
+    tags = _origin(run, manifest) | {
+        "photos_sha256": manifest.get("photos_sha256"),
+        "source_file": manifest.get("source"),
+        "weights": f"runs/{run.key}/{WEIGHTS}" if finished and weights else None,
+        "tensors_sha256": manifest.get("tensors_sha256"),
+        "adopted": manifest.get("adopted", {}).get("note"),
+    }
+    return Record(
+        "train",
+        manifest.get("dvc_experiment") or run.key,
+        {"run_uid": run.uid},
+        tags,
+        {**manifest.get("data", {}), **run.params},
+        manifest["created"],
+        manifest.get("finished", manifest["created"] if finished else ""),
+        "FINISHED" if finished else "KILLED",
+        metrics if finished else {},
+        _pets(run, manifest, "train"),
+        {"weights": weights} if finished else {},
+    )
+
+
+def of_evaluation(run: StoredRun, evaluation: Evaluation) -> Record:
+    """Describe what infer found: a child of the model's row."""
+    about, scores = evaluation.manifest, evaluation.headlines
+    own = scores.get("own_resolution", {})
+    metrics = {f"test/{name}": value for name, value in scores.items() if isinstance(value, float | int)}
+    metrics |= {f"test_own_resolution/{name}": value for name, value in own.items() if value is not None}
+    return Record(
+        "infer",
+        "infer",
+        {"evaluation": evaluation.key, "parent_uid": run.uid},
+        _origin(run, about),
+        about["settings"],
+        about.get("started", about["created"]),
+        about["created"],
+        metrics=metrics,
+        datasets=_pets(run, about, "test"),
+        files={"test": tuple(evaluation.folder / name for name in about["files"]), "": (run.folder / CARD,)},
+    )
+
+
+def of_figures(run: StoredRun, figures: Addition) -> Record:
+    """Describe what plot drew: a child of the model's row."""
+    about = figures.manifest
+    return Record(
+        "plot",
+        "plot",
+        {"figures": figures.key, "parent_uid": run.uid},
+        _origin(run, about),
+        about["settings"],
+        about.get("started", about["created"]),
+        about["created"],
+        datasets=_pets(run, about, "plot"),
+        files={"figures": tuple(figures.folder / name for name in about["files"])},
+    )
+
+
+def of_data_stage(name: str, done: DataRecord) -> Record:
+    """Describe a stage before training."""
+    datasets = tuple(Dataset(*described, context=done.stage) for described in done.datasets)
+    return Record(
+        done.stage,
+        done.stage,
+        {"record": name},
+        done.tags,
+        done.params,
+        done.started,
+        done.ended,
+        done.status,
+        done.metrics,
+        datasets,
+        texts=done.texts,
+    )
+
+
+def _origin(run: StoredRun, about: Mapping[str, Any]) -> dict[str, object]:
+    """Say which run it belongs to, and by which commit, code and data it was made."""
+    git = about.get("git", {})
+    return {
+        "run_key": run.key,
+        "dvc_experiment": about.get("dvc_experiment"),
+        "git_commit": git.get("commit"),
+        "mlflow.source.git.commit": git.get("commit"),
+        "uncommitted_changes": git.get("dirty"),
+        "code_sha256": about.get("code_sha256"),
+        "data_sha256": about.get("data_sha256"),
+    }
+
+
+def _pets(run: StoredRun, about: Mapping[str, Any], context: str) -> tuple[Dataset, ...]:
+    if "data_sha256" not in about:
+        return ()
+    source = run.manifest.get("data", {}).get("data.source") or "unknown"
+    return (Dataset("pets", about["data_sha256"], source, context),)
+
+
+def of_epoch(row: Mapping[str, Any]) -> dict[str, float]:
+    """Name an epoch's numbers for MLflow, which draws what shares a first word in one section."""
+    return {
+        "loss/train": row["train_loss"],
+        "loss/val": row["val_loss"],
+        "dice/train": row["train_dice"],
+        "dice/val": row["val_dice"],
+        "learning_rate": row["learning_rate"],
+        "images_per_s": row["images_per_s"],
+        "epoch_s": row["elapsed_s"],
+    }
+
+
+def picture_of_epoch(run: StoredRun, epoch: int) -> Image.Image | None:
+    """Draw the fixed validation photos as that epoch's network cut them out; None for a run without them."""
+    photos, masks = run.folder / SHOWN, run.folder / EVOLUTION / f"{epoch:05}.png"
+    if not (photos.exists() and masks.exists()):
+        return None
+    strip, pet = np.asarray(Image.open(photos)), np.asarray(Image.open(masks))
+    faded = 255 - (255 - strip.mean(axis=-1, keepdims=True)) * _FADED
+    drawn = np.where(pet[..., None], strip, faded).astype(np.uint8)
+    return Image.fromarray(_in_rows(drawn))
+
+
+def _in_rows(strip: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Lay square pictures that stand side by side, (S, K * S, 3), in rows."""
+    pictures = np.hsplit(strip, strip.shape[1] // strip.shape[0])
+    blank = np.full_like(pictures[0], 255)
+    rows = [pictures[i : i + _COLUMNS] for i in range(0, len(pictures), _COLUMNS)]
+    width = min(_COLUMNS, len(pictures))
+    return np.vstack([np.hstack([*row, *[blank] * (width - len(row))]) for row in rows])

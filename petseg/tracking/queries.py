@@ -1,0 +1,128 @@
+"""What is read back from MLflow: which runs fit a filter, and the copies of weights that it keeps."""
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from petseg.errors import StoreError, UsageError
+from petseg.store.layout import MANIFEST, WEIGHTS
+from petseg.store.run import StoredRun
+from petseg.tracking.client import EXPERIMENT, connect, every, experiment_id, is_mlflow_trouble, reason
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+
+def found_runs(store: Path, wanted: Sequence[str]) -> list[StoredRun]:
+    """Find runs by how a person names them.
+
+    Args:
+        store: folder of the runs.
+        wanted: the beginning of a run's key; an MLflow run id; or, where it holds =, < or >, or the word
+            LIKE, an MLflow filter.
+
+    Returns:
+        Each run once, in the order in which they are wanted.
+
+    Raises:
+        UsageError: a name fits no run or several, or a filter is none.
+        StoreError: MLflow is needed to find a run, and does not answer; or a manifest can't be read.
+    """
+    folders = dict.fromkeys(folder for text in wanted for folder in _named_runs(store, text))
+    return [StoredRun.open(folder) for folder in folders]
+
+
+def _named_runs(store: Path, text: str) -> list[Path]:
+    if re.search(r"[=<>]|\blike\b", text, re.IGNORECASE):
+        keys = _keys_of_rows(text)
+        folders = [store / key for key in keys if (store / key / MANIFEST).is_file()]
+        if lost := len(keys) - len(folders):
+            print(f"warning: {lost} runs that MLflow lists are not in {store.name}/", file=sys.stderr)
+        if not folders:
+            raise UsageError(f"no finished run fits the filter {text!r}")
+        return folders
+    folders = sorted(store.glob(f"{text}*/{MANIFEST}")) if re.fullmatch("[0-9a-f]+", text) else []
+    if not folders and re.fullmatch("[0-9a-f]{32}", text):
+        return _named_runs(store, f"attributes.run_id = '{text}'")
+    if len(folders) != 1:
+        known = (
+            f"it fits {len(folders)} runs: write more of it" if folders else f"no such run in {store.name}/"
+        )
+        raise UsageError(
+            f"{text}: {known}; a run is named by the beginning of its key, an MLflow run id, or a filter "
+            "such as \"params.`train.loss` = 'dice'\""
+        )
+    return [folders[0].parent]
+
+
+def _keys_of_rows(text: str) -> list[str]:
+    """Return the keys of all finished trainings that fit an MLflow filter, the newest first."""
+    query = f"tags.stage = 'train' and attributes.status = 'FINISHED' and {text}"
+    try:
+        client = connect()
+        from mlflow.exceptions import MlflowException
+
+        experiment = experiment_id(client, EXPERIMENT)
+        try:
+            rows = every(lambda token: client.search_runs([experiment], query, page_token=token))
+        except MlflowException as error:
+            if error.error_code == "INVALID_PARAMETER_VALUE":
+                raise UsageError(f"{text}: is no MLflow filter ({reason(error)})") from None
+            raise
+    except Exception as error:
+        if not is_mlflow_trouble(error):
+            raise
+        raise StoreError(f"MLflow does not answer ({reason(error)}); name runs by their keys") from None
+    return [row.data.tags["run_key"] for row in rows]
+
+
+def row_of(client: "MlflowClient", run: StoredRun) -> "Run | None":
+    """Return the row of a run; None where MLflow does not know it."""
+    query = f"tags.stage = 'train' and tags.run_uid = '{run.uid}'"
+    found = client.search_runs([experiment_id(client, EXPERIMENT)], query, max_results=1)
+    return found[0] if found else None
+
+
+def weights_in_mlflow(runs: Sequence[StoredRun]) -> Iterator[tuple[StoredRun, str, Path | None]]:
+    """Yield each copy of the runs' weights that MLflow keeps: whose it is, its URI, a file with its bytes.
+
+    The file is None where MLflow lists the copy and can't hand it out. A run that MLflow does not know, or a
+    store that does not answer, has no copies; the latter costs a warning.
+    """
+    of_uid = {run.uid: run for run in runs}
+    try:
+        client = connect()
+        import mlflow
+        from mlflow.entities import LoggedModelStatus
+
+        experiment, query = experiment_id(client, EXPERIMENT), "tags.stage = 'train'"
+        found = every(lambda token: client.search_runs([experiment], query, page_token=token))
+        uids = {row.info.run_id: row.data.tags.get("run_uid") for row in found}
+        rows = {row: of_uid[uid] for row, uid in uids.items() if uid in of_uid}
+        models = every(lambda token: client.search_logged_models([experiment], page_token=token))
+        with_weights = [row.info.run_id for row in found if "weights" in row.data.tags]
+        copies = [(row, f"runs:/{row}/weights/{WEIGHTS}") for row in with_weights if row in rows]
+        copies += [
+            (model.source_run_id, f"{model.artifact_location}/artifacts/{WEIGHTS}")
+            for model in models
+            if model.source_run_id in rows and model.status == LoggedModelStatus.READY
+        ]
+    except Exception as error:
+        if not is_mlflow_trouble(error):
+            raise
+        print(
+            f"warning: MLflow does not answer ({reason(error)}); its copies are not looked at",
+            file=sys.stderr,
+        )
+        return
+    for row, uri in copies:
+        try:
+            path = Path(mlflow.artifacts.download_artifacts(uri))
+        except Exception as error:
+            if not is_mlflow_trouble(error):
+                raise
+            path = None
+        yield rows[row], uri, path
