@@ -26,9 +26,10 @@ from petseg.data.archives import ANNOTATIONS, PHOTOS
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import Photos, load_photos, normalize, to_target
 from petseg.data.preprocess import pack
+from petseg.evaluation.outputs import HEADLINES
 from petseg.models.device import set_up_torch
 from petseg.params import Params, load_params
-from petseg.store.layout import CARD, EVALUATIONS, HEADLINES
+from petseg.store.layout import CARD, EVALUATIONS
 from petseg.store.run import StoredRun, stored_runs
 from petseg.store.writer import open_run
 from petseg.tracking.rows import live_row

@@ -4,6 +4,7 @@ PetsegError                     a mistake or a fault outside the code; one line 
 ├── UsageError                  a command was called with the wrong arguments
 ├── ParamsError                 params.yaml (or a -S override) is wrong; every mistake is listed
 ├── InputsChanged               params or code were edited while a stage ran
+├── UnreachedCode               a stage has loaded code of the project that its run key does not hold
 ├── DownloadError               an archive can't be fetched
 ├── EncoderError                the weights that an encoder is to begin with can't be had or used
 ├── ArchiveError                an archive is damaged or hostile
@@ -43,6 +44,10 @@ class ParamsError(PetsegError):
 
 class InputsChanged(PetsegError):
     """Params or code were edited while a stage ran, so its outputs belong to neither state."""
+
+
+class UnreachedCode(PetsegError):
+    """A stage has loaded code of the project that is in no run key, since no import statement names it."""
 
 
 class DownloadError(PetsegError):

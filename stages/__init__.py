@@ -1,6 +1,6 @@
-"""The pipeline's stages, one script each, as dvc.yaml calls them: python -m stages.NAME PATHS."""
+"""The pipeline's stages, one script each, as dvc.yaml calls them: python -m stages.NAME --OPTION PATH ..."""
 
 from importlib.util import find_spec
 
-if find_spec("pydantic") is None:
+if not (find_spec("pydantic") and find_spec("torch")):
     raise SystemExit("petseg: the environment is not active; run: make env && source .venv/bin/activate")

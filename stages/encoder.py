@@ -8,8 +8,8 @@ from petseg.params import Params
 from petseg.pipeline.stage import run_stage
 
 
-def encoder(params: Params, folder: Path) -> None:
-    found = fetch_encoder(params.model.encoder_weights, folder, main_root())
+def encoder(params: Params, encoder: Path) -> None:
+    found = fetch_encoder(params.model.encoder_weights, encoder, main_root())
     if found.path is not None:
         # Not above: without a file, torch need not be waited for.
         from petseg.models.resnet34_unet import ResNet34UNet, load_encoder

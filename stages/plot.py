@@ -1,5 +1,6 @@
-"""Draw what was prepared, learnt and predicted."""
+"""Draw what was prepared, learnt and predicted; or take the figures from the store."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,87 +11,87 @@ from petseg.core.files import sha256_file, written_atomically
 from petseg.core.project import git_state, main_root, now, provenance
 from petseg.data.arrays import PetArrays
 from petseg.data.preprocess import first_originals
-from petseg.params import Boundary, Params, flat
+from petseg.params import Params, flat
 from petseg.pipeline.codehash import code_sha256
 from petseg.pipeline.stage import run_stage
-from petseg.report import figures as plotting
+from petseg.report import figures as draw
 from petseg.report.page import report
-from petseg.report.results import Files, Results, true_masks
-from petseg.store.layout import FIGURES, key_of
-from petseg.store.run import run_of
-from petseg.tracking.outbox import claimed, tell_mlflow
+from petseg.report.results import Results, true_masks
+from petseg.store.layout import FIGURES, PAGE, key_of
+from petseg.store.run import StoredRun, run_of
+from petseg.tracking.outbox import flush_outbox, lock_entry
 
 PREPARED_PHOTOS = 3  # in the figure of preprocessing
 DPI = 110
 
 
 def plot(
-    params: Params,
-    archives: Path,
-    arrays_folder: Path,
-    evolution: Path,
-    predictions: Path,
-    run_file: Path,
-    history: Path,
-    per_image: Path,
-    breeds: Path,
-    metrics: Path,
-    scores: Path,
-    thresholds: Path,
-    calibration: Path,
-    figures: Path,
-    page: Path,
+    params: Params, archives: Path, arrays: Path, evolution: Path, history: Path, results: Path, figures: Path
 ) -> None:
-    started, boundary = now(), params.data.boundary
-    tables = (history, per_image, breeds, metrics, scores, thresholds, calibration)
-    results = Results(Files(arrays_folder, evolution, predictions, run_file, *tables), boundary)
-    arrays, told = results.arrays, results.headlines
-    drawn = {
-        "curves": plotting.curves(results.history),
-        "evolution": evolution_figure(results, params.plot.evolution_epochs),
-        "preprocessing": preprocessing_figure(arrays, boundary, archives),
-        "augmentation": plotting.augmentation(*training_photos(arrays), params.augment),
-        "examples": examples_figure(results, params.plot.examples),
-        "breeds": plotting.dice_by_breed(results.table),
-        "dice_histogram": plotting.dice_histogram(
-            results.table["dice"], told["all_foreground"]["dice_per_image"]
-        ),
-        "thresholds": plotting.threshold_curves(results.thresholds, told["threshold"]),
-        "calibration": plotting.calibration_diagram(results.calibration),
-        "confusion": plotting.confusion(results.counts),
-    }
-    figures.mkdir(parents=True, exist_ok=True)
-    for name, figure in drawn.items():
-        figure.savefig(figures / f"{name}.png", dpi=DPI, metadata={"Software": None})
+    started, seen = now(), Results(arrays, evolution, history, results)
+    run = run_of(main_root() / "runs", seen.run_key) if seen.run_key else None
+    settings = flat(augment=params.augment, plot=params.plot)
+    read = {path.name: sha256_file(path) for path in (evolution, history, *sorted(results.iterdir()))}
+    code = code_sha256(Path(__file__))
+    key = key_of(settings | {"read": read}, seen.arrays.digest, code)
 
-    run = run_of(main_root() / "runs", results.run_key)
-    with written_atomically(page) as file:
-        file.write(report(results, run))
+    if run is not None and run.export_added(FIGURES, key, figures, "*.png"):
+        print(f"run {run.key} was drawn by this code and these params before: its figures are used")
+    else:
+        draw_all(seen, params, archives, figures)
+        if run is not None:
+            made_by = {"started": started, "settings": settings, "data_sha256": seen.arrays.digest}
+            made_by |= {"code_sha256": code} | provenance(git_state())
+            keep(run, key, made_by, seen, figures)
     if run is not None:
-        settings = flat(data__boundary=boundary, augment=params.augment, plot=params.plot)
-        code, drawn_from = code_sha256(Path(__file__)), sha256_file(per_image)
-        made_by = {"started": started, "settings": settings, "data_sha256": arrays.digest}
-        made_by |= {"code_sha256": code} | provenance(git_state())
-        key = key_of(settings | {"per_image_sha256": drawn_from}, arrays.digest, code)
-        with claimed(run.key):
-            files = {path.name: path for path in sorted(figures.iterdir())}
-            run.keep(FIGURES, key, made_by, files | {page.name: page})
-        tell_mlflow()
-    print(f"{len(drawn)} figures: {figures}; all there is to see, in a browser: {page}")
+        flush_outbox()
+    print(f"{len(list(figures.iterdir()))} figures: {figures}; everything on one page: petseg report")
 
 
-def evolution_figure(results: Results, wanted: tuple[int, ...]) -> Figure:
-    shown = results.evolution.at(wanted)
-    return plotting.evolution(shown.images, shown.truths, shown.masks, shown.epochs, shown.dices)
+def keep(run: StoredRun, key: str, made_by: Mapping[str, object], seen: Results, figures: Path) -> None:
+    """Keep the figures in the store, and with them the page, which names time and machine."""
+    page = figures.with_name(f".{PAGE}")
+    try:
+        with written_atomically(page) as file:
+            file.write(report(seen, run))
+        files = {path.name: path for path in sorted(figures.iterdir())}
+        with lock_entry(run.key):
+            run.keep(FIGURES, key, made_by, files | {PAGE: page})
+    finally:
+        page.unlink(missing_ok=True)
 
 
-def preprocessing_figure(arrays: PetArrays, boundary: Boundary, archives: Path) -> Figure:
+def draw_all(seen: Results, params: Params, archives: Path, folder: Path) -> None:
+    trivial = seen.headlines["all_foreground"]["dice_per_image"]
+    drawn = {
+        "curves": draw.curves(seen.history),
+        "evolution": evolution_figure(seen, params.plot.evolution_epochs),
+        "preprocessing": preprocessing_figure(seen, archives),
+        "augmentation": draw.augmentation(*training_photos(seen.arrays), params.augment),
+        "examples": examples_figure(seen, params.plot.examples),
+        "breeds": draw.dice_by_breed(seen.table),
+        "dice_histogram": draw.dice_histogram(seen.table["dice"], trivial),
+        "thresholds": draw.threshold_curves(seen.thresholds, seen.headlines["threshold"]),
+        "calibration": draw.calibration_diagram(seen.calibration),
+        "confusion": draw.confusion(seen.counts),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in drawn.items():
+        figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
+
+
+def evolution_figure(seen: Results, wanted: tuple[int, ...]) -> Figure:
+    shown = seen.evolution.at(wanted)
+    return draw.evolution(shown.images, shown.truths, shown.masks, shown.epochs, shown.dices)
+
+
+def preprocessing_figure(seen: Results, archives: Path) -> Figure:
+    arrays = seen.arrays
     row_of = {name: row for row, name in enumerate(arrays.index["name"])}
     originals = first_originals(archives, row_of.keys(), PREPARED_PHOTOS)
     rows = np.array([row_of[name] for name, _ in originals])
-    return plotting.preprocessing(
-        originals, arrays.images[rows], arrays.trimaps[rows], true_masks(arrays, rows, boundary)
-    )
+    truths = true_masks(arrays, rows, seen.boundary)
+    return draw.preprocessing(originals, arrays.images[rows], arrays.trimaps[rows], truths)
 
 
 def training_photos(arrays: PetArrays) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -98,14 +99,14 @@ def training_photos(arrays: PetArrays) -> tuple[NDArray[np.uint8], NDArray[np.ui
     return arrays.images[rows], arrays.trimaps[rows]
 
 
-def examples_figure(results: Results, count: int) -> Figure:
+def examples_figure(seen: Results, count: int) -> Figure:
     rows = {
-        "best": results.best_photos(count),
-        "median": results.median_photos(count),
-        "worst": results.worst_photos(count),
+        "best": seen.best_photos(count),
+        "median": seen.median_photos(count),
+        "worst": seen.worst_photos(count),
     }
-    drawn = {name: [results.example(place) for place in places] for name, places in rows.items()}
-    return plotting.examples(drawn, f"test photos, by Dice (n = {len(results.table)})")
+    drawn = {name: [seen.example(place) for place in places] for name, places in rows.items()}
+    return draw.examples(drawn, f"test photos, by Dice (n = {len(seen.table)})")
 
 
 if __name__ == "__main__":

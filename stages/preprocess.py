@@ -11,7 +11,7 @@ from petseg.pipeline.stage import run_stage
 from petseg.tracking.outbox import recorded
 
 
-def preprocess(params: Params, archives: Path, arrays_folder: Path, report_file: Path, metrics: Path) -> None:
+def preprocess(params: Params, archives: Path, arrays: Path, rejected: Path, metrics: Path) -> None:
     settings = flat(
         data__image_size=params.data.image_size,
         data__max_rejected=params.data.max_rejected,
@@ -20,21 +20,21 @@ def preprocess(params: Params, archives: Path, arrays_folder: Path, report_file:
     with recorded("preprocess", settings) as record:
         report = pack(
             archives,
-            arrays_folder,
-            report_file,
+            arrays,
+            rejected,
             params.data.image_size,
             params.data.max_rejected,
             params.split,
         )
         write_json(metrics, report.summary())
-        digest = PetArrays.open(arrays_folder).digest
+        digest = PetArrays.open(arrays).digest
         record.metrics |= report.summary()
         # By these hashes the download is found that the photos come from, and from a model its photos.
         read = ((path.name, sha256_file(path), str(archives)) for path in sorted(archives.iterdir()))
-        record.datasets = [("pets", digest, str(arrays_folder)), *read]
+        record.datasets = [("pets", digest, str(arrays)), *read]
         record.tags |= {"data_sha256": digest}
-        record.texts |= {f"report/{report_file.name}": report_file.read_text(encoding="utf-8")}
-    print(", ".join(f"{name} {n}" for name, n in report.summary().items()), f"; see {report_file}")
+        record.texts |= {f"report/{rejected.name}": rejected.read_text(encoding="utf-8")}
+    print(", ".join(f"{name} {n}" for name, n in report.summary().items()), f"; see {rejected}")
 
 
 if __name__ == "__main__":

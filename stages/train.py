@@ -7,152 +7,110 @@ import torch
 
 from petseg.core.progress import duration, progress
 from petseg.core.project import git_state, main_root, provenance
-from petseg.core.textfiles import write_csv, write_json
+from petseg.core.textfiles import write_json
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import MEAN, STD, Photos, load_photos
+from petseg.data.batches import MEAN, STD, load_photos
 from petseg.models import parameter_count, settings_of
 from petseg.models.device import environment, set_up_torch
 from petseg.models.pretrained import Encoder
 from petseg.params import Params, flat
-from petseg.pipeline.codehash import code_sha256
+from petseg.pipeline.codehash import check_reached, code_sha256
 from petseg.pipeline.dvcfiles import locked_param
 from petseg.pipeline.stage import run_stage
-from petseg.store.adopt import keep_unknown
+from petseg.store.adopt import adopt_if_unknown
 from petseg.store.card import write_card
-from petseg.store.layout import VALIDATION, WEIGHTS, key_of
+from petseg.store.layout import ABOUT, CURVES, EVOLUTION_MASKS, VALIDATION, WEIGHTS, key_of
 from petseg.store.writer import Run, open_run
-from petseg.tracking.outbox import tell_mlflow
+from petseg.tracking.outbox import flush_outbox
 from petseg.tracking.rows import LiveRow, live_row
-from petseg.training.history import EpochRecord
+from petseg.training.history import EpochRecord, best_epoch, is_stale, summary
 from petseg.training.loop import TrainingState, fit, predict_masks, validate
 
 SHOWN_PHOTOS = 6  # of validation, whose masks are kept for every epoch
 
 
 def train(
-    params: Params,
-    arrays_folder: Path,
-    encoder_folder: Path,
-    weights: Path,
-    about: Path,
-    evolution: Path,
-    run_file: Path,
-    history: Path,
-    metrics: Path,
+    params: Params, arrays: Path, encoder: Path, weights: Path, evolution: Path, history: Path, metrics: Path
 ) -> None:
-    keep_unknown(weights, main_root() / "runs")
-    device = set_up_torch(params.train.device, params.train.threads)
-    arrays = PetArrays.open(arrays_folder)
-    encoder = Encoder.open(encoder_folder, params.model.encoder_weights)
-    settings = (
-        flat(data__boundary=params.data.boundary)
-        | settings_of(params.model)
-        | flat(train=params.train, augment=params.augment)
-    )
-    if "model.encoder_weights" in settings:
-        settings["model.encoder_weights"] = encoder.name
-    code = code_sha256(Path(__file__))
-    key = key_of(settings, arrays.digest, code)
-    git = git_state()
-    described: dict[str, Any] = {
-        "run_key": key,
-        "data_sha256": arrays.digest,
-        "photos_sha256": arrays.photos_digest,
-        "code_sha256": code,
-        "params": settings,
-        "data": flat(data__source=locked_param("download", "data.source"), data__image_size=arrays.size_px),
-        "split": flat(split=params.split),
-        "environment": environment(device),
-        "source": __file__,
-    } | provenance(git)
-    with open_run(main_root() / "runs", key, described, git.changes) as run:
-        warn_of_another_environment(run, described["environment"])
+    check_reached(Path(__file__))
+    store, device = main_root() / "runs", set_up_torch(params.train.device, params.train.threads)
+    adopt_if_unknown(weights, store)
+    photos, beginning = PetArrays.open(arrays), Encoder.open(encoder, params.model.encoder_weights)
+    described = description(params, photos, beginning) | {"environment": environment(device)}
+    git, key = git_state(), described["run_key"]
+    with open_run(store, key, described | provenance(git), git.changes) as run:
+        if changes := run.environment_changes(described["environment"]):
+            print(f"warning: run {key} began elsewhere, where bits may differ: {'; '.join(changes)}")
         with live_row(run) as row:
             if run.finished:
-                print(f"run {key} is finished: its weights are used, nothing is trained")
+                print(f"run {key} is finished: its weights are used, nothing is trained", flush=True)
             else:
-                train_run(run, row, params, arrays, encoder, device)
-        run.publish(weights, about, evolution)
-        write_json(run_file, {"run_key": key})
-        write_csv(history, run.history)
-        write_json(metrics, summary(run))
+                train_run(run, row, params, photos, beginning, device)
+        copies = {WEIGHTS: weights, ABOUT: weights.with_suffix(".json")}
+        run.export(copies | {EVOLUTION_MASKS: evolution, CURVES: history})
+        write_json(metrics, summary(run.history))
     if not row.broken:
-        tell_mlflow()
-    print(f"best epoch {run.best.epoch}, validation Dice {run.best.val_dice:.4f}: runs/{key}/{WEIGHTS}")
+        flush_outbox()
+    best = best_epoch(run.history)
+    print(f"best epoch {best.epoch}, validation Dice {best.val_dice:.4f}: runs/{key}/{WEIGHTS}")
 
 
-def warn_of_another_environment(run: Run, present: dict[str, str | int]) -> None:
-    """Name what differs from the environment that the run began in: its bits depend on it."""
-    recorded = run.manifest["environment"]
-    differing = [
-        f"{key} {recorded.get(key)} then, {present[key]} now"
-        for key in present
-        if recorded.get(key) != present[key]
-    ]
-    if differing:
-        print(
-            f"warning: run {run.key} began elsewhere, where bits may differ: {'; '.join(differing)}",
-            flush=True,
-        )
+def description(params: Params, photos: PetArrays, encoder: Encoder) -> dict[str, Any]:
+    """Return what the run's key is made of, and what else its manifest says of its making."""
+    settings = flat(data__boundary=params.data.boundary) | settings_of(params.model)
+    settings |= flat(train=params.train, augment=params.augment)
+    if "model.encoder_weights" in settings:
+        settings["model.encoder_weights"] = encoder.name
+    code, source = code_sha256(Path(__file__)), locked_param("download", "data.source")
+    return {
+        "run_key": key_of(settings, photos.digest, code),
+        "data_sha256": photos.digest,
+        "photos_sha256": photos.photos_digest,
+        "code_sha256": code,
+        "params": settings,
+        "data": flat(data__source=source, data__image_size=photos.size_px),
+        "split": flat(split=params.split),
+        "source": __file__,
+    }
 
 
 def train_run(
-    run: Run, row: LiveRow, params: Params, arrays: PetArrays, encoder: Encoder, device: torch.device
+    run: Run, row: LiveRow, params: Params, photos: PetArrays, encoder: Encoder, device: torch.device
 ) -> None:
     boundary = params.data.boundary
-    training = load_photos(arrays, "train", boundary, device)
-    validation = load_photos(arrays, "val", boundary, device)
-    shown = evenly_spread(len(validation))
-    left_out = sum(len(arrays.rows(split)) for split in ("train", "val")) - len(training) - len(validation)
+    training, validation = (load_photos(photos, split, boundary, device) for split in ("train", "val"))
+    left_out = len(photos.rows("train")) + len(photos.rows("val")) - len(training) - len(validation)
     state = TrainingState.new(params.model, params.train, device, encoder.path)
-    parameters = parameter_count(state.network)
+    shown = evenly_spread(len(validation))
     run.note(
         photos={"train": len(training), "val": len(validation)},
         shown_rows=validation.rows[shown].tolist(),
         all_border_left_out=left_out,
-        parameters=parameters,
+        parameters=parameter_count(state.network),
     )
-    run.show(arrays.images[validation.rows[shown]])
+    run.show(photos.images[validation.rows[shown]])
     run.resume(state)
-    print(
-        f"run {run.key}: {params.model.name}, {parameters / 1e6:.2f} M parameters, on {device}; "
-        f"{len(training)} photos to learn from, {len(validation)} to validate on"
-        + (f"; {left_out} left out, all border" if left_out else "")
-        + (f"; goes on after epoch {state.epoch}" if state.epoch else ""),
-        flush=True,
-    )
+    print(beginning_line(run, params, device, state.epoch), flush=True)
+
     total, done = params.train.epochs * len(training), state.epoch * len(training)
     with progress("train", total, start=done, transient=True) as advance:
         records = fit(state, training, validation, params.train, params.augment, boundary, on_step=advance)
-        while not run.is_stale(params.train.early_stopping_patience):
+        while not is_stale(run.history, params.train.early_stopping_patience):
             record = next(records, None)
             if record is None:
                 break
             run.add(record, state, predict_masks(state.evaluated, validation.images[shown]))
             row.tell_epochs()
-            print(epoch_line(record, run, params.train.epochs), flush=True)
-    write_validation(run, params, arrays, validation, state)
-    run.finish(
-        {
-            "model": params.model.model_dump(),
-            "image_size": arrays.size_px,
-            "mean": MEAN,
-            "std": STD,
-            "boundary": boundary,
-        }
-    )
-    write_card(run)
+            print(epoch_line(record, run.history, params.train.epochs), flush=True)
 
-
-def write_validation(
-    run: Run, params: Params, arrays: PetArrays, photos: Photos, state: TrainingState
-) -> None:
-    """Write the Dice of each validation photo, by the weights that are kept: what comparisons stand on."""
-    network = state.evaluated
-    network.load_state_dict(run.best_weights())
-    _, dice = validate(network, photos, params.train, params.data.boundary)
-    table = arrays.index.loc[photos.rows, ["name", "breed", "species"]].assign(dice=dice)
+    check_reached(Path(__file__))  # what was loaded meanwhile counts too
+    state.evaluated.load_state_dict(run.best_weights())
+    _, dice = validate(state.evaluated, validation, params.train, boundary)
+    table = photos.index.loc[validation.rows, ["name", "breed", "species"]].assign(dice=dice)
     table.to_csv(run.folder / VALIDATION, index=False, float_format="%.6f", lineterminator="\n")
+    described = {"model": params.model.model_dump(), "image_size": photos.size_px, "boundary": boundary}
+    run.finish(described | {"mean": MEAN, "std": STD})
+    write_card(run)
 
 
 def evenly_spread(n: int) -> list[int]:
@@ -160,10 +118,21 @@ def evenly_spread(n: int) -> list[int]:
     return sorted({round(i * (n - 1) / (SHOWN_PHOTOS - 1)) for i in range(SHOWN_PHOTOS)})
 
 
-def epoch_line(record: EpochRecord, run: Run, epochs: int) -> str:
-    recent = run.history[-5:]
+def beginning_line(run: Run, params: Params, device: torch.device, epoch: int) -> str:
+    counts, left_out = run.manifest["photos"], run.manifest["all_border_left_out"]
+    millions = run.manifest["parameters"] / 1e6
+    return (
+        f"run {run.key}: {params.model.name}, {millions:.2f} M parameters, on {device}; "
+        f"{counts['train']} photos to learn from, {counts['val']} to validate on"
+        + (f"; {left_out} left out, all border" if left_out else "")
+        + (f"; goes on after epoch {epoch}" if epoch else "")
+    )
+
+
+def epoch_line(record: EpochRecord, history: list[EpochRecord], epochs: int) -> str:
+    recent = history[-5:]
     eta_s = (epochs - record.epoch) * sum(r.elapsed_s for r in recent) / len(recent)
-    best = "*" if run.best is record else " "
+    best = "*" if any(r.val_dice == r.val_dice for r in history) and best_epoch(history) is record else " "
     return (
         f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}"
         f"  loss {record.train_loss:.4f} val {record.val_loss:.4f}"
@@ -171,18 +140,6 @@ def epoch_line(record: EpochRecord, run: Run, epochs: int) -> str:
         f"  lr {record.learning_rate:.2e}"
         f"  {record.elapsed_s:.1f} s  {record.images_per_s:.0f} images/s  ETA {duration(eta_s)}"
     )
-
-
-def summary(run: Run) -> dict[str, float | int]:
-    best = run.best
-    return {
-        "best_epoch": best.epoch,
-        "epochs": len(run.history),
-        "train_dice": best.train_dice,
-        "val_dice": best.val_dice,
-        "train_loss": best.train_loss,
-        "val_loss": best.val_loss,
-    }
 
 
 if __name__ == "__main__":

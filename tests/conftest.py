@@ -20,10 +20,11 @@ from petseg.core.textfiles import write_json
 from petseg.data.arrays import PetArrays
 from petseg.data.download import ARCHIVES, CHECKSUMS
 from petseg.data.preprocess import pack
+from petseg.evaluation.outputs import HEADLINES
 from petseg.models import build_network
 from petseg.models.weights import save_tensors
 from petseg.params import ModelParams, Params, load_params
-from petseg.store.layout import ABOUT, EVALUATIONS, FORMAT, HEADLINES, MANIFEST, RECORDS, WEIGHTS
+from petseg.store.layout import ABOUT, EVALUATIONS, FORMAT, MANIFEST, RECORDS, WEIGHTS
 from petseg.store.run import StoredRun
 
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
 """What a pipeline leaves, without one: drawn pets, and masks of them that are a little off."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,11 @@ from petseg.core.textfiles import write_json
 from petseg.data.arrays import COLUMNS, IMAGES, INDEX, TRIMAPS, PetArrays
 from petseg.data.images import BACKGROUND, BORDER, PET
 from petseg.data.masks import save_masks
+from petseg.evaluation.outputs import BREEDS as BREEDS_TABLE
+from petseg.evaluation.outputs import CALIBRATION, HEADLINES, PER_IMAGE, PREDICTIONS, SCORES, THRESHOLDS
 from petseg.evaluation.scores import by_group, photo_scores, tally, under_each_rule
 from petseg.evaluation.thresholds import calibration, threshold_scores
-from petseg.report.results import Files
+from petseg.report.results import Results
 
 VAL, EPOCHS, SIZE = 3, 4, 32
 HOSTILE = "</script><img src=x onerror=alert(1)>"  # which nothing forbids a breed to be called
@@ -23,13 +24,12 @@ BREEDS = ("Bengal", "pug", HOSTILE)
 KEY = "0123456789abcdef"
 
 
-def write_results(folder: Path, test: int = 18, breeds: Sequence[str] = BREEDS) -> Files:
+def write_results(folder: Path, test: int = 18, breeds: Sequence[str] = BREEDS) -> Results:
     """Write what the stages before plot leave of ``test`` photos; the last has no pet, and no mask."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = ("pets", "evolution.npz", "predictions.npz", "run.json", "history.csv", "per_image.csv")
-    tables = ("breeds.csv", "test.json", "scores.json", "thresholds.csv", "calibration.csv")
-    files = Files(*(folder / name for name in (*names, *tables)))
-    arrays = _pets(files.arrays, test, breeds)
+    made = Results(folder / "pets", folder / "evolution.npz", folder / "history.csv", folder / "test")
+    made.folder.mkdir()
+    arrays = _pets(made.arrays_folder, test, breeds)
     rows, trimaps = arrays.rows("test"), arrays.trimaps
     true = trimaps != BACKGROUND
     probability = np.stack([_guess(mask, n) for n, mask in enumerate(true)])
@@ -37,15 +37,13 @@ def write_results(folder: Path, test: int = 18, breeds: Sequence[str] = BREEDS) 
 
     shown = arrays.rows("val")
     came = [np.roll(true[shown], EPOCHS - epoch, axis=1) for epoch in range(1, EPOCHS + 1)]
-    save_masks(files.evolution, np.stack(came), epochs=np.arange(1, EPOCHS + 1), rows=shown)
-    save_masks(files.predictions, said[rows], rows=rows)
-    write_json(files.run, {"run_key": KEY})
+    save_masks(made.evolution_file, np.stack(came), epochs=np.arange(1, EPOCHS + 1), rows=shown)
+    save_masks(made.folder / PREDICTIONS, said[rows], rows=rows)
     epochs = np.arange(1, EPOCHS + 1)
     pd.DataFrame({
         "epoch": epochs, "size_px": SIZE, "train_loss": 1 / epochs, "val_loss": 1.1 / epochs,
         "train_dice": 1 - 0.5 / epochs, "val_dice": [0.4, 0.6, 0.7123, 0.7], "learning_rate": 0.01,
-        "images_per_s": 100.0, "elapsed_s": 2.0,
-    }).to_csv(files.history, index=False)  # fmt: skip
+    }).to_csv(made.history_file, index=False)  # fmt: skip
 
     tested = arrays.index["name"][rows].to_list()
     tallies = {
@@ -60,26 +58,20 @@ def write_results(folder: Path, test: int = 18, breeds: Sequence[str] = BREEDS) 
         name: score for name, score in told["model"].items() if not isinstance(score, dict)
     }
     headlines |= {"boundary": "foreground", "threshold": 0.5, "photos": test, "photos_undefined": 1}
-    write_json(files.metrics, {**headlines, **{name: told[name] for name in list(told)[1:]}})
-    write_json(files.scores, told)
-    table.to_csv(files.per_image, index=False, float_format="%.6f")
-    by_group(table, "breed").to_csv(files.breeds, index=False, float_format="%.6f")
+    write_json(made.folder / HEADLINES, {**headlines, **{name: told[name] for name in list(told)[1:]}})
+    write_json(made.folder / SCORES, {"run_key": KEY, **told})
+    table.to_csv(made.folder / PER_IMAGE, index=False, float_format="%.6f")
+    by_group(table, "breed").to_csv(made.folder / BREEDS_TABLE, index=False, float_format="%.6f")
     parts = [
         threshold_scores(
             torch.from_numpy(probability[chosen]), torch.from_numpy(trimaps[chosen]), "foreground"
         ).add_prefix(f"{part}_")
         for part, chosen in (("val", shown), ("test", rows))
     ]
-    pd.concat(parts, axis=1).reset_index().to_csv(files.thresholds, index=False)
+    pd.concat(parts, axis=1).reset_index().to_csv(made.folder / THRESHOLDS, index=False)
     found = calibration(torch.from_numpy(probability[rows]), torch.from_numpy(trimaps[rows]), "foreground")
-    found.to_csv(files.calibration, index=False)
-    return files
-
-
-def without(files: Files, name: str) -> Files:
-    """The same, with one file that is not there."""
-    path: Path = getattr(files, name)
-    return replace(files, **{name: path.with_name("absent")})
+    found.to_csv(made.folder / CALIBRATION, index=False)
+    return made
 
 
 def _pets(folder: Path, test: int, breeds: Sequence[str]) -> PetArrays:

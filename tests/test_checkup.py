@@ -20,7 +20,7 @@ from petseg.core.files import copy_atomically
 from petseg.core.textfiles import read_yaml
 from petseg.store.champion import LOG, promote
 from petseg.store.layout import MANIFEST, WEIGHTS
-from petseg.tracking.outbox import claimed
+from petseg.tracking.outbox import lock_entry
 from tests.conftest import ROOT, make_run
 
 KEY = "aaaa111122223333"
@@ -203,8 +203,8 @@ def test_the_store_and_its_champion(project: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_mlflow_was_not_told_is_said(project: Path) -> None:
-    with claimed(KEY) as claim:
-        claim.say({})
+    with lock_entry(KEY) as entry:
+        entry.write({})
     said = found(checkup.check_mlflow, project)
     assert said["mlflow"][0] == "ok"
     assert said["mlflow outbox"] == ("warning", "1 records that MLflow does not know: petseg runs sync")

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import chdir
-from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from petseg.cli import app
+from petseg.core.textfiles import write_json
 from petseg.errors import DataError, PetsegError, UsageError
 from petseg.pipeline.dvcfiles import stage_paths
 from tests.conftest import ROOT
-from tests.results import write_results
+from tests.results import KEY, write_results
 
 VIEWS = ("curves", "evolution", "best", "worst", "random", "breeds", "histogram", "thresholds", "confusion")
 PATIENCE_S = 120
@@ -34,15 +34,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / ".dvc").mkdir()
     (root / "stages").mkdir()
     shutil.copy(ROOT / "dvc.yaml", root)
-    shutil.copy(ROOT / "stages/plot.py", root / "stages")
     path = stage_paths(root, "plot")
-    names = ("arrays_folder", "evolution", "predictions", "run_file", "history", "per_image", "breeds")
-    files = write_results(root / "made", breeds=("Bengal", "pug", "cost_$5_or_$6"))
-    for source, name in zip(
-        astuple(files), (*names, "metrics", "scores", "thresholds", "calibration"), strict=True
-    ):
+    made = write_results(root / "made", breeds=("Bengal", "pug", "cost_$5_or_$6"))
+    for source, name in (
+        (made.arrays_folder, "arrays"), (made.evolution_file, "evolution"), (made.history_file, "history"),
+        (made.folder, "results"),
+    ):  # fmt: skip
         path[name].parent.mkdir(parents=True, exist_ok=True)
         source.rename(path[name])
+    write_json(stage_paths(root, "train")["weights"].with_suffix(".json"), {"run_key": KEY})
     return root
 
 

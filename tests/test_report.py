@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +19,14 @@ from petseg.core.textfiles import write_json
 from petseg.data.arrays import IMAGES, INDEX, TRIMAPS
 from petseg.data.masks import save_masks
 from petseg.evaluation.metrics import PixelCounts
+from petseg.evaluation.outputs import HEADLINES
 from petseg.report.content import MOST_EPOCHS, content, evenly
 from petseg.report.notes import notes
 from petseg.report.page import LIMIT_BYTES, report
 from petseg.report.pictures import LARGEST_PX, mask_uri, photo_uri
-from petseg.report.results import Files, Results
+from petseg.report.results import Results
 from petseg.store.card import LIMITS
-from petseg.store.layout import EVALUATIONS, HEADLINES
+from petseg.store.layout import EVALUATIONS
 from petseg.store.run import StoredRun
 from tests.results import BREEDS, EPOCHS, HOSTILE, KEY, VAL, write_results
 
@@ -35,19 +37,19 @@ TEST = 18
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+def files(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return write_results(tmp_path_factory.mktemp("results"), TEST)
 
 
 @pytest.fixture
-def results(files: Files) -> Results:
-    return Results(files, "foreground")
+def results(files: Results) -> Results:
+    return replace(files)
 
 
 @pytest.fixture(scope="module")
-def run(files: Files) -> StoredRun:
+def run(files: Results) -> StoredRun:
     """A finished run of the store, with the evaluation that the results are of."""
-    folder = files.run.parent / KEY
+    folder = files.folder.parent / KEY
     manifest: dict[str, Any] = {
         "format": 1, "status": "finished", "created": "2026-01-02T03:04:05+00:00", "run_key": KEY,
         "params": {"model.name": "unet", "model.width": 2, "model.depth": 2, "train.gradient_clip": None},
@@ -59,7 +61,7 @@ def run(files: Files) -> StoredRun:
     write_json(folder / "manifest.json", manifest)
     run = StoredRun.open(folder)
     about = {"settings": {"infer.flip_average": True}}
-    run.keep(EVALUATIONS, "e", about, {HEADLINES: files.metrics})
+    run.keep(EVALUATIONS, "e", about, {HEADLINES: files.folder / HEADLINES})
     return run
 
 
@@ -105,8 +107,8 @@ def test_the_page_of_a_run_that_is_not_here_says_what_it_knows(results: Results)
     assert told["answers"][0]["dice"] == results.headlines["dice_per_image"]
 
 
-def test_the_same_results_give_the_same_bytes(files: Files, run: StoredRun) -> None:
-    assert report(Results(files, "foreground"), run) == report(Results(files, "foreground"), run)
+def test_the_same_results_give_the_same_bytes(files: Results, run: StoredRun) -> None:
+    assert report(replace(files), run) == report(replace(files), run)
 
 
 def test_no_name_ends_the_data_or_becomes_markup(results: Results, run: StoredRun) -> None:
@@ -146,29 +148,28 @@ def test_large_photos_are_shrunk() -> None:
     assert mask_uri(np.ones((512, 512), bool)) == mask_uri(np.ones((LARGEST_PX, LARGEST_PX), bool))
 
 
-def test_the_page_of_the_whole_data_set_stays_small(files: Files, tmp_path: Path) -> None:
+def test_the_page_of_the_whole_data_set_stays_small(files: Results, tmp_path: Path) -> None:
     """Of 3,669 photos that no JPEG makes small, those in the page are evenly chosen by their rank."""
     count, random = 3669, np.random.default_rng(0)
     names = [f"breed_{n % 37}_{n}" for n in range(count)]
     photos = {"name": names, "breed": [name.rpartition("_")[0] for name in names], "species": "cat"}
     (tmp_path / "pets").mkdir()
+    shutil.copytree(files.folder, tmp_path / "test")
     np.save(tmp_path / "pets" / IMAGES, random.integers(0, 256, (count, 64, 64, 3), dtype=np.uint8))
     np.save(tmp_path / "pets" / TRIMAPS, random.integers(1, 4, (count, 64, 64), dtype=np.uint8))
     index = pd.DataFrame(photos | {"split": "test", "width": 64, "height": 64})
     index.to_csv(tmp_path / "pets" / INDEX, index=False)
     rows, dice = np.arange(count), random.permutation(count) / count
-    save_masks(tmp_path / "predictions.npz", random.random((count, 64, 64)) > 0.5, rows=rows)
+    save_masks(tmp_path / "test/predictions.npz", random.random((count, 64, 64)) > 0.5, rows=rows)
     save_masks(
         tmp_path / "evolution.npz", np.ones((EPOCHS, 6, 64, 64), bool), rows=rows[:6], epochs=rows[1:5]
     )
-    pd.DataFrame(photos | {"dice": dice, "iou": dice}).to_csv(tmp_path / "per_image.csv", index=False)
-    told = json.loads(files.metrics.read_text())
-    write_json(tmp_path / "test.json", told | {"photos": count})
-    there = {"arrays": "pets", "metrics": "test.json", "per_image": "per_image.csv"}
-    there |= {name: f"{name}.npz" for name in ("predictions", "evolution")}
-    whole = replace(files, **{name: tmp_path / path for name, path in there.items()})
+    pd.DataFrame(photos | {"dice": dice, "iou": dice}).to_csv(tmp_path / "test/per_image.csv", index=False)
+    told = json.loads((files.folder / HEADLINES).read_text())
+    write_json(tmp_path / "test/test.json", told | {"photos": count})
+    whole = Results(tmp_path / "pets", tmp_path / "evolution.npz", files.history_file, tmp_path / "test")
 
-    page = report(Results(whole, "foreground"), None)
+    page = report(whole, None)
     assert 0.9 * LIMIT_BYTES < len(page) < LIMIT_BYTES
     told = shown(page)
     assert told["photos"] == count
@@ -286,9 +287,9 @@ class Visit:
 
 
 @pytest.fixture(scope="module")
-def file(files: Files, run: StoredRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(files: Results, run: StoredRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_bytes(report(Results(files, "foreground"), run))
+    path.write_bytes(report(replace(files), run))
     return path
 
 

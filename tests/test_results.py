@@ -1,5 +1,6 @@
 """What the pipeline left, and which photos are chosen of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +9,14 @@ import pytest
 
 from petseg.data.masks import load_masks, save_masks
 from petseg.errors import DataError
-from petseg.report.results import Files, Results
-from tests.results import EPOCHS, HOSTILE, KEY, VAL, without, write_results
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return write_results(tmp_path_factory.mktemp("results"))
+from petseg.evaluation.outputs import BREEDS, PREDICTIONS
+from petseg.report.results import Results
+from tests.results import EPOCHS, HOSTILE, KEY, VAL, write_results
 
 
 @pytest.fixture
-def results(files: Files) -> Results:
-    return Results(files, "foreground")
+def results(tmp_path: Path) -> Results:
+    return write_results(tmp_path / "results")
 
 
 def test_photos_are_ranked_by_dice_and_undefined_ones_left_out(results: Results) -> None:
@@ -69,38 +66,41 @@ def test_the_evolution_has_the_dice_of_each_mask(results: Results) -> None:
     assert np.array_equal(chosen.masks, evolution.masks[[1, -1]])
 
 
-def test_numbers_and_texts_keep_their_kind(results: Results, tmp_path: Path) -> None:
+def test_numbers_and_texts_keep_their_kind(results: Results) -> None:
     assert results.run_key == KEY
     assert results.best["epoch"] == 3
     assert np.isnan(results.table["dice"].iloc[-1])
     assert results.table.loc[:, "dice":].dtypes.eq("float64").all()
-    path = tmp_path / "breeds.csv"
+    path = results.folder / BREEDS
     pd.DataFrame({"breed": ["NA", "12"], "photos": [1, 2], "dice_per_image": ["", 0.5]}).to_csv(
         path, index=False
     )
-    breeds = Results(Files(*[path] * 11), "foreground").breeds
-    assert breeds["breed"].to_list() == ["NA", "12"]
-    assert breeds["photos"].sum() == 3
+    assert results.breeds["breed"].to_list() == ["NA", "12"]
+    assert results.breeds["photos"].sum() == 3
 
 
 @pytest.mark.parametrize(
-    "name", ["history", "per_image", "metrics", "predictions", "evolution", "thresholds"]
-)
-def test_a_file_that_is_absent_is_named(files: Files, name: str) -> None:
-    results = Results(without(files, name), "foreground")
-    views = {"per_image": "table", "metrics": "headlines", "predictions": "masks"}
-    with pytest.raises(DataError, match="absent: can't be read"):
-        getattr(results, views.get(name, name))
+    ("name", "view"),
+    [
+        ("history.csv", "history"), ("test/per_image.csv", "table"), ("test/test.json", "headlines"),
+        ("test/predictions.npz", "masks"), ("evolution.npz", "evolution"),
+        ("test/thresholds.csv", "thresholds"), ("test/test.json", "boundary"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_absent_is_named(results: Results, name: str, view: str) -> None:
+    path = results.history_file.parent / name
+    path.unlink()
+    with pytest.raises(DataError, match=f"{path}: can't be read"):
+        getattr(results, view)
 
 
-def test_files_of_other_photos_are_refused(files: Files, tmp_path: Path) -> None:
-    masks, beside = load_masks(files.predictions)
-    other = tmp_path / "predictions.npz"
+def test_files_of_other_photos_are_refused(results: Results) -> None:
+    path = results.folder / PREDICTIONS
+    masks, beside = load_masks(path)
     for rows, said in (
         (beside["rows"][::-1], "not of the same photos"),
         (beside["rows"] + 99, "other photos"),
     ):
-        save_masks(other, masks, rows=rows)
-        paths = [other if path == files.predictions else path for path in vars(files).values()]
+        save_masks(path, masks, rows=rows)
         with pytest.raises(DataError, match=said):
-            _ = Results(Files(*paths), "foreground").table
+            _ = replace(results).table

@@ -15,9 +15,18 @@ from petseg.data.masks import load_masks, save_masks
 from petseg.errors import DamagedFile, DataError, RunLocked, StoreError, TrainingError
 from petseg.models.weights import load_tensors, sha256_tensors
 from petseg.params import ModelParams, Params
-from petseg.store.layout import ABOUT, EVALUATIONS, HISTORY, MANIFEST, WEIGHTS, key_of
+from petseg.store.layout import (
+    ABOUT,
+    CURVES,
+    EVALUATIONS,
+    EVOLUTION_MASKS,
+    HISTORY,
+    MANIFEST,
+    WEIGHTS,
+    key_of,
+)
 from petseg.store.writer import Run, open_run, read_history
-from petseg.training.history import EpochRecord
+from petseg.training.history import EpochRecord, best_epoch, is_stale
 from petseg.training.loop import TrainingState
 
 MODEL = ModelParams(name="unet", width=2, depth=1, dropout=0.0, encoder_weights="none")
@@ -72,7 +81,13 @@ def test_the_best_epochs_weights_are_kept(run: Run, params: Params, tmp_path: Pa
     ]  # fmt: skip
     run.finish({"model": MODEL.model_dump(), "image_size": 8})
     assert run.finished
-    run.publish(tmp_path / "w.safetensors", tmp_path / "w.json", tmp_path / "evolution.npz")
+    run.export({
+        WEIGHTS: tmp_path / "w.safetensors", ABOUT: tmp_path / "w.json",
+        EVOLUTION_MASKS: tmp_path / "evolution.npz", CURVES: tmp_path / "history.csv",
+    })  # fmt: skip
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert lines[0] == "epoch,size_px,train_loss,val_loss,train_dice,val_dice,learning_rate"
+    assert len(lines) == 6
     assert weights_of(tmp_path / "w.safetensors") == 2
     about = json.loads((tmp_path / "w.json").read_text())
     assert (about["epoch"], about["val_dice"], about["run_key"]) == (2, 0.8, KEY)
@@ -118,7 +133,7 @@ def test_a_finished_run_is_found_again_as_it_is(run: Run, params: Params) -> Non
     with open_run(run.folder.parent, KEY, {"params": "others"}) as again:
         assert again.finished
         assert again.manifest["params"] == {"a": 1}
-        assert again.best == record(1, 0.5)
+        assert best_epoch(again.history) == record(1, 0.5)
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
 
 
@@ -129,8 +144,9 @@ def test_altered_weights_are_not_handed_out(run: Run, params: Params, tmp_path: 
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(DamagedFile, match=rf"{KEY}/model\.safetensors: differs from its hash"):
-        run.publish(tmp_path / "w", tmp_path / "j", tmp_path / "e")
+        run.export({ABOUT: tmp_path / "j", WEIGHTS: tmp_path / "w"})
     assert not (tmp_path / "w").exists()
+    assert not (tmp_path / "j").exists()
 
 
 def test_an_unfinished_run_is_gone_on_with(run: Run, params: Params) -> None:
@@ -190,11 +206,11 @@ def test_without_its_best_checkpoint_a_run_goes_back_to_before(run: Run, params:
 def test_nan_is_never_best_and_is_null_on_disk(run: Run, params: Params) -> None:
     add(run, params, 1, math.nan)
     with pytest.raises(TrainingError, match="no epoch has a validation Dice"):
-        _ = run.best
+        best_epoch(run.history)
     assert json.loads((run.folder / HISTORY).read_text())["val_dice"] is None
     assert math.isnan(read_history(run.folder)[0].val_dice)
     add(run, params, 2, 0.1)
-    assert run.best.epoch == 2
+    assert best_epoch(run.history).epoch == 2
 
 
 @pytest.mark.parametrize(
@@ -208,9 +224,9 @@ def test_nan_is_never_best_and_is_null_on_disk(run: Run, params: Params) -> None
         ([0.6, 0.5, 0.4], None, False),
     ],
 )
-def test_when_to_stop_early(run: Run, dices: list[float], patience: int | None, stale: bool) -> None:
-    run.history = [record(epoch, dice) for epoch, dice in enumerate(dices, 1)]
-    assert run.is_stale(patience) is stale
+def test_when_to_stop_early(dices: list[float], patience: int | None, stale: bool) -> None:
+    history = [record(epoch, dice) for epoch, dice in enumerate(dices, 1)]
+    assert is_stale(history, patience) is stale
 
 
 def hold(

@@ -12,24 +12,13 @@ from petseg.cli import app
 from petseg.core.files import sha256_file
 from petseg.core.textfiles import write_json
 from petseg.errors import DamagedFile, PetsegError, PromotionRefused, StoreError
+from petseg.evaluation.outputs import BREEDS, HEADLINES, PER_IMAGE, SCORES
 from petseg.models.weights import save_tensors
-from petseg.store.adopt import ORIGINAL, adopt, keep_unknown
+from petseg.store.adopt import ORIGINAL, adopt, adopt_if_unknown
 from petseg.store.card import card
 from petseg.store.champion import champion, promote, promotions
 from petseg.store.identify import Weights, runs_of
-from petseg.store.layout import (
-    ABOUT,
-    BREEDS,
-    EVALUATIONS,
-    FORMAT,
-    HEADLINES,
-    HISTORY,
-    MANIFEST,
-    PER_IMAGE,
-    RECORDS,
-    SCORES,
-    WEIGHTS,
-)
+from petseg.store.layout import ABOUT, EVALUATIONS, FORMAT, HISTORY, MANIFEST, RECORDS, WEIGHTS
 from petseg.store.run import StoredRun, locked, run_of, sealed, stored_runs
 from petseg.store.verify import DVC, STORE, verify
 from tests.conftest import ROOT
@@ -172,10 +161,10 @@ def test_damaged_or_unfinished_runs_are_not_handed_out(root: Path) -> None:
     run = make_run(root, "aa")
     flip(run.folder / WEIGHTS)
     with pytest.raises(DamagedFile, match=r"aa/model\.safetensors: differs from its hash"):
-        run.hand_out({WEIGHTS: root / "w"})
+        run.export({WEIGHTS: root / "w"})
     assert not (root / "w").exists()
     with pytest.raises(StoreError, match="run bb is not finished"):
-        make_run(root, "bb", status="running").hand_out({WEIGHTS: root / "w"})
+        make_run(root, "bb", status="running").export({WEIGHTS: root / "w"})
 
 
 def flip(path: Path) -> None:
@@ -240,14 +229,14 @@ def test_what_lies_at_the_output_is_kept_before_it_is_replaced(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, output = make_run(root, "aa"), root / "models" / WEIGHTS
-    keep_unknown(output, root / "runs")  # nothing lies there
-    run.hand_out({WEIGHTS: output})
-    keep_unknown(output, root / "runs")  # a run's own
+    adopt_if_unknown(output, root / "runs")  # nothing lies there
+    run.export({WEIGHTS: output})
+    adopt_if_unknown(output, root / "runs")  # a run's own
     assert len(stored_runs(root / "runs")[0]) == 1
     for content in (b"precious bytes", b"others"):
         output.write_bytes(content)
-        keep_unknown(output, root / "runs")
-        keep_unknown(output, root / "runs")
+        adopt_if_unknown(output, root / "runs")
+        adopt_if_unknown(output, root / "runs")
     runs = stored_runs(root / "runs")[0]
     kept = [found for found in runs if found.adopted]
     assert {(found.folder / f"{ORIGINAL}.safetensors").read_bytes() for found in kept} == {

@@ -20,19 +20,20 @@ from PIL import Image
 
 from petseg.core.textfiles import write_json
 from petseg.errors import StoreError, UsageError
+from petseg.evaluation.outputs import HEADLINES
 from petseg.models import build_network
 from petseg.models.predictor import Predictor
 from petseg.models.weights import save_tensors, sha256_tensors
 from petseg.params import ModelParams, Params, flat
 from petseg.pipeline.codehash import code_sha256
-from petseg.store.layout import EVALUATIONS, FIGURES, HEADLINES
+from petseg.store.layout import EVALUATIONS, FIGURES
 from petseg.store.run import StoredRun
 from petseg.tracking import outbox
 from petseg.tracking import rows as tracking_rows
 from petseg.tracking.client import DATA_EXPERIMENT, EXPERIMENT
 from petseg.tracking.entries import picture_of_epoch
 from petseg.tracking.logged_model import EVALUATION_TAG, log_model
-from petseg.tracking.outbox import claimed, left_over, recorded, tell_mlflow, tracking_uri
+from petseg.tracking.outbox import flush_outbox, left_over, lock_entry, recorded, tracking_uri
 from petseg.tracking.queries import found_runs
 from petseg.tracking.registry import version_of
 from petseg.tracking.rows import LiveRow, live_row
@@ -230,9 +231,8 @@ def test_what_can_not_be_read_does_not_stop_the_rest(root: Path) -> None:
     (root / "runs/0000").mkdir()
     (root / "runs/0000/manifest.json").write_text("{")
     for name, text in (("0000", ""), ("gone", ""), ("data-cut", '{"stage": "down')):
-        with claimed(name) as claim:
-            assert claim.file is not None
-            claim.file.write(text)
+        with lock_entry(name) as entry:
+            entry.path.write_text(text)
     told = sync(root / "runs", [run])
     assert (told.told, told.known) == (["abcd"], ["data-cut", "gone"])
     assert "0000/manifest.json: can't be read" in told.broken[0]
@@ -244,7 +244,7 @@ def test_another_evaluation_is_a_child_more_and_what_the_row_shows(root: Path) -
     sync(root / "runs", [run])
     closed_at = rows()[0].info.end_time
     run = evaluated(root, run, "e2", 0.75)
-    with claimed("abcd"):
+    with lock_entry("abcd"):
         pass
     assert sync(root / "runs").told == ["abcd"]
     row, *children = rows()
@@ -365,8 +365,8 @@ def test_four_processes_may_start_on_no_database(root: Path) -> None:
 def test_only_one_process_tells_of_a_run(root: Path) -> None:
     run = finished(root)
     other = (
-        "import sys, time\nfrom petseg.tracking.outbox import claimed\n"
-        "with claimed('abcd') as claim: print('held', flush=True); sys.stdin.read(); claim.told = True"
+        "import sys, time\nfrom petseg.tracking.outbox import lock_entry\n"
+        "with lock_entry('abcd') as entry: print('held', flush=True); sys.stdin.read(); entry.logged = True"
     )
     pipe = subprocess.PIPE
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -477,7 +477,7 @@ def test_runs_of_killed_processes_are_closed_by_the_next_command(root: Path) -> 
         killed = subprocess.run([sys.executable, "-c", child], cwd=root, env=os.environ | path, check=False)
         assert killed.returncode == -signal.SIGKILL
         assert sorted(run.info.status for run in rows()) == ["RUNNING", "RUNNING"]
-        assert tell_mlflow()
+        assert flush_outbox()
         statuses = {run.data.tags["run_key"]: run.info.status for run in rows()}
         assert statuses == {"abcd": "KILLED", "ffff": "RUNNING"}
         train_epoch(killed_run, 1)  # which it had no time to tell
@@ -506,8 +506,8 @@ def test_a_training_that_failed_while_mlflow_was_away_is_told_as_failed(
 
 def test_the_row_of_a_run_that_was_killed_and_pruned_is_closed(root: Path) -> None:
     run = training(root)
-    with claimed(run.key) as claim:
-        LiveRow(run).try_to(lambda row: claim.say({"uid": run.uid}))
+    with lock_entry(run.key) as entry:
+        LiveRow(run).try_to(lambda row: entry.write({"uid": run.uid}))
     shutil.rmtree(run.folder)
     assert [row.info.status for row in rows()] == ["RUNNING"]
     assert sync(root / "runs").told == ["abcd"]
@@ -527,7 +527,7 @@ def test_a_training_does_not_wait_for_a_slow_mlflow_again(
     assert capsys.readouterr().err.count("warning: MLflow took 0 s for an epoch; runs/ has the record") == 1
     (row,) = rows()
     assert (row.info.status, steps(row.info.run_id, "loss/train")) == ("RUNNING", [1])
-    assert tell_mlflow()
+    assert flush_outbox()
     (row,) = rows()
     assert (row.info.status, steps(row.info.run_id, "loss/train")) == ("FINISHED", [1, 2, 3])
 

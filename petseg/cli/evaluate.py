@@ -207,11 +207,11 @@ def _menu() -> None:
 
 
 def _results() -> "Results":
-    from petseg.report.results import (
-        Results,  # not above: torch and pandas would slow down every other command
-    )
+    from petseg.report.latest import latest  # not above: torch and pandas would slow down every other command
 
-    return Results.of_project(main_root())
+    last = latest(main_root())
+    print(last.why)
+    return last.results
 
 
 def _examples(name: str, choose: "Callable[[Results], list[int]]", out: Path | None) -> None:

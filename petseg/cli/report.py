@@ -1,39 +1,56 @@
 """``petseg report``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from petseg.cli.showing import show
-from petseg.core.files import copy_atomically
 from petseg.core.project import main_root
-from petseg.errors import UsageError
-from petseg.pipeline.dvcfiles import stage_paths
+
+if TYPE_CHECKING:
+    from petseg.store.run import StoredRun
 
 
 def report(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="[ID]", help="A run, as petseg runs names it; else the newest."),
+        typer.Argument(metavar="[ID]", help="A run, as petseg runs names it; else what was trained last."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Copy the page to this file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the page goes; else plots/report.html.")] = None,
     opens: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = True,
 ) -> None:
-    """Open the report page: scores, curves, test photos, provenance."""
-    page = stage_paths(main_root(), "plot")["page"]
-    if run is not None:
+    """Make the report page of a run from the store, and open it: scores, curves, test photos, provenance."""
+    from petseg.core.files import written_atomically  # not above: torch would slow down every other command
+    from petseg.report.latest import latest
+    from petseg.report.page import report as page_of
+
+    target = out or main_root() / "plots/report.html"
+    if run is None:
+        last = latest(main_root())
+        print(last.why)
+        page = page_of(last.results, last.run)
+    else:
         from petseg.cli.runs import found_run
 
-        found = found_run(run)
-        kept = [made.folder / page.name for made in found.figures if page.name in made.manifest["files"]]
+        page = _page_of(found_run(run))
+    with written_atomically(target) as file:
+        file.write(page)
+    show(target, opens)
+
+
+def _page_of(run: "StoredRun") -> bytes:
+    """Return a run's page: made anew, or, where its photos are not packed here, as plot made it then."""
+    from petseg.errors import DataError, StoreError
+    from petseg.pipeline.dvcfiles import stage_paths
+    from petseg.report.page import report as page_of
+    from petseg.report.results import Results
+    from petseg.store.layout import PAGE
+
+    try:
+        return page_of(Results.of_run(run, stage_paths(main_root(), "plot")["arrays"]), run)
+    except (DataError, StoreError):
+        kept = [made.folder / PAGE for made in run.figures if PAGE in made.manifest["files"]]
         if not kept:
-            raise UsageError(f"run {found.key} has no report page; dvc repro with its params makes one")
-        page = kept[-1]
-    elif not page.is_file():
-        raise UsageError("there is no report page yet; dvc repro makes it")
-    if out is not None:
-        if out.resolve() != page.resolve():
-            copy_atomically(page, out)
-        page = out
-    show(page, opens)
+            raise
+        return kept[-1].read_bytes()

@@ -47,6 +47,30 @@ def copy_atomically(source: Path, target: Path) -> None:
         shutil.copyfileobj(file, copy)
 
 
+@contextmanager
+def published_folder(target: Path) -> Iterator[Path]:
+    """Make a folder that is there whole, with files that nobody writes to, or not at all.
+
+    Yields a draft beside ``target`` to be filled with files. At the end it is renamed into place; where
+    another process was faster, its folder stays. On an error the draft is removed.
+    """
+    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        for path in draft.iterdir():
+            path.chmod(0o444)
+        try:
+            draft.replace(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+        fsync_folder(target.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
 def fsync_folder(folder: Path) -> None:
     """Flush a folder's entries to the disk, so that a rename in it outlasts a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,18 +1,15 @@
 """Small text files that people and DVC read: JSON, CSV and YAML."""
 
 import csv
+import io
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from petseg.core.files import written_atomically
 from petseg.errors import ParamsError
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 
 def to_json(values: object) -> str:
@@ -45,14 +42,14 @@ def write_json(path: Path, values: object) -> None:
         file.write(to_json(values).encode())
 
 
-def write_csv(path: Path, records: "Iterable[DataclassInstance]") -> None:
-    """Write a row a record, with the fields' names as the header."""
-    records = list(records)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([field.name for field in fields(records[0])])
-        writer.writerows(asdict(record).values() for record in records)
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows that have the same columns, which the first line names; crash-safe."""
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    with written_atomically(path) as file:
+        file.write(text.getvalue().encode())
 
 
 def read_yaml(path: Path) -> Any:

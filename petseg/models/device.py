@@ -5,6 +5,7 @@ import os
 import platform
 from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -56,7 +57,19 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "numpy": version("numpy"),
         "pillow": version("pillow"),
         "platform": platform.platform(),
+        "processor": _processor(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _processor() -> str:
+    """Return what kind of processor this is, as far as the system says."""
+    wanted = {"model name": "", "cpu family": "family ", "model": "model ", "CPU part": "part "}
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+        values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        if found := [f"{words}{values[key]}" for key, words in wanted.items() if key in values]:
+            return ", ".join(found)
+    return platform.processor() or platform.machine()

@@ -1,7 +1,7 @@
-"""What dvc.yaml and dvc.lock say of a stage: its command, its paths, and the params that it ran with."""
+"""What dvc.yaml and dvc.lock say of a stage: its command, paths and code, and the params that it ran with."""
 
-import ast
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from petseg.core.textfiles import read_yaml
 from petseg.errors import ParamsError, UsageError
 
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
+CODE = ("petseg", "stages")  # folders
 
 
 def stage_command(root: Path, stage: str) -> list[str]:
@@ -18,18 +19,31 @@ def stage_command(root: Path, stage: str) -> list[str]:
 
 
 def stage_paths(root: Path, stage: str) -> dict[str, Path]:
-    """Return the paths that dvc.yaml below ``root`` gives a stage, by the names that its function has.
+    """Return the paths that dvc.yaml below ``root`` gives a stage, by the names of its options.
 
     Raises:
         UsageError: there is no project.
     """
     if not (root / PIPELINE).is_file():
         raise UsageError(f"no project of petseg in {root} or above; cd into the clone of one")
-    source = (root / "stages" / f"{stage}.py").read_text(encoding="utf-8")
-    functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
-    _, *names = next(node for node in functions if node.name == stage).args.args
-    paths = stage_command(root, stage)[3:]
-    return {name.arg: root / path for name, path in zip(names, paths, strict=True)}
+    return {name: root / path for name, path in options(stage_command(root, stage)[3:]).items()}
+
+
+def options(words: list[str]) -> dict[str, str]:
+    """Return what follows each option of a command, ``--arrays data/pets``, by the option's name."""
+    return {
+        name.removeprefix("--").replace("-", "_"): value
+        for name, value in zip(words[::2], words[1::2], strict=False)
+    }
+
+
+def code_files(root: Path, stage: str) -> Iterator[Path]:
+    """Yield the files of code that dvc.yaml below ``root`` lists for a stage, and those in its folders."""
+    for dep in read_yaml(root / PIPELINE)["stages"].get(stage, {}).get("deps", []):
+        path = root / dep
+        if Path(dep).parts[0] in CODE:
+            files = sorted(path.rglob("*")) if path.is_dir() else [path]
+            yield from (file for file in files if file.is_file() and "__pycache__" not in file.parts)
 
 
 def locked_param(stage: str, key: str, root: Path = Path()) -> Any:

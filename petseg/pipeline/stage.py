@@ -15,7 +15,7 @@ from petseg.core.files import sha256_file
 from petseg.core.textfiles import read_yaml
 from petseg.errors import InputsChanged, ParamsError, PetsegError, UsageError
 from petseg.params import load_params
-from petseg.pipeline.dvcfiles import PIPELINE
+from petseg.pipeline.dvcfiles import PIPELINE, code_files, options
 
 _PARAMS_FILE = Path("params.yaml")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -25,7 +25,8 @@ _NO_ACCESS = (errno.EACCES, errno.EROFS, errno.EPERM)
 def run_stage(stage: Callable[..., None]) -> Never:
     """Run a stage as a program and exit.
 
-    The stage is called with all params, checked, and with the paths of the command line.
+    The stage is called with all params, checked, and with the paths that the command line gives: an option
+    for each of its other parameters, ``--arrays data/pets``.
     Exit codes: 0 done, 1 failed, 2 wrong params or arguments, 130 and 143 stopped by a signal.
     """
     signal.signal(signal.SIGTERM, _stop)
@@ -35,7 +36,7 @@ def run_stage(stage: Callable[..., None]) -> Never:
         paths = _paths(stage, sys.argv[1:])
         inputs = _inputs(name)
         params = load_params(_PARAMS_FILE)
-        stage(params, *paths)
+        stage(params, **paths)
         _check_unchanged(name, inputs)
     except PetsegError as error:
         _exit("\n".join(f"petseg {name}: {line}" for line in str(error).splitlines()), error.exit_code)
@@ -50,12 +51,13 @@ def run_stage(stage: Callable[..., None]) -> Never:
     sys.exit(0)
 
 
-def _paths(stage: Callable[..., None], given: list[str]) -> list[Path]:
+def _paths(stage: Callable[..., None], words: list[str]) -> dict[str, Path]:
     names = list(inspect.signature(stage).parameters)[1:]
-    if len(given) != len(names):
-        usage = " ".join(name.upper() for name in names)
+    given = options(words)
+    if len(words) != 2 * len(names) or given.keys() != set(names):
+        usage = " ".join(f"--{name.replace('_', '-')} PATH" for name in names)
         raise UsageError(f"usage: python -m stages.{stage.__name__} {usage}; dvc.yaml has the paths")
-    return [Path(path) for path in given]
+    return {name: Path(path) for name, path in given.items()}
 
 
 def _inputs(stage: str) -> dict[str, Any]:
@@ -65,22 +67,9 @@ def _inputs(stage: str) -> dict[str, Any]:
     outputs were made from, for ever.
     """
     values = read_yaml(_PARAMS_FILE)  # before they are checked, so that no edit falls in between
-    described = read_yaml(PIPELINE)["stages"].get(stage, {})
-    declared, deps = described.get("params", []), described.get("deps", [])
+    declared = read_yaml(PIPELINE)["stages"].get(stage, {}).get("params", [])
     inputs: dict[str, Any] = {f"params.yaml: {key}": _lookup(values, key) for key in declared}
-    for dep in map(Path, deps):
-        if dep.parts[0] == "petseg" and dep.is_file():  # what is no module too: the parts of a page
-            inputs[str(dep)] = sha256_file(dep)
-    here = Path.cwd()
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if (
-            file
-            and Path(file).is_relative_to(here)
-            and module.__name__.partition(".")[0] in ("petseg", "stages")
-        ):
-            inputs[str(Path(file).relative_to(here))] = sha256_file(Path(file))
-    return inputs
+    return inputs | {str(file): sha256_file(file) for file in code_files(Path(), stage)}
 
 
 def _lookup(values: Any, key: str) -> Any:

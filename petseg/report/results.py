@@ -1,4 +1,4 @@
-"""What the pipeline left, to look at: curves, masks of every epoch, test photos and their scores.
+"""What a training and its evaluation left, to look at: curves, masks of every epoch, scored test photos.
 
 Files are read when they are first asked for, so that a view needs no more than it shows. The figures,
 the report page and the command ``petseg evaluate`` all stand on this.
@@ -20,30 +20,23 @@ from numpy.typing import NDArray
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import to_target
 from petseg.data.masks import load_masks
-from petseg.errors import DataError
+from petseg.errors import DataError, StoreError
 from petseg.evaluation.metrics import PixelCounts, count_against
+from petseg.evaluation.outputs import (
+    BREEDS,
+    CALIBRATION,
+    HEADLINES,
+    PER_IMAGE,
+    PREDICTIONS,
+    SCORES,
+    THRESHOLDS,
+)
 from petseg.params import Boundary
-from petseg.pipeline.dvcfiles import stage_paths
 from petseg.report.figures import Example
+from petseg.store.layout import CURVES, EVOLUTION_MASKS
+from petseg.store.run import Evaluation, StoredRun
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where the stages before ``plot`` left what there is to see, in the order in which it takes them."""
-
-    arrays: Path
-    evolution: Path
-    predictions: Path
-    run: Path
-    history: Path
-    per_image: Path
-    breeds: Path
-    metrics: Path
-    scores: Path
-    thresholds: Path
-    calibration: Path
 
 
 @dataclass(frozen=True)
@@ -83,45 +76,68 @@ class Evolution:
 
 @dataclass(frozen=True)
 class Results:
-    """What the pipeline left.
+    """What a training and its evaluation left, in DVC's outs or in the store, which have the same files.
 
     Test photos are known by their place: the row of ``table``, and of ``masks``.
 
     Attributes:
-        files: where it lies.
-        boundary: what the border counts as.
+        arrays_folder: the packed photos.
+        evolution_file: the masks of every epoch.
+        history_file: a row an epoch.
+        folder: what infer left.
     """
 
-    files: Files
-    boundary: Boundary
+    arrays_folder: Path
+    evolution_file: Path
+    history_file: Path
+    folder: Path
 
     @classmethod
-    def of_project(cls, root: Path) -> Self:
-        """Open what the pipeline of a project left last.
+    def of_run(cls, run: StoredRun, arrays: Path, evaluation: Evaluation | None = None) -> Self:
+        """Return the results of a run of the store.
+
+        Args:
+            run: of the store.
+            arrays: folder of the packed photos, which must be those of the run.
+            evaluation: one of the run's; if none is given, the newest.
 
         Raises:
-            DataError: it has not run.
+            StoreError: the run was never scored, or was by an earlier petseg, which kept no masks.
+            DataError: the packed photos are others, or are not there.
         """
-        path = stage_paths(root, "plot")
-        tables = ("history", "per_image", "breeds", "metrics", "scores", "thresholds", "calibration")
-        masks = ("arrays_folder", "evolution", "predictions", "run_file")
-        files = Files(*(path[name] for name in (*masks, *tables)))
-        return cls(files, _read(files.metrics, _json)["boundary"])
+        evaluation = evaluation or run.evaluation
+        if evaluation is None:
+            raise StoreError(f"run {run.key} has not been scored; dvc repro with its params scores it")
+        if not (evaluation.folder / PREDICTIONS).exists():
+            raise StoreError(f"run {run.key} was made by an earlier petseg, which kept no masks to look at")
+        if PetArrays.open(arrays).digest != run.manifest["data_sha256"]:
+            raise DataError(
+                f"{arrays}: holds other photos than those of run {run.key}; dvc repro preprocess, with the "
+                "run's data and split in params.yaml, packs them"
+            )
+        return cls(arrays, run.folder / EVOLUTION_MASKS, run.folder / CURVES, evaluation.folder)
+
+    @property
+    def boundary(self) -> Boundary:
+        """What the border counts as."""
+        rule: Boundary = self.headlines["boundary"]
+        return rule
 
     @cached_property
     def arrays(self) -> PetArrays:
         """The packed photos and trimaps."""
-        return PetArrays.open(self.files.arrays)
+        return PetArrays.open(self.arrays_folder)
 
     @cached_property
-    def run_key(self) -> str:
-        """The key of the run that trained the model."""
-        return str(_read(self.files.run, _json)["run_key"])
+    def run_key(self) -> str | None:
+        """The key of the run that trained the model, as far as it is known."""
+        key: str | None = self.scores.get("run_key")
+        return key
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """A row an epoch."""
-        return _read(self.files.history, pd.read_csv)
+        return _read(self.history_file, pd.read_csv)
 
     @property
     def best(self) -> pd.Series:
@@ -131,27 +147,27 @@ class Results:
     @cached_property
     def headlines(self) -> dict[str, Any]:
         """The scores that matter, with the threshold and the trivial answers."""
-        return dict(_read(self.files.metrics, _json))
+        return dict(_read(self.folder / HEADLINES, _json))
 
     @cached_property
     def scores(self) -> dict[str, Any]:
         """All scores, under each rule for the border."""
-        return dict(_read(self.files.scores, _json))
+        return dict(_read(self.folder / SCORES, _json))
 
     @cached_property
     def breeds(self) -> pd.DataFrame:
         """Mean Dice of each breed with its interval; the lowest first."""
-        return _read(self.files.breeds, _table)
+        return _read(self.folder / BREEDS, _table)
 
     @cached_property
     def thresholds(self) -> pd.DataFrame:
         """Scores at each threshold, of validation and of test."""
-        return _read(self.files.thresholds, pd.read_csv)
+        return _read(self.folder / THRESHOLDS, pd.read_csv)
 
     @cached_property
     def calibration(self) -> pd.DataFrame:
         """How often the probabilities of the test photos' pixels come true."""
-        return _read(self.files.calibration, pd.read_csv)
+        return _read(self.folder / CALIBRATION, pd.read_csv)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -160,10 +176,10 @@ class Results:
         Raises:
             DataError: it can't be read, or is not of the predicted photos.
         """
-        table = _read(self.files.per_image, _table)
+        table = _read(self.folder / PER_IMAGE, _table)
         if table["name"].to_list() != self.arrays.index["name"][self.rows].to_list():
             raise DataError(
-                f"{self.files.per_image} and {self.files.predictions} are not of the same photos; "
+                f"{self.folder}: {PER_IMAGE} and {PREDICTIONS} are not of the same photos; "
                 "run dvc repro infer"
             )
         return table
@@ -197,8 +213,8 @@ class Results:
         Raises:
             DataError: they can't be read, or are of other photos.
         """
-        masks, beside = load_masks(self.files.evolution)
-        rows = self._of_these(beside["rows"], self.files.evolution)
+        masks, beside = load_masks(self.evolution_file)
+        rows = self._of_these(beside["rows"], self.evolution_file)
         trimaps = torch.from_numpy(self.arrays.trimaps[rows])
         dices = [count_against(torch.from_numpy(each), trimaps, self.boundary).dice() for each in masks]
         return Evolution(
@@ -254,12 +270,12 @@ class Results:
 
     @cached_property
     def _predictions(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        masks, beside = load_masks(self.files.predictions)
-        return masks, self._of_these(beside["rows"], self.files.predictions)
+        masks, beside = load_masks(self.folder / PREDICTIONS)
+        return masks, self._of_these(beside["rows"], self.folder / PREDICTIONS)
 
     def _of_these(self, rows: NDArray[np.int64], file: Path) -> NDArray[np.int64]:
         if rows.size and rows.max() >= len(self.arrays.index):
-            raise DataError(f"{file}: is of other photos than {self.files.arrays}; run dvc repro")
+            raise DataError(f"{file}: is of other photos than {self.arrays_folder}; run dvc repro")
         return rows
 
 

@@ -1,11 +1,9 @@
 """Weights that were trained elsewhere, or laid down by hand, taken into the store."""
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
-from petseg.core.files import copy_atomically, fsync_folder, sha256_file
+from petseg.core.files import copy_atomically, published_folder, sha256_file
 from petseg.core.project import now
 from petseg.core.textfiles import write_json
 from petseg.errors import DamagedFile
@@ -17,7 +15,7 @@ from petseg.store.run import StoredRun, holder_of, run_of, sealed
 ORIGINAL = "original"  # the file as it was found, byte for byte
 
 
-def keep_unknown(file: Path, store: Path) -> None:
+def adopt_if_unknown(file: Path, store: Path) -> None:
     """Take what lies at an output's path into the store before it is replaced, unless a run has it."""
     if not file.exists() or holder_of(store, file):
         return
@@ -42,24 +40,20 @@ def adopt(file: Path, store: Path, note: str) -> StoredRun:
     folder = store / sha256_file(file)[:KEY_LENGTH]
     if known := holder_of(store, file) or run_of(store, folder.name):
         return known
-    draft = store / f".{folder.name}.{os.getpid()}.tmp"
-    shutil.rmtree(draft, ignore_errors=True)
-    copy_atomically(file, draft / f"{ORIGINAL}{file.suffix}")
-    manifest: dict[str, Any] = {"format": FORMAT, "status": "finished", "created": now()}
-    manifest["adopted"] = {"file": str(file.resolve()), "note": note}
-    try:
-        weights = Weights.read(file)
-        manifest["tensors_sha256"] = save_tensors(draft / WEIGHTS, weights.tensors, {"run_key": folder.name})
-        if (claimed := weights.about.get("run_key")) is not None:
-            manifest["adopted"]["claims"] = claimed
-    except DamagedFile as error:
-        manifest["adopted"]["unreadable"] = str(error)
-    if (about := file.with_suffix(".json")).is_file():
-        copy_atomically(about, draft / ABOUT)
-    manifest["files"] = {path.name: sha256_file(path) for path in sorted(draft.iterdir())}
-    write_json(draft / MANIFEST, sealed(manifest))
-    for path in draft.iterdir():
-        path.chmod(0o444)
-    draft.replace(folder)
-    fsync_folder(store)
+    with published_folder(folder) as draft:
+        copy_atomically(file, draft / f"{ORIGINAL}{file.suffix}")
+        manifest: dict[str, Any] = {"format": FORMAT, "status": "finished", "created": now()}
+        manifest["adopted"] = {"file": str(file.resolve()), "note": note}
+        try:
+            weights = Weights.read(file)
+            about = {"run_key": folder.name}
+            manifest["tensors_sha256"] = save_tensors(draft / WEIGHTS, weights.tensors, about)
+            if (claimed := weights.about.get("run_key")) is not None:
+                manifest["adopted"]["claims"] = claimed
+        except DamagedFile as error:
+            manifest["adopted"]["unreadable"] = str(error)
+        if (description := file.with_suffix(".json")).is_file():
+            copy_atomically(description, draft / ABOUT)
+        manifest["files"] = {path.name: sha256_file(path) for path in sorted(draft.iterdir())}
+        write_json(draft / MANIFEST, sealed(manifest))
     return StoredRun.open(folder)

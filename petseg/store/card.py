@@ -10,7 +10,8 @@ from typing import Any
 
 from petseg.core.files import written_atomically
 from petseg.core.progress import duration
-from petseg.store.layout import ABOUT, BREEDS, CARD, WEIGHTS
+from petseg.evaluation.outputs import BREEDS
+from petseg.store.layout import ABOUT, CARD, WEIGHTS
 from petseg.store.run import Evaluation, StoredRun
 
 WEAKEST = 5  # breeds that are named,

@@ -1,13 +1,11 @@
 """The champion: which model is in use, by a log that only grows; MLflow's alias follows it."""
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from petseg.core.locks import held
 from petseg.core.project import now, user
 from petseg.errors import PromotionRefused, StoreError
 from petseg.store.run import StoredRun, run_of
@@ -72,7 +70,7 @@ def promote(run: StoredRun, force: bool) -> Promotion | None:
     if damages := list(run.damages()):
         raise StoreError(f"run {run.key} is damaged: {damages[0]}")
     store = run.folder.parent
-    with _locked(store):
+    with held(store / f".{LOG}.lock"):
         before = champion(store)
         if before == run.key:
             return None
@@ -101,10 +99,3 @@ def _doubt(run: StoredRun, today: StoredRun | None) -> str | None:
             f"less than today's champion {today.key} with {today.val_dice:.4f}"
         )
     return None
-
-
-@contextmanager
-def _locked(store: Path) -> Iterator[None]:
-    with (store / f".{LOG}.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

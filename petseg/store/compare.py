@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from petseg.errors import StoreError, UsageError
 from petseg.evaluation.metrics import bootstrap_interval
-from petseg.store.layout import PER_IMAGE, VALIDATION
+from petseg.evaluation.outputs import PER_IMAGE
+from petseg.store.layout import VALIDATION
 from petseg.store.run import StoredRun
 
 # They make no other setting: chance, a part of the data, and where it was computed.

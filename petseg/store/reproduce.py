@@ -17,9 +17,10 @@ from ruamel.yaml import YAML
 from petseg.data.arrays import PetArrays
 from petseg.errors import DataError, StoreError
 from petseg.models import pretrained
+from petseg.models.device import environment
 from petseg.models.pretrained import Encoder
 from petseg.models.weights import load_tensors
-from petseg.pipeline.dvcfiles import stage_command
+from petseg.pipeline.dvcfiles import options, stage_command
 from petseg.store.layout import CHANGES, WEIGHTS
 from petseg.store.run import StoredRun, read_json, stored_runs
 
@@ -48,17 +49,6 @@ class Comparison:
     def of(cls, run: StoredRun, again: StoredRun) -> Self:
         """Compare two finished runs."""
         result = cls()
-        then, now = (made.manifest["environment"] for made in (run, again))
-        result.environment = [
-            f"{key}: {then.get(key)} then, {now.get(key)} now"
-            for key in dict.fromkeys((*then, *now))
-            if then.get(key) != now.get(key)
-        ]
-        result.inputs = [
-            what
-            for what in ("params", "data_sha256", "code_sha256")
-            if run.manifest[what] != again.manifest[what]
-        ]
         ours, theirs = (load_tensors(made.folder / WEIGHTS)[0] for made in (run, again))
         for name in dict.fromkeys((*ours, *theirs)):
             one, other = ours.get(name), theirs.get(name)
@@ -67,6 +57,20 @@ class Comparison:
             elif not torch.equal(one, other):
                 farthest = float((one.double() - other.double()).abs().max())
                 result.tensors.append(f"{name}: differs by up to {farthest:.3g}")
+        then, now = (made.manifest["environment"] for made in (run, again))
+        if not result.identical:
+            # The code of an old commit does not record the processor, which may be the reason.
+            now = environment(torch.device("cpu")) | now
+        result.environment = [
+            f"{key}: {then.get(key, 'not recorded')} then, {now.get(key, 'not recorded')} now"
+            for key in dict.fromkeys((*then, *now))
+            if then.get(key) != now.get(key)
+        ]
+        result.inputs = [
+            what
+            for what in ("params", "data_sha256", "code_sha256")
+            if run.manifest[what] != again.manifest[what]
+        ]
         return result
 
 
@@ -87,12 +91,24 @@ def reproduce(run: StoredRun, root: Path) -> Comparison:
         raise StoreError(f"run {run.key} is not a finished training, so it can't be reproduced")
     with _worktree(run, root) as folder:
         train = stage_command(folder, "train")
-        arrays, encoder = map(Path, train[3:5])
+        arrays, encoder = input_folders(train)
         _write_params(run.params | _put_encoder(run, root, folder, encoder), folder / "params.yaml")
         _put_data(run, root, folder, arrays)
         _run(folder, train)
         (again,), _ = stored_runs(folder / "runs")
         return Comparison.of(run, again)
+
+
+def input_folders(train: list[str]) -> tuple[Path, Path]:
+    """Return the folders of the arrays and of the encoder's weights that a train command names.
+
+    Args:
+        train: the words of the command in dvc.yaml, of any commit.
+    """
+    words = train[3:]  # after python -m stages.train
+    named = options(words)
+    # A run may be of a commit whose paths had no names yet, such as f2f1b92: there these two came first.
+    return Path(named.get("arrays", words[0])), Path(named.get("encoder", words[1]))
 
 
 @contextmanager
@@ -162,7 +178,10 @@ def _put_data(run: StoredRun, root: Path, folder: Path, place: Path) -> None:
 
 
 def _run(folder: Path, command: Sequence[str]) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    done = subprocess.run(command, cwd=folder, env=environment, check=False)
+    variables = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    # The python that a commit's dvc.yaml names is this one, even where its environment is not activated.
+    variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    # What a stage prints must not be mixed with --json's one value on stdout.
+    done = subprocess.run(command, cwd=folder, env=variables, stdout=sys.stderr, check=False)
     if done.returncode:
         raise StoreError(f"{' '.join(command[1:4])} failed with exit code {done.returncode}; see above")

@@ -1,45 +1,31 @@
-"""The store of runs, which only grows, as its readers see it.
+"""The store of runs, which only grows, to read: its runs are listed, proved and copied out of it.
 
-``runs/<key>/``
-    ``manifest.json``     what the run is: params, data, code, commit, versions; in the end, hashes
-    ``changes.diff``      what differed from that commit, where something did
-    ``history.jsonl``     a row an epoch
-    ``checkpoints/``      the whole state after the last two epochs and after the best
-    ``shown.png``         the fixed validation photos, side by side
-    ``evolution/``        a PNG an epoch: the masks predicted for them
-    ``model.safetensors`` weights of the best epoch, once the run is finished
-    ``model.json``        what is needed to use them
-    ``validation.csv``    the Dice of each validation photo, by these weights
-    ``evaluations/<key>/``  what infer found, each way of inferring once
-    ``figures/<key>/``    what plot drew, likewise
-    ``card.md``           all of it for people, written anew whenever more is known
-
-The key is the hash of what determines the weights: params, data and code. A finished run is read-only.
-petseg.store.writer writes a run; here it is read, proved and handed out. Nothing here needs torch.
+petseg.store.layout says what lies in a run's folder, petseg.store.writer writes it. Nothing here needs torch.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from petseg.core.files import copy_atomically, fsync_folder, sha256_file
+from petseg.core.files import copy_atomically, fsync_folder, published_folder, sha256_file
+from petseg.core.locks import Held, held
 from petseg.core.project import now
 from petseg.core.textfiles import without_nan, write_json
 from petseg.errors import DamagedFile, RunLocked, StoreError
+from petseg.evaluation.outputs import HEADLINES
 from petseg.store.layout import (
     ABOUT,
     EVALUATIONS,
     FIGURES,
     FORMAT,
-    HEADLINES,
     HISTORY,
     MANIFEST,
     RECORDS,
@@ -57,6 +43,17 @@ class Addition:
     @property
     def key(self) -> str:
         return self.folder.name
+
+    def export(self, files: Mapping[str, Path]) -> None:
+        """Copy files of it out of the store, byte for byte.
+
+        Args:
+            files: by their name in the store, where they go.
+
+        Raises:
+            DamagedFile: one of them is gone, or differs from its recorded hash; nothing is copied then.
+        """
+        _export(self.folder, self.manifest["files"], files)
 
 
 class Evaluation(Addition):
@@ -193,7 +190,34 @@ class StoredRun:
             for folder, record in self._added(kind):
                 yield folder, name, record
 
-    def hand_out(self, files: Mapping[str, Path]) -> None:
+    def added(self, kind: str, key: str) -> Addition | None:
+        """Return an evaluation or a set of figures by its key; None where the run does not have it."""
+        record = self.folder / kind / key / RECORDS[kind]
+        return Addition(record.parent, read_json(record)) if record.exists() else None
+
+    def export_added(self, kind: str, key: str, folder: Path, pattern: str = "*") -> bool:
+        """Copy what a later stage added before into a folder, byte for byte.
+
+        Args:
+            kind: EVALUATIONS or FIGURES.
+            key: hash of what determines it.
+            folder: where to; it is made.
+            pattern: which files.
+
+        Returns:
+            Whether it was there, and whole; a damaged one is named, so that it is computed again.
+        """
+        found = self.added(kind, key)
+        if found is None:
+            return False
+        try:
+            found.export({name: folder / name for name in found.manifest["files"] if fnmatch(name, pattern)})
+        except DamagedFile as damage:
+            print(f"warning: {damage}; it is computed again", flush=True)
+            return False
+        return True
+
+    def export(self, files: Mapping[str, Path]) -> None:
         """Copy files of a finished run out of the store, byte for byte.
 
         Args:
@@ -201,7 +225,7 @@ class StoredRun:
 
         Raises:
             StoreError: the run is not finished, or has no such file.
-            DamagedFile: one of them differs from its recorded hash; nothing is copied then.
+            DamagedFile: one of them is gone, or differs from its recorded hash; nothing is copied then.
         """
         if not self.finished:
             raise StoreError(
@@ -209,11 +233,7 @@ class StoredRun:
             )
         if absent := files.keys() - self.manifest["files"].keys():
             raise StoreError(f"run {self.key} has no {', '.join(sorted(absent))}: see {self.folder}")
-        recorded = {name: digest for name, digest in self.manifest["files"].items() if name in files}
-        for damage in differing(self.folder, recorded):
-            raise DamagedFile(damage)
-        for name, target in files.items():
-            copy_atomically(self.folder / name, target)
+        _export(self.folder, self.manifest["files"], files)
 
     def delete(self) -> None:
         """Take the run out of the store for ever; a crash leaves it whole, or out of everybody's sight.
@@ -239,21 +259,11 @@ class StoredRun:
         folder = self.folder / kind / key
         if (folder / RECORDS[kind]).exists():
             return
-        draft = folder.with_name(f".{key}.{os.getpid()}.tmp")
-        shutil.rmtree(draft, ignore_errors=True)
-        for name, path in files.items():
-            copy_atomically(path, draft / name)
-        hashes = {path.name: sha256_file(path) for path in sorted(draft.iterdir())}
-        write_json(draft / RECORDS[kind], sealed({"created": now(), **about, "files": hashes}))
-        for path in draft.iterdir():
-            path.chmod(0o444)
-        try:
-            draft.replace(folder)
-        except OSError:
-            if not (folder / RECORDS[kind]).exists():  # by another process, meanwhile
-                raise
-            shutil.rmtree(draft)
-        fsync_folder(folder.parent)
+        with published_folder(folder) as draft:
+            for name, path in files.items():
+                copy_atomically(path, draft / name)
+            hashes = {path.name: sha256_file(path) for path in sorted(draft.iterdir())}
+            write_json(draft / RECORDS[kind], sealed({"created": now(), **about, "files": hashes}))
 
 
 @contextmanager
@@ -263,18 +273,12 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         RunLocked: another process holds it.
     """
-    with (folder / ".lock").open("a+") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise RunLocked(
-                f"run {folder.name} is being trained by process {file.read().strip() or '?'}; "
-                "wait for it, or stop it"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+            stack.enter_context(held(folder / ".lock", wait=False))
+        except Held as other:
+            message = f"run {folder.name} is being trained by process {other.pid}; wait for it, or stop it"
+            raise RunLocked(message) from None
         yield
 
 
@@ -311,6 +315,13 @@ def holder_of(store: Path, file: Path) -> StoredRun | None:
     digest = sha256_file(file)
     runs, _ = stored_runs(store)
     return next((run for run in runs if digest in run.manifest.get("files", {}).values()), None)
+
+
+def run_of_weights(store: Path, weights: Path) -> StoredRun | None:
+    """Return the run whose weights a file is, byte for byte; None where the store has no such run."""
+    digest = sha256_file(weights)
+    runs, _ = stored_runs(store)
+    return next((run for run in runs if run.manifest.get("files", {}).get(WEIGHTS) == digest), None)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -352,6 +363,13 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 def _seal(record: Mapping[str, Any]) -> str:
     said = {key: value for key, value in record.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(without_nan(said), sort_keys=True).encode()).hexdigest()
+
+
+def _export(folder: Path, recorded: Mapping[str, str], files: Mapping[str, Path]) -> None:
+    for damage in differing(folder, {name: recorded[name] for name in files}):
+        raise DamagedFile(damage)
+    for name, target in files.items():
+        copy_atomically(folder / name, target)
 
 
 def differing(folder: Path, recorded: Mapping[str, str]) -> Iterator[str]:

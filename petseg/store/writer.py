@@ -1,12 +1,12 @@
 """One run of the store, while it is written.
 
-What lies in its folder, and how it is read once it is finished: petseg.store.run.
+What lies in its folder, and how it is read once it is finished: petseg.store.layout, petseg.store.run.
 """
 
 import itertools
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,14 +19,16 @@ from torch import Tensor
 
 from petseg.core.files import sha256_file, written_atomically
 from petseg.core.project import now
-from petseg.core.textfiles import without_nan, write_json
+from petseg.core.textfiles import without_nan, write_csv, write_json
 from petseg.data.masks import save_masks
 from petseg.errors import DamagedFile, TrainingError
 from petseg.models.weights import load_tensors, save_tensors, validated
 from petseg.store.layout import (
     ABOUT,
     CHANGES,
+    CURVES,
     EVOLUTION,
+    EVOLUTION_MASKS,
     FORMAT,
     HISTORY,
     KEY_LENGTH,
@@ -35,7 +37,7 @@ from petseg.store.layout import (
     WEIGHTS,
 )
 from petseg.store.run import StoredRun, locked, read_manifest, sealed
-from petseg.training.history import EpochRecord, best_epoch, record_of
+from petseg.training.history import EpochRecord, best_epoch
 from petseg.training.loop import TrainingState
 
 
@@ -44,24 +46,6 @@ class Run(StoredRun):
     """One run of the store, held by this process alone. Made by ``open_run``."""
 
     history: list[EpochRecord] = field(default_factory=list)
-
-    @property
-    def best(self) -> EpochRecord:
-        """The first epoch of the highest validation Dice; NaN is never best.
-
-        Raises:
-            TrainingError: no epoch has a validation Dice.
-        """
-        best = best_epoch(self.history)
-        if best is None:
-            raise TrainingError(f"run {self.key}: no epoch has a validation Dice")
-        return best
-
-    def is_stale(self, patience: int | None) -> bool:
-        """Tell whether ``patience`` epochs have gone by without a better validation Dice."""
-        if patience is None or len(self.history) <= patience:
-            return False
-        return self.history[-1].epoch - self.best.epoch >= patience
 
     def note(self, **values: Any) -> None:
         """Add to the manifest."""
@@ -82,9 +66,8 @@ class Run(StoredRun):
         whole = self._whole_checkpoints()
         for path in sorted(whole, reverse=True):
             tensors, about = load_tensors(path)
-            history = [record_of(row) for row in [*about["history"], about["record"]]]
-            best = best_epoch(history)
-            if best is None or self._checkpoint(best.epoch) in whole:
+            history = [EpochRecord.of(row) for row in [*about["history"], about["record"]]]
+            if self._best_checkpoint(history) in (None, *whole):
                 state.load(tensors, history[-1].epoch)
                 self.history = history
                 break
@@ -126,9 +109,11 @@ class Run(StoredRun):
         Args:
             about: what is needed to use the weights.
         """
-        weights = self.best_weights()
-        digest = save_tensors(self.folder / WEIGHTS, weights, {"run_key": self.key})
-        best = self.best
+        best = best_epoch(self.history)
+        digest = save_tensors(self.folder / WEIGHTS, self.best_weights(), {"run_key": self.key})
+        # Without what another run of the same bits would measure: so DVC's copy of it is reproducible.
+        write_csv(self.folder / CURVES, [record.reproducible() for record in self.history])
+        self._write_evolution_masks()
         described = about | {
             "epoch": best.epoch,
             "val_dice": best.val_dice,
@@ -153,23 +138,35 @@ class Run(StoredRun):
 
     def best_weights(self) -> dict[str, Tensor]:
         """Return the weights that were validated in the best epoch."""
-        tensors, _ = load_tensors(self._checkpoint(self.best.epoch))
+        tensors, _ = load_tensors(self._checkpoint(best_epoch(self.history).epoch))
         return validated(tensors)
 
-    def publish(self, weights: Path, about: Path, evolution: Path) -> None:
-        """Copy a finished run's weights, their description and the epochs' masks out of the store.
+    def environment_changes(self, present: Mapping[str, str | int]) -> list[str]:
+        """Name what differs from the environment that the run began in; its bits depend on it."""
+        began: dict[str, str | int] = self.manifest["environment"]
+        return [
+            f"{key} {began.get(key)} then, {value} now"
+            for key, value in present.items()
+            if began.get(key) != value
+        ]
 
-        Raises:
-            DamagedFile: a file of the store differs from its recorded hash.
-        """
-        self.hand_out({WEIGHTS: weights, ABOUT: about})
+    def _write_evolution_masks(self) -> None:
+        """Write the masks of all epochs into one file."""
         pages = sorted((self.folder / EVOLUTION).glob("*.png"))
         epochs = np.array([int(page.stem) for page in pages])
         masks = np.stack([_unstack(np.asarray(Image.open(page))) for page in pages])
-        save_masks(evolution, masks, epochs=epochs, rows=np.array(self.manifest["shown_rows"]))
+        rows = np.array(self.manifest["shown_rows"])
+        save_masks(self.folder / EVOLUTION_MASKS, masks, epochs=epochs, rows=rows)
 
     def _checkpoint(self, epoch: int) -> Path:
         return self.folder / "checkpoints" / f"epoch-{epoch:05}.safetensors"
+
+    def _best_checkpoint(self, history: Sequence[EpochRecord]) -> Path | None:
+        """Return the checkpoint of the best epoch; None where no epoch has a validation Dice yet."""
+        try:
+            return self._checkpoint(best_epoch(history).epoch)
+        except TrainingError:
+            return None
 
     def _write_history(self) -> None:
         rows = "".join(json.dumps(without_nan(asdict(r)), allow_nan=False) + "\n" for r in self.history)
@@ -177,9 +174,8 @@ class Run(StoredRun):
             file.write(rows.encode())
 
     def _drop_old_checkpoints(self) -> None:
-        keep = {self._checkpoint(record.epoch) for record in self.history[-2:]}
-        if (best := best_epoch(self.history)) is not None:
-            keep.add(self._checkpoint(best.epoch))
+        keep: set[Path | None] = {self._checkpoint(record.epoch) for record in self.history[-2:]}
+        keep.add(self._best_checkpoint(self.history))
         for path in (self.folder / "checkpoints").glob("epoch-*.safetensors"):
             if path not in keep:
                 path.unlink()
@@ -228,7 +224,7 @@ def open_run(store: Path, key: str, description: dict[str, Any], changes: str = 
 def read_history(folder: Path) -> list[EpochRecord]:
     """Read a run's rows."""
     lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines()
-    return [record_of(json.loads(line)) for line in lines]
+    return [EpochRecord.of(json.loads(line)) for line in lines]
 
 
 def _free(path: Path) -> Path:

@@ -1,14 +1,13 @@
-"""What MLflow is still to be told: a file for each run of the store, and for each stage before training.
+"""What is still to be logged in MLflow: an entry for each run, and for each stage before training.
 
-Whoever writes to MLflow about a run holds its file, and removes it once everything is told. The kernel lets
-go of it whatever ends the process, so a file that nobody holds is of one that was killed, or that did not
-reach MLflow: the next ``petseg runs sync``, which stages start when they are through, goes on with it.
+Whoever logs something about a run locks its entry, and removes it once everything is logged. The system
+releases the lock however the process ends, so an entry that nobody holds is of a process that was killed, or
+that did not reach MLflow: the next ``petseg runs sync``, which stages start at their end, goes on with it.
 
-What the store of runs does not know, the file says: of a stage before training everything; of a run its
+An entry holds what the store of runs does not know: of a stage before training everything; of a run its
 uid, by which the row of one that was killed and pruned is closed, and how its training ended, if not well.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -17,13 +16,14 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import petseg
+from petseg.core.locks import Held, held
 from petseg.core.project import main_root, now
 
 _DATA = "data-"  # how the name of a stage before training begins; a run's is its key
@@ -55,92 +55,73 @@ class DataRecord:
 
 
 @dataclass
-class Claim:
-    """The right to tell MLflow of something.
+class Entry:
+    """An entry of the outbox that this process holds.
 
     Attributes:
-        file: what the outbox has of it; None where another process tells it, and was not waited for.
-        told: whether MLflow knows everything; until then the file stays.
+        path: its file.
+        logged: whether MLflow has everything; until then the entry stays.
     """
 
-    file: IO[str] | None
-    told: bool = False
+    path: Path
+    logged: bool = False
 
-    @property
-    def said(self) -> dict[str, Any]:
-        """What its file says; empty where it was just made, or its process killed while writing."""
-        assert self.file is not None
-        self.file.seek(0)
+    def read(self) -> dict[str, Any]:
+        """Return its content; empty where it was just made, or its process killed while writing."""
         try:
-            return dict(json.loads(self.file.read()))
+            return dict(json.loads(self.path.read_text(encoding="utf-8")))
         except ValueError:
             return {}
 
-    def say(self, said: Mapping[str, object]) -> None:
-        """Write down what is to be told should this process not come to it."""
-        assert self.file is not None
-        self.file.truncate(0)
-        self.file.write(json.dumps(said))
-        self.file.flush()
+    def write(self, content: Mapping[str, object]) -> None:
+        """Write down what is to be logged if this process does not come to it."""
+        self.path.write_text(json.dumps(content), encoding="utf-8")
 
 
 @contextmanager
-def claimed(name: str, wait: bool = True) -> Iterator[Claim]:
-    """Hold the file of what is to be told, for this process alone.
+def lock_entry(name: str, wait: bool = True) -> Iterator[Entry]:
+    """Hold an entry for this process alone; it is made where there is none.
 
     Args:
         name: a run's key, or what ``left_over`` gave.
-        wait: for a process that holds it; else the claim has no file where one does.
+        wait: for a process that holds it.
+
+    Raises:
+        Held: a process holds it, and was not waited for.
     """
     path = _folder() / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with path.open("a+") as file:
-            if not _locks(file, wait):
-                yield Claim(None)
-                return
-            if not _is_at(file, path):  # the one before was through with it, and has removed it
-                continue
-            claim = Claim(file)
-            try:
-                yield claim
-            finally:
-                if claim.told:
-                    path.unlink(missing_ok=True)
-            return
-
-
-def _locks(file: IO[str], wait: bool) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if not wait:
-            return False
-        waiting = threading.Timer(1, print, ["waiting for another process that tells MLflow of this run"])
-        waiting.start()
+    waiting = threading.Timer(1, print, ["waiting for another process that logs this run in MLflow"])
+    with ExitStack() as stack:
+        stack.callback(waiting.cancel)
+        if wait:
+            waiting.start()
+        stack.enter_context(held(_lock_of(path), wait))
+        waiting.cancel()
+        path.touch()
+        entry = Entry(path)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            yield entry
         finally:
-            waiting.cancel()
-    return True
+            if entry.logged:
+                path.unlink(missing_ok=True)
+                _lock_of(path).unlink(missing_ok=True)
 
 
-def _is_at(file: IO[str], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 def left_over() -> list[str]:
-    """Return the names of what nobody is telling MLflow at present."""
+    """Return the names of the entries that no process holds."""
     found = []
-    for path in sorted(_folder().glob("*")):
+    for path in sorted(_folder().glob("[!.]*")):
         try:
-            with path.open() as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                found.append(path.name)
-        except (BlockingIOError, FileNotFoundError):  # another is at it, or through with it meanwhile
+            with held(_lock_of(path), wait=False):
+                if path.exists():
+                    found.append(path.name)
+                else:  # another process was through with it meanwhile
+                    _lock_of(path).unlink()
+        except Held:
             continue
     return found
 
@@ -156,9 +137,9 @@ def recorded(stage: str, params: dict[str, object]) -> Iterator[DataRecord]:
         raise
     finally:
         record.ended = now()
-        with claimed(f"{_DATA}{uuid.uuid4().hex}") as claim:
-            claim.say(asdict(record))
-        tell_mlflow()
+        with lock_entry(f"{_DATA}{uuid.uuid4().hex}") as entry:
+            entry.write(asdict(record))
+        flush_outbox()
 
 
 def is_data_stage(name: str) -> bool:
@@ -171,14 +152,14 @@ def status_of(error: BaseException) -> str:
     return "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
 
 
-def tell_mlflow(besides: str = "") -> bool:
-    """Tell MLflow what it has not been told, in a process apart; return whether it was there to listen.
+def flush_outbox(besides: str = "") -> bool:
+    """Log in MLflow what is still to be logged, in a process apart; return whether MLflow answered.
 
     So a stage that has nothing else to do with MLflow need not import it, and does not run again because
-    the code that tells it was edited. Where MLflow does not answer, that process warns, and fails no stage.
+    the code that logs was edited. Where MLflow does not answer, that process warns, and fails no stage.
 
     Args:
-        besides: what the caller tells by itself; alone, it is no reason to start.
+        besides: the entry that the caller logs by itself; this entry alone does not start a process.
     """
     if {*left_over()} <= {besides}:
         return True

@@ -15,7 +15,7 @@ from petseg.core.project import now, user
 from petseg.store.run import StoredRun
 from petseg.tracking.client import DATA_EXPERIMENT, EXPERIMENT, connect, experiment_id, patiently, warn, why
 from petseg.tracking.entries import Record, of_epoch, of_training, picture_of_epoch
-from petseg.tracking.outbox import claimed, status_of, tell_mlflow
+from petseg.tracking.outbox import flush_outbox, lock_entry, status_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,7 +43,7 @@ class Row:
 
     @classmethod
     def open(cls, client: "MlflowClient", record: Record, parent_id: str | None = None) -> Self:
-        """Find the row of a record, or make it; whoever calls holds its claim."""
+        """Find the row of a record, or make it; whoever calls holds its entry."""
         experiment = experiment_id(client, DATA_EXPERIMENT if record.stage in _DATA_STAGES else EXPERIMENT)
         known_by = {"stage": record.stage, **record.known_by}
         query = " and ".join(f"tags.{key} = '{value}'" for key, value in known_by.items())
@@ -149,7 +149,7 @@ class LiveRow:
         run: of the store.
         row: once it is opened.
         broken: whether MLflow has failed; then nothing more is told.
-        slow: whether it took too long for an epoch; then the rest is left to ``tell_mlflow``.
+        slow: whether it took too long for an epoch; then the rest is left to ``flush_outbox``.
     """
 
     run: StoredRun
@@ -184,25 +184,25 @@ class LiveRow:
 def live_row(run: StoredRun) -> Iterator[LiveRow]:
     """Show a training in MLflow while it goes on, and close its row however it ends.
 
-    Of a run that was finished before nothing is told here: it is noted for ``tell_mlflow``, which knows of
+    Of a run that was finished before nothing is told here: it is noted for ``flush_outbox``, which knows of
     evaluations and figures too.
     """
     if run.finished:
-        with claimed(run.key):
+        with lock_entry(run.key):
             yield LiveRow(run)
         return
-    live = LiveRow(run, broken=not tell_mlflow(besides=run.key))
-    with claimed(run.key) as claim:
-        claim.say({"uid": run.uid})
+    live = LiveRow(run, broken=not flush_outbox(besides=run.key))
+    with lock_entry(run.key) as entry:
+        entry.write({"uid": run.uid})
         live.try_to(lambda row: row.begin(of_training(run)))
         try:
             yield live
         except BaseException as error:
             ending = {"status": status_of(error), "ended": now()}
-            claim.say({"uid": run.uid, **ending})
-            claim.told = live.try_to(lambda row: row.end(ending["status"], ending["ended"]))
+            entry.write({"uid": run.uid, **ending})
+            entry.logged = live.try_to(lambda row: row.end(ending["status"], ending["ended"]))
             raise
-        claim.told = live.try_to(lambda row: tell_training(row, run, of_training(run)))
+        entry.logged = live.try_to(lambda row: tell_training(row, run, of_training(run)))
 
 
 def tell_training(row: Row, run: StoredRun, record: Record) -> None:

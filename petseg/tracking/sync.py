@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import petseg
+from petseg.core.locks import Held
 from petseg.core.progress import watched
 from petseg.errors import StoreError
 from petseg.pipeline.codehash import code_sha256
@@ -26,7 +27,7 @@ from petseg.tracking.client import (
     why,
 )
 from petseg.tracking.entries import Record, of_data_stage, of_evaluation, of_figures, of_training
-from petseg.tracking.outbox import DataRecord, claimed, is_data_stage, left_over
+from petseg.tracking.outbox import DataRecord, Entry, is_data_stage, left_over, lock_entry
 from petseg.tracking.rows import Row, close_rows, tell_training
 
 if TYPE_CHECKING:
@@ -69,22 +70,27 @@ def sync(store: Path, runs: Sequence[StoredRun] = ()) -> Delivery:
         return done
     client = _reached(connect)
     for name in watched(wanted, "tell MLflow", len(wanted)):
-        with claimed(name, wait=False) as claim:
-            if claim.file is None:
-                done.busy.append(name)
-                continue
-            try:
-                news = patiently(_tell, client, store, name, claim.said)
-            except StoreError as error:
-                done.broken.append(str(error))
-                continue
-            except Exception as error:  # noqa: BLE001  (what one record raises must not stop the others)
-                _reached(lambda: experiment_id(client, EXPERIMENT))
-                done.broken.append(f"{name}: MLflow {why(error)}")
-                continue
-            claim.told = True
-            (done.told if news else done.known).append(name)
+        try:
+            with lock_entry(name, wait=False) as entry:
+                _log_entry(client, store, entry, done)
+        except Held:
+            done.busy.append(name)
     return done
+
+
+def _log_entry(client: "MlflowClient", store: Path, entry: Entry, done: Delivery) -> None:
+    """Log what an entry is of, and note in ``done`` what came of it."""
+    name = entry.path.name
+    try:
+        news = patiently(_tell, client, store, name, entry.read())
+    except StoreError as error:
+        done.broken.append(str(error))
+    except Exception as error:  # noqa: BLE001  (what one record raises must not stop the others)
+        _reached(lambda: experiment_id(client, EXPERIMENT))
+        done.broken.append(f"{name}: MLflow {why(error)}")
+    else:
+        entry.logged = True
+        (done.told if news else done.known).append(name)
 
 
 def _reached(call: Callable[[], Result]) -> Result:

@@ -7,7 +7,7 @@ from typing import Never
 
 from petseg.errors import StoreError, UsageError
 from petseg.tracking.client import EXPERIMENT, connect, experiment_id, is_mlflow_trouble, reason
-from petseg.tracking.outbox import tell_mlflow, tracking_uri
+from petseg.tracking.outbox import flush_outbox, tracking_uri
 from petseg.tracking.view import link, save_view
 
 HOST = "127.0.0.1"
@@ -26,7 +26,7 @@ def serve(port: int) -> Never:
     remote = uri.startswith(("http://", "https://"))
     if not remote and _is_taken(port):
         raise UsageError(f"port {port} of {HOST} is taken; choose another: make ui PORT={port + 1}")
-    tell_mlflow()
+    flush_outbox()
     try:
         client = connect()
         experiment = experiment_id(client, EXPERIMENT)

@@ -1,8 +1,13 @@
-"""What each epoch gave, and which epoch is best."""
+"""What each epoch gave, which epoch is best (its weights are kept), and when training stops early."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from petseg.errors import TrainingError
+
+_MEASURED = ("images_per_s", "elapsed_s")  # differ from run to run of the same bits
 
 
 @dataclass(frozen=True)
@@ -19,12 +24,44 @@ class EpochRecord:
     images_per_s: float
     elapsed_s: float
 
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Self:
+        """Return the record that a row of JSON holds, in which null is NaN."""
+        values: dict[str, Any] = {key: math.nan if value is None else value for key, value in row.items()}
+        return cls(**values)
 
-def best_epoch(history: list[EpochRecord]) -> EpochRecord | None:
+    def reproducible(self) -> dict[str, Any]:
+        """Return what the same training gives again, to the last bit: everything but times and speeds."""
+        return {key: value for key, value in asdict(self).items() if key not in _MEASURED}
+
+
+def best_epoch(history: Sequence[EpochRecord]) -> EpochRecord:
+    """Return the first epoch of the highest validation Dice; NaN is never best.
+
+    Raises:
+        TrainingError: no epoch has a validation Dice.
+    """
     defined = [record for record in history if not math.isnan(record.val_dice)]
-    return max(defined, key=lambda record: record.val_dice, default=None)
+    if not defined:
+        raise TrainingError("no epoch has a validation Dice")
+    return max(defined, key=lambda record: record.val_dice)
 
 
-def record_of(row: dict[str, Any]) -> EpochRecord:
-    values: dict[str, Any] = {key: math.nan if value is None else value for key, value in row.items()}
-    return EpochRecord(**values)
+def is_stale(history: Sequence[EpochRecord], patience: int | None) -> bool:
+    """Tell whether ``patience`` epochs have gone by without a better validation Dice."""
+    if patience is None or len(history) <= patience:
+        return False
+    return history[-1].epoch - best_epoch(history).epoch >= patience
+
+
+def summary(history: Sequence[EpochRecord]) -> dict[str, float | int]:
+    """Return the best epoch's numbers, for metrics."""
+    best = best_epoch(history)
+    return {
+        "best_epoch": best.epoch,
+        "epochs": len(history),
+        "train_dice": best.train_dice,
+        "val_dice": best.val_dice,
+        "train_loss": best.train_loss,
+        "val_loss": best.val_loss,
+    }

@@ -170,7 +170,7 @@ def models(project: Project) -> list[tuple[str, str]]:
 @pytest.mark.fault(4, "SIGKILL while the model is logged to MLflow")
 def test_killed_while_the_model_is_logged(project: Project) -> None:
     project.run(*project.train_command)
-    killed(project, "petseg.tracking.outbox", "tell_mlflow", "before", 1, *project.command("infer"))
+    killed(project, "petseg.tracking.outbox", "flush_outbox", "before", 1, *project.command("infer"))
     killed(project, "mlflow.tracking.client", "MlflowClient.log_model_artifacts", "before", 1, *SYNC)
     assert [status for status, _ in models(project)] == ["PENDING"]
     assert statuses(project) == ["FINISHED", "RUNNING"]
@@ -183,7 +183,7 @@ def test_killed_while_the_model_is_logged(project: Project) -> None:
 @pytest.mark.fault(5, "SIGKILL after logging, before exit")
 def test_killed_after_the_model_was_logged(project: Project) -> None:
     project.run(*project.train_command)
-    killed(project, "petseg.tracking.outbox", "tell_mlflow", "before", 1, *project.command("infer"))
+    killed(project, "petseg.tracking.outbox", "flush_outbox", "before", 1, *project.command("infer"))
     killed(project, "petseg.tracking.logged_model", "log_model", "after", 1, *SYNC)
     killed(project, "petseg.tracking.registry", "version_of", "after", 1, *SYNC)
     project.run(*SYNC)

@@ -1,0 +1,70 @@
+"""What the pipeline trained last, to look at: from the store, so that it is there while a training runs."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from petseg.errors import UsageError
+from petseg.evaluation.outputs import HEADLINES
+from petseg.pipeline.dvcfiles import stage_paths
+from petseg.report.results import Results
+from petseg.store.run import Evaluation, StoredRun, run_of, stored_runs
+
+
+@dataclass(frozen=True)
+class Latest:
+    """What was trained last.
+
+    Attributes:
+        results: to look at.
+        run: of the store; None where the store does not have it.
+        why: which run it is, and why this one, in one line.
+    """
+
+    results: Results
+    run: StoredRun | None
+    why: str
+
+
+def latest(root: Path) -> Latest:
+    """Return the run whose weights lie in models/, with the scores that lie in plots/test/.
+
+    DVC removes both before it makes them anew, and they stay away after a failure; then it is the newest run
+    of the store that has been scored. In a clone without that run (after ``dvc pull``) it is what DVC has.
+
+    Raises:
+        UsageError: nothing was ever scored here.
+        StoreError: the run can't be looked at.
+        DataError: the packed photos are others than those of the run, or are not there.
+    """
+    train, plot = stage_paths(root, "train"), stage_paths(root, "plot")
+    key = _json(train["weights"].with_suffix(".json")).get("run_key")
+    shown = _json(plot["results"] / HEADLINES)
+    run = run_of(root / "runs", key) if key else None
+    if run is not None and run.evaluation:
+        why = f"run {run.key}, which the pipeline trained last"
+        return Latest(Results.of_run(run, train["arrays"], _showing(run, shown)), run, why)
+    if key and run is None and shown:
+        results = Results(train["arrays"], plot["evolution"], plot["history"], plot["results"])
+        return Latest(results, None, f"run {key}, which is not in runs/: what DVC has of it")
+    runs, _ = stored_runs(root / "runs")
+    scored = [run for run in runs if run.finished and not run.adopted and run.evaluation]
+    if not scored:
+        raise UsageError("nothing has been trained and scored here yet; dvc repro does both")
+    run = max(scored, key=lambda run: str(run.manifest["finished"]))
+    why = f"run {run.key}, the newest that was scored: models/ has no scored run at present"
+    return Latest(Results.of_run(run, train["arrays"]), run, why)
+
+
+def _showing(run: StoredRun, headlines: dict[str, Any]) -> Evaluation | None:
+    """Return the evaluation that the pipeline shows; None where it shows none of this run."""
+    return next((each for each in run.evaluations if each.headlines == headlines), None)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content
