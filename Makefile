@@ -1,4 +1,5 @@
 # make repro   make the environment if need be, and run the pipeline on the embedded photos
+# make record  run the pipeline for the lock that is committed, and write down on what kind of machine
 # make test    make the environment if need be, and check style, types and behaviour
 # make ui      look at the models in MLflow
 # make table   the experiments, best test Dice first: what differs in their params, and their scores
@@ -11,11 +12,16 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export OMP_NUM_THREADS ?= 2
 PORT ?= 5000
 
-.PHONY: repro test table faults env lock docs plots-page ui bench clean
+.PHONY: repro record test table faults env lock docs plots-page ui bench clean
 
 repro: env
 	dvc repro
-	@python -m petseg.summary metrics/test.json metrics/train.json plots/figures plots/report.html
+	@python -m petseg.cli.summary
+
+# The only way to a new committed lock: it says too on which kind of machine it was made (recorded.json).
+record: env
+	dvc repro
+	@python -m petseg.cli.record
 
 test: env
 	ruff check .
@@ -31,7 +37,7 @@ table:
 faults: env
 	OMP_NUM_THREADS=1 python -m pytest tests/faults -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
 
-env: $(VENV)/.made
+env: $(VENV)/.made $(VENV)/.commands
 
 # uv reads the same lock as pip and is ten times faster; where it does not reach the registry as
 # pip is set up to, pip does the same work.
@@ -40,9 +46,19 @@ $(VENV)/.made: requirements.lock
 	$(VENV)/bin/python -m pip install --quiet uv==$(UV_VERSION)
 	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --require-hashes -r requirements.lock \
 		|| $(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements.lock
+	touch $@
+
+OWN_PYTHON_FIRST := import os, sys; own = os.path.join(sys.prefix, "bin"); path = os.environ.get("PATH", ""); \
+	os.environ["PATH"] = path if path.startswith(own) else own + os.pathsep + path
+
+# The command petseg; and a line that Python reads when it starts, by which every program of the environment
+# (dvc, say) calls the environment's own python, whether it is activated or not.
+$(VENV)/.commands: $(VENV)/.made Makefile
 	printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/bin/python" -m petseg "$$@"\n' \
 		"$(CURDIR)" "$(CURDIR)/$(VENV)" > $(VENV)/bin/petseg
 	chmod +x $(VENV)/bin/petseg
+	printf '%s\n' '$(OWN_PYTHON_FIRST)' \
+		> $$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/petseg_path.pth
 	touch $@
 
 # Every dependency with its version and hashes, for Linux and macOS and each Python that is supported.

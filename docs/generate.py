@@ -1,4 +1,4 @@
-"""Writes params.md and command.md, so that no fact of the code is written twice: ``make docs``.
+"""Writes the pages that are made of the code, so that no fact is written twice: ``make docs``.
 
 tests/test_docs.py fails where one of them is not what the code says.
 """
@@ -13,6 +13,7 @@ import typer
 from pydantic import PlainValidator, TypeAdapter
 from pydantic.fields import FieldInfo
 
+from docs.edits import edits_page
 from petseg.cli import app
 from petseg.core.textfiles import read_yaml
 from petseg.params import Params
@@ -179,7 +180,11 @@ def _row(*cells: str) -> str:
     return f"| {' | '.join(escaped)} |"
 
 
-PAGES = {"params.md": lambda: params_page(HERE.parent), "command.md": command_page}
+PAGES = {
+    "params.md": lambda: params_page(HERE.parent),
+    "command.md": command_page,
+    "what-an-edit-costs.md": lambda: edits_page(HERE.parent),
+}
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from benchmarks.serving import sample_photos
 from petseg.cli import app
 from petseg.core.loopback import Message, Receive, Send
 from petseg.errors import UsageError
-from petseg.predict.demo.app import MAX_BYTES, MAX_REQUESTS, Gate, Rate
+from petseg.predict.demo.app import MAX_BYTES, MAX_REQUESTS, DemoGate, Rate
 from petseg.predict.demo.server import listen
 from petseg.store.champion import promote
 from petseg.store.run import StoredRun
@@ -75,6 +75,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert started.stdout is not None
+    assert started.stdout.readline() == f"the page begins with run {KEY}, the champion\n"
     yield Demo(started.stdout.readline().strip(), root)
     started.send_signal(signal.SIGINT)
     rest, _ = started.communicate(timeout=30)
@@ -158,7 +159,7 @@ def test_only_so_many_photos_in_any_minute() -> None:
 
 
 def test_only_so_many_photos_are_held_at_once() -> None:
-    async def ask(gate: Gate, more: asyncio.Event) -> int:
+    async def ask(gate: DemoGate, more: asyncio.Event) -> int:
         said: list[Message] = []
 
         async def receive() -> Message:
@@ -176,7 +177,7 @@ def test_only_so_many_photos_are_held_at_once() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async def together() -> tuple[int, list[int]]:
-        gate, ready, waiting = Gate(app), asyncio.Event(), asyncio.Event()
+        gate, ready, waiting = DemoGate(app), asyncio.Event(), asyncio.Event()
         ready.set()
         first = [asyncio.create_task(ask(gate, waiting)) for _ in range(MAX_REQUESTS)]
         await asyncio.sleep(0)  # each begins

@@ -19,8 +19,9 @@ from petseg.core.parallel import in_order
 from petseg.errors import DamagedFile, DataError, StoreError, UsageError
 from petseg.models.device import set_up_torch
 from petseg.models.predictor import at_own_size
+from petseg.predict.cutting import why_empty
 from petseg.predict.load import choose
-from petseg.predict.photos import find_photos, why_empty
+from petseg.predict.photos import find_photos
 from petseg.predict.pictures import contact_sheet
 from petseg.store.champion import promote
 from petseg.store.layout import ABOUT, WEIGHTS
@@ -36,9 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with two finished runs."""
     root = tmp_path_factory.mktemp("project")
     (root / ".dvc").mkdir()
-    (root / "stages").mkdir()
     shutil.copy(ROOT / "dvc.yaml", root)
-    shutil.copy(ROOT / "stages/train.py", root / "stages")
     make_run(root / "runs" / KEY, "unet")
     make_run(root / "runs" / OTHER, "resnet34_unet")
     return root

@@ -19,7 +19,7 @@ import sys, time
 from pathlib import Path
 from petseg.errors import DataError
 from petseg.params import Params
-from petseg.stage import run_stage
+from petseg.pipeline.stage import run_stage
 
 def probe(params: Params, what: Path) -> None:
     """Do as told."""
@@ -54,7 +54,8 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "stages/__init__.py").touch()
     (tmp_path / "stages/probe.py").write_text(STAGE)
     (tmp_path / "dvc.yaml").write_text(
-        "stages: {probe: {cmd: x, params: [train, data.boundary], deps: [petseg/report/page.css]}}"
+        "stages: {probe: {cmd: x, params: [train, data.boundary], "
+        "deps: [stages/probe.py, petseg/errors.py, petseg/report]}}"
     )
     return tmp_path
 
@@ -83,24 +84,24 @@ def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_how_a_stage_ends(project: Path, what: str, code: int, message: str) -> None:
-    done = run(project, what)
+    done = run(project, "--what", what)
     assert (done.returncode, done.stdout) == (code, "started\n")
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == bool(message)
 
 
 def test_a_bug_is_a_traceback(project: Path) -> None:
-    done = run(project, "bug")
+    done = run(project, "--what", "bug")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "ZeroDivisionError: a bug" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [(), ("a", "b")])
+@pytest.mark.parametrize("arguments", [(), ("a", "b"), ("--what",), ("--that", "a"), ("--what", "a", "b")])
 def test_wrong_arguments_are_told_the_right_ones(project: Path, arguments: tuple[str, ...]) -> None:
     done = run(project, *arguments)
     assert done.returncode == 2
-    assert done.stderr == "petseg probe: usage: python -m stages.probe WHAT; dvc.yaml has the paths\n"
+    assert done.stderr == "petseg probe: usage: python -m stages.probe --what PATH; dvc.yaml has the paths\n"
 
 
 def test_wrong_params_stop_it_before_it_starts_a_line_each(project: Path) -> None:
@@ -108,7 +109,7 @@ def test_wrong_params_stop_it_before_it_starts_a_line_each(project: Path) -> Non
     (project / "params.yaml").write_text(
         text.replace("epochs: 50", "epochs: 0").replace("examples: 6", "example: 6")
     )
-    done = run(project, "fine")
+    done = run(project, "--what", "fine")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         "petseg probe: params.yaml: train.epochs: 0 must be greater than or equal to 1",
@@ -128,7 +129,7 @@ def signals_heard() -> Iterator[None]:
 @pytest.mark.usefixtures("signals_heard")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals(project: Path, number: signal.Signals, code: int) -> None:
-    command = [sys.executable, "-m", "stages.probe", "wait"]
+    command = [sys.executable, "-m", "stages.probe", "--what", "wait"]
     with subprocess.Popen(
         command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -127,7 +127,7 @@ def restore(
     if to.exists() and not force and not holder_of(main_root() / "runs", to):
         raise UsageError(f"{to}: is what no run has; petseg runs adopt {to} keeps it, --force does not")
     about = to.with_suffix(".json")
-    found.hand_out({WEIGHTS: to} | ({ABOUT: about} if ABOUT in found.manifest["files"] else {}))
+    found.export({WEIGHTS: to} | ({ABOUT: about} if ABOUT in found.manifest.get("files", {}) else {}))
     if as_json:
         print(to_json({"run": found.key, "weights": str(to), "about": str(about)}), end="")
     else:

@@ -1,14 +1,20 @@
 """What a server on this machine asks of a request before it looks into it: from where, and how much.
 
-A page of anybody's, open in the same browser, can send requests to this machine too, and a name of
-anybody's can be made to mean it: by the Host and Origin headers they are told from our own pages.
+A page of any site, open in the same browser, can send requests to this machine too, and a foreign host name
+can be made to mean it. The Host and Origin headers tell both from our own pages.
 """
 
+import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from typing import Any
 
 _LOOPBACK = re.compile(r"(https?://)?(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
+WITHOUT_BODY = ("GET", "HEAD")  # methods
 
 Message = MutableMapping[str, Any]  # this and the next three are ASGI's words
 Receive = Callable[[], Awaitable[Message]]
@@ -29,22 +35,130 @@ class Refused(Exception):
         return " ".join(str(self).split())[:300]
 
 
-def headers_of(scope: Message) -> dict[str, str]:
+@dataclass(frozen=True)
+class Limits:
+    """What a gate lets through, and the answers to what it does not.
+
+    Attributes:
+        max_bytes: of a request's body.
+        max_requests: whose bodies are held in memory at once.
+        sending_s: seconds in which a body has to arrive.
+        foreign_host: the answer to a Host header that is not of this machine.
+        foreign_page: to an Origin header that is not.
+        too_large: to a body of more than ``max_bytes``.
+        busy: while ``max_requests`` are held.
+        late: to a body that has not arrived in time.
+        hosts: Host headers that are served besides this machine's: patterns, separated by commas.
+        origins: likewise Origin headers.
+    """
+
+    max_bytes: int
+    max_requests: int
+    sending_s: float
+    foreign_host: Refused
+    foreign_page: Refused
+    too_large: Refused
+    busy: Refused
+    late: Refused
+    hosts: str = ""
+    origins: str = ""
+
+
+class Gate:
+    """The ASGI application before another one: who may ask, how much, and how much at once.
+
+    A request that it lets through arrives with its whole body in the first message.
+
+    Args:
+        app: the other one.
+        limits: what is let through.
+    """
+
+    def __init__(self, app: App, limits: Limits) -> None:
+        self._app, self.limits = app, limits
+        self._held = 0
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request, or let it through."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        refusal = self.refusal(scope, _headers(scope))
+        if refusal is None and scope["method"] in WITHOUT_BODY:
+            return await self._app(scope, receive, send)
+        with ExitStack() as place:
+            if refusal is None:
+                self._held += 1
+                place.callback(self._leave)
+            body = await self._body(receive, refusal)
+            if isinstance(body, Refused):
+                return await answer(send, body)
+
+            async def send_and_leave(message: Message) -> None:
+                place.close()  # who reads an answer slowly keeps no other request out
+                await send(message)
+
+            return await self._app(scope, _arrived(body, receive), send_and_leave)
+
+    def refusal(self, scope: Message, headers: dict[str, str]) -> Refused | None:
+        """Judge a request by all but its body."""
+        return self.foreign(headers) or self.too_much(scope, headers)
+
+    def foreign(self, headers: dict[str, str]) -> Refused | None:
+        """Judge where a request is from."""
+        if not _is_known(headers.get("host", ""), self.limits.hosts):
+            return self.limits.foreign_host
+        if not _is_known(headers.get("origin", "http://localhost"), self.limits.origins):
+            return self.limits.foreign_page
+        return None
+
+    def too_much(self, scope: Message, headers: dict[str, str]) -> Refused | None:
+        """Judge whether there is room for a request's body, if it may have one."""
+        if scope["method"] in WITHOUT_BODY:
+            return None
+        if int(headers.get("content-length", 0)) > self.limits.max_bytes:
+            return self.limits.too_large
+        return self.limits.busy if self._held >= self.limits.max_requests else None
+
+    async def _body(self, receive: Receive, refusal: Refused | None) -> bytes | Refused:
+        """Read a request to its end, a refused one too: who is still writing would not see an answer."""
+        try:
+            async with asyncio.timeout(self.limits.sending_s):
+                body = await _read(receive, 0 if refusal else self.limits.max_bytes)
+        except TimeoutError:
+            return self.limits.late
+        return refusal or (self.limits.too_large if body is None else body)
+
+    def _leave(self) -> None:
+        self._held -= 1
+
+
+async def answer(send: Send, answered: Refused | bytes) -> None:
+    """Answer a request with JSON: as it is, or of a refusal its line."""
+    if isinstance(answered, Refused):
+        status, body = answered.status, json.dumps({"error": answered.line}).encode()
+    else:
+        status, body = 200, answered
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _headers(scope: Message) -> dict[str, str]:
     """Return a request's headers, by their names in small letters."""
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-def is_loopback(host_or_origin: str) -> bool:
-    """Tell whether a Host or Origin header is of this machine's loopback."""
-    return _LOOPBACK.fullmatch(host_or_origin) is not None
+def _is_known(host_or_origin: str, listed: str) -> bool:
+    """Tell whether a Host or Origin header is of this machine's loopback, or fits a pattern of a list."""
+    allowed = [pattern.strip() for pattern in listed.split(",")]
+    return _LOOPBACK.fullmatch(host_or_origin) is not None or any(
+        fnmatch(host_or_origin, pattern) if "*" in pattern else host_or_origin == pattern
+        for pattern in filter(None, allowed)
+    )
 
 
-async def read_body(receive: Receive, most: int) -> bytes | None:
-    """Read a request to its end: who is still writing would not see an answer.
-
-    Returns:
-        Its body; None where that has more bytes than ``most``.
-    """
+async def _read(receive: Receive, most: int) -> bytes | None:
+    """Read a request's body; None where it has more bytes than ``most``."""
     kept, size, more = bytearray(), 0, True
     while more:
         message = await receive()
@@ -55,3 +169,13 @@ async def read_body(receive: Receive, most: int) -> bytes | None:
         else:
             kept.clear()
     return bytes(kept) if size <= most else None
+
+
+def _arrived(body: bytes, receive: Receive) -> Receive:
+    """Return what gives an application a body that was read already, and then what comes after it."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def give() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return give

@@ -1,82 +1,207 @@
-"""Which modules of this project a module reaches by import, read from the source."""
+"""Which code a stage reaches by import, and the hash of all of it that can change a result.
+
+The hash is part of a run's key, so it must see every line that can change a weight, and should see nothing
+else: a better comment trains nothing again. It is made of each file's syntax tree, in a form that is the
+same for every Python that is supported. Comments, docstrings and layout are not in it.
+"""
 
 import ast
 import hashlib
+import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-PACKAGE = "petseg"
+from petseg.errors import UnreachedCode
 
-# They check, report and find files; what they do can't change a weight.
-_BESIDE_THE_RESULT = {
-    "adopt.py",
-    "card.py",
-    "dvcfiles.py",
-    "errors.py",
-    "files.py",
-    "identify.py",
-    "layout.py",
-    "codehash.py",
-    "params.py",
-    "progress.py",
-    "project.py",
-    "run.py",
-    "stage.py",
-    "textfiles.py",
+# What a stage reaches that can't change a weight, a score or a figure: by whole path, or by folder.
+LEFT_OUT: dict[str, str] = {
+    "stages/__init__.py": "says that the environment is absent",
+    "petseg/py.typed": "is empty; it tells type checkers that the package has types",
+    "petseg/errors.py": "names what can go wrong",
+    "petseg/params.py": "checks the params, whose values are in the key themselves",
+    "petseg/core/files.py": "hashes and copies files byte for byte",
+    "petseg/core/locks.py": "keeps two processes from the same work",
+    "petseg/core/loopback.py": "judges requests of the web pages",
+    "petseg/core/progress.py": "shows how far the work is",
+    "petseg/core/project.py": "finds folders, commits and the time of day",
+    "petseg/core/textfiles.py": "writes records, and reads params.yaml, whose values are in the key",
+    "petseg/data/download.py": "fetches archives, whose photos are in the key by their hash",
+    "petseg/models/encoder_download.py": "fetches weights, which are in the key by their hash",
+    "petseg/pipeline/": "surrounds a stage, and reads what dvc.yaml says of it",
+    "petseg/store/adopt.py": "takes in weights that were trained elsewhere",
+    "petseg/store/card.py": "words a record for people; petseg report and petseg runs show do so anew",
+    "petseg/store/identify.py": "finds the run of a file of weights",
+    "petseg/store/layout.py": "names files, and makes the key of these hashes",
+    "petseg/store/run.py": "reads, proves and copies what was computed before",
+    "petseg/tracking/": "logs in MLflow what the store has",
 }
-_RECORD = "tracking"
-_ASSETS = (".css", ".html", ".js")
+_COMPILED = (".pyc", ".pyo")
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def code_sha256(start: Path) -> str:
-    """Return one sha256 of a script or module and of all it reaches that can change a result."""
-    root = start.resolve().parent.parent
+    """Return one sha256 of a stage's script and of all it reaches that can change a result."""
+    start = start.resolve()
+    root = start.parent.parent
     digest = hashlib.sha256()
-    files = reached_files(start.resolve(), root)
-    for file in sorted(files | assets_of(files)):
-        if file.name not in _BESIDE_THE_RESULT and file.parent.name != _RECORD:
-            digest.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    files = reached_files(start, root)
+    for file in sorted(with_assets(files)):
+        name = file.relative_to(root).as_posix()
+        if not is_left_out(name):
+            digest.update(f"{name}\0{_file_sha256(file)}\0".encode())
     return digest.hexdigest()
 
 
+def check_reached(start: Path) -> None:
+    """Check that this process has loaded no code of the project that a stage's imports do not name.
+
+    Raises:
+        UnreachedCode: it has, so the key does not hold that code.
+    """
+    start = start.resolve()
+    root = start.parent.parent
+    reached = reached_files(start, root)
+    loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    # Absolute paths alone: torch has modules that are no files, and say "_ops.py" of themselves.
+    files = {
+        Path(file).resolve() for file in loaded if file and file.endswith(".py") and Path(file).is_absolute()
+    }
+    unseen = sorted(file.relative_to(root).as_posix() for file in files - reached if _is_ours(file, root))
+    if unseen := [name for name in unseen if not is_left_out(name)]:
+        raise UnreachedCode(
+            f"{', '.join(unseen)}: loaded, but named by no import statement, so no run's key holds it; "
+            "import it by its name"
+        )
+
+
 def reached_files(start: Path, root: Path) -> set[Path]:
-    """Return ``start`` and every file of the package that importing it executes.
+    """Return a script and every file of the project that importing it executes.
 
     Args:
         start: a Python file.
-        root: folder that holds the package's folder.
+        root: of the project. What lies elsewhere, or in a hidden folder, is not of the project.
     """
     found: set[Path] = set()
-    pending = [start]
+    pending = [start, *_packages_of(start, root)]
     while pending:
         file = pending.pop()
         if file not in found:
             found.add(file)
-            for module in _imported(ast.parse(file.read_text(encoding="utf-8"))):
+            for module in _imported(file, root):
                 pending += _files_of(module, root)
     return found
 
 
-def assets_of(files: set[Path]) -> set[Path]:
-    """Return the parts of pages that lie beside Python files of the package, which those put together."""
-    folders = {file.parent for file in files}
-    return {file for folder in folders for file in folder.iterdir() if file.suffix in _ASSETS}
+def with_assets(files: set[Path]) -> set[Path]:
+    """Return Python files and the other files beside them, which they may read: the parts of pages, say."""
+    beside = (file for folder in {file.parent for file in files} for file in folder.iterdir())
+    return files | {
+        file
+        for file in beside
+        if file.suffix not in (".py", *_COMPILED) and file.is_file() and not file.name.startswith(".")
+    }
 
 
-def _imported(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
+def is_left_out(name: str) -> bool:
+    """Tell whether a file, by its path from the root, can't change a result."""
+    return any(name == path or (path.endswith("/") and name.startswith(path)) for path in LEFT_OUT)
+
+
+def _is_ours(file: Path, root: Path) -> bool:
+    """Tell whether a file is of the project, and not of an environment that lies in it."""
+    if not file.is_relative_to(root):
+        return False
+    parts = file.relative_to(root).parts
+    return "site-packages" not in parts and not any(part.startswith(".") for part in parts)
+
+
+def _packages_of(file: Path, root: Path) -> list[Path]:
+    """Return each __init__ on the way from the root to a file."""
+    folders = [folder for folder in file.parents if folder != root and folder.is_relative_to(root)]
+    return [init for folder in folders if (init := folder / "__init__.py").is_file()]
+
+
+def _imported(file: Path, root: Path) -> Iterator[str]:
+    """Yield the modules that the imports of a file name, at whatever depth of its code."""
+    package = file.relative_to(root).parent.parts
+    for node in ast.walk(_tree(file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            module = ".".join((*above, *filter(None, [node.module])))
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def _files_of(module: str, root: Path) -> list[Path]:
-    """Return the files that importing a module of the package executes: its own, and each __init__."""
-    parts = module.split(".")
-    if parts[0] != PACKAGE:
-        return []
-    candidates = [root.joinpath(*parts[: n + 1], "__init__.py") for n in range(len(parts))]
-    candidates.append(root.joinpath(*parts).with_suffix(".py"))
-    return [file for file in candidates if file.is_file()]
+    """Return the files of the project that importing a module executes: its own, and each __init__."""
+    path = root.joinpath(*module.split("."))
+    candidates = [path.with_suffix(".py"), path / "__init__.py"]
+    files = [file for file in candidates if file.is_file() and _is_ours(file, root)]
+    return files + [init for file in files for init in _packages_of(file, root)]
+
+
+@cache
+def _parsed(file: Path, text: str) -> ast.Module:
+    return ast.parse(text, file)
+
+
+def _tree(file: Path) -> ast.Module:
+    return _parsed(file, file.read_text(encoding="utf-8"))
+
+
+def _file_sha256(file: Path) -> str:
+    if file.suffix == ".py":
+        return hashlib.sha256(canonical(_tree(file)).encode()).hexdigest()
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def canonical(node: object) -> str:
+    """Write a syntax tree without positions, docstrings and empty fields.
+
+    Python 3.12 and 3.13 added fields that are empty where nothing new is used, and divide the texts of an
+    f-string in another way, so empty fields are left out and such texts are joined.
+    """
+    match node:
+        case ast.JoinedStr():
+            return f"JoinedStr({','.join(_texts_joined(node.values))})"
+        case ast.Constant():
+            return f"Constant({type(node.value).__name__} {node.value!a})"
+        case ast.AST():
+            return f"{type(node).__name__}({','.join(_fields(node))})"
+        case list():
+            return f"[{','.join(map(canonical, node))}]"
+        case _:
+            return ascii(node)
+
+
+def _fields(node: ast.AST) -> Iterator[str]:
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(node, _WITH_DOCSTRING):
+            value = _without_docstring(value)
+        if name not in ("ctx", "type_comment", "type_ignores", "kind") and value is not None and value != []:
+            yield f"{name}={canonical(value)}"
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    match body:
+        case [ast.Expr(value=ast.Constant(value=str())), *rest]:
+            return rest
+        case _:
+            return body
+
+
+def _texts_joined(values: list[ast.expr]) -> Iterator[str]:
+    text = ""
+    for value in values:
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            text += value.value
+            continue
+        if text:
+            yield ascii(text)
+        text = ""
+        yield canonical(value)
+    if text:
+        yield ascii(text)

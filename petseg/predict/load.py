@@ -1,22 +1,29 @@
-"""Which model, by the names that people give it, and how its probability becomes a mask."""
+"""Which model is used, named or not, and how its probability becomes a mask."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import torch
 
-from petseg.errors import DamagedFile, StoreError, UsageError
+from petseg.data.arrays import PetArrays
+from petseg.errors import DamagedFile, DataError, StoreError, UsageError
 from petseg.models.predictor import Predictor
+from petseg.params import load_params
 from petseg.pipeline.dvcfiles import stage_paths
 from petseg.store.champion import champion
 from petseg.store.identify import Weights, runs_of
-from petseg.store.layout import WEIGHTS
-from petseg.store.run import StoredRun, run_of
+from petseg.store.layout import ABOUT, WEIGHTS
+from petseg.store.run import StoredRun, differing, run_of, stored_runs
 from petseg.tracking.queries import found_runs
 
 CHAMPION = "champion"
 UNDECIDED = 0.5  # the threshold where infer has not chosen one
+
+# Why a run was chosen, as people are told.
+IS_CHAMPION = "the champion"
+BEST_HERE = "the best on these photos by validation Dice"
+BEST_OF_NEWEST = "the best on the newest run's photos by validation Dice"
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,13 @@ class Model:
         return cls(name, predictor, threshold, run, evaluation is not None)
 
     @classmethod
-    def of_run(cls, run: StoredRun, device: torch.device) -> Self:
+    def of_run(cls, run: StoredRun, device: torch.device, why: str = "") -> Self:
         """Load a run of the store.
+
+        Args:
+            run: which.
+            device: where it is to compute.
+            why: it was chosen, where nobody named it.
 
         Raises:
             StoreError: it is not finished, or does not say what its network is.
@@ -66,52 +78,141 @@ class Model:
         """
         if not run.usable:
             raise StoreError(f"run {run.key} is not finished, or nothing says what its network is")
-        is_champion = champion(run.folder.parent) == run.key
-        name = f"run {run.key}" + ", the champion" * is_champion
-        return cls.load(run.folder / WEIGHTS, run, name, device)
+        if not why and champion(run.folder.parent) == run.key:
+            why = IS_CHAMPION
+        name = f"run {run.key}, {why}" if why else f"run {run.key}"
+        model = cls.load(run.folder / WEIGHTS, run, name, device)
+        recorded = {file: run.manifest["files"][file] for file in (WEIGHTS, ABOUT)}
+        if damages := list(differing(run.folder, recorded)):
+            raise DamagedFile(damages[0])
+        return model
+
+    @classmethod
+    def of_file(cls, weights: Path, store: Path, device: torch.device) -> Self:
+        """Load a file of weights, which may lie anywhere; its run is found in the store by their hash.
+
+        Raises:
+            DamagedFile: it or its description can't be read, or they do not belong together.
+        """
+        read = Weights.read(weights)
+        made_by = runs_of(read, store)  # several, where code was changed that changed no bit
+        claimed = [run for run in made_by if run.key == read.about.get("run_key")]
+        run = next(iter(claimed + made_by[::-1]), None)
+        name = f"{weights}, of run {run.key}" if run else f"{weights}, of no run of this store"
+        return cls.load(weights, run, name, device)
 
 
 def choose(root: Path, wanted: str | None, device: torch.device) -> Model:
-    """Load the model that a person asks for.
+    """Load the model that is named; if none is, the champion, or else the best of the store's runs here.
 
     Args:
         root: of the project.
         wanted: ``champion``; a file of weights with its description beside it; or a run, as ``petseg
-            runs`` takes it. If nothing is wanted, the champion, or what the pipeline trained last.
+            runs`` takes it.
         device: where it is to compute.
 
     Raises:
         UsageError: there is no such model.
         StoreError: it can't be read.
+        ParamsError: params.yaml, which has the boundary rule, is wrong, and no model is named.
     """
-    store = root / "runs"
-    key = champion(store) if wanted in (None, CHAMPION) else None
-    if key is not None:
-        run = run_of(store, key)
-        if run is None:
-            raise UsageError(f"the champion {key} is not in {store.name}/; name another model")
-        return Model.of_run(run, device)
-    if wanted == CHAMPION:
-        raise UsageError("there is no champion yet; petseg runs promote ID makes one")
     if wanted is None:
-        weights = stage_paths(root, "train")["weights"]
-        if not weights.is_file():
+        model = _champion(root, device) or _best_here(root, device) or _pulled(root, device)
+        if model is None:
             raise UsageError("there is no model yet: dvc repro trains one, and --model FILE takes another")
-        return _of_file(weights, store, device)
-    if wanted.endswith(Path(WEIGHTS).suffix) or Path(wanted).is_file():
-        if not Path(wanted).is_file():
-            raise UsageError(f"{wanted}: no such file")
-        return _of_file(Path(wanted), store, device)
-    found = found_runs(store, [wanted])
+        return model
+    if wanted == CHAMPION:
+        model = _champion(root, device)
+        if model is None:
+            raise UsageError("there is no champion yet; petseg runs promote ID makes one")
+        return model
+    return _named_file(root, wanted, device) or _named_run(root, wanted, device)
+
+
+def _champion(root: Path, device: torch.device) -> Model | None:
+    """Load the champion; None where there has been no promotion."""
+    store = root / "runs"
+    key = champion(store)
+    if key is None:
+        return None
+    run = run_of(store, key)
+    if run is None:
+        raise UsageError(f"the champion {key} is not in {store.name}/; name another model")
+    return Model.of_run(run, device, IS_CHAMPION)
+
+
+def _best_here(root: Path, device: torch.device) -> Model | None:
+    """Load the best run by validation Dice of those that can be compared; None where there is no such run.
+
+    They were trained on the packed photos that lie there, or else on those of the newest run; and by the
+    boundary rule of params.yaml. A damaged run is an error, since it may be the best one.
+    """
+    runs, broken = stored_runs(root / "runs")
+    if broken:
+        raise StoreError(broken[0])
+    runs = [run for run in runs if run.usable and "data_sha256" in run.manifest and not _is_fold(run)]
+    if not runs:
+        return None
+    data, why = _photos_digest(root), BEST_HERE
+    if data is None:
+        data, why = runs[-1].manifest["data_sha256"], BEST_OF_NEWEST
+    boundary = load_params(root / "params.yaml").data.boundary
+    alike = [run for run in reversed(runs) if _is_of(run, data, boundary) and run.val_dice is not None]
+    if not alike:
+        return None
+    best = max(alike, key=lambda run: run.val_dice or 0.0)  # of equals the first, which is the newest
+    return Model.of_run(best, device, why)
+
+
+def _pulled(root: Path, device: torch.device) -> Model | None:
+    """Load what lies where the pipeline puts weights, as after ``dvc pull``; None where it is not whole."""
+    weights = stage_paths(root, "train")["weights"]
+    if not (weights.is_file() and weights.with_suffix(".json").is_file()):
+        return None
+    model = Model.of_file(weights, root / "runs", device)
+    return replace(model, name=f"{model.name}, as runs/ has none to choose from")
+
+
+def _named_file(root: Path, wanted: str, device: torch.device) -> Model | None:
+    """Load a file of weights; None where what is wanted looks like no file."""
+    file = Path(wanted)
+    if file.is_file():
+        return Model.of_file(file, root / "runs", device)
+    if wanted.endswith(Path(WEIGHTS).suffix):
+        raise UsageError(f"{wanted}: no such file")
+    return None
+
+
+def _named_run(root: Path, wanted: str, device: torch.device) -> Model:
+    """Load a run by its key's beginning, MLflow's id, or a filter of MLflow that fits one run."""
+    found = found_runs(root / "runs", [wanted])
     if len(found) != 1:
         raise UsageError(f"{wanted}: fits {len(found)} runs, one is wanted")
     return Model.of_run(found[0], device)
 
 
-def _of_file(weights: Path, store: Path, device: torch.device) -> Model:
-    read = Weights.read(weights)
-    made_by = runs_of(read, store)  # several, where code was changed that changed no bit
-    claimed = [run for run in made_by if run.key == read.about.get("run_key")]
-    run = next(iter(claimed + made_by[::-1]), None)
-    name = f"{weights}, of run {run.key}" if run else f"{weights}, of no run of this store"
-    return Model.load(weights, run, name, device)
+def arrays_folder(root: Path) -> Path:
+    """Return where the pipeline puts the packed photos.
+
+    Raises:
+        UsageError: there is no project.
+    """
+    return stage_paths(root, "train")["arrays"]
+
+
+def _photos_digest(root: Path) -> str | None:
+    """Return the hash of the packed photos; None where they are not there, or not whole at present."""
+    try:
+        return PetArrays.open(arrays_folder(root)).digest
+    except DataError:
+        return None
+
+
+def _is_fold(run: StoredRun) -> bool:
+    """Tell whether a run is one of a cross-validation, whose validation Dice is of other photos."""
+    return run.params.get("split.fold") is not None
+
+
+def _is_of(run: StoredRun, data_sha256: str, boundary: str) -> bool:
+    """Tell whether a run was validated on these photos and by this boundary rule."""
+    return run.manifest["data_sha256"] == data_sha256 and run.params.get("data.boundary") == boundary

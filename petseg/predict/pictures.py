@@ -4,21 +4,22 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from petseg.core.colours import VERMILION, rgb
 
 SOFTNESS = 0.2  # alpha goes from 0 to 1 over this much probability
+JPEG = {"quality": 90}
 _OUTLINE_PX = 400  # one pixel of outline for so many of the photo's longer side
-CELL_PX, _CAPTION_PX, _COLUMNS = 240, 20, 6  # of the contact sheet
+_THUMBNAIL_PX, _CAPTION_PX, _GAP_PX, _COLUMNS = 240, 20, 12, 6  # of the contact sheet
 
 
-def mask(pet: NDArray[np.bool_]) -> Image.Image:
+def mask_picture(pet: NDArray[np.bool_]) -> Image.Image:
     """Return a mask, (H, W), as a picture: 255 is pet."""
     return Image.fromarray(pet.view(np.uint8) * np.uint8(255))
 
 
-def overlay(photo: Image.Image, pet: NDArray[np.bool_]) -> Image.Image:
+def overlay_picture(photo: Image.Image, pet: NDArray[np.bool_]) -> Image.Image:
     """Fade what is not pet, by the mask (H, W), and draw an outline around what is."""
     faded = photo.convert("L").point([192 + shade // 4 for shade in range(256)]).convert("RGB")
     picture = Image.composite(photo, faded, Image.fromarray(pet))
@@ -27,7 +28,7 @@ def overlay(photo: Image.Image, pet: NDArray[np.bool_]) -> Image.Image:
     return picture
 
 
-def cutout(photo: Image.Image, probability: NDArray[np.float32], threshold: float) -> Image.Image:
+def cutout_picture(photo: Image.Image, probability: NDArray[np.float32], threshold: float) -> Image.Image:
     """Cut the pet out, by its probability (H, W): alpha is 128 or more where the mask is, and soft there.
 
     What has no alpha is black, so that nothing is hidden below it.
@@ -54,24 +55,31 @@ def _outline(pet: NDArray[np.bool_], width_px: int) -> NDArray[np.bool_]:
     return pet & ~inner
 
 
-def profile_of(photo: Image.Image) -> bytes | None:
+def colour_profile(photo: Image.Image) -> bytes | None:
     """Return the RGB colour profile that a photo's overlay and cut-out need too, if it has one."""
     profile: bytes = photo.info.get("icc_profile") or b""
     return profile if profile[16:20] == b"RGB " else None
+
+
+def thumbnail(picture: Image.Image) -> Image.Image:
+    """Return a picture small, as a contact sheet has it."""
+    return ImageOps.contain(picture, (_THUMBNAIL_PX, _THUMBNAIL_PX))
 
 
 def contact_sheet(cells: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     """Lay small pictures out in rows, each with its name below."""
     columns = min(_COLUMNS, len(cells))
     rows = -(-len(cells) // columns)
-    gap = 12
-    width, height = CELL_PX + gap, CELL_PX + _CAPTION_PX + gap
-    sheet = Image.new("RGB", (columns * width + gap, rows * height + gap), "white")
+    width, height = _THUMBNAIL_PX + _GAP_PX, _THUMBNAIL_PX + _CAPTION_PX + _GAP_PX
+    sheet = Image.new("RGB", (columns * width + _GAP_PX, rows * height + _GAP_PX), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for place, (name, picture) in enumerate(cells):
-        left, top = gap + place % columns * width, gap + place // columns * height
-        sheet.paste(picture, (left + (CELL_PX - picture.width) // 2, top + (CELL_PX - picture.height) // 2))
-        while len(name) > 1 and pen.textlength(name, font) > CELL_PX:
+        left, top = _GAP_PX + place % columns * width, _GAP_PX + place // columns * height
+        sheet.paste(
+            picture,
+            (left + (_THUMBNAIL_PX - picture.width) // 2, top + (_THUMBNAIL_PX - picture.height) // 2),
+        )
+        while len(name) > 1 and pen.textlength(name, font) > _THUMBNAIL_PX:
             name = f"{name.rstrip('…')[:-1]}…"
-        pen.text((left + CELL_PX / 2, top + CELL_PX + 3), name, "#333333", font, anchor="ma")
+        pen.text((left + _THUMBNAIL_PX / 2, top + _THUMBNAIL_PX + 3), name, "#333333", font, anchor="ma")
     return sheet

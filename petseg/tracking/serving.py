@@ -12,7 +12,6 @@ import json
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from fnmatch import fnmatch
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +23,7 @@ from mlflow.environment_variables import (
 )
 from numpy.typing import NDArray
 
-from petseg.core.loopback import App, Message, Receive, Refused, Send, headers_of, is_loopback, read_body
+from petseg.core.loopback import WITHOUT_BODY, App, Gate, Limits, Message, Receive, Refused, Send, answer
 from petseg.errors import BadImage
 
 MAX_BYTES = 32_000_000  # of a request: in base64, the file of a phone's largest photos
@@ -65,7 +64,7 @@ def take_over(segment: Callable[[Any], Masks]) -> None:
     gc.set_threshold(100_000)
 
 
-class Front:
+class Front(Gate):
     """The ASGI application before MLflow's.
 
     Args:
@@ -74,81 +73,69 @@ class Front:
     """
 
     def __init__(self, app: App, segment: Callable[[Any], Masks]) -> None:
-        self._app, self._segment = app, segment
+        timeout_s = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
+        super().__init__(self._routed, _limits(timeout_s))
+        self._mlflow, self._segment = app, segment
         self._worker = ThreadPoolExecutor(1)  # a photo takes every core, and memory; the next one waits
-        self._held = 0
-        self._timeout_s = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        refusal = self._refusal(scope)
-        if refusal is None and scope["method"] != "POST":
-            return await self._app(scope, receive, send)
-        self._held += refusal is None
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                body = await read_body(receive, 0 if refusal else MAX_BYTES)
-                if refusal:
-                    raise refusal
-                if body is None:
-                    raise _too_large()
-                loop = asyncio.get_running_loop()
-                status, answer = 200, await loop.run_in_executor(self._worker, self._answer, body)
-        except TimeoutError:
-            status, answer = 504, _as_answer(Refused(504, f"took more than {self._timeout_s} s"))
-        except Refused as error:
-            status, answer = error.status, _as_answer(error)
-        finally:
-            self._held -= refusal is None
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
-        return None
-
-    def _refusal(self, scope: Message) -> Refused | None:
+    def refusal(self, scope: Message, headers: dict[str, str]) -> Refused | None:
         """Judge a request by all but its body."""
-        headers = headers_of(scope)
-        if not _is_known(headers.get("host", ""), MLFLOW_SERVER_ALLOWED_HOSTS.get()):
-            return Refused(403, "a foreign host name; MLFLOW_SERVER_ALLOWED_HOSTS lists more that are served")
-        if not _is_known(headers.get("origin", "http://localhost"), MLFLOW_SERVER_CORS_ALLOWED_ORIGINS.get()):
-            return Refused(403, "a foreign page; MLFLOW_SERVER_CORS_ALLOWED_ORIGINS lists more that may ask")
-        if scope["method"] in ("GET", "HEAD"):
-            return None
-        if (scope["method"], scope["path"]) != ("POST", "/invocations"):
-            return Refused(404, "there are POST /invocations and GET /ping, /health, /version")
-        kind = headers.get("content-type", "").partition(";")[0]
-        if kind.strip().lower() != "application/json":
-            return Refused(415, "expected Content-Type: application/json")
-        if int(headers.get("content-length", 0)) > MAX_BYTES:
-            return _too_large()
-        if self._held >= MAX_REQUESTS:
-            return Refused(503, "busy; ask again")
-        return None
+        return self.foreign(headers) or _misdirected(scope, headers) or self.too_much(scope, headers)
 
-    def _answer(self, body: bytes) -> bytes:
+    async def _routed(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer what the gate lets through."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return await self._mlflow(scope, receive, send)
+        body = (await receive())["body"]
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.limits.sending_s):
+                answered = await loop.run_in_executor(self._worker, self._answer, body)
+        except TimeoutError:
+            answered = self.limits.late
+        return await answer(send, answered)
+
+    def _answer(self, body: bytes) -> bytes | Refused:
         try:
             return b'{"predictions": %b}' % _as_json(self._segment(_given(body)))
         except BadImage as error:
-            raise Refused(400, str(error)) from None
+            return Refused(400, str(error))
+        except Refused as refused:
+            return refused
 
 
-def _is_known(host_or_origin: str, listed: str | None) -> bool:
-    """Tell whether it is of this machine's loopback, or in a list as MLflow's own server takes it."""
-    allowed = [pattern.strip() for pattern in (listed or "").split(",")]
-    return is_loopback(host_or_origin) or any(
-        fnmatch(host_or_origin, pattern) if "*" in pattern else host_or_origin == pattern
-        for pattern in filter(None, allowed)
+def _limits(timeout_s: float) -> Limits:
+    """Return the gate's limits; MLflow's variables list more that may ask, as its own server takes them."""
+    return Limits(
+        max_bytes=MAX_BYTES,
+        max_requests=MAX_REQUESTS,
+        sending_s=timeout_s,
+        foreign_host=Refused(
+            403, "a foreign host name; MLFLOW_SERVER_ALLOWED_HOSTS lists more that are served"
+        ),
+        foreign_page=Refused(
+            403, "a foreign page; MLFLOW_SERVER_CORS_ALLOWED_ORIGINS lists more that may ask"
+        ),
+        too_large=Refused(
+            413, f"more than {MAX_BYTES / 1e6:.0f} MB; send photos as files in base64, or fewer"
+        ),
+        busy=Refused(503, "busy; ask again"),
+        late=Refused(504, f"took more than {timeout_s} s"),
+        hosts=MLFLOW_SERVER_ALLOWED_HOSTS.get() or "",
+        origins=MLFLOW_SERVER_CORS_ALLOWED_ORIGINS.get() or "",
     )
 
 
-def _too_large() -> Refused:
-    return Refused(413, f"more than {MAX_BYTES / 1e6:.0f} MB; send photos as files in base64, or fewer")
-
-
-def _as_answer(refused: Refused) -> bytes:
-    return json.dumps({"error": refused.line}).encode()
+def _misdirected(scope: Message, headers: dict[str, str]) -> Refused | None:
+    """Judge what a request is for, and in which form; what is only read is left to MLflow."""
+    if scope["method"] in WITHOUT_BODY:
+        return None
+    if (scope["method"], scope["path"]) != ("POST", "/invocations"):
+        return Refused(404, "there are POST /invocations and GET /ping, /health, /version")
+    kind = headers.get("content-type", "").partition(";")[0]
+    if kind.strip().lower() != "application/json":
+        return Refused(415, "expected Content-Type: application/json")
+    return None
 
 
 def _given(body: bytes) -> Any:

@@ -27,15 +27,15 @@ from fastapi.responses import FileResponse, JSONResponse
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from petseg.core.loopback import App, Message, Receive, Refused, Send, headers_of, is_loopback, read_body
+from petseg.core.loopback import WITHOUT_BODY, App, Gate, Limits, Message, Receive, Refused, Send
 from petseg.core.textfiles import without_nan
 from petseg.data.images import decode_photo
 from petseg.errors import BadImage, PetsegError, UsageError
 from petseg.models.predictor import at_own_size
+from petseg.predict.cutting import why_empty
 from petseg.predict.demo.models import Models
 from petseg.predict.load import Model
-from petseg.predict.photos import why_empty
-from petseg.predict.pictures import SOFTNESS, cutout, mask, profile_of
+from petseg.predict.pictures import SOFTNESS, colour_profile, cutout_picture, mask_picture
 from petseg.predict.png import write_png
 
 MAX_BYTES = 20_000_000  # of a photo's file
@@ -57,55 +57,43 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _JPEG_QUALITY = 85
+LIMITS = Limits(
+    max_bytes=MAX_BYTES,
+    max_requests=MAX_REQUESTS,
+    sending_s=SENDING_S,
+    foreign_host=Refused(403, "a foreign host name; the page is served to this machine alone"),
+    foreign_page=Refused(403, "a foreign page; only the page that is served here may ask"),
+    too_large=Refused(413, f"the file has more than {MAX_BYTES / 1e6:.0f} MB"),
+    busy=Refused(503, "busy with other photos; try this one again"),
+    late=Refused(408, f"the photo did not arrive within {SENDING_S} s"),
+)
 
 Result = TypeVar("Result")
 
 
-class Gate:
-    """The ASGI application before FastAPI's: who may ask, how often, and how much at once."""
+class DemoGate(Gate):
+    """The ASGI application before FastAPI's: who may ask, how much at once, and how often."""
 
     def __init__(self, app: App) -> None:
-        self._app = app
-        self._held = 0
+        super().__init__(app, LIMITS)
         self._rate = Rate(PER_MINUTE, 60)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+        """Answer one request, with the headers of every answer."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] += [(k.lower().encode(), v.encode()) for k, v in _HEADERS.items()]
             await send(message)
 
-        refusal = self._refusal(scope)
-        if refusal is not None:
-            await read_body(receive, 0)
-            return await _answer(refusal)(scope, receive, send_with_headers)
-        held = scope["method"] == "POST"
-        self._held += held
-        try:
-            await self._app(scope, receive, send_with_headers)
-        finally:
-            self._held -= held
-        return None
+        await super().__call__(scope, receive, send_with_headers)
 
-    def _refusal(self, scope: Message) -> Refused | None:
-        headers = headers_of(scope)
-        if not is_loopback(headers.get("host", "")):
-            return Refused(403, "a foreign host name; the page is served to this machine alone")
-        if not is_loopback(headers.get("origin", "http://localhost")):
-            return Refused(403, "a foreign page; only the page that is served here may ask")
-        if scope["method"] in ("GET", "HEAD"):
-            return None
-        if int(headers.get("content-length", 0)) > MAX_BYTES:
-            return _too_large()
-        if self._held >= MAX_REQUESTS:
-            return Refused(503, "busy with other photos; try this one again")
-        if not self._rate.allows(time.monotonic()):
-            return Refused(429, f"more than {PER_MINUTE} photos in a minute; try this one again later")
-        return None
+    def too_much(self, scope: Message, headers: dict[str, str]) -> Refused | None:
+        """Judge whether there is room for a photo, and whether it comes too soon after others."""
+        refusal = super().too_much(scope, headers)
+        if refusal or scope["method"] in WITHOUT_BODY or self._rate.allows(time.monotonic()):
+            return refusal
+        return Refused(429, f"more than {PER_MINUTE} photos in a minute; try this one again later")
 
 
 class Rate:
@@ -125,30 +113,32 @@ class Rate:
         return allowed
 
 
-def make_app(models: Models) -> App:
-    """Return the ASGI application.
+class Worker:
+    """Works on photos one by one: each takes memory by the hundred MB, so the next one waits.
 
     Args:
-        models: what the page offers.
+        models: which networks there are.
     """
-    app = FastAPI(openapi_url=None)
-    worker = ThreadPoolExecutor(1)  # a photo takes memory by the hundred MB; the next one waits
 
-    async def worked(request: Request, work: Callable[[Image.Image, Model], Result], key: str) -> Result:
-        try:
-            async with asyncio.timeout(SENDING_S):
-                body = await read_body(request.receive, MAX_BYTES)
-        except TimeoutError:
-            raise Refused(408, f"the photo did not arrive within {SENDING_S} s") from None
-        if body is None:
-            raise _too_large()
+    def __init__(self, models: Models) -> None:
+        self._models, self._pool = models, ThreadPoolExecutor(1)
+
+    async def work(
+        self, request: Request, function: Callable[[Image.Image, Model], Result], key: str
+    ) -> Result:
+        """Return what a function makes of the photo that a request holds, by the model of this key.
+
+        Raises:
+            Refused: there is no such photo or model.
+        """
+        body = (await request.receive())["body"]  # whole, as the gate gives it
 
         def whole() -> Result:
-            model = models.get(key)
-            return work(decode_photo(body), model)
+            model = self._models.get(key)
+            return function(decode_photo(body), model)
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(worker, whole)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, whole)
         except BadImage as error:
             raise Refused(400, str(error)) from None
         except UsageError as error:
@@ -156,6 +146,14 @@ def make_app(models: Models) -> App:
         except PetsegError as error:
             raise Refused(500, str(error)) from None
 
+
+def make_app(models: Models) -> App:
+    """Return the ASGI application.
+
+    Args:
+        models: what the page offers.
+    """
+    app, worker = FastAPI(openapi_url=None), Worker(models)
     for path, name in _ASSETS.items():
         app.api_route(path, methods=["GET", "HEAD"])(_serving(_HERE / name))
 
@@ -166,7 +164,7 @@ def make_app(models: Models) -> App:
 
     @app.post("/api/probability")
     async def probability(request: Request, model: str) -> JSONResponse:
-        return JSONResponse(await worked(request, _shown, model))
+        return JSONResponse(await worker.work(request, _shown, model))
 
     @app.post("/api/{kind}")
     async def download(
@@ -175,19 +173,19 @@ def make_app(models: Models) -> App:
         model: str,
         threshold: Annotated[float, Query(gt=0, le=1)],
     ) -> Response:
-        work = partial(_picture, kind=kind, threshold=threshold)
-        return Response(await worked(request, work, model), media_type="image/png")
+        drawn = partial(_picture, kind=kind, threshold=threshold)
+        return Response(await worker.work(request, drawn, model), media_type="image/png")
 
     @app.exception_handler(Refused)
     def refused(request: Request, error: Refused) -> JSONResponse:
-        return _answer(error)
+        return JSONResponse({"error": error.line}, error.status)
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        said = "; ".join(f"{mistake['loc'][-1]}: {mistake['msg']}" for mistake in error.errors())
-        return _answer(Refused(422, said))
+        mistakes = (f"{mistake['loc'][-1]}: {mistake['msg']}" for mistake in error.errors())
+        return refused(request, Refused(422, "; ".join(mistakes)))
 
-    return Gate(app)
+    return DemoGate(app)
 
 
 def _serving(file: Path) -> Callable[[], FileResponse]:
@@ -207,7 +205,7 @@ def _shown(photo: Image.Image, model: Model) -> dict[str, Any]:
     return {
         "width": photo.width,
         "height": photo.height,
-        "photo": _url("jpeg", _jpeg(shown, profile_of(photo))),
+        "photo": _url("jpeg", _jpeg(shown, colour_profile(photo))),
         "probability": _url("png", _png(Image.fromarray(grey))),
         "threshold": model.threshold,
         "highest": highest,
@@ -222,8 +220,8 @@ def _picture(photo: Image.Image, model: Model, kind: str, threshold: float) -> b
         model.predictor.probability_of(photo), (photo.height, photo.width)
     )
     if kind == "mask":
-        return _png(mask(found >= threshold))
-    return _png(cutout(photo, found, threshold), profile_of(photo))
+        return _png(mask_picture(found >= threshold))
+    return _png(cutout_picture(photo, found, threshold), colour_profile(photo))
 
 
 def _url(form: str, content: bytes) -> str:
@@ -240,11 +238,3 @@ def _jpeg(picture: Image.Image, profile: bytes | None) -> bytes:
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=_JPEG_QUALITY, icc_profile=profile)
     return file.getvalue()
-
-
-def _too_large() -> Refused:
-    return Refused(413, f"the file has more than {MAX_BYTES / 1e6:.0f} MB")
-
-
-def _answer(refused: Refused) -> JSONResponse:
-    return JSONResponse({"error": refused.line}, refused.status)

@@ -62,6 +62,7 @@ class Models:
     def __init__(self, root: Path, wanted: str | None, device: torch.device) -> None:
         self._store, self._device = root / "runs", device
         self._first = choose(root, wanted, device)
+        print(f"the page begins with {self._first.name}", flush=True)
         run, about = self._first.run, self._first.predictor.about
         # A checkpoint is of a run too, with other weights than that ended with.
         is_run = run is not None and run.manifest.get("tensors_sha256") == about["tensors_sha256"]

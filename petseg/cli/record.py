@@ -1,0 +1,26 @@
+"""``make record``: write down on which kind of machine the dvc.lock that is to be committed was made."""
+
+from petseg.cli.summary import RECORDED, kind_of_machine
+from petseg.core.files import sha256_file
+from petseg.core.project import main_root
+from petseg.core.textfiles import write_json
+from petseg.errors import StoreError
+from petseg.pipeline.dvcfiles import LOCK
+
+
+def record() -> str:
+    """Write the file, and return what to commit.
+
+    Raises:
+        StoreError: the store does not have the run whose weights are in models/.
+    """
+    root = main_root()
+    made_on = kind_of_machine(root)
+    if not made_on:
+        raise StoreError("the run whose weights are in models/ is not in runs/; dvc repro -f trains it")
+    write_json(root / RECORDED, {"dvc_lock_sha256": sha256_file(root / LOCK), "made_on": made_on})
+    return f"recorded on {made_on['processor']}: git add {LOCK} {RECORDED} metrics"
+
+
+if __name__ == "__main__":
+    print(record())

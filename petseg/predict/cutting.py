@@ -1,0 +1,136 @@
+"""One photo cut out: it goes through the network, and its mask, overlay and cut-out are written.
+
+A photo goes through alone, in one thread, so that the bits of its mask depend on nothing else: not on other
+photos, the number of cores, or how many photos are worked on at once.
+"""
+
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from petseg.core.files import written_atomically
+from petseg.data.images import decode_photo
+from petseg.errors import BadImage
+from petseg.models.predictor import at_own_size
+from petseg.predict.load import Model
+from petseg.predict.pictures import (
+    JPEG,
+    colour_profile,
+    cutout_picture,
+    mask_picture,
+    overlay_picture,
+    thumbnail,
+)
+from petseg.predict.png import write_png
+
+MASKS, OVERLAYS, CUTOUTS = "masks", "overlays", "cutouts"
+WRITTEN_AS = {MASKS: ".png", OVERLAYS: ".jpg", CUTOUTS: ".png"}
+
+_LARGE_PX = 20_000_000  # photos of more take turns: the largest that are decoded hold about 1 GB
+_large = Lock()
+
+
+@dataclass(frozen=True)
+class CutOut:
+    """What became of a photo.
+
+    Attributes:
+        width: of the photo, upright, in pixels.
+        height: likewise.
+        coverage: share of its pixels that are pet.
+        confidence: mean probability, over its pixels, of what each was called.
+        highest: the highest probability of pet.
+        thumbnail: the overlay, small, where one was asked for.
+    """
+
+    width: int
+    height: int
+    coverage: float
+    confidence: float
+    highest: float
+    thumbnail: Image.Image | None
+
+
+def cut_out(path: Path, outputs: Mapping[str, Path], model: Model, replaces: bool, shown: bool) -> CutOut:
+    """Cut a photo out, and write its pictures.
+
+    Args:
+        path: of the photo.
+        outputs: where its pictures go, by kind.
+        model: by which.
+        replaces: whether a picture that is there is replaced, or left as it is.
+        shown: whether a thumbnail is asked for.
+
+    Raises:
+        BadImage: the photo can't be used, or its pictures can't have its name.
+    """
+    image = decode_photo(_bytes_of(path))
+    small = None
+    with _large if image.width * image.height > _LARGE_PX else nullcontext():
+        probability = at_own_size(model.predictor.probability_of(image), (image.height, image.width))
+        pet = probability >= model.threshold
+        for kind, picture in _drawn(image, probability, pet, model.threshold):
+            if replaces or not outputs[kind].exists():
+                _save(picture, outputs[kind], image)
+            if kind == OVERLAYS and shown:
+                small = thumbnail(picture)
+            del picture  # before the next one is drawn
+    return CutOut(
+        width=image.width,
+        height=image.height,
+        coverage=float(pet.mean()),
+        confidence=float(np.where(pet, probability, 1 - probability).mean()),
+        highest=float(probability.max()),
+        thumbnail=small,
+    )
+
+
+def why_empty(highest: float, threshold: float) -> str:
+    """Say why a photo may have got an empty mask."""
+    if highest >= threshold / 2:
+        return (
+            f"the model is in doubt: its highest probability is {highest:.3g}, and pet is what has "
+            f"{threshold:g} or more; a threshold of {highest * 0.9:.2g} would show something"
+        )
+    return (
+        f"the model sees no cat or dog: its highest probability is {highest:.3g}; it knows photos of one "
+        "pet that fills a good part of them, so cut a small one out before"
+    )
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadImage(f"can't be read: {error.strerror}") from None
+
+
+def _drawn(
+    photo: Image.Image, probability: NDArray[np.float32], pet: NDArray[np.bool_], threshold: float
+) -> Iterator[tuple[str, Image.Image]]:
+    """Draw a photo's pictures one after the other, each with its kind."""
+    yield MASKS, mask_picture(pet)
+    yield OVERLAYS, overlay_picture(photo, pet)
+    yield CUTOUTS, cutout_picture(photo, probability, threshold)
+
+
+def _save(picture: Image.Image, path: Path, photo: Image.Image) -> None:
+    """Write a picture with the photo's colour profile, and none of its other metadata."""
+    profile = None if picture.mode == "L" else colour_profile(photo)
+    try:
+        with written_atomically(path, durable=False) as file:
+            if path.suffix == ".png":
+                write_png(file, picture, profile)
+            else:
+                picture.save(file, "JPEG", **JPEG, icc_profile=profile)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise BadImage("its name is too long for its pictures") from None

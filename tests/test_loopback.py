@@ -1,0 +1,129 @@
+"""The gate before the servers on this machine."""
+
+import asyncio
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from petseg.core.loopback import Gate, Limits, Message, Receive, Refused, Send, answer
+
+LIMITS = Limits(
+    max_bytes=4,
+    max_requests=1,
+    sending_s=0.05,
+    foreign_host=Refused(403, "host"),
+    foreign_page=Refused(403, "page"),
+    too_large=Refused(413, "too large"),
+    busy=Refused(503, "busy"),
+    late=Refused(408, "late"),
+    hosts="pets.example:*, other.example",
+    origins="https://pets.example",
+)
+
+
+async def echo(scope: Message, receive: Receive, send: Send) -> None:
+    """Answer with the body that was sent."""
+    await answer(send, (await receive()).get("body", b""))
+
+
+class Visitor:
+    """A request, and what is answered.
+
+    Args:
+        chunks: of its body, of which nothing comes after the last one.
+        ends: whether the last chunk says that it is the last.
+        headers: of the request, besides its host.
+    """
+
+    def __init__(
+        self, chunks: Iterable[bytes] = (b"",), *, ends: bool = True, method: str = "POST", **headers: str
+    ) -> None:
+        self.scope: Message = {"type": "http", "method": method, "path": "/"}
+        given = {"host": "localhost", **headers}
+        self.scope["headers"] = [(k.replace("_", "-").encode(), v.encode()) for k, v in given.items()]
+        chunks = list(chunks)
+        self._coming = [
+            {"type": "http.request", "body": chunk, "more_body": place < len(chunks) or not ends}
+            for place, chunk in enumerate(chunks, start=1)
+        ]
+        self.answered: list[Message] = []
+        self.reads = asyncio.Event()
+        self.reads.set()
+
+    async def receive(self) -> Message:
+        if not self._coming:
+            await asyncio.Event().wait()
+        return self._coming.pop(0)
+
+    async def send(self, message: Message) -> None:
+        self.answered.append(message)
+        await self.reads.wait()
+
+    async def visit(self, gate: Gate) -> tuple[int, bytes]:
+        await gate(self.scope, self.receive, self.send)
+        return self.answered[0]["status"], self.answered[1]["body"]
+
+
+def asked(*chunks: bytes, **how: Any) -> tuple[int, bytes]:
+    async def ask() -> tuple[int, bytes]:
+        return await Visitor(chunks or (b"",), **how).visit(Gate(echo, LIMITS))
+
+    return asyncio.run(ask())
+
+
+def refused(status: int, line: str) -> tuple[int, bytes]:
+    return status, json.dumps({"error": line}).encode()
+
+
+def test_a_body_arrives_whole() -> None:
+    assert asked(b"ab", b"cd") == (200, b"abcd")
+    assert asked(method="GET") == (200, b"")
+
+
+def test_a_body_that_is_too_large_is_refused_with_and_without_its_length() -> None:
+    assert asked(b"ab", b"cde") == refused(413, "too large")
+    assert asked(b"a", content_length="5") == refused(413, "too large")
+
+
+def test_a_body_that_does_not_arrive_is_refused() -> None:
+    assert asked(b"ab", ends=False) == refused(408, "late")
+    assert asked(b"ab", ends=False, origin="https://evil.example") == refused(408, "late")
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"host": "127.0.0.1:80", "origin": "http://[::1]:3000"}, (200, b"")),
+        ({"host": "pets.example:80", "origin": "https://pets.example"}, (200, b"")),
+        ({"host": "other.example"}, (200, b"")),
+        ({"host": "pets.example"}, refused(403, "host")),
+        ({"host": "other.example:80"}, refused(403, "host")),
+        ({"origin": "https://pets.example:80"}, refused(403, "page")),
+        ({"origin": "null"}, refused(403, "page")),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_only_known_hosts_and_pages_may_ask(
+    headers: dict[str, str], expected: tuple[int, bytes], method: str
+) -> None:
+    assert asked(method=method, **headers) == expected
+
+
+def test_a_place_is_free_as_soon_as_the_answer_begins() -> None:
+    async def together() -> list[tuple[int, bytes]]:
+        gate = Gate(echo, LIMITS)
+        sending, reading = Visitor((b"ab",), ends=False), Visitor((b"c",))
+        reading.reads.clear()
+        first = asyncio.create_task(sending.visit(gate))
+        await asyncio.sleep(0)  # it holds the only place now,
+        answers = [await Visitor().visit(gate), await first]  # until it is late
+        second = asyncio.create_task(reading.visit(gate))
+        while not reading.answered:
+            await asyncio.sleep(0)
+        answers.append(await Visitor((b"d",)).visit(gate))
+        reading.reads.set()
+        return [*answers, await second]
+
+    assert asyncio.run(together()) == [refused(503, "busy"), refused(408, "late"), (200, b"d"), (200, b"c")]
