@@ -17,8 +17,9 @@ _PAGE = """\
 A stage is *stale* when a file among its `deps` in `dvc.yaml` changed: `dvc status` lists it, and `dvc repro`
 runs it. `download` and `encoder` have files as deps, the others whole rooms, so a stage may be stale by an
 edit that can't change its result. `train`, `infer` and `plot` therefore ask the store first, by the hash of
-the code that they reach (`petseg/pipeline/codehash.py`). Comments, docstrings and layout are not in that hash,
-and neither are the files that it lists, each with its reason. What the store has is copied in a second or two.
+the code that they reach (`petseg/pipeline/codehash.py`). Comments, docstrings and layout are not in that
+hash, and neither are the files that it lists, each with its reason. What the store has is copied in a second
+or two.
 
 A stage that computes anew and leaves the same files makes none of the later ones stale. `download` and
 `encoder` use the archives that they fetched before ([data](data.md)), and need no network.

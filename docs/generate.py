@@ -5,7 +5,7 @@ tests/test_docs.py fails where one of them is not what the code says.
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -180,7 +180,7 @@ def _row(*cells: str) -> str:
     return f"| {' | '.join(escaped)} |"
 
 
-PAGES = {
+PAGES: dict[str, Callable[[], str]] = {
     "params.md": lambda: params_page(HERE.parent),
     "command.md": command_page,
     "what-an-edit-costs.md": lambda: edits_page(HERE.parent),

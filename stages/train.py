@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from petseg.core.progress import duration, progress
+from petseg.core.formats import duration
+from petseg.core.progress import progress
 from petseg.core.project import git_state, main_root, provenance
 from petseg.core.textfiles import write_json
 from petseg.data.arrays import PetArrays

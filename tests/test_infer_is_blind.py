@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from petseg.data.arrays import PetArrays
+from petseg.evaluation import evaluate
 from petseg.models import build_network
 from petseg.models.predictor import Predictor
 from petseg.models.weights import save_tensors, sha256_tensors
@@ -44,11 +45,11 @@ def infer(
     network = build_network(MODEL).train()
     for _ in range(20):
         network(torch.randn(8, 3, 64, 64))
-    weights, about, run = folder / "model.safetensors", folder / "model.json", folder / "run.json"
+    weights, about = folder / "model.safetensors", folder / "model.json"
     save_tensors(weights, network.state_dict(), {})
     digest = sha256_tensors(network.state_dict())
-    about.write_text(json.dumps({"model": MODEL.model_dump(), "image_size": 64, "tensors_sha256": digest}))
-    run.write_text(json.dumps({"run_key": "k"}))
+    described = {"model": MODEL.model_dump(), "image_size": 64, "tensors_sha256": digest, "run_key": "k"}
+    about.write_text(json.dumps(described))
     (folder / ".dvc/tmp").mkdir(parents=True)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # not what is tested here
@@ -58,13 +59,13 @@ def infer(
     watched = dataclasses.replace(arrays, trimaps=trimaps)
     monkeypatch.setattr(PetArrays, "open", lambda _: watched)
     for name in ("choose_threshold", "original_trimaps"):
-        original = getattr(stage, name)
+        original = getattr(evaluate, name)
 
         def noting(*arguments: Any, name: str = name, original: Any = original) -> Any:
             notes.append((name, set()))
             return original(*arguments)
 
-        monkeypatch.setattr(stage, name, noting)
+        monkeypatch.setattr(evaluate, name, noting)
     predict = Predictor.probability
 
     def predicting(*arguments: Any) -> Any:
@@ -72,15 +73,9 @@ def infer(
         return predict(*arguments)
 
     monkeypatch.setattr(Predictor, "probability", predicting)
-    outputs = [
-        folder / name
-        for name in (
-            *("test.json", "scores.json", "per_image.csv", "breeds.csv"),
-            *("thresholds.csv", "calibration.csv", "predictions.npz"),
-        )
-    ]
-    stage.infer(params, ROOT / "data/sample", folder, weights, about, run, *outputs)
-    return json.loads(outputs[0].read_text()), notes
+    metrics = folder / "test.json"
+    stage.infer(params, ROOT / "data/sample", folder, weights, folder / "test", metrics)
+    return json.loads(metrics.read_text()), notes
 
 
 def test_test_labels_come_after_every_choice(
@@ -100,7 +95,7 @@ def test_other_test_labels_lead_to_the_same_choices_and_masks(
     params: Params, sample_arrays: PetArrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest, _ = infer(params, sample_arrays, tmp_path, monkeypatch)
-    masks = (tmp_path / "predictions.npz").read_bytes()
+    masks = (tmp_path / "test/predictions.npz").read_bytes()
     trimaps = np.array(sample_arrays.trimaps)
     test = sample_arrays.rows("test")
     trimaps[test] = np.random.default_rng(0).integers(1, 4, trimaps[test].shape)
@@ -109,6 +104,6 @@ def test_other_test_labels_lead_to_the_same_choices_and_masks(
         params, dataclasses.replace(sample_arrays, trimaps=trimaps), tmp_path / "other", monkeypatch
     )
     assert other["threshold"] == honest["threshold"]
-    assert (tmp_path / "other/predictions.npz").read_bytes() == masks
+    assert (tmp_path / "other/test/predictions.npz").read_bytes() == masks
     assert other["dice_per_image"] != honest["dice_per_image"]
     assert other["own_resolution"] == honest["own_resolution"]  # from the archive, which is as it was

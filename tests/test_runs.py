@@ -290,4 +290,14 @@ def test_names_of_the_store_are_as_documented(run: Run, params: Params) -> None:
     add(run, params, 1, 0.5)
     run.finish({})
     names = {path.name for path in run.folder.iterdir()}
-    assert names == {".lock", MANIFEST, HISTORY, WEIGHTS, ABOUT, "checkpoints", "evolution"}
+    assert names == {
+        ".lock",
+        MANIFEST,
+        HISTORY,
+        WEIGHTS,
+        ABOUT,
+        "checkpoints",
+        "evolution",
+        CURVES,
+        EVOLUTION_MASKS,
+    }

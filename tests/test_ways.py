@@ -153,7 +153,7 @@ def test_another_folder_gives_the_same_weights_and_has_its_own_records(
     assert other.manifests()[key]["tensors_sha256"] == project.manifests()[key]["tensors_sha256"]
     assert len(mlflow_runs(other.folder)) == 1
     ours, theirs = project.lock(), other.lock()
-    for out in ("data/pets", "models/model.safetensors", "models/evolution.npz", "models/run.json"):
+    for out in ("data/pets", "models/model.safetensors", "models/evolution.npz", "models/model.json"):
         assert ours[out] == theirs[out]
 
 

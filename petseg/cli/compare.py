@@ -64,7 +64,7 @@ def _comparison(table: "pd.DataFrame") -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from petseg.core.progress import duration
+    from petseg.core.formats import duration
 
     parts = [part for part in ("val", "test") if table[f"{part}_photos"].any()]
     shown = Table(box=SIMPLE_HEAD)

@@ -58,7 +58,7 @@ def predict(
     Of each a mask, an overlay and a cut-out. Any format that Pillow reads, and HEIC; turned upright as the
     camera says. A bad file is named and left out, and the exit code is then 3.
     """
-    from petseg.core.progress import duration
+    from petseg.core.formats import duration
     from petseg.core.project import main_root
     from petseg.core.textfiles import to_json
     from petseg.models.device import set_up_torch

@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from petseg.core.formats import duration
+
 _PLAIN_LINE_EVERY_S = 10.0
 
 Advance = Callable[[int], None]
@@ -90,10 +92,3 @@ def _plain(what: str, total: int | None, done: int, in_bytes: bool) -> Advance:
             print(f"{what}: {show(done)}{of}, {speed}{left}", file=sys.stderr, flush=True)
 
     return advance
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people read them: ``4:05``, ``1:02:03``."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

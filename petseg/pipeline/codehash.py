@@ -21,6 +21,7 @@ LEFT_OUT: dict[str, str] = {
     "petseg/errors.py": "names what can go wrong",
     "petseg/params.py": "checks the params, whose values are in the key themselves",
     "petseg/core/files.py": "hashes and copies files byte for byte",
+    "petseg/core/formats.py": "words numbers for lines and pages, which petseg report writes anew",
     "petseg/core/locks.py": "keeps two processes from the same work",
     "petseg/core/loopback.py": "judges requests of the web pages",
     "petseg/core/progress.py": "shows how far the work is",

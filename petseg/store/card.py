@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from petseg.core.files import written_atomically
-from petseg.core.progress import duration
+from petseg.core.formats import duration
 from petseg.evaluation.outputs import BREEDS
 from petseg.store.layout import ABOUT, CARD, WEIGHTS
 from petseg.store.run import Evaluation, StoredRun

@@ -31,7 +31,7 @@ def test_the_report_s_own_accident(project: Project, reference: Manifest) -> Non
         short = {"epochs: 6": "epochs: 2", "[1, 6]": "[1, 2]"}
         project.edit("params.yaml", {"learning_rate: 3.0e-2": f"learning_rate: {n // 2 + 1}.0e-2"} | short)
         project.run(*(project.train_command if n % 3 else REPRO))
-        key = json.loads((project.folder / "models/run.json").read_text())["run_key"]
+        key = json.loads((project.folder / "models/model.json").read_text())["run_key"]
         assert made.setdefault(key, weights.read_bytes()) == weights.read_bytes()
     assert len(made) == 3
     for key, content in made.items():
