@@ -15,6 +15,7 @@ from petseg.params import Params, flat
 from petseg.pipeline.codehash import code_sha256
 from petseg.pipeline.stage import run_stage
 from petseg.report import figures as draw
+from petseg.report import mask_figures
 from petseg.report.page import report
 from petseg.report.results import Results, true_masks
 from petseg.store.layout import FIGURES, PAGE, key_of
@@ -67,7 +68,7 @@ def draw_all(seen: Results, params: Params, archives: Path, folder: Path) -> Non
         "curves": draw.curves(seen.history),
         "evolution": evolution_figure(seen, params.plot.evolution_epochs),
         "preprocessing": preprocessing_figure(seen, archives),
-        "augmentation": draw.augmentation(*training_photos(seen.arrays), params.augment),
+        "augmentation": mask_figures.augmentation(*training_photos(seen.arrays), params.augment),
         "examples": examples_figure(seen, params.plot.examples),
         "breeds": draw.dice_by_breed(seen.table),
         "dice_histogram": draw.dice_histogram(seen.table["dice"], trivial),
@@ -82,7 +83,7 @@ def draw_all(seen: Results, params: Params, archives: Path, folder: Path) -> Non
 
 def evolution_figure(seen: Results, wanted: tuple[int, ...]) -> Figure:
     shown = seen.evolution.at(wanted)
-    return draw.evolution(shown.images, shown.truths, shown.masks, shown.epochs, shown.dices)
+    return mask_figures.evolution(shown.images, shown.truths, shown.masks, shown.epochs, shown.dices)
 
 
 def preprocessing_figure(seen: Results, archives: Path) -> Figure:
@@ -91,7 +92,7 @@ def preprocessing_figure(seen: Results, archives: Path) -> Figure:
     originals = first_originals(archives, row_of.keys(), PREPARED_PHOTOS)
     rows = np.array([row_of[name] for name, _ in originals])
     truths = true_masks(arrays, rows, seen.boundary)
-    return draw.preprocessing(originals, arrays.images[rows], arrays.trimaps[rows], truths)
+    return mask_figures.preprocessing(originals, arrays.images[rows], arrays.trimaps[rows], truths)
 
 
 def training_photos(arrays: PetArrays) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -106,7 +107,7 @@ def examples_figure(seen: Results, count: int) -> Figure:
         "worst": seen.worst_photos(count),
     }
     drawn = {name: [seen.example(place) for place in places] for name, places in rows.items()}
-    return draw.examples(drawn, f"test photos, by Dice (n = {len(seen.table)})")
+    return mask_figures.examples(drawn, f"test photos, by Dice (n = {len(seen.table)})")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from petseg.cli import app
+from petseg.core.files import sha256_file
 from petseg.core.textfiles import write_json
+from petseg.data.arrays import PetArrays
 from petseg.errors import DataError, PetsegError, UsageError
 from petseg.pipeline.dvcfiles import stage_paths
+from petseg.store.layout import CURVES, EVALUATIONS, EVOLUTION_MASKS, FORMAT, MANIFEST
+from petseg.store.run import StoredRun
 from tests.conftest import ROOT
 from tests.results import KEY, write_results
 
@@ -58,7 +62,7 @@ def evaluate(*arguments: str) -> str:
     if isinstance(result.exception, PetsegError):
         raise result.exception
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 # A view, and a text that stands in its picture alone.
@@ -114,8 +118,14 @@ def test_mistakes_are_said(here: Path, tmp_path: Path) -> None:
     with chdir(tmp_path):
         shutil.copytree(here, tmp_path / "empty", ignore=shutil.ignore_patterns("plots", "metrics"))
         os.chdir("empty")
-        with pytest.raises(DataError, match=r"test\.json: can't be read .*; run dvc repro"):
+        with pytest.raises(UsageError, match="nothing has been trained and scored here yet; dvc repro does"):
             evaluate("curves")
+    broken = here / "plots/test/thresholds.csv"
+    content = broken.read_bytes()
+    broken.unlink()
+    with pytest.raises(DataError, match=r"thresholds\.csv: can't be read .*; run dvc repro"):
+        evaluate("thresholds")
+    broken.write_bytes(content)
 
 
 def test_the_menu_shows_views_until_there_is_enough(project: Path) -> None:
@@ -160,21 +170,51 @@ def answer(terminal: int, text: str, until: str) -> str:
     return said
 
 
-def test_the_report_is_found_and_copied(here: Path, tmp_path: Path) -> None:
-    page = stage_paths(here, "plot")["page"]
-    page.unlink(missing_ok=True)
+def test_the_report_is_made_of_what_is_there(here: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["report"])
+    assert result.stdout.strip() == str(here / "plots/report.html")
+    assert result.stderr.strip() == f"run {KEY}, which is not in runs/: what DVC has of it"
+    page = (here / "plots/report.html").read_bytes()
+    assert b"pug_10" in page
+    CliRunner().invoke(app, ["report", "--out", str(tmp_path / "new/copy.html")])
+    assert (tmp_path / "new/copy.html").read_bytes() == page
 
-    def report(*arguments: str) -> str:
-        result = CliRunner().invoke(app, ["report", *arguments])
-        if isinstance(result.exception, PetsegError):
-            raise result.exception
-        return result.output.strip()
 
-    with pytest.raises(UsageError, match="there is no report page yet; dvc repro makes it"):
-        report()
-    page.write_text("a page")
-    assert report() == str(page)
-    report("--out", str(tmp_path / "new/copy.html"))
-    assert (tmp_path / "new/copy.html").read_text() == "a page"
-    report("--out", str(page))
-    assert page.read_text() == "a page"
+def test_while_a_training_runs_the_store_has_the_last_scored_run(here: Path) -> None:
+    """DVC removes what it is about to make anew, and after a failure it stays away."""
+    about, shown = here / "models/model.json", here / "plots/test"
+    run = stored(here, "a" * 16, finished="2026-01-02")
+    stored(here, "b" * 16, finished="2026-01-01")
+    about.rename(here / "aside.json")
+    shown.rename(here / "aside")
+    try:
+        result = CliRunner().invoke(app, ["evaluate", "breeds"])
+        assert result.exit_code == 0, result.exception
+        assert result.stderr.startswith(f"run {'a' * 16}, the newest that was scored")
+        assert CliRunner().invoke(app, ["report"]).exit_code == 0
+        assert ("a" * 16).encode() in (here / "plots/report.html").read_bytes()
+        assert run.evaluation is not None
+    finally:
+        (here / "aside.json").rename(about)
+        (here / "aside").rename(shown)
+        shutil.rmtree(here / "runs")
+
+
+def stored(root: Path, key: str, finished: str) -> StoredRun:
+    """Put a finished run into the store, with what the pipeline has left as its files."""
+    path, folder = stage_paths(root, "plot"), root / "runs" / key
+    folder.mkdir(parents=True)
+    shutil.copy(path["evolution"], folder / EVOLUTION_MASKS)
+    shutil.copy(path["history"], folder / CURVES)
+    manifest: dict[str, object] = {
+        "format": FORMAT, "status": "finished", "created": finished, "finished": finished, "params": {},
+        "data_sha256": PetArrays.open(path["arrays"]).digest, "best": {"epoch": 3, "val_dice": 0.7},
+        "git": {"commit": "c" * 40, "dirty": False}, "photos": {"train": 1, "val": 1}, "data": {},
+        "environment": {"device": "cpu", "cpu_capability": "AVX2", "threads": 1, "torch": "2", "python": "3"},
+        "files": {name: sha256_file(folder / name) for name in (EVOLUTION_MASKS, CURVES)},
+    }  # fmt: skip
+    write_json(folder / MANIFEST, manifest)
+    run = StoredRun.open(folder)
+    files = {file.name: file for file in path["results"].iterdir()}
+    run.keep(EVALUATIONS, "e", {"settings": {"infer.flip_average": True}}, files)
+    return run

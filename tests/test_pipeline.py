@@ -142,7 +142,12 @@ def test_nothing_to_do_is_said(project: Project) -> None:
         ("petseg/report/page.css", ":root {", ":root  {", {"plot"}),
         ("petseg/training/optim.py", '"""Optimizers', '"""Optimisers', {"train", "plot"}),
         ("petseg/data/download.py", '"""Where', '"""From where', set(STAGES)),
-        ("petseg/core/progress.py", '"""Progress', '"""The progress', {"preprocess", "train", "infer", "plot"}),
+        (
+            "petseg/core/progress.py",
+            '"""Progress',
+            '"""The progress',
+            {"preprocess", "train", "infer", "plot"},
+        ),
         ("petseg/tracking/rows.py", '"""Records', '"""Rows', set()),
         ("petseg/models/predictor.py", '"""From', '"""Out of', {"train", "infer"}),
     ],

@@ -10,7 +10,7 @@ from PIL import Image
 
 from petseg.evaluation.metrics import PixelCounts
 from petseg.params import Params
-from petseg.report import figures
+from petseg.report import figures, mask_figures
 
 RANDOM = np.random.default_rng(0)
 PHOTOS = RANDOM.integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
@@ -46,21 +46,21 @@ def test_one_epoch_is_a_curve_too() -> None:
 
 def test_evolution_names_epochs_and_scores() -> None:
     dices = np.array([[0.1, 0.2, np.nan], [0.9, 0.8, 0.7]])
-    written = texts(figures.evolution(PHOTOS, MASKS, np.stack([MASKS, ~MASKS]), [1, 60], dices))
+    written = texts(mask_figures.evolution(PHOTOS, MASKS, np.stack([MASKS, ~MASKS]), [1, 60], dices))
     for part in ("photo", "truth", "epoch 1", "epoch 60", "Dice 0.90", "Dice nan"):
         assert part in written
 
 
 def test_preprocessing_shows_sizes() -> None:
     originals = [(f"pug_{n}", np.zeros((20 + n, 30, 3), np.uint8)) for n in range(3)]
-    written = texts(figures.preprocessing(originals, PHOTOS, TRIMAPS, MASKS))
+    written = texts(mask_figures.preprocessing(originals, PHOTOS, TRIMAPS, MASKS))
     for part in ("pug_2, 30x22 px", "packed, 16x16 px", "trimap", "border"):
         assert part in written
 
 
 def test_augmentation_says_how_strong_each_is(params: Params) -> None:
     settings = params.augment.model_copy(update={"translate": 0.0})
-    written = texts(figures.augmentation(PHOTOS[:2], TRIMAPS[:2], settings))
+    written = texts(mask_figures.augmentation(PHOTOS[:2], TRIMAPS[:2], settings))
     for part in ("flip 0.5", "rotate_deg 15", "translate off", "all, at random"):
         assert part in written
 
@@ -68,15 +68,15 @@ def test_augmentation_says_how_strong_each_is(params: Params) -> None:
 def test_examples_colour_what_is_wrong() -> None:
     truth, predicted = np.zeros((2, 4, 4), bool)
     truth[:2], predicted[1:3] = True, True
-    example = figures.Example("pug_1, Dice 0.500", np.full((4, 4, 3), 90, np.uint8), truth, predicted)
-    picture = figures._errors(example)
+    example = mask_figures.Example("pug_1, Dice 0.500", np.full((4, 4, 3), 90, np.uint8), truth, predicted)
+    picture = mask_figures._errors(example)
     missed, right, wrong, background = picture[:, 0].astype(int)
     assert list(right) == [90, 90, 90]
     assert missed[2] > missed[0]  # blue
     assert wrong[0] > wrong[2]  # vermilion
     assert background.min() > 200
     written = texts(
-        figures.examples({"best": [example], "worst": [example]}, "test photos, by Dice (n = 261)")
+        mask_figures.examples({"best": [example], "worst": [example]}, "test photos, by Dice (n = 261)")
     )
     for part in ("pug_1, Dice 0.500", "best", "worst", "n = 261", "missed"):
         assert part in written
@@ -104,7 +104,7 @@ def test_a_sheet_says_what_is_odd() -> None:
     photos = [np.full((20 + n, 30, 3), 90, np.uint8) for n in range(8)]
     trimaps = [TRIMAPS[0], np.full((16, 16), 2, np.uint8), *[TRIMAPS[0]] * 6]
     captions = [f"rex_{n}, 40 % pet" for n in range(8)]
-    figure = figures.data_sheet(photos, trimaps, captions, [None, "its mask is empty", *[None] * 6])
+    figure = mask_figures.data_sheet(photos, trimaps, captions, [None, "its mask is empty", *[None] * 6])
     written = texts(figure)
     for part in (*captions, "its mask is empty", "outline of the mask"):
         assert part in written

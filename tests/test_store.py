@@ -21,6 +21,7 @@ from petseg.store.identify import Weights, runs_of
 from petseg.store.layout import ABOUT, EVALUATIONS, FORMAT, HISTORY, MANIFEST, RECORDS, WEIGHTS
 from petseg.store.run import StoredRun, locked, run_of, sealed, stored_runs
 from petseg.store.verify import DVC, STORE, verify
+from petseg.tracking.queries import weights_in_mlflow
 from tests.conftest import ROOT
 
 ENVIRONMENT = {"device": "cpu", "cpu_capability": "AVX2", "threads": 2, "torch": "2.12", "python": "3.11"}
@@ -181,7 +182,7 @@ def test_verify_counts_all_and_names_what_differs(root: Path) -> None:
     cached = root / ".dvc/cache/files/md5/90/0150983cd24fb0d6963f7d28e17f72"
     cached.parent.mkdir(parents=True)
     cached.write_text("abc")  # whose md5 is its name
-    report = verify(root)
+    report = verify(root, None, weights_in_mlflow)
     assert report.damages == []
     assert report.runs == 2
     assert report.files[STORE] == (3 + 1) + (4 + 1) + (3 + 1)
@@ -193,7 +194,7 @@ def test_verify_counts_all_and_names_what_differs(root: Path) -> None:
     (root / "runs/bb" / ABOUT).unlink()
     record = root / "runs/bb" / MANIFEST
     record.write_text(record.read_text().replace('"train.seed": 0', '"train.seed": 1'))
-    damages = verify(root).damages
+    damages = verify(root, None, weights_in_mlflow).damages
     assert len(damages) == 5
     assert any("bb/manifest.json: differs from the hash that it holds" in damage for damage in damages)
     told = petseg("runs", "verify", fails=True)
@@ -244,7 +245,7 @@ def test_what_lies_at_the_output_is_kept_before_it_is_replaced(
     }  # fmt: skip
     assert capsys.readouterr().out.count("holds what no run has; kept as run") == 2
     assert "can't be read as weights" in card(kept[0]) + json.dumps(kept[0].manifest)
-    assert list(verify(root).damages) == []
+    assert list(verify(root, None, weights_in_mlflow).damages) == []
 
 
 def test_weights_from_elsewhere_are_adopted_with_what_is_known(root: Path) -> None:

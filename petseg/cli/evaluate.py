@@ -56,7 +56,7 @@ def evolution(
 ) -> None:
     """How the masks of the fixed validation photos came about, epoch by epoch."""
     results = _results()
-    from petseg.report import figures
+    from petseg.report import mask_figures
 
     shown = results.evolution
     last = len(shown.epochs) - 1
@@ -66,7 +66,7 @@ def evolution(
         if photo not in shown.names:
             raise UsageError(f"{photo}: is not shown over the epochs; these are: {', '.join(shown.names)}")
         shown = shown.of(photo)
-    figure = figures.evolution(shown.images, shown.truths, shown.masks, shown.epochs, shown.dices)
+    figure = mask_figures.evolution(shown.images, shown.truths, shown.masks, shown.epochs, shown.dices)
     _keep(figure, "evolution", out)
 
 
@@ -94,9 +94,9 @@ def at_random(
 def photo(name: Annotated[str, typer.Argument(help="Of a test photo.")], out: Out = None) -> None:
     """One test photo: truth, prediction, and where they differ."""
     results = _results()
-    from petseg.report import figures
+    from petseg.report import mask_figures
 
-    _keep(figures.one_photo(results.example(results.photo(name))), "photo", out)
+    _keep(mask_figures.one_photo(results.example(results.photo(name))), "photo", out)
 
 
 @app.command()
@@ -210,18 +210,18 @@ def _results() -> "Results":
     from petseg.report.latest import latest  # not above: torch and pandas would slow down every other command
 
     last = latest(main_root())
-    print(last.why)
+    print(last.why, file=sys.stderr)
     return last.results
 
 
 def _examples(name: str, choose: "Callable[[Results], list[int]]", out: Path | None) -> None:
     results = _results()
-    from petseg.report import figures
+    from petseg.report import mask_figures
 
     shown = [results.example(place) for place in choose(results)]
     rows = {f"from {n + 1}": shown[n : n + _A_ROW] for n in range(0, len(shown), _A_ROW)}
     title = f"{len(shown)} of {len(results.table)} test photos: {name}"
-    _keep(figures.examples(rows, title), name, out)
+    _keep(mask_figures.examples(rows, title), name, out)
 
 
 def _target(name: str, out: Path | None) -> Path:

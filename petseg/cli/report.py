@@ -1,5 +1,6 @@
 """``petseg report``."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +29,7 @@ def report(
     target = out or main_root() / "plots/report.html"
     if run is None:
         last = latest(main_root())
-        print(last.why)
+        print(last.why, file=sys.stderr)
         page = page_of(last.results, last.run)
     else:
         from petseg.cli.runs import found_run

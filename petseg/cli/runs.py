@@ -142,9 +142,11 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Hash the store's files again, and DVC's and MLflow's copies; exit with 1, naming each that differs."""
-    from petseg.store import verify as verifying
+    from petseg.store.verify import verify as verify_store
+    from petseg.tracking.queries import weights_in_mlflow
 
-    report = verifying.verify(main_root(), [found_run(run) for run in runs] if runs else None)
+    chosen = [found_run(run) for run in runs] if runs else None
+    report = verify_store(main_root(), chosen, weights_in_mlflow)
     if as_json:
         print(to_json(vars(report)), end="")
     else:

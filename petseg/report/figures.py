@@ -1,13 +1,9 @@
-"""Figures. Each function takes data and returns a figure; nothing here reads or writes a file."""
+"""Figures of numbers. Each function takes data and returns a figure; nothing here reads or writes a file."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain, cycle, product
-from textwrap import wrap
+from itertools import cycle, product
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -15,28 +11,13 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from petseg.core.colours import BLUE, GREEN, GREY, ORANGE, PALETTE, VERMILION, rgb
-from petseg.data.images import BACKGROUND
 from petseg.evaluation.metrics import PixelCounts
 from petseg.evaluation.thresholds import calibration_error
-from petseg.params import AugmentParams
-from petseg.training.augment import AUGMENTATIONS, augment
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-_ERRORS = {"missed": BLUE, "wrongly called pet": VERMILION, "left out: called background": "#BBBBBB"}
 SPECIES = {"cat": BLUE, "dog": VERMILION}  # of others, grey
-_CELL_IN = 1.75  # a small picture's side
-
-
-@dataclass(frozen=True)
-class Example:
-    """A photo, (S, S, 3) uint8, with its true and its predicted mask, (S, S) bool."""
-
-    title: str
-    image: Image
-    truth: Mask
-    predicted: Mask
 
 
 def curves(history: pd.DataFrame) -> Figure:
@@ -58,129 +39,6 @@ def curves(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def evolution(
-    images: Image, truths: Mask, masks: Mask, epochs: Sequence[int], dices: NDArray[np.float64]
-) -> Figure:
-    """Draw how the prediction for some photos changes over the epochs.
-
-    Args:
-        images: (K, S, S, 3).
-        truths: (K, S, S).
-        masks: (E, K, S, S), of the epochs to show.
-        epochs: (E,), their numbers.
-        dices: (E, K), Dice of each mask.
-    """
-    columns = 2 + len(epochs)
-    figure, grid = _picture_grid(len(images), columns)
-    titles = ["photo", "truth", *(f"epoch {epoch}" for epoch in epochs)]
-    for column, title in enumerate(titles):
-        grid[0][column].set_title(title, fontsize=10)
-    for row, (image, truth) in enumerate(zip(images, truths, strict=True)):
-        grid[row][0].imshow(image)
-        grid[row][1].imshow(cut_out(image, truth))
-        for column, (mask, dice) in enumerate(zip(masks[:, row], dices[:, row], strict=True), 2):
-            grid[row][column].imshow(cut_out(image, mask))
-            grid[row][column].set_xlabel(f"Dice {dice:.2f}", fontsize=8, labelpad=2)
-    return figure
-
-
-def preprocessing(
-    originals: Sequence[tuple[str, Image]], images: Image, trimaps: Image, truths: Mask
-) -> Figure:
-    """Draw some photos as they come, as the network sees them, their trimap and the mask made of it.
-
-    Args:
-        originals: K pairs of a name and the photo at its own size.
-        images: (K, S, S, 3).
-        trimaps: (K, S, S).
-        truths: (K, S, S), the masks by the boundary rule in use.
-    """
-    size = images.shape[1]
-    figure, grid = _picture_grid(len(images), 4, cell=2.2)
-    titles = ("the photo", f"packed, {size}x{size} px", "trimap", "mask to learn")
-    for column, title in enumerate(titles):
-        grid[0][column].set_title(title, fontsize=10)
-    palette = np.array([[0, 0, 0], *(rgb(c) for c in (BLUE, "#DDDDDD", ORANGE))], dtype=np.uint8)
-    for row, (name, original) in enumerate(originals):
-        height, width = original.shape[:2]
-        grid[row][0].imshow(original)
-        grid[row][0].set_xlabel(_plain(f"{name}, {width}x{height} px"), fontsize=8)
-        grid[row][1].imshow(images[row])
-        grid[row][2].imshow(palette[trimaps[row]])
-        grid[row][3].imshow(truths[row], cmap="gray", vmin=0, vmax=1)
-    _legend(figure, {"pet": BLUE, "border": ORANGE, "background": "#DDDDDD"})
-    return figure
-
-
-def augmentation(images: Image, trimaps: Image, params: AugmentParams) -> Figure:
-    """Draw what each augmentation does to one photo: nothing, its one extreme, its other, and all together.
-
-    Args:
-        images: (2, S, S, 3); the first is drawn, and the second is the neighbour whose pet may be pasted.
-        trimaps: (2, S, S).
-        params: the strengths in use.
-    """
-    strengths = params.model_dump()
-    off = AugmentParams.model_validate(dict.fromkeys(strengths, 0.0))
-    figure, grid = _picture_grid(3, len(strengths) + 1)
-    for row, label in enumerate(("one extreme", "other extreme", "all, at random")):
-        grid[row][0].set_ylabel(label, fontsize=10)
-    draws = torch.from_numpy(np.random.default_rng(0).random((len(strengths) + 1, AUGMENTATIONS), np.float32))
-
-    def show(axes: Axes, chances: torch.Tensor, strength: AugmentParams) -> None:
-        batch = torch.tensor(images), torch.tensor(trimaps), chances.expand(2, -1)
-        photos, labels = augment(*batch, strength, images.shape[1])
-        axes.imshow(photos[0].permute(1, 2, 0).numpy())
-        axes.contour(labels[0].numpy() != 2, [0.5], colors=ORANGE, linewidths=1)
-
-    extremes = torch.zeros(AUGMENTATIONS), torch.full((AUGMENTATIONS,), 0.999)
-    for column, name in enumerate([None, *strengths]):
-        only = off if name is None else off.model_copy(update={name: strengths[name]})
-        for row, chances in enumerate(extremes):
-            show(grid[row][column], chances, only)
-        show(grid[2][column], draws[column], params)
-        value = "" if name is None else f" {strengths[name]:g}" if strengths[name] else " off"
-        grid[0][column].set_title("photo" if name is None else f"{name}{value}", fontsize=10)
-    _legend(figure, {"outline of the mask, moved along": ORANGE})
-    return figure
-
-
-def examples(rows: dict[str, list[Example]], title: str) -> Figure:
-    """Draw rows of test photos, with where the prediction is wrong.
-
-    Args:
-        rows: examples by the name of their row.
-        title: of all.
-    """
-    columns = max(len(row) for row in rows.values())
-    figure, grid = _picture_grid(len(rows), columns, cell=2.1)
-    for line, (name, row) in zip(grid, rows.items(), strict=True):
-        line[0].set_ylabel(name, fontsize=11)
-        for axes, example in zip(line, row, strict=False):
-            axes.imshow(_errors(example))
-            axes.set_title(_plain(example.title), fontsize=8)
-    figure.suptitle(title)
-    _legend(figure, _ERRORS)
-    return figure
-
-
-def one_photo(example: Example) -> Figure:
-    """Draw a test photo, its true mask, the predicted one, and where they differ."""
-    figure, [line] = _picture_grid(1, 4, cell=3)
-    pictures = {
-        "photo": example.image,
-        "truth": cut_out(example.image, example.truth),
-        "prediction": cut_out(example.image, example.predicted),
-        "difference": _errors(example),
-    }
-    for axes, (name, picture) in zip(line, pictures.items(), strict=True):
-        axes.imshow(picture)
-        axes.set_title(name, fontsize=10)
-    figure.suptitle(_plain(example.title))
-    _legend(figure, _ERRORS)
-    return figure
-
-
 def dice_by_breed(table: pd.DataFrame) -> Figure:
     """Draw the Dice of each test photo by breed, breeds sorted by their mean.
 
@@ -199,14 +57,14 @@ def dice_by_breed(table: pd.DataFrame) -> Figure:
         breeds["mean"], range(len(breeds)), c=[colours[s] for s in breeds["species"]], marker="D", zorder=3
     )
     labels = [
-        _plain(f"{b.replace('_', ' ')} (n = {n})")
+        plain(f"{b.replace('_', ' ')} (n = {n})")
         for b, n in zip(breeds["breed"], breeds["count"], strict=True)
     ]
     axes.set_yticks(range(len(breeds)), labels, fontsize=8)
     axes.set(xlabel="Dice of a test photo", ylim=(-0.7, len(breeds) - 0.3))
     axes.grid(axis="x", color="#DDDDDD", lw=0.6)
     _tidy(axes)
-    _legend(
+    add_legend(
         figure,
         {f"{species}, a diamond is a breed's mean": colour for species, colour in colours.items()},
     )
@@ -374,7 +232,7 @@ def comparison(table: pd.DataFrame) -> Figure:
                 capsize=2,
                 label=name,
             )
-    left.set_yticks(places, [_plain(setting) for setting in table["setting"]], fontsize=8)
+    left.set_yticks(places, [plain(setting) for setting in table["setting"]], fontsize=8)
     left.set(xlabel="Dice of a photo, mean and 95 % interval", ylim=(-0.6, len(table) - 0.4))
     right.set(xlabel="less the best setting by validation, photo by photo")
     right.axvline(0, color=GREY, lw=1)
@@ -386,70 +244,13 @@ def comparison(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def data_sheet(
-    photos: Sequence[Image], trimaps: Sequence[Image], captions: Sequence[str], odd: Sequence[str | None]
-) -> Figure:
-    """Draw photos of a data set with the outlines of their masks, and paler where they are not pet.
-
-    Args:
-        photos: at least one, (h, w, 3), each of a size of its own.
-        trimaps: (h, w), each of any size.
-        captions: what stands below each.
-        odd: what is wrong with each, or None.
-    """
-    columns = min(6, len(photos))
-    figure, grid = _picture_grid(-(-len(photos) // columns), columns, cell=2.3)
-    everything = zip(photos, trimaps, captions, odd, strict=True)
-    for axes, (photo, trimap, caption, reason) in zip(chain(*grid), everything, strict=False):
-        pet = trimap != BACKGROUND
-        here = np.ix_(*(np.arange(photo.shape[i]) * pet.shape[i] // photo.shape[i] for i in (0, 1)))
-        axes.imshow(np.where(pet[here][..., None], photo, 255 - (255 - photo) * 0.45).astype(np.uint8))
-        if pet.any() and not pet.all():
-            across, down = (np.linspace(0, photo.shape[i] - 1, pet.shape[i]) for i in (1, 0))
-            axes.contour(across, down, pet, [0.5], colors="white", linewidths=2.8)
-            axes.contour(across, down, pet, [0.5], colors=VERMILION, linewidths=1.4)
-        axes.set_xlabel(_plain(caption), fontsize=8)
-        if reason:
-            axes.set_title("\n".join(wrap(_plain(reason), 36)), fontsize=8, color=VERMILION)
-            axes.spines[:].set(visible=True, color=VERMILION, linewidth=2)
-    _legend(figure, {"outline of the mask, its border counted": VERMILION})
-    return figure
-
-
-def cut_out(image: Image, mask: Mask) -> Image:
-    """Return the photo with everything but the mask faded to near white."""
-    faded = 255 - (255 - image.mean(axis=2, keepdims=True)) * 0.18
-    result: Image = np.where(mask[..., None], image, faded).astype(np.uint8)
-    return result
-
-
-def _errors(example: Example) -> Image:
-    """Return the cut-out, with missed pixels in blue and wrong ones in vermilion."""
-    picture = cut_out(example.image, example.predicted).astype(float)
-    for wrong, colour in (
-        (example.truth & ~example.predicted, BLUE),
-        (example.predicted & ~example.truth, VERMILION),
-    ):
-        picture[wrong] = 0.35 * picture[wrong] + 0.65 * np.array(rgb(colour))
-    return picture.astype(np.uint8)
-
-
-def _picture_grid(rows: int, columns: int, cell: float = _CELL_IN) -> tuple[Figure, list[list[Axes]]]:
-    figure = Figure(figsize=(columns * cell, rows * (cell + 0.15) + 0.5), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
-    return figure, [list(line) for line in grid]
-
-
-def _legend(figure: Figure, colours: dict[str, str]) -> None:
+def add_legend(figure: Figure, colours: dict[str, str]) -> None:
+    """Say below a figure what its colours mean."""
     patches = [Patch(color=colour, label=label) for label, colour in colours.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=9)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return text that people wrote, whose dollars matplotlib would take for mathematics."""
     return text.replace("$", r"\$")
 

@@ -32,7 +32,7 @@ from petseg.evaluation.outputs import (
     THRESHOLDS,
 )
 from petseg.params import Boundary
-from petseg.report.figures import Example
+from petseg.report.mask_figures import Example
 from petseg.store.layout import CURVES, EVOLUTION_MASKS
 from petseg.store.run import Evaluation, StoredRun
 

@@ -3,7 +3,7 @@
 import hashlib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from petseg.core.files import sha256_file
 from petseg.core.progress import watched
 from petseg.store.layout import WEIGHTS
 from petseg.store.run import StoredRun, stored_runs
-from petseg.tracking.queries import weights_in_mlflow
 
 STORE, DVC, MLFLOW = "the store", "DVC's cache", "MLflow"
 
@@ -31,12 +30,18 @@ class Report:
     damages: list[str] = field(default_factory=list)
 
 
-def verify(root: Path, chosen: Sequence[StoredRun] | None = None) -> Report:
+Copy = tuple[StoredRun, str, Path | None]  # whose weights, where they are, a file with their bytes
+
+
+def verify(
+    root: Path, chosen: Sequence[StoredRun] | None, copies: Callable[[Sequence[StoredRun]], Iterable[Copy]]
+) -> Report:
     """Hash every file again.
 
     Args:
         root: of the main repository.
         chosen: the runs; None for all of them, and for all that DVC's cache holds.
+        copies: gives the copies of these runs' weights that are kept elsewhere; no file where one is lost.
     """
     report = Report()
     runs = list(chosen or ())
@@ -48,7 +53,7 @@ def verify(root: Path, chosen: Sequence[StoredRun] | None = None) -> Report:
     for run in watched(finished, "verify runs", len(finished)):
         report.files[STORE] += run.recorded_files
         report.damages += run.damages()
-    for run, uri, path in weights_in_mlflow(finished):
+    for run, uri, path in copies(finished):
         report.files[MLFLOW] += 1
         if path is None or not path.is_file():
             report.damages.append(f"{uri}: is gone; it was a copy of run {run.key}'s weights")

@@ -231,10 +231,10 @@ def _facts(seen: Inspection) -> dict[str, Any]:
 
 
 def _draw(pairs: Sequence[SheetPair], path: Path) -> None:
-    from petseg.report import figures  # not above: matplotlib and torch are for this alone
+    from petseg.report import mask_figures  # not above: matplotlib and torch are for this alone
 
     captions = [f"{_short(pair.name)}, {100 * pair.coverage:.0f} % pet" for pair in pairs]
-    figure = figures.data_sheet(
+    figure = mask_figures.data_sheet(
         [pair.photo for pair in pairs],
         [pair.trimap for pair in pairs],
         captions,
