@@ -10,7 +10,8 @@ from PIL import Image
 
 from petseg.cli.doctor.data import show_data
 from petseg.data.archives import ANNOTATIONS, PHOTOS
-from petseg.data.inspection import Inspection, doubt_of, inspect, open_source
+from petseg.data.inspected import doubt_of, open_source
+from petseg.data.inspection import Inspection, inspect
 from petseg.data.preprocess import pack
 from petseg.errors import DownloadError, ParamsError, UsageError
 from petseg.params import Masks, SplitParams

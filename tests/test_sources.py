@@ -1,6 +1,7 @@
 """Fetching archives over a network that fails in every way; no request leaves this machine."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -47,7 +48,7 @@ def test_a_url_is_downloaded(tmp_path: Path, server: Server) -> None:
     retrieved = run(f"{server.url}/pets/", tmp_path)
     assert retrieved[0].origin == f"{server.url}/pets/{PHOTOS}"
     assert names(tmp_path / "into") == {PHOTOS, ANNOTATIONS}
-    assert names(tmp_path / "root") == set()
+    assert names(tmp_path / "root/data/fetched/partial") == set()
 
 
 def test_a_download_that_breaks_off_is_gone_on_with(tmp_path: Path, server: Server) -> None:
@@ -84,7 +85,7 @@ def test_a_wrong_beginning_is_thrown_away(tmp_path: Path, server: Server) -> Non
     server.cut_after = [1000] * 5
     with pytest.raises(DownloadError):
         run(server.url, tmp_path)
-    (partial,) = (tmp_path / "root/data/partial").iterdir()
+    (partial,) = (tmp_path / "root/data/fetched/partial").iterdir()
     partial.write_bytes(b"x" * 1000)
     assert run(server.url, tmp_path)[0].sha256 == sha256_file(server.folder / PHOTOS)
 
@@ -93,7 +94,7 @@ def test_a_whole_partial_file_needs_no_more_bytes(tmp_path: Path, server: Server
     server.cut_after = [1000] * 5
     with pytest.raises(DownloadError):
         run(server.url, tmp_path)
-    (partial,) = (tmp_path / "root/data/partial").iterdir()
+    (partial,) = (tmp_path / "root/data/fetched/partial").iterdir()
     partial.write_bytes((server.folder / PHOTOS).read_bytes())
     run(server.url, tmp_path)
     assert names(tmp_path / "into") == {PHOTOS, ANNOTATIONS}
@@ -169,7 +170,7 @@ def test_a_killed_download_leaves_nothing_that_looks_whole(tmp_path: Path, serve
     )
     command = [sys.executable, "-c", code, server.url, str(tmp_path / "into"), str(tmp_path / "root")]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    partials = tmp_path / "root/data/partial"
+    partials = tmp_path / "root/data/fetched/partial"
     deadline = time.monotonic() + 60
     while not any(p.stat().st_size for p in partials.glob("*")) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -182,6 +183,54 @@ def test_a_killed_download_leaves_nothing_that_looks_whole(tmp_path: Path, serve
     assert any(asked for asked in server.ranges)
     assert names(tmp_path / "into") == {PHOTOS, ANNOTATIONS}
     assert sha256_file(tmp_path / "into" / PHOTOS) == sha256_file(server.folder / PHOTOS)
+
+
+def test_what_was_fetched_once_needs_no_network(
+    tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run(server.url, tmp_path)
+    asked = len(server.ranges)
+    shutil.rmtree(tmp_path / "into")  # as DVC does before the stage
+    assert run(server.url, tmp_path) == first
+    assert len(server.ranges) == asked, "the archives were asked for again"
+    assert "what it gave before is used" not in capsys.readouterr().err
+    server.shutdown()
+    server.server_close()
+    shutil.rmtree(tmp_path / "into")
+    assert run(server.url, tmp_path) == first
+    assert "no connection; what it gave before is used" in capsys.readouterr().err
+    assert sha256_file(tmp_path / "into" / PHOTOS) == sha256_file(server.folder / PHOTOS)
+
+
+def test_a_kept_archive_that_differs_is_named_and_fetched_again(
+    tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run(server.url, tmp_path)
+    (kept,) = (tmp_path / "root/data/fetched").glob(f"*/{PHOTOS}")
+    data = bytearray(kept.read_bytes())
+    data[len(data) // 2] ^= 1
+    kept.write_bytes(data)
+    assert run(server.url, tmp_path) == first
+    assert f"{kept}: differs from its sha256; it is fetched again" in capsys.readouterr().err
+    assert sha256_file(kept) == sha256_file(tmp_path / "into" / PHOTOS) == first[0].sha256
+
+
+def test_other_checksums_fetch_anew(tmp_path: Path, server: Server, pets: PetFolder) -> None:
+    run(server.url, tmp_path)
+    pets.extra["images/new.jpg"] = b"x"
+    pets.write()
+    sums = "".join(f"{sha256_file(pets.folder / name)}  {name}\n" for name in ARCHIVES)
+    (pets.folder / CHECKSUMS).write_text(sums)
+    assert run(server.url, tmp_path)[0].sha256 == sha256_file(pets.folder / PHOTOS)
+
+
+def test_without_checksums_nothing_is_kept(tmp_path: Path, server: Server) -> None:
+    (server.folder / CHECKSUMS).unlink()
+    run(server.url, tmp_path)
+    assert [path.name for path in (tmp_path / "root/data/fetched").rglob("*.gz")] == []
+    asked = len(server.ranges)
+    run(server.url, tmp_path)
+    assert len(server.ranges) == asked + 2
 
 
 @pytest.mark.skipif(not MINI.is_dir(), reason="the folder of original photos is not beside the checkout")

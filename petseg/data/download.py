@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +14,8 @@ from urllib.parse import urlsplit, urlunsplit
 import requests
 import urllib3
 
-from petseg.core.files import written_atomically
+from petseg.core.files import copy_atomically, written_atomically
+from petseg.core.locks import Held, held
 from petseg.core.progress import progress
 from petseg.data.archives import ANNOTATIONS, PHOTOS, verify
 from petseg.errors import ArchiveError, DownloadError
@@ -29,6 +32,9 @@ OXFORD_SHA256 = {
     PHOTOS: "67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d",
     ANNOTATIONS: "52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91",
 }
+
+FETCHED = Path("data/fetched")  # below the root: files by their sha256, which no stage deletes
+PARTIAL = FETCHED / "partial"
 
 _TRIES = 5
 _TIMEOUT_S = (10, 30)  # to connect; between two packets
@@ -66,8 +72,9 @@ class Remote:
 def fetch(source: str, sample: Path, into: Path, root: Path, backoff_s: float = 1.0) -> list[Retrieved]:
     """Put both archives of a source into a folder, verified.
 
-    A file appears under its name only when it is whole. What was downloaded of one that broke
-    off stays in ``root/data/partial`` and is gone on from at the next call.
+    A file appears under its name only when it is whole. Downloads whose sha256 is known are kept in
+    ``root/data/fetched``, and used from there without a network, once they are hashed again. What was
+    downloaded of one that broke off stays there too, and is gone on from at the next call.
 
     Args:
         source: ``sample``, ``oxford``, or a folder (relative to ``root``) or an http(s) URL that
@@ -97,8 +104,7 @@ def _fetch(source: str, sample: Path, into: Path, root: Path, backoff_s: float) 
         if urlsplit(source).scheme not in ("http", "https"):
             raise DownloadError(f"data.source: {redact(source)}: only http and https URLs are known")
         base = source.rstrip("/")
-        with requests.Session() as session:
-            known = _parse_checksums(_get_text(session, f"{base}/{CHECKSUMS}"))
+        known = _parse_checksums(_checksums(base, root))
         files = [Remote(name, (base,), known.get(name)) for name in ARCHIVES]
         return download_all(files, into, root, backoff_s)
     folder = sample if source == "sample" else root / Path(source).expanduser()
@@ -129,26 +135,81 @@ def _copy(origin: Path, target: Path, known: str | None) -> Retrieved:
         )
     with progress(f"verify {origin.name}", origin.stat().st_size, in_bytes=True) as advance:
         found = verify(origin, known, advance)
-    with origin.open("rb") as source, written_atomically(target) as copy:
-        shutil.copyfileobj(source, copy)
+    copy_atomically(origin, target)
     return Retrieved(target.name, str(origin), target.stat().st_size, found)
 
 
 def download_all(files: Sequence[Remote], into: Path, root: Path, backoff_s: float) -> list[Retrieved]:
+    """Put files into a folder, verified: those that were fetched before, and others from their servers.
+
+    Args:
+        files: on servers.
+        into: folder to put them into.
+        root: the main repository; files of a known sha256 are kept below it, so that they are fetched once.
+        backoff_s: pause after a first failure; doubled after each.
+
+    Raises:
+        DownloadError: a file can't be downloaded.
+    """
     with requests.Session() as session:
-        return [_download(session, file, into, root / "data/partial", backoff_s) for file in files]
+        return [_provide(session, file, into / file.name, root, backoff_s) for file in files]
 
 
-def _download(
-    session: requests.Session, file: Remote, into: Path, partials: Path, backoff_s: float
+def _provide(
+    session: requests.Session, file: Remote, target: Path, root: Path, backoff_s: float
 ) -> Retrieved:
-    """Try the mirrors in turn, going on where the last try broke off."""
+    """Put one file in place."""
+    if file.sha256 is None:  # nothing would prove a kept one
+        partial = root / PARTIAL / f"{_digest(f'{file.bases[0]} {os.getpid()}')}-{file.name}"
+        retrieved = _download(session, file, partial, backoff_s)
+        copy_atomically(partial, target)
+        partial.unlink()
+        return retrieved
+    kept = root / FETCHED / file.sha256 / file.name
+    with _alone(root / FETCHED / f".{file.sha256}.lock", file.name):
+        if _is_whole(kept, file.sha256):
+            retrieved = Retrieved(
+                file.name, redact(f"{file.bases[0]}/{file.name}"), kept.stat().st_size, file.sha256
+            )
+        else:
+            partial = root / PARTIAL / f"{_digest(file.sha256)}-{file.name}"
+            retrieved = _download(session, file, partial, backoff_s)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            partial.replace(kept)
+        copy_atomically(kept, target)
+    return retrieved
+
+
+def _is_whole(kept: Path, sha256: str) -> bool:
+    """Tell whether a file was fetched before and still is what it was; one that differs is removed."""
+    if not kept.is_file():
+        return False
+    try:
+        with progress(f"verify {kept.name}", kept.stat().st_size, in_bytes=True, transient=True) as advance:
+            verify(kept, sha256, advance)
+    except ArchiveError:
+        print(f"warning: {kept}: differs from its sha256; it is fetched again", file=sys.stderr)
+        kept.unlink()
+        return False
+    return True
+
+
+@contextmanager
+def _alone(lock: Path, name: str) -> Iterator[None]:
+    """Keep another process from the same file, and say so where one is waited for."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(lock, wait=False))
+        except Held as other:
+            print(f"waiting for process {other.pid}, which fetches {name}", file=sys.stderr, flush=True)
+            stack.enter_context(held(lock))
+        yield
+
+
+def _download(session: requests.Session, file: Remote, partial: Path, backoff_s: float) -> Retrieved:
+    """Try the mirrors in turn, going on where the last try broke off; ``partial`` is whole at the end."""
     name, bases, known = file.name, file.bases, file.sha256
-    target = into / name
-    partials.mkdir(parents=True, exist_ok=True)
-    # Only a file of a known hash is gone on from, by whatever process; another is this process's own.
-    identity = known or f"{bases[0]} {os.getpid()}"
-    partial = partials / f"{sha256(identity.encode()).hexdigest()[:12]}-{name}"
+    partial.parent.mkdir(parents=True, exist_ok=True)
     failures: list[str] = []
     for attempt in range(_TRIES):
         url = f"{bases[attempt % len(bases)]}/{name}"
@@ -163,11 +224,7 @@ def _download(
             if _is_final(error) and len(bases) == 1:
                 break
         else:
-            size = partial.stat().st_size
-            with partial.open("rb") as source, written_atomically(target) as copy:
-                shutil.copyfileobj(source, copy)
-            partial.unlink()
-            return Retrieved(name, redact(url), size, found)
+            return Retrieved(name, redact(url), partial.stat().st_size, found)
         if attempt + 1 < _TRIES:
             time.sleep(backoff_s * 2**attempt)
     kept = (
@@ -210,6 +267,29 @@ def _append(reply: requests.Response, partial: Path, mode: str, advance: Callabl
         while chunk := reply.raw.read1(_CHUNK):
             file.write(chunk)
             advance(len(chunk))
+
+
+def _checksums(base: str, root: Path) -> str:
+    """Return the checksums that a server has; where it can't be reached, those that it had before."""
+    before = root / FETCHED / f"{_digest(redact(base))}-{CHECKSUMS}"
+    try:
+        with requests.Session() as session:
+            text = _get_text(session, f"{base}/{CHECKSUMS}")
+    except DownloadError as error:
+        if not before.is_file():
+            raise
+        print(f"warning: {error}; what it gave before is used", file=sys.stderr)
+        return _read_text(before)
+    if text:
+        with written_atomically(before) as file:
+            file.write(text.encode())
+    else:
+        before.unlink(missing_ok=True)
+    return text
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:12]
 
 
 def _get_text(session: requests.Session, url: str) -> str:

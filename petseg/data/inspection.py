@@ -3,95 +3,32 @@
 Nothing is written, and no picture is kept but the few of the sheet.
 """
 
-import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from petseg.core.parallel import in_order
 from petseg.core.progress import progress
 from petseg.data.archives import ANNOTATIONS, PHOTOS
-from petseg.data.download import redact
-from petseg.data.encodings import mask_values, to_trimap
-from petseg.data.images import BACKGROUND, PET, decode_photo, decode_trimap, resize_photo
-from petseg.data.listing import LeftOut, Listed
-from petseg.data.own_folder import Pair, find_own, read_own
-from petseg.data.preprocess import duplicates, photo_files, read_lists, trimap_files
+from petseg.data.inspected import MaskSeen, PhotoSeen, Size, Source, look_at_mask, look_at_photo
+from petseg.data.listing import Listed
+from petseg.data.preprocess import duplicates
 from petseg.data.splitting import divided_groups, split_photos
-from petseg.errors import BadImage, DataError, DownloadError
-from petseg.params import Masks, SplitParams
+from petseg.errors import DataError
+from petseg.params import SplitParams
 
 SHEET_PAIRS = 24
 _SHEET_SUSPICIOUS = 8  # in place of others, so many that something is odd with
-_SHEET_PX = 320  # the longer side of a photo there
-_FRAME = 0.02  # of the shorter side: the strip along a photo's edges
 
-Size = tuple[int, int]  # width and height, px
 T = TypeVar("T")
 Verdict = Literal["stops", "refused", "look"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-Files = Callable[[], Iterator[tuple[str, bytes]]]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set that is on this machine.
-
-    Attributes:
-        where: its folder.
-        kind: what is read.
-        masks: how its masks are encoded.
-        listed: its photos, sorted by name.
-        left_out: photos that can't be used, and files that are not.
-        mask_files: yields the name and the file of each mask, in any order; photo_files of each photo.
-        trimap_of: of a mask's file and its stored values; raises BadImage.
-    """
-
-    where: str
-    kind: str
-    masks: Masks
-    listed: list[Listed]
-    left_out: list[LeftOut]
-    mask_files: Files
-    photo_files: Files
-    trimap_of: Callable[[bytes, NDArray[np.integer]], NDArray[np.uint8]]
-
-
-@dataclass(frozen=True)
-class MaskSeen:
-    """What is kept of a mask.
-
-    Attributes:
-        size: None where it can't be decoded.
-        coverage: share of pet, its border counted; None where a value is not of the encoding.
-        wrong: why preprocess would refuse it.
-        doubt: what else is odd.
-        small: (h, w) uint8, the trimap made small for the sheet.
-    """
-
-    size: Size | None = None
-    coverage: float | None = None
-    wrong: str | None = None
-    doubt: str | None = None
-    small: NDArray[np.uint8] | None = None
-
-
-@dataclass(frozen=True)
-class PhotoSeen:
-    """What is kept of a photo: its upright size, a hash of its packed pixels, a small one for the sheet."""
-
-    size: Size | None = None
-    digest: bytes = b""
-    wrong: str | None = None
-    small: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -162,64 +99,6 @@ class Inspection:
         return sum(suspicion.verdict == "refused" for suspicion in self.suspicions)
 
 
-def is_remote(source: str) -> bool:
-    """Whether a source is on a server."""
-    return source == "oxford" or "://" in source
-
-
-def open_source(source: str, masks: Masks, sample: Path, root: Path) -> Source:
-    """Open a data set that is on this machine.
-
-    Args:
-        source: as data.source.
-        masks: how the masks of an own folder are encoded.
-        sample: folder of the photos that come with the repository.
-        root: the main repository.
-
-    Raises:
-        DownloadError: it is not on this machine, or is no data set.
-        DataError: its lists are wrong.
-    """
-    if is_remote(source):
-        raise DownloadError(
-            f"data.source: {redact(source)} is not on this machine; run dvc repro download, or give a folder"
-        )
-    own = find_own(source, root)
-    if own is not None:
-        found = read_own(own)
-        return Source(
-            where=str(own),
-            kind="pairs of a CSV" if own.is_file() else "a folder of photos and masks",
-            masks=masks,
-            listed=[pair.listed for pair in found.pairs],
-            left_out=found.left_out,
-            mask_files=lambda: _pair_files(found.pairs, "mask"),
-            photo_files=lambda: _pair_files(found.pairs, "photo"),
-            trimap_of=lambda _, values: to_trimap(values, masks),
-        )
-    try:
-        folder = sample if source == "sample" else root / Path(source).expanduser()
-    except RuntimeError as error:  # of a ~user
-        raise DownloadError(f"data.source: {source}: {error}") from None
-    if not folder.is_dir():
-        raise DownloadError(f"data.source: {source}: no such folder")
-    for name in (PHOTOS, ANNOTATIONS):
-        if not (folder / name).is_file():
-            raise DownloadError(f"{folder}: has neither {name}, nor images/ and masks/, nor pairs.csv")
-    listed, left_out = read_lists(folder)
-    names = {photo.name for photo in listed}
-    return Source(
-        where=str(folder),
-        kind="archives",
-        masks="trimap",
-        listed=listed,
-        left_out=left_out,
-        mask_files=lambda: trimap_files(folder, names),
-        photo_files=lambda: photo_files(folder, names),
-        trimap_of=lambda data, _: np.asarray(decode_trimap(data)),
-    )
-
-
 def inspect(source: Source, image_size: int, split: SplitParams) -> Inspection:
     """Look at every photo and mask, on all cores.
 
@@ -236,7 +115,7 @@ def inspect(source: Source, image_size: int, split: SplitParams) -> Inspection:
         warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, in whatever thread
         masks: dict[str, MaskSeen] = {}
         values = Counter[int]()
-        for (name, _), mask in in_order(partial(_look_at_mask, source=source), source.mask_files()):
+        for (name, _), mask in in_order(partial(look_at_mask, source=source), source.mask_files()):
             masks[name], counted = mask.result()
             values.update(counted)
             if masks[name].doubt and len(shown) < SHEET_PAIRS + _SHEET_SUSPICIOUS:
@@ -245,7 +124,7 @@ def inspect(source: Source, image_size: int, split: SplitParams) -> Inspection:
                 masks[name] = replace(masks[name], small=None)
             advance(1)
         photos: dict[str, PhotoSeen] = {}
-        look = partial(_look_at_photo, image_size=image_size, shown=shown)
+        look = partial(look_at_photo, image_size=image_size, shown=shown)
         for (name, _), photo in in_order(look, source.photo_files()):
             photos[name] = photo.result()
             advance(1)
@@ -276,68 +155,6 @@ def inspect(source: Source, image_size: int, split: SplitParams) -> Inspection:
         ignored=Counter(row.reason for row in source.left_out if row.verdict == "ignored"),
         sheet=_sheet(shown, masks, photos, suspicions),
     )
-
-
-def doubt_of(trimap: NDArray[np.uint8]) -> str | None:
-    """Say what is odd about a mask: empty, full, or pet and background exchanged.
-
-    They are taken for exchanged where most of the photo's frame is pet while most of its middle is not.
-
-    Args:
-        trimap: (H, W) uint8.
-    """
-    pet = trimap != BACKGROUND
-    if not (trimap == PET).any():
-        return "its mask is empty: no pixel is pet"
-    if pet.all():
-        return "its mask is full: every pixel is pet"
-    height, width = pet.shape
-    edge = max(1, round(_FRAME * min(height, width)))
-    frame = np.ones_like(pet)
-    frame[edge:-edge, edge:-edge] = False
-    middle = pet[height // 4 : height - height // 4, width // 4 : width - width // 4]
-    if pet[frame].mean() > 0.5 > middle.mean():
-        return "its mask looks inverted: most of the frame is pet, most of the middle is not"
-    return None
-
-
-def _pair_files(pairs: Sequence[Pair], part: str) -> Iterator[tuple[str, bytes]]:
-    for pair in pairs:
-        yield pair.listed.name, (pair.mask if part == "mask" else pair.photo).read_bytes()
-
-
-def _look_at_mask(file: tuple[str, bytes], source: Source) -> tuple[MaskSeen, Counter[int]]:
-    """Return what is kept of a mask, and its pixels by stored value."""
-    try:
-        values = mask_values(file[1], source.masks)
-    except BadImage as refusal:
-        return MaskSeen(wrong=f"its mask {refusal}"), Counter()
-    size = values.shape[1], values.shape[0]
-    found, counts = np.unique(values, return_counts=True)
-    counted = Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
-    try:
-        trimap = source.trimap_of(file[1], values)
-    except BadImage as refusal:
-        return MaskSeen(size, wrong=f"its mask {refusal}".replace("mask trimap", "trimap")), counted
-    small = _small(Image.fromarray(trimap), Image.Resampling.NEAREST)
-    return MaskSeen(size, float((trimap != BACKGROUND).mean()), doubt=doubt_of(trimap), small=small), counted
-
-
-def _look_at_photo(file: tuple[str, bytes], image_size: int, shown: set[str]) -> PhotoSeen:
-    name, data = file
-    try:
-        photo = decode_photo(data)
-    except BadImage as refusal:
-        return PhotoSeen(wrong=str(refusal))
-    digest = hashlib.sha256(resize_photo(photo, image_size).data).digest()
-    small = _small(photo, Image.Resampling.BILINEAR) if name in shown else None
-    return PhotoSeen(photo.size, digest, small=small)
-
-
-def _small(picture: Image.Image, how: Image.Resampling) -> NDArray[np.uint8]:
-    factor = min(1.0, _SHEET_PX / max(picture.size))
-    width, height = (max(1, round(side * factor)) for side in picture.size)
-    return np.asarray(picture.resize((width, height), how))
 
 
 def _judge(

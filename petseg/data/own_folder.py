@@ -5,14 +5,12 @@ The folder has ``images/`` and ``masks/``, where a mask has its photo's name; be
 ``pairs.csv``: image, mask, and if one likes label, species, group, split.
 """
 
-import csv
 import gzip
 import io
 import os
 import tarfile
-import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,14 +37,22 @@ from petseg.data.listing import (
     why_ignored,
     why_no_name,
 )
+from petseg.data.own_lists import (
+    IMAGES,
+    SPLITS,
+    decided,
+    name_of,
+    read_groups,
+    read_lists,
+    read_table,
+    refuse,
+)
 from petseg.data.splitting import check_groups
 from petseg.errors import BadImage, DataError, ParamsError
 from petseg.params import Masks
 
-IMAGES, MASKS, PAIRS, GROUPS = "images", "masks", "pairs.csv", "groups.csv"
-_SPLITS = ("train", "val", "test")
+MASKS, PAIRS, GROUPS = "masks", "pairs.csv", "groups.csv"
 _NEEDED, _WANTED = ("image", "mask"), ("label", "species", "group", "split")
-_TOLD = 5  # mistakes of a list that are named
 
 
 @dataclass(frozen=True)
@@ -207,7 +213,7 @@ def _of_folder(folder: Path) -> OwnData:
         raise DataError(f"{folder}: has {IMAGES}/ but no {MASKS}/ beside it")
     left_out: list[LeftOut] = []
     photos, masks = (_pictures(folder, part, left_out) for part in (IMAGES, MASKS))
-    parts, groups = _read_lists(folder, photos.keys()), _read_groups(folder / GROUPS, photos.keys())
+    parts, groups = read_lists(folder, photos.keys()), read_groups(folder / GROUPS, photos.keys())
     pairs = []
     for name in sorted(photos):
         if name not in parts:
@@ -263,48 +269,8 @@ def _pictures(folder: Path, part: str, left_out: list[LeftOut]) -> dict[str, lis
             if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
                 left_out.append(LeftOut(printable(path), "ignored", why_ignored(name)))
             else:
-                found.setdefault(_name_of(path.relative_to(part)), []).append(path)
+                found.setdefault(name_of(path.relative_to(part)), []).append(path)
     return found
-
-
-def _read_lists(folder: Path, known: Iterable[str]) -> dict[str, str]:
-    """Return the part of each photo by the lists, without those that are in none where train.txt is one."""
-    files = [folder / f"{part}.txt" for part in _SPLITS if (folder / f"{part}.txt").is_file()]
-    parts: dict[str, str] = {}
-    mistakes = []
-    known = set(known)
-    for file in files:
-        for number, line in enumerate(_text(file).splitlines(), 1):
-            entry = line.strip()
-            if not entry or entry.startswith("#"):
-                continue
-            name = _entry(entry, known)
-            if name is None:
-                mistakes.append(f"{file.name}, line {number}: {entry!r:.80} is not in {IMAGES}/")
-            elif parts.setdefault(name, file.stem) != file.stem:
-                mistakes.append(f"{file.name}, line {number}: {entry!r:.80} is in {parts[name]}.txt too")
-    _refuse(mistakes)
-    if "train" not in (file.stem for file in files):
-        parts = dict.fromkeys(known, "train" if files else "") | parts
-    return _decided(parts, " and ".join(file.name for file in files))
-
-
-def _read_groups(file: Path, known: Iterable[str]) -> dict[str, str]:
-    if not file.is_file():
-        return {}
-    groups: dict[str, str] = {}
-    mistakes = []
-    known = set(known)
-    for number, row in _table(file, ("name", "group"), ()):
-        name = _entry(row["name"], known)
-        if name is None:
-            mistakes.append(f"{file.name}, line {number}: {row['name']!r:.80} is not in {IMAGES}/")
-        elif why := why_no_name(row["group"]):
-            mistakes.append(f"{file.name}, line {number}: group {row['group']!r:.80} {why}")
-        elif groups.setdefault(name, row["group"]) != row["group"]:
-            mistakes.append(f"{file.name}, line {number}: {row['name']!r:.80} is in two groups")
-    _refuse(mistakes)
-    return groups
 
 
 def _of_csv(file: Path) -> OwnData:
@@ -313,13 +279,13 @@ def _of_csv(file: Path) -> OwnData:
     parts: dict[str, str] = {}
     lines: dict[str, int] = {}
     left_out, mistakes = [], []
-    for number, row in _table(file, _NEEDED, _WANTED):
+    for number, row in read_table(file, _NEEDED, _WANTED):
         photo, mask = (PurePosixPath(row[column].replace("\\", "/")) for column in _NEEDED)
         wrong = list(_mistakes_in(row, photo, mask))
         mistakes += [f"{file.name}, line {number}: {text}" for text in wrong]
         if wrong:
             continue
-        name = _name_of(photo.relative_to(IMAGES) if photo.is_relative_to(IMAGES) else photo)
+        name = name_of(photo.relative_to(IMAGES) if photo.is_relative_to(IMAGES) else photo)
         if name in parts:
             twice = f"{printable(photo)} is there already, in line {lines[name]}, or has the same name"
             mistakes.append(f"{file.name}, line {number}: {twice}")
@@ -333,17 +299,17 @@ def _of_csv(file: Path) -> OwnData:
             left_out.append(LeftOut(printable(photo), "rejected", f"its name {bad}; rename it"))
         else:
             pairs[name] = pair
-    _refuse(mistakes)
+    refuse(mistakes)
     if any(parts.values()) and (empty := [name for name, part in parts.items() if not part]):
         raise DataError(
             f"{file.name}, line {lines[empty[0]]}: split is empty, but given in other lines; "
             "give it in all or in none"
         )
-    parts = _decided(parts, file.name)
-    decided = [
+    parts = decided(parts, file.name)
+    in_order_of_names = [
         replace(pair, listed=replace(pair.listed, part=parts[name])) for name, pair in sorted(pairs.items())
     ]
-    return OwnData(folder, decided, left_out)
+    return OwnData(folder, in_order_of_names, left_out)
 
 
 def _mistakes_in(row: Mapping[str, str], photo: PurePosixPath, mask: PurePosixPath) -> Iterator[str]:
@@ -353,25 +319,8 @@ def _mistakes_in(row: Mapping[str, str], photo: PurePosixPath, mask: PurePosixPa
     for column in ("label", "species", "group"):
         if row[column] and (why := why_no_name(row[column])):
             yield f"{column} {row[column]!r:.80} {why}"
-    if row["split"] not in ("", *_SPLITS):
-        yield f"split {row['split']!r:.80} is not {', '.join(_SPLITS)} or empty"
-
-
-def _decided(parts: Mapping[str, str], where: str) -> dict[str, str]:
-    """Return the parts as an index has them: train is trainval where validation is yet to be cut of it.
-
-    Raises:
-        DataError: some photos are named for training or validation, but none for test.
-    """
-    given = set(parts.values()) - {""}
-    if given and "test" not in given:
-        raise DataError(
-            f"{where}: no photo is named for test, and which of the others would be is not guessed; "
-            "name them, or name none at all (split.test_fraction)"
-        )
-    if "val" in given:
-        return dict(parts)
-    return {name: "trainval" if part == "train" else part for name, part in parts.items()}
+    if row["split"] not in ("", *SPLITS):
+        yield f"split {row['split']!r:.80} is not {', '.join(SPLITS)} or empty"
 
 
 def _why_unusable(pair: Pair, folder: Path) -> str | None:
@@ -392,63 +341,3 @@ def _why_unusable(pair: Pair, folder: Path) -> str | None:
         if size > MAX_MEMBER_BYTES:
             return f"{told} has {size:,} bytes, more than {MAX_MEMBER_BYTES:,}"
     return None
-
-
-def _name_of(path: PurePosixPath) -> str:
-    """Return the name that a picture gives to its photo: ``dogs_rex 1`` of ``dogs/rex 1.jpg``."""
-    text = unicodedata.normalize("NFC", path.with_suffix("").as_posix().replace("/", "_"))
-    return "".join(" " if unicodedata.category(letter) == "Zs" else letter for letter in text)
-
-
-def _entry(entry: str, known: set[str]) -> str | None:
-    """Return the photo that a line of a list means: its name, or its file's."""
-    path = PurePosixPath(entry.replace("\\", "/"))
-    if not path.name:
-        return None
-    whole = _name_of(path.with_name(path.name + ".jpg"))
-    if whole in known:
-        return whole
-    return name if path.suffix.lower() in SUFFIXES and (name := _name_of(path)) in known else None
-
-
-def _table(
-    file: Path, needed: tuple[str, ...], wanted: tuple[str, ...]
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the lines of a CSV as columns without blanks around them; of absent columns, empty ones.
-
-    Raises:
-        DataError: a column is absent or unknown, or a line has more or fewer than the first.
-    """
-    lines = csv.reader(io.StringIO(_text(file), newline=""))
-    try:
-        columns = [column.strip() for column in next(lines, [])]
-        absent = [column for column in needed if column not in columns]
-        unknown = [column for column in columns if column not in (*needed, *wanted)]
-        if absent or unknown or len(set(columns)) < len(columns):
-            found = [f"no column {column}" for column in absent]
-            found += [f"unknown column {column!r:.80}" for column in unknown] + ["a column is there twice"]
-            raise DataError(
-                f"{file.name}: {found[0]}; the first line names the columns: "
-                f"{', '.join(needed)}" + (f", and if you like {', '.join(wanted)}" if wanted else "")
-            )
-        for row in lines:
-            if len(row) != len(columns) and row:
-                raise DataError(f"{file.name}, line {lines.line_num}: {len(row)} columns, not {len(columns)}")
-            if any(row):
-                cells = dict(zip(columns, (cell.strip() for cell in row), strict=True))
-                yield lines.line_num, dict.fromkeys(wanted, "") | cells
-    except csv.Error as error:
-        raise DataError(f"{file.name}, line {lines.line_num}: {error}") from None
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: is not UTF-8 text ({error.reason})") from None
-
-
-def _refuse(mistakes: list[str]) -> None:
-    if mistakes:
-        more = [f"and {len(mistakes) - _TOLD} more such lines"] if len(mistakes) > _TOLD else []
-        raise DataError("\n".join(mistakes[:_TOLD] + more))

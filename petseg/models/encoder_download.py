@@ -1,9 +1,8 @@
 """The weights that an encoder begins with, put in place and verified."""
 
-import shutil
 from pathlib import Path
 
-from petseg.core.files import sha256_file, written_atomically
+from petseg.core.files import copy_atomically, sha256_file
 from petseg.core.textfiles import write_json
 from petseg.data.download import Remote, download_all
 from petseg.errors import EncoderError
@@ -50,8 +49,7 @@ def fetch_encoder(choice: str, into: Path, root: Path, backoff_s: float = 1.0) -
                 f"model.encoder_weights: {choice}: no such file; allowed are none, imagenet, "
                 "or a file with a state dict of torchvision's resnet34"
             )
-        with origin.open("rb") as source, written_atomically(target) as copy:
-            shutil.copyfileobj(source, copy)
+        copy_atomically(origin, target)
     digest = sha256_file(target) if target.exists() else None
     write_json(into / pretrained.ABOUT, {"origin": origin_of(choice), "sha256": digest})
     return Encoder.open(into, choice)

@@ -19,6 +19,7 @@ from petseg.core.project import main_root
 from petseg.core.textfiles import to_json
 from petseg.data.encodings import ENCODINGS
 from petseg.data.images import BACKGROUND, BORDER, PET
+from petseg.data.inspected import is_remote, open_source
 from petseg.data.inspection import (
     VERDICTS,
     Inspection,
@@ -26,8 +27,6 @@ from petseg.data.inspection import (
     Suspicion,
     Verdict,
     inspect,
-    is_remote,
-    open_source,
 )
 from petseg.data.listing import UNKNOWN
 from petseg.data.own_folder import check_archives_encoding
