@@ -19,7 +19,8 @@ from petseg.store.card import card
 from petseg.store.champion import champion, promote, promotions
 from petseg.store.identify import Weights, runs_of
 from petseg.store.layout import ABOUT, EVALUATIONS, FORMAT, HISTORY, MANIFEST, RECORDS, WEIGHTS
-from petseg.store.run import StoredRun, locked, run_of, sealed, stored_runs
+from petseg.store.records import sealed
+from petseg.store.run import StoredRun, locked, run_of, stored_runs
 from petseg.store.verify import DVC, STORE, verify
 from petseg.tracking.queries import weights_in_mlflow
 from tests.conftest import ROOT

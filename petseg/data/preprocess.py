@@ -75,12 +75,7 @@ class Report:
 
 
 def pack(
-    archives: Path,
-    arrays: Path,
-    report_file: Path,
-    image_size: int,
-    max_rejected: float,
-    split: SplitParams,
+    archives: Path, arrays: Path, rejected: Path, image_size: int, max_rejected: float, split: SplitParams
 ) -> Report:
     """Stream the two archives into the packed arrays.
 
@@ -90,7 +85,7 @@ def pack(
     Args:
         archives: folder that holds images.tar.gz and annotations.tar.gz.
         arrays: folder to write the three files to; made if absent.
-        report_file: CSV of what was rejected or ignored, and why; written on failure too.
+        rejected: CSV of what was rejected or ignored, and why; written on failure too.
         image_size: side of the square photos, in pixels.
         max_rejected: the largest fraction of the listed photos that may be refused.
         split: how validation is cut from trainval.
@@ -105,22 +100,43 @@ def pack(
     report = Report()
     listed, trimaps = _read_annotations(archives / ANNOTATIONS, report)
     report.listed = len({photo.name for photo in listed} | {name for name, _ in report.rejected})
-    report_file.parent.mkdir(parents=True, exist_ok=True)
-    report.write(report_file)
-    _check_rejected(report, report_file, max_rejected)  # of an own folder, many may be by now
+    rejected.parent.mkdir(parents=True, exist_ok=True)
+    report.write(rejected)
+    _check_rejected(report, rejected, max_rejected)  # of an own folder, many may be by now
     check_groups(listed)
     arrays.mkdir(parents=True, exist_ok=True)
     (arrays / INDEX).unlink(missing_ok=True)  # written last: without it the arrays are not whole
 
-    images_out = RowWriter(arrays / IMAGES, len(listed), (image_size, image_size, 3))
-    trimaps_out = RowWriter(arrays / TRIMAPS, len(listed), (image_size, image_size))
+    sizes = _pack_photos(archives / PHOTOS, arrays, listed, trimaps, image_size, report)
+    photos = [listed[row] for row in sizes]
+    parts = split_photos(photos, split)
+    rows = [
+        (photo.name, photo.breed, photo.species, part, *size)
+        for photo, part, size in zip(photos, parts, sizes.values(), strict=True)
+    ]
+    pd.DataFrame(rows, columns=COLUMNS).to_csv(arrays / INDEX, index=False, lineterminator="\n")
+    report.counts = {part: parts.count(part) for part in ("train", "val", "test")}
+    report.write(rejected)
+    _check_rejected(report, rejected, max_rejected)
+    for part, n in report.counts.items():
+        if n == 0:
+            raise DataError(f"no photo is left for {part} ({report.summary()}); see {rejected}")
+    return report
+
+
+def _pack_photos(
+    archive: Path, arrays: Path, listed: list[Listed], trimaps: dict[str, bytes], size_px: int, report: Report
+) -> dict[int, tuple[int, int]]:
+    """Write the photos and trimaps that can be used; return the kept rows of ``listed`` with their sizes."""
+    images_out = RowWriter(arrays / IMAGES, len(listed), (size_px, size_px, 3))
+    trimaps_out = RowWriter(arrays / TRIMAPS, len(listed), (size_px, size_px))
     row_of = {photo.name: row for row, photo in enumerate(listed)}
     seen: set[str] = set()
     sizes: dict[int, tuple[int, int]] = {}
     hashes: dict[int, bytes] = {}
     with warnings.catch_warnings(), progress("preprocess", len(listed)) as advance:
         warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, in whatever thread
-        for name, pair in _decode(archives / PHOTOS, row_of, trimaps, image_size, report):
+        for name, pair in _decode(archive, row_of, trimaps, size_px, report):
             advance(1)
             seen.add(name)
             if pair is not None:
@@ -128,34 +144,16 @@ def pack(
                 images_out.write(row, image)
                 trimaps_out.write(row, trimap)
                 hashes[row] = hashlib.sha256(image.data).digest()
-
-    for row in range(len(listed)):
-        if listed[row].name not in seen:
-            report.reject(listed[row].name, f"listed, but absent from {PHOTOS}")
+    for photo in listed:
+        if photo.name not in seen:
+            report.reject(photo.name, f"listed, but absent from {PHOTOS}")
     copies = duplicates(listed, hashes)
     for row, original in copies.items():
         report.reject(listed[row].name, f"the same photo as {listed[original].name}")
     kept = sorted(hashes.keys() - copies.keys())
     images_out.close(kept)
     trimaps_out.close(kept)
-
-    photos = [listed[row] for row in kept]
-    parts = split_photos(photos, split)
-    index = pd.DataFrame(
-        [
-            (photo.name, photo.breed, photo.species, part, *sizes[row])
-            for row, photo, part in zip(kept, photos, parts, strict=True)
-        ],
-        columns=COLUMNS,
-    )
-    index.to_csv(arrays / INDEX, index=False, lineterminator="\n")
-    report.counts = {part: parts.count(part) for part in ("train", "val", "test")}
-    report.write(report_file)
-    _check_rejected(report, report_file, max_rejected)
-    for part, n in report.counts.items():
-        if n == 0:
-            raise DataError(f"no photo is left for {part} ({report.summary()}); see {report_file}")
-    return report
+    return {row: sizes[row] for row in kept}
 
 
 def first_originals(

@@ -34,6 +34,7 @@ LEFT_OUT: dict[str, str] = {
     "petseg/store/card.py": "words a record for people; petseg report and petseg runs show do so anew",
     "petseg/store/identify.py": "finds the run of a file of weights",
     "petseg/store/layout.py": "names files, and makes the key of these hashes",
+    "petseg/store/records.py": "reads and proves records, and copies files byte for byte",
     "petseg/store/run.py": "reads, proves and copies what was computed before",
     "petseg/tracking/": "logs in MLflow what the store has",
 }

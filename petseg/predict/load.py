@@ -14,7 +14,8 @@ from petseg.pipeline.dvcfiles import stage_paths
 from petseg.store.champion import champion
 from petseg.store.identify import Weights, runs_of
 from petseg.store.layout import ABOUT, WEIGHTS
-from petseg.store.run import StoredRun, differing, run_of, stored_runs
+from petseg.store.records import differing
+from petseg.store.run import StoredRun, run_of, stored_runs
 from petseg.tracking.queries import found_runs
 
 CHAMPION = "champion"

@@ -10,7 +10,8 @@ from petseg.errors import DamagedFile
 from petseg.models.weights import save_tensors
 from petseg.store.identify import Weights
 from petseg.store.layout import ABOUT, FORMAT, KEY_LENGTH, MANIFEST, WEIGHTS
-from petseg.store.run import StoredRun, holder_of, run_of, sealed
+from petseg.store.records import sealed
+from petseg.store.run import StoredRun, holder_of, run_of
 
 ORIGINAL = "original"  # the file as it was found, byte for byte
 

@@ -22,7 +22,8 @@ from petseg.models.pretrained import Encoder
 from petseg.models.weights import load_tensors
 from petseg.pipeline.dvcfiles import options, stage_command
 from petseg.store.layout import CHANGES, WEIGHTS
-from petseg.store.run import StoredRun, read_json, stored_runs
+from petseg.store.records import read_json
+from petseg.store.run import StoredRun, stored_runs
 
 _ENCODER_PARAM = "model.encoder_weights"
 

@@ -3,7 +3,6 @@
 petseg.store.layout says what lies in a run's folder, petseg.store.writer writes it. Nothing here needs torch.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,19 +17,19 @@ from typing import Any, Self
 from petseg.core.files import copy_atomically, fsync_folder, published_folder, sha256_file
 from petseg.core.locks import Held, held
 from petseg.core.project import now
-from petseg.core.textfiles import without_nan, write_json
+from petseg.core.textfiles import write_json
 from petseg.errors import DamagedFile, RunLocked, StoreError
 from petseg.evaluation.outputs import HEADLINES
 from petseg.store.layout import (
     ABOUT,
     EVALUATIONS,
     FIGURES,
-    FORMAT,
     HISTORY,
     MANIFEST,
     RECORDS,
     WEIGHTS,
 )
+from petseg.store.records import differing, export_files, read_json, read_manifest, seal_of, sealed
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Addition:
         Raises:
             DamagedFile: one of them is gone, or differs from its recorded hash; nothing is copied then.
         """
-        _export(self.folder, self.manifest["files"], files)
+        export_files(self.folder, self.manifest["files"], files)
 
 
 class Evaluation(Addition):
@@ -92,7 +91,7 @@ class StoredRun:
     @property
     def uid(self) -> str:
         """What tells this training from another of the same key elsewhere."""
-        return str(self.manifest.get("uid", self.key))  # runs of an earlier petseg have none
+        return str(self.manifest.get("uid", self.key))  # runs of before had none
 
     @property
     def finished(self) -> bool:
@@ -180,7 +179,9 @@ class StoredRun:
     def damages(self) -> Iterator[str]:
         """Say of each file of a finished run that is absent or differs from its recorded hash."""
         for folder, name, record in self._records():
-            if record.get("sha256", _seal(record)) != _seal(record):  # runs of an earlier petseg have none
+            if record.get("sha256", seal_of(record)) != seal_of(
+                record
+            ):  # runs of before had none
                 yield f"{folder / name}: differs from the hash that it holds"
             yield from differing(folder, record["files"])
 
@@ -233,7 +234,7 @@ class StoredRun:
             )
         if absent := files.keys() - self.manifest["files"].keys():
             raise StoreError(f"run {self.key} has no {', '.join(sorted(absent))}: see {self.folder}")
-        _export(self.folder, self.manifest["files"], files)
+        export_files(self.folder, self.manifest["files"], files)
 
     def delete(self) -> None:
         """Take the run out of the store for ever; a crash leaves it whole, or out of everybody's sight.
@@ -322,64 +323,6 @@ def run_of_weights(store: Path, weights: Path) -> StoredRun | None:
     digest = sha256_file(weights)
     runs, _ = stored_runs(store)
     return next((run for run in runs if run.manifest.get("files", {}).get(WEIGHTS) == digest), None)
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read a run's manifest; empty where there is none.
-
-    Raises:
-        StoreError: it can't be read, or is of a later format.
-    """
-    path = folder / MANIFEST
-    if not path.exists():
-        return {}
-    manifest: dict[str, Any] = read_json(path)
-    try:
-        if manifest["format"] != FORMAT:
-            raise StoreError(f"{path}: has format {manifest['format']}, this petseg knows {FORMAT}")
-        manifest["status"]  # which every manifest has
-    except (KeyError, TypeError) as error:
-        raise StoreError(f"{path}: can't be read ({error})") from None
-    return manifest
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of the store.
-
-    Raises:
-        StoreError: it can't be read.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: can't be read ({error})") from None
-
-
-def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record with a hash of all that it says, so that it proves itself as it proves its files."""
-    return {**record, "sha256": _seal(record)}
-
-
-def _seal(record: Mapping[str, Any]) -> str:
-    said = {key: value for key, value in record.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(without_nan(said), sort_keys=True).encode()).hexdigest()
-
-
-def _export(folder: Path, recorded: Mapping[str, str], files: Mapping[str, Path]) -> None:
-    for damage in differing(folder, {name: recorded[name] for name in files}):
-        raise DamagedFile(damage)
-    for name, target in files.items():
-        copy_atomically(folder / name, target)
-
-
-def differing(folder: Path, recorded: Mapping[str, str]) -> Iterator[str]:
-    """Say of each recorded file that is absent or differs from its hash."""
-    for name, digest in recorded.items():
-        path = folder / name
-        if not path.is_file():
-            yield f"{path}: is gone"
-        elif sha256_file(path) != digest:
-            yield f"{path}: differs from its hash in {folder.name}'s record"
 
 
 def _size_bytes(folder: str) -> int:

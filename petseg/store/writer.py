@@ -36,7 +36,8 @@ from petseg.store.layout import (
     SHOWN,
     WEIGHTS,
 )
-from petseg.store.run import StoredRun, locked, read_manifest, sealed
+from petseg.store.records import read_manifest, sealed
+from petseg.store.run import StoredRun, locked
 from petseg.training.history import EpochRecord, best_epoch
 from petseg.training.loop import TrainingState
 

@@ -123,8 +123,7 @@ def fit(
     Raises:
         NonFiniteLoss: a step's loss is NaN or infinite.
     """
-    # Batch norm needs two photos at least.
-    steps_per_epoch = max(1, min(-(-len(train) // params.batch_size), len(train) // 2))
+    steps_per_epoch = max(1, min(-(-len(train) // params.batch_size), len(train) // 2))  # two for batch norm
     while state.epoch < params.epochs:
         started = time.monotonic()
         epoch = state.epoch + 1
