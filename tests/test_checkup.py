@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 
 from petseg.cli import app
 from petseg.cli.doctor import checks as checkup
-from petseg.cli.doctor.checks import Check, Finding, check_up
+from petseg.cli.doctor import findings as findings_of
+from petseg.cli.doctor.checks import check_up
+from petseg.cli.doctor.findings import Check, Finding
 from petseg.core.files import copy_atomically
 from petseg.core.textfiles import read_yaml
 from petseg.store.champion import LOG, promote
@@ -81,7 +83,7 @@ def test_no_check_stops_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         yield Finding("works", "ok", "well")
 
     monkeypatch.setattr(checkup, "CHECKS", {"fails": fails, "hangs": hangs, "works": works})
-    monkeypatch.setattr(checkup, "TIME_S", 0.2)
+    monkeypatch.setattr(findings_of, "TIME_S", 0.2)
     findings = check_up(tmp_path)
     ended.set()
     assert [(finding.name, finding.state, finding.words) for finding in findings] == [

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petseg.cli.doctor.data import show_data
+from petseg.cli.doctor.data import look_at_data
+from petseg.cli.output import Answer
 from petseg.data.archives import ANNOTATIONS, PHOTOS
 from petseg.data.inspected import doubt_of, open_source
 from petseg.data.inspection import Inspection, inspect
@@ -164,11 +165,17 @@ def test_archives_are_looked_at_as_preprocess_does(pets: PetFolder, tmp_path: Pa
     assert found.parts == {"train": 6, "val": 2, "test": 4}
 
 
+def show(answer: Answer, as_json: bool = False) -> bool:
+    """Print an answer; return whether nothing is suspicious."""
+    answer.print(as_json)
+    return answer.exit_code == 0
+
+
 def test_the_command_shows_it(
     own: OwnFolder, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = set(tmp_path.rglob("*"))
-    assert show_data(None, None, None, as_json=False)
+    assert show(look_at_data(None, None, None))
     printed = capsys.readouterr().out
     for part in (
         "a folder of photos and masks", "0 background, 255 pet", "8 photos, 8 masks, 8 pairs",
@@ -179,7 +186,7 @@ def test_the_command_shows_it(
     assert set(tmp_path.rglob("*")) == before
     own.write("masks/pet_0.png", encoded(mask("binary_1"), "PNG"))
     own.write("images/[red]pet_1.png", encoded(picture(40), "PNG"))
-    assert not show_data(None, None, None, as_json=False)
+    assert not show(look_at_data(None, None, None), False)
     printed = capsys.readouterr().out
     assert "did you mean binary_1?" in " ".join(printed.split())
     assert "[red]pet_1" in printed
@@ -192,7 +199,7 @@ def test_the_command_draws_a_sheet_and_tells_programs(
     own.write("images/猫.jpg", encoded(picture(50), "JPEG"))
     own.write("masks/猫.png", encoded(Image.new("L", (60, 40), 255), "PNG"))
     sheet = project / "plots/data_sheet.png"
-    assert not show_data("../own", None, sheet, as_json=True)
+    assert not show(look_at_data("../own", None, sheet), True)
     facts = json.loads(capsys.readouterr().out)
     assert facts["sheet"] == str(sheet)
     assert facts["pairs"] == 9
@@ -211,9 +218,9 @@ def test_sources_that_can_not_be_looked_at(own: OwnFolder, project: Path, tmp_pa
     ]
     for source, kind, message in cases:
         with pytest.raises(kind, match=message):
-            show_data(source, None, None, as_json=False)
+            look_at_data(source, None, None)
     with pytest.raises(UsageError, match=r"--sheet x\.txt: must end in"):
-        show_data(None, None, Path("x.txt"), as_json=False)
+        look_at_data(None, None, Path("x.txt"))
     params = project / "params.yaml"
     text = params.read_text()
     cases = [
@@ -223,4 +230,4 @@ def test_sources_that_can_not_be_looked_at(own: OwnFolder, project: Path, tmp_pa
     for source, kind, message in cases:
         params.write_text(text.replace("source: ../own", f"source: {source}"))
         with pytest.raises(kind, match=message):
-            show_data(None, None, None, as_json=False)
+            look_at_data(None, None, None)

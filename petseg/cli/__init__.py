@@ -12,7 +12,8 @@ import typer
 from petseg.cli import evaluate, runs
 from petseg.cli.compare import compare
 from petseg.cli.demo import demo
-from petseg.cli.doctor.command import doctor
+from petseg.cli.doctor import doctor
+from petseg.cli.output import answering
 from petseg.cli.predict import predict
 from petseg.cli.report import report
 from petseg.cli.stages import infer, train
@@ -28,14 +29,14 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(infer)
-app.command()(predict)
+app.command()(answering(predict))
 app.command()(demo)
 app.add_typer(evaluate.app, name="evaluate")
 app.command()(report)
-app.command()(compare)
+app.command()(answering(compare))
 app.add_typer(runs.app, name="runs")
 app.command()(ui)
-app.command()(doctor)
+app.command()(answering(doctor))
 
 
 @app.callback()

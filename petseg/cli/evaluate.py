@@ -154,7 +154,8 @@ def compare(
     """Two runs: what differs, scores, and is the difference more than chance. For more: petseg compare."""
     from petseg.cli.compare import compare as compare_runs
 
-    compare_runs([one, other], _target("compare", out))
+    answer = compare_runs([one, other], _target("compare", out))
+    answer.print()
 
 
 # What the menu asks for before it calls a view: options, or arguments where there is no option; questions,

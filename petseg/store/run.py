@@ -179,9 +179,7 @@ class StoredRun:
     def damages(self) -> Iterator[str]:
         """Say of each file of a finished run that is absent or differs from its recorded hash."""
         for folder, name, record in self._records():
-            if record.get("sha256", seal_of(record)) != seal_of(
-                record
-            ):  # runs of before had none
+            if record.get("sha256", seal_of(record)) != seal_of(record):  # runs of before had none
                 yield f"{folder / name}: differs from the hash that it holds"
             yield from differing(folder, record["files"])
 

@@ -9,18 +9,16 @@ import json
 import os
 import platform
 import shutil
-import time
 import tomllib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from threading import Thread
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from petseg.cli.doctor.findings import Check, Finding, run_checks
 from petseg.core.project import git_state, usable_cores
 from petseg.core.textfiles import read_yaml
-from petseg.errors import ParamsError, PetsegError
+from petseg.errors import ParamsError
 from petseg.pipeline.dvcfiles import LOCK, PIPELINE, stage_paths
 from petseg.store.champion import champion
 from petseg.store.run import holder_of, run_of, stored_runs
@@ -28,71 +26,11 @@ from petseg.store.run import holder_of, run_of, stored_runs
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-State = Literal["ok", "warning", "problem"]
 
 PINS = "requirements.lock"
 LOW_BYTES = 2_000_000_000  # of free disk: a training of the whole data set writes less
-TIME_S = 20  # that all checks have together; a server that does not answer must not hold up the rest
 _NAMED = 4  # of a list, so that a line stays one
 _DATA_STAGES = ("download", "preprocess")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line.
-
-    Attributes:
-        name: what was looked at.
-        state: whether it is as it should be; a problem keeps something from working.
-        words: what there is, and what to do if that is not right.
-    """
-
-    name: str
-    state: State
-    words: str
-
-
-Check = Callable[[Path], Iterator[Finding]]
-
-
-@dataclass
-class _Looking:
-    """A check at work, in a thread that nobody has to wait for."""
-
-    name: str
-    thread: Thread
-    found: list[Finding] = field(default_factory=list)
-
-    @classmethod
-    def start(cls, name: str, check: Check, root: Path) -> "_Looking":
-        def look() -> None:
-            try:
-                looking.found.extend(check(root))
-            except PetsegError as error:
-                looking.found += [Finding(name, "problem", line) for line in str(error).splitlines()]
-            except Exception as error:  # noqa: BLE001  (whatever is broken, the other checks go on)
-                said = f"can't be looked at: {type(error).__name__}: {' '.join(str(error).split()):.200}"
-                looking.found.append(Finding(name, "problem", said))
-
-        looking = cls(name, Thread(target=look, daemon=True))
-        looking.thread.start()
-        return looking
-
-
-def check_up(root: Path) -> list[Finding]:
-    """Make every check, all at once.
-
-    Args:
-        root: of the main repository, which is the working folder too.
-    """
-    until = time.monotonic() + TIME_S
-    findings = []
-    for looking in [_Looking.start(name, check, root) for name, check in CHECKS.items()]:
-        looking.thread.join(max(0, until - time.monotonic()))
-        findings += looking.found
-        if looking.thread.is_alive():
-            findings.append(Finding(looking.name, "warning", f"says nothing within {TIME_S} s"))
-    return findings
 
 
 def check_packages(root: Path) -> Iterator[Finding]:
@@ -326,6 +264,15 @@ CHECKS: dict[str, Check] = {
     "data": check_data,
     "weights": check_weights,
 }
+
+
+def check_up(root: Path) -> list[Finding]:
+    """Make every check, all at once.
+
+    Args:
+        root: of the main repository, which is the working folder too.
+    """
+    return run_checks(CHECKS, root)
 
 
 def _param(root: Path, section: str, key: str) -> Any:

@@ -3,13 +3,16 @@
 from contextlib import chdir
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from petseg.cli.output import Answer
 from petseg.core.project import main_root
-from petseg.core.textfiles import to_json
 from petseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from petseg.cli.doctor.findings import Finding
 
 _COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "problem": typer.colors.RED}
 
@@ -25,17 +28,15 @@ def doctor(
     sheet: Annotated[
         Path | None, typer.Option(help="Of --data: where some pairs are drawn; else plots/data_sheet.png.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
-) -> None:
+) -> Answer:
     """Check that all is there and whole, and say what to do.
 
     The exit code is 1 if something is a problem, and with --data if something is suspicious.
     """
     if data:
-        from petseg.cli.doctor.data import show_data  # not above: it imports much
+        from petseg.cli.doctor.data import look_at_data  # not above: it imports much
 
-        sheet = sheet or main_root() / "plots/data_sheet.png"
-        raise typer.Exit(not show_data(source, masks, sheet, as_json))
+        return look_at_data(source, masks, sheet or main_root() / "plots/data_sheet.png")
     for option, given in (("--source", source), ("--masks", masks), ("--sheet", sheet)):
         if given is not None:
             raise UsageError(f"{option}: is of --data")
@@ -44,11 +45,13 @@ def doctor(
     root = main_root()
     with chdir(root):
         findings = check_up(root)
-    if as_json:
-        print(to_json({"findings": [asdict(finding) for finding in findings]}), end="")
-    else:
-        width = max(len(finding.name) for finding in findings)
-        for finding in findings:
-            state = typer.style(f"{finding.state:8}", _COLOURS[finding.state])
-            typer.echo(f"{state} {finding.name:{width}}  {finding.words}")
-    raise typer.Exit(any(finding.state == "problem" for finding in findings))
+    facts = {"findings": [asdict(finding) for finding in findings]}
+    broken = any(finding.state == "problem" for finding in findings)
+    return Answer(facts, lambda: _print(findings), 1 if broken else 0)
+
+
+def _print(findings: "list[Finding]") -> None:
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        state = typer.style(f"{finding.state:8}", _COLOURS[finding.state])
+        typer.echo(f"{state} {finding.name:{width}}  {finding.words}")

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from petseg.cli.output import Answer
 from petseg.cli.showing import check_picture
 from petseg.core.project import main_root
-from petseg.core.textfiles import to_json
 from petseg.data.encodings import ENCODINGS
 from petseg.data.images import BACKGROUND, BORDER, PET
 from petseg.data.inspected import is_remote, open_source
@@ -41,17 +41,13 @@ _CAPTION = 24
 _MEANINGS = {PET: "pet", BACKGROUND: "background", BORDER: "border"}
 
 
-def show_data(source: str | None, masks: str | None, sheet: Path | None, as_json: bool) -> bool:
-    """Look at a data set and print what it has; leaves nothing but the sheet.
+def look_at_data(source: str | None, masks: str | None, sheet: Path | None) -> Answer:
+    """Look at a data set; leaves nothing but the sheet. The exit code is 1 if something is suspicious.
 
     Args:
         source: a folder, a CSV of pairs, or sample; None for data.source of params.yaml.
         masks: how masks are encoded; None for data.masks of params.yaml.
         sheet: where to draw some of its pairs; None for nowhere.
-        as_json: print JSON instead of tables.
-
-    Returns:
-        Whether nothing is suspicious.
 
     Raises:
         PetsegError: the data set can't be looked at.
@@ -77,19 +73,20 @@ def show_data(source: str | None, masks: str | None, sheet: Path | None, as_json
     drawn = sheet if seen.sheet else None
     if drawn is not None:
         _draw(seen.sheet, drawn)
-    if as_json:
-        print(to_json(_facts(seen) | {"sheet": drawn and str(drawn)}), end="")
-        return not seen.suspicions
+    facts = _facts(seen) | {"sheet": drawn and str(drawn)}
+    return Answer(facts, lambda: _print(seen, drawn, params.data.max_rejected), 1 if seen.suspicions else 0)
+
+
+def _print(seen: Inspection, sheet: Path | None, max_rejected: float) -> None:
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     console.print(_overview(seen))
     console.print(_bars("value in the masks", "pixels", _values(seen)))
     console.print(_bars("share of a photo that is pet", "photos", _coverages(seen)))
     if seen.suspicions:
         console.print(_suspicious(seen.suspicions))
-    if drawn is not None:
-        console.print(f"sheet: {drawn}", markup=False, soft_wrap=True)
-    console.print(_verdict(seen, params.data.max_rejected), markup=False, soft_wrap=True)
-    return not seen.suspicions
+    if sheet is not None:
+        console.print(f"sheet: {sheet}", markup=False, soft_wrap=True)
+    console.print(_verdict(seen, max_rejected), markup=False, soft_wrap=True)
 
 
 def _overview(seen: Inspection) -> Table:
@@ -169,7 +166,7 @@ def _bars(name: str, what: str, counts: dict[str, int]) -> Table:
     for label, n in counts.items():
         bar = "█" * round(_BAR * n / most) if most else ""
         table.add_row(
-            escape(label), bar or "▏" * bool(n), f"{n:,}", f"{100 * n / total:.1f} %" if total else ""
+            escape(label), bar or ("▏" if n else ""), f"{n:,}", f"{100 * n / total:.1f} %" if total else ""
         )
     return table
 
@@ -195,7 +192,9 @@ def _suspicious(suspicions: Sequence[Suspicion]) -> Table:
 def _verdict(seen: Inspection, max_rejected: float) -> str:
     verdicts = Counter(suspicion.verdict for suspicion in seen.suspicions)
     total, refused = seen.pairs + seen.refused, seen.refused
-    too_many = f", more than data.max_rejected ({max_rejected:g}) allows" * (refused > max_rejected * total)
+    too_many = (
+        f", more than data.max_rejected ({max_rejected:g}) allows" if refused > max_rejected * total else ""
+    )
     told: dict[Verdict, str] = {
         "stops": "preprocess would stop, see above",
         "refused": f"preprocess would refuse {refused:,} of {total:,} photos{too_many}",

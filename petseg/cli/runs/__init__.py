@@ -1,0 +1,14 @@
+"""``petseg runs``: the store of every run ever trained; looking, keeping and deciding have the commands."""
+
+import typer
+
+from petseg.cli.output import answering
+from petseg.cli.runs.deciding import champion, promote, prune, sync
+from petseg.cli.runs.find import found_run as found_run
+from petseg.cli.runs.keeping import adopt, export, reproduce, restore, verify
+from petseg.cli.runs.looking import list_runs, show, which
+
+app = typer.Typer(no_args_is_help=True, help="Every run ever trained: list, show, get back, prove.")
+app.command("list")(answering(list_runs))
+for command in (show, restore, verify, which, reproduce, prune, adopt, promote, export, sync, champion):
+    app.command()(answering(command))

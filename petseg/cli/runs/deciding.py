@@ -1,0 +1,106 @@
+"""``petseg runs prune``, ``promote``, ``champion``, ``sync``: what stays, what is in use, what MLflow has."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from petseg.cli.output import Answer
+from petseg.cli.runs.find import Id, found_run
+from petseg.core.formats import score, size
+from petseg.core.project import main_root
+from petseg.errors import StoreError, UsageError
+from petseg.store.champion import Promotion, promotions
+from petseg.store.champion import champion as champion_of
+from petseg.store.champion import promote as promote_run
+from petseg.store.run import best_runs, stored_runs
+
+
+def prune(
+    runs: Annotated[list[str], typer.Argument(metavar="ID...", help="Which.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: bool = False,
+) -> Answer:
+    """Delete runs for ever, once it was asked; never the champion, and never the best by validation."""
+    if as_json and not yes:
+        raise UsageError("--json can't ask: it needs --yes")
+    store = main_root() / "runs"
+    kept = {champion_of(store): "is the champion"}
+    for best in best_runs(store):
+        kept.setdefault(best.key, "is the best by validation Dice")
+    chosen = {run.key: run for run in map(found_run, runs)}.values()
+    for run in chosen:
+        if run.key in kept:
+            raise UsageError(f"run {run.key} {kept[run.key]}, and is not pruned")
+        if not as_json:
+            print(f"{run.key}  {run.network}  val Dice {score(run.val_dice)}  {size(run.size_bytes)}")
+    if not yes and not typer.confirm(f"Delete {len(chosen)} runs and their weights for ever?"):
+        return Answer(None, ["nothing is deleted"], 1)
+    for run in chosen:
+        run.delete()
+    return Answer({"deleted": [run.key for run in chosen]}, [f"{len(chosen)} runs are deleted"])
+
+
+def promote(
+    run: Id,
+    force: Annotated[
+        bool, typer.Option("--force", help="Though it is not known to be as good as today's champion.")
+    ] = False,
+) -> Answer:
+    """Make a run the champion, in the store's log and as MLflow's alias; a worse one is refused."""
+    from petseg.tracking.registry import follow
+
+    found = found_run(run)
+    line = promote_run(found, force)
+    version = follow(found)
+    already = "was the champion already" if line is None else "is the champion"
+    in_mlflow = f"; in MLflow models:/petseg@champion, version {version}" if version else ""
+    facts = {"run": found.key, "was_already": line is None, "mlflow_version": version}
+    return Answer(facts, [f"run {found.key} {already}{in_mlflow}"])
+
+
+def champion(
+    log: Annotated[bool, typer.Option("--log", help="All promotions, the newest last.")] = False,
+) -> Answer:
+    """Say which run is the champion, and how it came to that."""
+    found = promotions(main_root() / "runs")
+    if not found:
+        raise UsageError("there is no champion yet; petseg runs promote ID makes one")
+    shown = found if log else found[-1:]
+    return Answer([vars(line) for line in shown], map(_promotion, shown))
+
+
+def _promotion(line: Promotion) -> str:
+    before = f", in place of {line.before}" if line.before else ""
+    forced = " by force" if line.forced else ""
+    return f"{line.when}  {line.key}  val Dice {score(line.val_dice)}{before}, by {line.by}{forced}"
+
+
+def sync(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Which.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All runs of the store, as for an empty MLflow store.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print warnings alone; exit 1 only if MLflow is not there.")
+    ] = False,
+) -> Answer:
+    """Tell MLflow what it was not told in time, or of runs that it does not know; nothing twice."""
+    from petseg.tracking.sync import sync as deliver
+
+    store = main_root() / "runs"
+    chosen, broken = stored_runs(store) if everything else ([found_run(run) for run in runs or []], [])
+    try:
+        done = deliver(store, chosen)
+    except StoreError as error:
+        if not quiet:
+            raise
+        print(f"warning: {error}; the record is in runs/", file=sys.stderr)
+        raise typer.Exit(1) from None
+    done.broken += broken
+    for line in done.broken:
+        print(f"warning: {line}", file=sys.stderr)
+    said = [f"told of {name}" for name in done.told]
+    said += [f"{name}: another process is at it" for name in done.busy]
+    said.append(f"MLflow was told of {len(done.told)}, and knew {len(done.known)}")
+    return Answer(vars(done), [] if quiet else said, 1 if done.broken and not quiet else 0)

@@ -1,0 +1,116 @@
+"""``petseg runs restore``, ``verify``, ``reproduce``, ``adopt``, ``export``: get weights back, prove them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from petseg.cli.output import Answer
+from petseg.cli.runs.find import Id, found_run
+from petseg.core.formats import size
+from petseg.core.project import main_root
+from petseg.errors import UsageError
+from petseg.pipeline.dvcfiles import stage_paths
+from petseg.store.layout import ABOUT, WEIGHTS
+from petseg.store.run import holder_of
+
+if TYPE_CHECKING:
+    from petseg.predict.onnx import Export
+
+
+def restore(
+    run: Id,
+    to: Annotated[
+        Path | None,
+        typer.Option(help=f"Where the weights go, and beside them their description; else models/{WEIGHTS}."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace weights that no run of the store has.")
+    ] = False,
+) -> Answer:
+    """Get a run's weights back, byte for byte."""
+    found, to = found_run(run), to or stage_paths(main_root(), "train")["weights"]
+    if to.suffix != ".safetensors":
+        raise UsageError(f"--to {to}: must end in .safetensors")
+    if to.exists() and not force and not holder_of(main_root() / "runs", to):
+        raise UsageError(f"{to}: is what no run has; petseg runs adopt {to} keeps it, --force does not")
+    about = to.with_suffix(".json")
+    found.export({WEIGHTS: to} | ({ABOUT: about} if ABOUT in found.manifest.get("files", {}) else {}))
+    facts = {"run": found.key, "weights": str(to), "about": str(about)}
+    return Answer(facts, [f"run {found.key}: its weights are in {to}, their description in {about}"])
+
+
+def verify(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Which; without one, all.")
+    ] = None,
+) -> Answer:
+    """Hash the store's files again, and DVC's and MLflow's copies; exit with 1, naming each that differs."""
+    from petseg.store.verify import verify as verify_store
+    from petseg.tracking.queries import weights_in_mlflow
+
+    chosen = [found_run(run) for run in runs] if runs else None
+    report = verify_store(main_root(), chosen, weights_in_mlflow)
+    looked_at = ", ".join(f"{count} files in {where}" for where, count in report.files.items())
+    verdict = f"{report.runs} runs: {looked_at}; {len(report.damages) or 'none'} differ"
+    return Answer(vars(report), [*report.damages, verdict], 1 if report.damages else 0)
+
+
+def reproduce(run: Id) -> Answer:
+    """Train a run again from its commit, params and data, elsewhere; exit with 1 if one bit differs."""
+    from petseg.store.reproduce import reproduce as train_again
+
+    found = found_run(run)
+    result = train_again(found, main_root())
+    said = f"run {found.key}: identical, to the last bit of every tensor"
+    if not result.identical:
+        said = f"run {found.key}: {len(result.tensors)} tensors differ; the first is {result.tensors[0]}"
+    differing = [f"  differs: {line}" for line in (*result.inputs, *result.environment)]
+    facts = vars(result) | {"identical": result.identical}
+    return Answer(facts, [said, *differing], 0 if result.identical else 1)
+
+
+def adopt(
+    file: Annotated[Path, typer.Argument(help="Weights: safetensors, or a state dict by torch.save.")],
+    note: Annotated[str, typer.Option(help="What is known of them.")] = "adopted by hand",
+) -> Answer:
+    """Take weights that were trained elsewhere into the store, byte for byte, with what is known of them."""
+    from petseg.store.adopt import adopt as adopt_file
+
+    kept = adopt_file(file, main_root() / "runs", note)
+    unreadable = kept.manifest["adopted"].get("unreadable") if kept.adopted else None
+    said = f"{file}: kept as run {kept.key}" + (f"; {unreadable}" if unreadable else "")
+    return Answer({"run": kept.key, "manifest": kept.manifest}, [said])
+
+
+def export(
+    run: Id,
+    onnx: Annotated[Path, typer.Option(help="The file: photos of any size in, the probability of pet out.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the file, if there is one.")] = False,
+) -> Answer:
+    """Write a run as ONNX, preprocessing and sigmoid included, once it gives what torch gives."""
+    if onnx.suffix != ".onnx":
+        raise UsageError(f"--onnx {onnx}: must end in .onnx")
+    if onnx.exists() and not force:
+        raise UsageError(f"{onnx}: is there already; --force replaces it")
+    found = found_run(run)
+    from petseg.data.arrays import PetArrays
+    from petseg.predict.onnx import export_onnx
+
+    photos = stage_paths(main_root(), "train")["arrays"]
+    made = export_onnx(found, PetArrays.open(photos) if photos.is_dir() else None, onnx)
+    return Answer(vars(made) | {"path": str(made.path), "run": found.key}, _exported(found.key, made))
+
+
+def _exported(key: str, made: "Export") -> Iterator[str]:
+    from petseg.predict.onnx import INPUT, OUTPUT
+
+    mask = f"{OUTPUT} >= {made.threshold:g} is pet" if made.threshold is not None else "infer has not run yet"
+    compared = (
+        f"ONNX Runtime and torch differ by {made.difference:.1e} at most, on {made.compared} photos"
+        if made.compared
+        else "not compared with torch, as no photos are packed here; dvc repro preprocess packs some"
+    )
+    written = f"{made.path}, {size(made.size_bytes)}"
+    yield f"run {key}: {written}; {INPUT} in, {OUTPUT} out, {mask}; {compared}"
