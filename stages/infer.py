@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from petseg.core.files import copy_atomically
+from petseg.core.formats import interval, score
 from petseg.core.project import git_state, main_root, now, provenance
 from petseg.data.arrays import PetArrays
 from petseg.evaluation.evaluate import against_truth, predict, write_outputs
@@ -58,12 +59,12 @@ def infer(params: Params, archives: Path, arrays: Path, weights: Path, results: 
 
 
 def headline(scores: dict[str, Any]) -> str:
+    dice = interval(*(scores[f"dice_per_image{end}"] for end in ("", "_low", "_high")))
+    answers = ("own_resolution", "all_foreground", "mean_mask")
+    others = ", ".join(f"{answer} {score(scores[answer]['dice_per_image'])}" for answer in answers)
     return (
-        "test Dice {dice_per_image:.4f} ({dice_per_image_low:.4f} to {dice_per_image_high:.4f}), IoU "
-        "{iou_per_image:.4f}, {photos} photos, threshold {threshold:g}; "
-        "own_resolution {own_resolution[dice_per_image]:.4f}, "
-        "all_foreground {all_foreground[dice_per_image]:.4f}, "
-        "mean_mask {mean_mask[dice_per_image]:.4f}".format(**scores)
+        f"test Dice {dice}, IoU {score(scores['iou_per_image'])}, {scores['photos']} photos, "
+        f"threshold {scores['threshold']:g}; {others}"
     )
 
 

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from petseg.core.formats import interval
 from petseg.core.project import main_root
 from petseg.core.textfiles import read_yaml, yaml_value
 from petseg.pipeline.dvcfiles import CODE, LOCK, stage_paths
@@ -27,10 +28,10 @@ def summary(root: Path) -> list[str]:
     """Return a few lines from the pipeline's own files."""
     train, infer, plot = (stage_paths(root, stage) for stage in ("train", "infer", "plot"))
     test = json.loads(infer["metrics"].read_text(encoding="utf-8"))
+    dice = (test[f"dice_per_image{end}"] for end in ("", "_low", "_high"))
     best = json.loads(train["metrics"].read_text(encoding="utf-8"))
     return [
-        f"test Dice   {test['dice_per_image']:.4f}  (95 % interval {test['dice_per_image_low']:.4f} to "
-        f"{test['dice_per_image_high']:.4f}, {test['photos']} photos)",
+        f"test Dice   {interval(*dice)}, 95 % interval, {test['photos']} photos",
         f"all pet     {test['all_foreground']['dice_per_image']:.4f}  (without a look at any photo)",
         f"best epoch  {best['best_epoch']} of {best['epochs']}, val Dice {best['val_dice']:.4f}",
         *reproduction(root),

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from petseg.core.formats import interval
 from petseg.evaluation.metrics import bootstrap_interval, mean
 from petseg.report.results import Results
 from petseg.store.card import ENOUGH, WEAKEST
@@ -42,7 +43,7 @@ def _breeds(results: Results) -> Iterator[Note]:
     if len(breeds) < 2 or told.empty:
         return
     listed = "; ".join(
-        f"{name.replace('_', ' ')} {_interval(*numbers)}, {photos} photos"
+        f"{name.replace('_', ' ')} {interval(*numbers)}, {photos} photos"
         for name, photos, *numbers in told.itertuples(index=False, name=None)
     )
     below = [breed.replace("_", " ") for breed in told.loc[told["dice_per_image_high"] < overall, "breed"]]
@@ -103,8 +104,8 @@ def _small_pets(results: Results) -> Iterator[Note]:
     yield (
         heading,
         f"The quarter of the photos with the smallest pets, up to {_share(share[small[-1]])} of the photo, "
-        f"has a mean Dice of {_interval(mean(dice[small]), low, high)}; the quarter with the largest, from "
-        f"{_share(share[large[0]])}, {_interval(mean(dice[large]), low_large, high_large)}.",
+        f"has a mean Dice of {interval(mean(dice[small]), low, high)}; the quarter with the largest, from "
+        f"{_share(share[large[0]])}, {interval(mean(dice[large]), low_large, high_large)}.",
     )
 
 
@@ -137,7 +138,3 @@ def _photos(count: int) -> str:
 
 def _share(part: float, whole: float = 1) -> str:
     return f"{part / whole:.0%}".replace("%", " %")
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    return f"{value:.3f} ({low:.3f} to {high:.3f})"

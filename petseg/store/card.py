@@ -5,11 +5,11 @@ Source: Mitchell et al. 2019 (arXiv:1810.03993), as far as the record knows.
 
 import csv
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from petseg.core.files import written_atomically
-from petseg.core.formats import duration
+from petseg.core.formats import duration, interval, score
 from petseg.evaluation.outputs import BREEDS
 from petseg.store.layout import ABOUT, CARD, WEIGHTS
 from petseg.store.run import Evaluation, StoredRun
@@ -102,24 +102,23 @@ def _scores(run: StoredRun, evaluation: Evaluation | None) -> str:
     )
 
 
-def _three(told: dict[str, Any]) -> tuple[str, str, str]:
-    return _interval(told), _score(told["iou_per_image"]), _score(told["boundary_f_per_image"])
+def _three(scores: dict[str, Any]) -> tuple[str, str, str]:
+    iou, edges = (score(scores[f"{name}_per_image"]) or "undefined" for name in ("iou", "boundary_f"))
+    return _dice(scores), iou, edges
 
 
-def _interval(told: dict[str, Any]) -> str:
-    dice, low, high = (_score(told[f"dice_per_image{end}"]) for end in ("", "_low", "_high"))
-    return f"{dice} ({low} to {high})"
-
-
-def _score(value: float | str | None) -> str:
-    return f"{float(value):.4f}" if value not in (None, "") else "undefined"
+def _dice(row: Mapping[str, Any]) -> str:
+    """Return the Dice of a row of JSON or CSV, with its interval."""
+    names = ("dice_per_image", "dice_per_image_low", "dice_per_image_high")
+    dice, low, high = (float(row[name]) if row[name] not in (None, "") else None for name in names)
+    return interval(dice, low, high) or "undefined"
 
 
 def _weakest(evaluation: Evaluation) -> str:
     with (evaluation.folder / BREEDS).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))  # which begins with the weakest
     told = [row for row in rows if int(row["photos"]) >= ENOUGH] or rows
-    cells = ((row["breed"].replace("_", " "), row["photos"], _interval(row)) for row in told[:WEAKEST])
+    cells = ((row["breed"].replace("_", " "), row["photos"], _dice(row)) for row in told[:WEAKEST])
     return _table(("breed", "test photos", "Dice (95 % interval)"), cells)
 
 
