@@ -8,8 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.__main__ import ROOT
-from petseg.models import build_network, parameter_count, placed
 from petseg.models.device import set_up_torch
+from petseg.models.networks import build_network, parameter_count, placed
 from petseg.params import ModelParams, Params, load_params
 from petseg.training.loop import train_step
 from petseg.training.optim import build_optimizer

@@ -23,8 +23,8 @@ from petseg.data.batches import Photos, load_photos, mirrored, to_input, to_targ
 from petseg.errors import PetsegError
 from petseg.evaluation.metrics import count_against, mean, mean_dice
 from petseg.evaluation.thresholds import choose_threshold
-from petseg.models import build_network, placed
 from petseg.models.device import environment, set_up_torch
+from petseg.models.networks import build_network, placed
 from petseg.params import Params, load_params
 from petseg.training.loop import predict_masks, train_step
 from petseg.training.optim import build_optimizer

@@ -27,7 +27,7 @@ from PIL import Image
 from benchmarks.__main__ import ROOT, SAMPLE, seconds
 from petseg.data.archives import PHOTOS
 from petseg.data.images import decode_photo, resize_photo
-from petseg.models import build_network
+from petseg.models.networks import build_network
 from petseg.models.predictor import Predictor
 from petseg.models.weights import save_tensors, sha256_tensors
 from petseg.params import ModelParams, load_params

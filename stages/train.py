@@ -11,8 +11,8 @@ from petseg.core.project import git_state, main_root, provenance
 from petseg.core.textfiles import write_json
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import MEAN, STD, load_photos
-from petseg.models import parameter_count, settings_of
 from petseg.models.device import environment, set_up_torch
+from petseg.models.networks import parameter_count, settings_of
 from petseg.models.pretrained import Encoder
 from petseg.params import Params, flat
 from petseg.pipeline.codehash import check_reached, code_sha256

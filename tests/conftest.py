@@ -21,7 +21,7 @@ from petseg.data.arrays import PetArrays
 from petseg.data.download import ARCHIVES, CHECKSUMS
 from petseg.data.preprocess import pack
 from petseg.evaluation.outputs import HEADLINES
-from petseg.models import build_network
+from petseg.models.networks import build_network
 from petseg.models.weights import save_tensors
 from petseg.params import ModelParams, Params, load_params
 from petseg.store.layout import ABOUT, EVALUATIONS, FORMAT, MANIFEST, RECORDS, WEIGHTS

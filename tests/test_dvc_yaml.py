@@ -24,7 +24,7 @@ FETCHES_NOTHING = {
     "download": ("petseg/errors.py", "petseg/params.py", "petseg/core/", "petseg/pipeline/"),
     "encoder": (
         *("petseg/errors.py", "petseg/params.py", "petseg/core/", "petseg/pipeline/"),
-        *("petseg/data/archives.py", "petseg/models/__init__.py", "petseg/models/network.py"),
+        *("petseg/data/archives.py", "petseg/models/networks.py", "petseg/models/network.py"),
         *("petseg/models/weights.py", "petseg/models/unet.py", "petseg/models/resnet34_unet.py"),
     ),
 }

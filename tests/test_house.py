@@ -22,32 +22,114 @@ def loaded_by(module: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        *(
-            "petseg.training.loop",
-            "petseg.store.writer",
-            "petseg.report.figures",
-            "petseg.tracking.rows",
-            "petseg.cli",
-        ),
-        *("stages.download", "stages.preprocess", "stages.train", "stages.infer", "stages.plot"),
-    ],
+# A room may import from those before it.
+ROOMS = (
+    *(
+        "errors",
+        "core",
+        "params",
+        "pipeline",
+        "data",
+        "models",
+        "evaluation",
+        "training",
+        "store",
+        "tracking",
+    ),
+    *("report", "predict", "cluster", "cli"),
 )
-def test_importing_the_library_imports_no_mlflow(module: str) -> None:
-    assert "mlflow" not in loaded_by(module)
+NEEDS_TORCH = ("petseg.data.batches",)  # of rooms that otherwise need none
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        *("petseg.params", "petseg.errors", "petseg.data.preprocess", "petseg.data.download", "petseg.cli"),
-        *("petseg.tracking.rows", "stages.download", "stages.preprocess"),
-    ],
-)
-def test_the_ground_imports_no_torch(module: str) -> None:
-    assert "torch" not in loaded_by(module)
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def of_rooms(*rooms: str) -> list[str]:
+    return [
+        name for name in MODULES if name.count(".") and room_of(name) in rooms and name not in NEEDS_TORCH
+    ]
+
+
+def test_importing_the_pipeline_imports_no_mlflow() -> None:
+    stages = [f"stages.{name}" for name in ("download", "encoder", "preprocess", "train", "infer", "plot")]
+    loaded = loaded_by(", ".join([*of_rooms(*ROOMS[:9], "report", "cli"), "petseg.tracking.rows", *stages]))
+    assert "mlflow" not in loaded
+
+
+def test_what_needs_no_torch_imports_none() -> None:
+    modules = of_rooms("errors", "core", "params", "pipeline", "data")
+    modules += ["petseg.store.layout", "petseg.store.run", "petseg.store.card", "petseg.store.champion"]
+    modules += ["petseg.evaluation.outputs", "petseg.training.history", "petseg.tracking.rows", "petseg.cli"]
+    modules += ["petseg.models.pretrained", "stages.download", "stages.encoder", "stages.preprocess"]
+    assert "torch" not in loaded_by(", ".join(modules))
+
+
+@pytest.mark.parametrize("module", ["petseg.store.identify", "petseg.models.predictor"])
+def test_a_file_is_identified_and_used_without_what_trains_and_scores(module: str) -> None:
+    unwanted = {
+        "scipy.ndimage",
+        "petseg.evaluation.scores",
+        "petseg.training.losses",
+        "petseg.training.augment",
+    }
+    assert not unwanted & loaded_by(module)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_from_rooms_before_its_own(module: str) -> None:
+    if module in ("petseg", "petseg.__main__"):
+        return
+    upwards = {
+        other
+        for other in imports(file_of(module))
+        if other.count(".") and ROOMS.index(room_of(other)) > ROOMS.index(room_of(module))
+    }
+    assert upwards == set()
+
+
+def test_a_newcomer_sees_a_dozen_rooms() -> None:
+    beside = {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
+    entries = {
+        path.name.removesuffix(".py") for path in (ROOT / "petseg").iterdir() if path.name not in beside
+    }
+    assert len(entries) <= 14
+    assert entries <= set(ROOMS)
+
+
+def test_each_package_says_what_it_is_for() -> None:
+    for file in (ROOT / "petseg").rglob("__init__.py"):
+        docstring = ast.get_docstring(ast.parse(file.read_text()))
+        assert docstring, file
+        assert len(docstring.split()) > 7, file
+
+
+def test_modules_and_functions_are_short() -> None:
+    for file in [*(ROOT / "petseg").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]:
+        text = file.read_text()
+        assert len(text.splitlines()) <= 350, file
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert lines_of(node) <= 50, f"{file}: {node.name}"
+
+
+def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of a function, without those of its docstring."""
+    lines = (function.end_lineno or 0) - function.lineno + 1
+    match function.body[0]:
+        case ast.Expr(value=ast.Constant(value=str())) as docstring:
+            lines -= (docstring.end_lineno or 0) - docstring.lineno + 1
+    return lines
+
+
+def test_code_is_loaded_by_import_statements_alone() -> None:
+    """What is loaded otherwise is in no run key."""
+    for file in [*(ROOT / "petseg").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in ("__import__", "exec", "eval", "import_module"), file
+                assert not called.startswith(("importlib.import", "runpy.")), file
 
 
 def test_only_tracking_imports_mlflow() -> None:
@@ -76,12 +158,21 @@ def test_nothing_happens_on_import(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def file_of(module: str) -> Path:
+    path = ROOT.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
 def imports(file: Path) -> set[str]:
-    return {
-        node.module
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("petseg")
-    }
+    """The modules of petseg that a file imports, at whatever depth, for types alone too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("petseg"):
+            found |= {node.module}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} & set(MODULES)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("petseg.")}
+    return found
 
 
 def test_modules_import_in_no_circle() -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from petseg.data.arrays import PetArrays
 from petseg.evaluation import evaluate
-from petseg.models import build_network
+from petseg.models.networks import build_network
 from petseg.models.predictor import Predictor
 from petseg.models.weights import save_tensors, sha256_tensors
 from petseg.params import ModelParams, Params

@@ -8,7 +8,7 @@ from PIL import Image
 
 from petseg.errors import DamagedFile, DataError
 from petseg.evaluation.thresholds import THRESHOLDS, choose_threshold
-from petseg.models import build_network
+from petseg.models.networks import build_network
 from petseg.models.predictor import Predictor
 from petseg.models.weights import load_tensors, save_tensors, sha256_tensors
 from petseg.params import ModelParams

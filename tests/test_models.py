@@ -9,7 +9,7 @@ from petseg.data.arrays import PetArrays
 from petseg.data.batches import load_photos, to_input, to_target
 from petseg.errors import ShapeMismatch
 from petseg.evaluation.metrics import mean_dice
-from petseg.models import MODELS, build_network, parameter_count, placed, settings_of
+from petseg.models.networks import MODELS, build_network, parameter_count, placed, settings_of
 from petseg.models.resnet34_unet import ResNet34UNet
 from petseg.models.unet import UNet
 from petseg.params import ModelParams, Params

@@ -119,8 +119,8 @@ def test_show(project: OldProject) -> None:
     card = " ".join(project.runs("show", FINISHED).split())
     assert f"run {FINISHED}" in card
     assert f"commit {COMMIT}" in card
-    assert "0.5571 (0.3881 to 0.7178) 0.4238 0.1296" in card
-    assert "american bulldog 4 0.6869 (0.4541 to 0.8391)" in card
+    assert "0.5571 (0.388 to 0.718) 0.4238 0.1296" in card
+    assert "american bulldog 4 0.6869 (0.454 to 0.839)" in card
     assert project.manifest(FINISHED)["tensors_sha256"] in card
     assert f"{KILLED}: unet, width 2, depth 2; 1 epochs, not finished" in project.runs("show", KILLED)
     assert "from another notebook" in project.runs("show", ADOPTED)

@@ -5,7 +5,7 @@ import pytest
 
 from petseg.core.textfiles import read_yaml
 from petseg.errors import ParamsError
-from petseg.models import MODELS
+from petseg.models.networks import MODELS
 from petseg.params import ModelParams, Params, TrainParams, flatten, load_params
 from petseg.training.losses import LOSSES
 from petseg.training.optim import OPTIMIZERS, SCHEDULES

@@ -242,7 +242,7 @@ def test_notes_say_of_breeds_no_more_than_intervals_do() -> None:
     columns = ["breed", "photos", "dice_per_image", "dice_per_image_low", "dice_per_image_high"]
     rows = [("few", 2, 0.1, 0.0, 0.2), ("Maine_Coon", 9, 0.6, 0.5, 0.7), ("pug", 9, 0.7, 0.6, 0.85)]
     told = told_of([0.9], [1], [0], [0], pd.DataFrame(rows, columns=columns))
-    assert "Maine Coon 0.600 (0.500 to 0.700), 9 photos; pug 0.700 (0.600 to 0.850), 9 photos." in told
+    assert "Maine Coon 0.6000 (0.500 to 0.700), 9 photos; pug 0.7000 (0.600 to 0.850), 9 photos." in told
     assert "Maine Coon lies below the mean of all photos, 0.800" in told
     assert "few" not in told
     told = told_of([0.9], [1], [0], [0], pd.DataFrame([rows[0], rows[2]], columns=columns))

@@ -364,8 +364,8 @@ def test_the_card_tells_scores_weak_points_and_the_way_back(root: Path) -> None:
     for told in (
         "# unet, width 16: run aa",
         "12 to train, 4 to val; data.source `sample`, Oxford-IIIT Pet, CC BY-SA 4.0",
-        "| **test**, 9 photos | 0.7000 (0.6000 to 0.8000) | 0.3500 | undefined |",
-        "| basset hound | 7 | 0.5000 (0.4000 to 0.6000) |",
+        "| **test**, 9 photos | 0.7000 (0.600 to 0.800) | 0.3500 | undefined |",
+        "| basset hound | 7 | 0.5000 (0.400 to 0.600) |",
         "petseg runs reproduce aa",
         "| `train.loss` | bce |",
     ):

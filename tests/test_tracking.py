@@ -21,7 +21,7 @@ from PIL import Image
 from petseg.core.textfiles import write_json
 from petseg.errors import StoreError, UsageError
 from petseg.evaluation.outputs import HEADLINES
-from petseg.models import build_network
+from petseg.models.networks import build_network
 from petseg.models.predictor import Predictor
 from petseg.models.weights import save_tensors, sha256_tensors
 from petseg.params import ModelParams, Params, flat

@@ -18,7 +18,7 @@ from petseg.core.progress import progress
 from petseg.data.batches import mirrored, resized, to_input
 from petseg.data.images import resize_photo
 from petseg.errors import DamagedFile, DataError
-from petseg.models import build_network, placed
+from petseg.models.networks import build_network, placed
 from petseg.models.weights import load_tensors, sha256_tensors
 from petseg.params import ModelParams
 

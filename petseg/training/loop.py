@@ -16,8 +16,8 @@ from torch.optim import Optimizer
 from petseg.data.batches import Photos, normalize, to_input, to_target
 from petseg.errors import NonFiniteLoss
 from petseg.evaluation.metrics import PixelCounts, count_pixels, mean
-from petseg.models import build_network, placed
 from petseg.models.network import Network
+from petseg.models.networks import build_network, placed
 from petseg.models.resnet34_unet import load_encoder
 from petseg.params import AugmentParams, Boundary, ModelParams, TrainParams
 from petseg.training.augment import augment, draw

@@ -1,0 +1,46 @@
+"""The networks, by the name that model.name gives them.
+
+Each maps photos, (N, 3, S, S) float, to logits, (N, 1, S, S) float.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from petseg.models.network import Network
+from petseg.models.resnet34_unet import ResNet34UNet
+from petseg.models.unet import UNet
+from petseg.params import ModelParams
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+MODELS: dict[str, Callable[[ModelParams], Network]] = {
+    "unet": lambda params: UNet(params.width, params.depth, params.dropout),
+    "resnet34_unet": lambda params: ResNet34UNet(params.width, params.dropout),
+}
+_UNUSED = {"unet": {"encoder_weights"}, "resnet34_unet": {"depth"}}
+
+
+def build_network(params: ModelParams) -> Network:
+    """Build a network with random weights, from torch's global random state."""
+    return MODELS[params.name](params)
+
+
+def settings_of(params: ModelParams) -> dict[str, object]:
+    """Return the settings that this network has, ``{"model.name": ...}``: another's do not name its runs."""
+    unused = _UNUSED[params.name]
+    return {f"model.{key}": value for key, value in params if key not in unused}
+
+
+def placed(network: AnyModule, device: torch.device) -> AnyModule:
+    """Move a network to a device, its weights in the memory format that convolutions are fastest in."""
+    # torch's stubs do not know that a module can be given a memory format.
+    moved: AnyModule = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Return how many numbers the network learns."""
+    return sum(parameter.numel() for parameter in network.parameters())
