@@ -195,7 +195,18 @@ def test_without_anything_there_is_no_model(project: Project) -> None:
         _ = project.chosen
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, ABOUT, MANIFEST])
+def test_a_run_that_can_not_be_read_is_named_and_the_others_are_compared(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.add(A, 0.7)
+    path = project.add(B, 0.8).folder / MANIFEST
+    path.write_bytes(path.read_bytes()[:-9])
+    assert project.chosen.run is not None
+    assert project.chosen.run.key == A
+    assert f"warning: {path}: can't be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, ABOUT])
 def test_a_damaged_best_run_is_named_and_no_other_is_taken(project: Project, name: str) -> None:
     project.add(A, 0.7)
     path = project.add(B, 0.8).folder / name

@@ -1,10 +1,12 @@
 """``make record``: write down on which kind of machine the dvc.lock that is to be committed was made."""
 
+import sys
+
 from petseg.cli.summary import RECORDED, kind_of_machine
 from petseg.core.files import sha256_file
 from petseg.core.project import main_root
 from petseg.core.textfiles import write_json
-from petseg.errors import StoreError
+from petseg.errors import PetsegError, StoreError
 from petseg.pipeline.dvcfiles import LOCK
 
 
@@ -23,4 +25,7 @@ def record() -> str:
 
 
 if __name__ == "__main__":
-    print(record())
+    try:
+        print(record())
+    except PetsegError as error:
+        sys.exit(f"petseg: {error}")

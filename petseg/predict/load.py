@@ -1,5 +1,6 @@
 """Which model is used, named or not, and how its probability becomes a mask."""
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -146,11 +147,11 @@ def _best_here(root: Path, device: torch.device) -> Model | None:
     """Load the best run by validation Dice of those that can be compared; None where there is no such run.
 
     They were trained on the packed photos that lie there, or else on those of the newest run; and by the
-    boundary rule of params.yaml. A damaged run is an error, since it may be the best one.
+    boundary rule of params.yaml. A run that can't be read is named, and the others are compared.
     """
     runs, broken = stored_runs(root / "runs")
-    if broken:
-        raise StoreError(broken[0])
+    for line in broken:
+        print(f"warning: {line}", file=sys.stderr)
     runs = [run for run in runs if run.usable and "data_sha256" in run.manifest and not _is_fold(run)]
     if not runs:
         return None
