@@ -201,8 +201,7 @@ def test_a_run_that_can_not_be_read_is_named_and_the_others_are_compared(
     project.add(A, 0.7)
     path = project.add(B, 0.8).folder / MANIFEST
     path.write_bytes(path.read_bytes()[:-9])
-    assert project.chosen.run is not None
-    assert project.chosen.run.key == A
+    assert A in project.chosen
     assert f"warning: {path}: can't be read" in capsys.readouterr().err
 
 
