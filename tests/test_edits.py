@@ -32,7 +32,7 @@ def stale_by_code(folder: Path) -> dict[str, set[str]]:
             deps = change.get("changed deps", {}) if isinstance(change, dict) else {}
             code = {dep for dep in deps if Path(dep).parts[0] in CODE}
             if code:
-                stale[stage] = code
+                stale[stage.rpartition(":")[2]] = code  # the path of dvc.yaml is before it
     return stale
 
 

@@ -215,8 +215,11 @@ def test_an_experiment_is_compared_with_what_was(project: Project) -> None:
     assert "Loss by epoch" in page
     assert "Dice by epoch" in page
     assert list((project.folder / "compared").rglob("*.png"))
-    project.run("git", "checkout", "-q", ".")
+    assert project.changed_stages() == set()
+    project.run("git", "checkout", "-q", "dvc.lock", "params.yaml", "metrics")
     project.run("dvc", "checkout")
+    assert project.changed_stages() == set()
+    assert project.run("git", "status", "--porcelain", "--untracked-files=no") == ""
 
 
 def test_runs_are_compared_by_key_and_by_filter(project: Project) -> None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,6 +150,22 @@ def test_without_its_environment_a_stage_says_so() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert re.fullmatch(r"petseg: the environment is not active; run: make env && .*\n", done.stderr)
+
+
+def test_programs_of_an_environment_that_is_not_activated_call_its_own_python() -> None:
+    """So `.venv/bin/dvc repro` runs the stages by it, thanks to a line that make env writes."""
+    if not list(Path(sysconfig.get_path("purelib")).glob("petseg_path.pth")):
+        pytest.skip("this environment was not made by make env")
+    code = (
+        "import shutil, subprocess; print(shutil.which('python'))\n"
+        "subprocess.run(['python', '-m', 'stages.train'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PATH": "/usr/bin:/bin"}, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == str(Path(sys.prefix) / "bin/python")
+    assert "petseg train: usage: python -m stages.train --arrays PATH" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,8 @@ def inspect(source: Source, image_size: int, split: SplitParams) -> Inspection:
     try:
         parts |= Counter(split_photos(good, split))
         given = {photo.part for photo in good}
-        drawn = ["test"] * ("" in given) + ["val"] * bool(given & {"", "trainval"})
+        undecided = {"test": {""}, "val": {"", "trainval"}}
+        drawn = [part for part, lists in undecided.items() if given & lists]
         left = [part for part, n in parts.items() if not n] if good else []
         suspicions += [Suspicion(part, f"no photo would be left for {part}", "stops") for part in left]
     except DataError as error:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # mlflow runs it from its file; named here, it counts as reac
 NAME, EVALUATION_TAG = "petseg", "evaluation"
 _NEEDED = (
     *("mlflow", "torch", "torchvision", "numpy", "pandas", "pillow", "pydantic", "rich", "ruamel.yaml"),
-    *("safetensors", "scipy"),
+    "safetensors",
 )
 
 # An object tensor of one dimension is MLflow's word for "anything": a single photo, (H, W, 3), a batch,

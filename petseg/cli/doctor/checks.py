@@ -89,7 +89,7 @@ def check_gpu(root: Path) -> Iterator[Finding]:
         found = torch.cuda.is_available()
     if found:
         said = f"{torch.cuda.get_device_name()}, train.device {device}"
-        yield Finding("gpu", "ok", said + ": not used" * (device == "cpu"))
+        yield Finding("gpu", "ok", f"{said}: not used" if device == "cpu" else said)
     elif device == "cuda":
         yield Finding("gpu", "problem", "torch finds none, and train.device is cuda; set auto or cpu")
     else:
