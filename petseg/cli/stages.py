@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,7 +50,8 @@ def train(
     It runs dvc exp run, with these params in params.yaml: what comes of it is in the store, in MLflow and in
     dvc.lock, as of any other run; and what was trained before is not trained again.
     """
-    _run("train", "train.batch_size", data_path, epochs, batch_size, learning_rate, model, others)
+    named = {"data.source": data_path, "train.epochs": epochs, "train.batch_size": batch_size}
+    _run("train", named | {"train.learning_rate": learning_rate, "model.name": model}, others or [])
 
 
 def infer(
@@ -65,51 +67,28 @@ def infer(
     It runs dvc exp run, which trains the network first if it has to. Your own photos, without masks, are for
     petseg predict.
     """
-    _run("infer", "infer.batch_size", data_path, epochs, batch_size, learning_rate, model, others)
+    named = {"data.source": data_path, "train.epochs": epochs, "infer.batch_size": batch_size}
+    _run("infer", named | {"train.learning_rate": learning_rate, "model.name": model}, others or [])
 
 
-def _run(
-    stage: str,
-    batch_key: str,
-    data_path: str | None,
-    epochs: int | None,
-    batch_size: int | None,
-    learning_rate: float | None,
-    model: str | None,
-    others: list[str] | None,
-) -> None:
+def _run(stage: str, named: Mapping[str, Any], others: Sequence[str]) -> None:
     """Run a stage and what is before it, with some params changed, once all of them are found right.
+
+    Args:
+        stage: its name.
+        named: params that have an option of their own; None where it was not given.
+        others: further ones, ``KEY=VALUE``.
 
     Raises:
         UsageError: a param is no KEY=VALUE.
         ParamsError: the params would be wrong; params.yaml is as it was.
     """
-    from petseg.core.textfiles import read_yaml, yaml_value
-    from petseg.params import check_params  # not above: pydantic would slow down every other command
-
     root = main_root()
-    named = {
-        "data.source": None if data_path is None else source_of(data_path, root),
-        "train.epochs": epochs,
-        batch_key: batch_size,
-        "train.learning_rate": learning_rate,
-        "model.name": model,
-    }
-    changed: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    for text in others or []:
-        key, equals, value = text.partition("=")
-        if not equals or "." not in key:
-            raise UsageError(f"-S {text}: must be KEY=VALUE, such as train.loss=dice")
-        changed[key] = yaml_value(value)
-    values = read_yaml(root / "params.yaml")
-    for key, value in changed.items() if isinstance(values, dict) else ():
-        section, _, name = key.partition(".")
-        known = values.get(section)
-        values[section] = (known if isinstance(known, dict) else {}) | {name: value}
-    check_params(values)
+    changed = {key: value for key, value in named.items() if value is not None}
     if "data.source" in changed:
-        _check_source(changed["data.source"], root)
-
+        changed["data.source"] = source_of(changed["data.source"], root)
+    changed |= dict(map(_assignment, others))
+    _check(changed, root)
     command = ["dvc", "exp", "run", stage]
     for key, value in changed.items():
         command += ["-S", f"{key}={quoted(value)}"]
@@ -122,6 +101,31 @@ def _run(
         params.write_bytes(before)
         print("petseg: params.yaml is as it was before", file=sys.stderr)
     raise typer.Exit(min(code, 1) if code >= 0 else 128 - code)
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """Return the key and the value of ``KEY=VALUE``."""
+    from petseg.core.textfiles import yaml_value
+
+    key, equals, value = text.partition("=")
+    if not equals or "." not in key:
+        raise UsageError(f"-S {text}: must be KEY=VALUE, such as train.loss=dice")
+    return key, yaml_value(value)
+
+
+def _check(changed: Mapping[str, Any], root: Path) -> None:
+    """Check what params.yaml would hold."""
+    from petseg.core.textfiles import read_yaml
+    from petseg.params import check_params  # not above: pydantic would slow down every other command
+
+    values = read_yaml(root / "params.yaml")
+    for key, value in changed.items() if isinstance(values, dict) else ():
+        section, _, name = key.partition(".")
+        known = values.get(section)
+        values[section] = (known if isinstance(known, dict) else {}) | {name: value}
+    check_params(values)
+    if "data.source" in changed:
+        _check_source(changed["data.source"], root)
 
 
 def _check_source(source: str, root: Path) -> None:
