@@ -1,6 +1,6 @@
 """How long stages and the command take to start, in another checkout and in this one, in turn.
 
-``python -m benchmarks.rooms BEFORE``: BEFORE is a clone of an earlier commit; both run by this environment's Python.
+``python -m benchmarks.rooms BEFORE``: BEFORE is a clone of an earlier commit; this Python runs both.
 """
 
 import os

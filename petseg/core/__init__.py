@@ -1,1 +1,4 @@
-"""What knows nothing of pets: files, the project, progress, text. No torch, no MLflow, no params."""
+"""What knows nothing of pets: files, locks, the project, progress, text, colours, work on all cores.
+
+It imports petseg.errors and nothing else of petseg: no params, no torch, no MLflow.
+"""

@@ -1,1 +1,4 @@
-"""How good masks are: scores under each boundary rule, and what probabilities are worth."""
+"""How good masks are: metrics, scores under each boundary rule, thresholds, and what infer does and leaves.
+
+Nothing here trains, and no run of the store is known.
+"""

@@ -1,5 +1,7 @@
-"""The report page: one file with all there is to see of a run, for a browser that has no network.
+"""Figures, and the report page: one file with all there is to see of a run, for a browser without a network.
 
-content.py says what the page shows, as plain values; notes.py what the numbers say of failures; pictures.py
-packs photos and masks; page.py puts them together with page.html, page.css, charts.js and page.js.
+``results`` has what is shown, and ``latest`` chooses the run; ``figures`` draws numbers and
+``mask_figures`` photos and masks. Of the page, ``content`` has the plain values, ``notes`` what the numbers
+say of failures, ``pictures`` photos and masks as data URIs; ``page`` puts them together with page.html,
+page.css, charts.js and page.js.
 """

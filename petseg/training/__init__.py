@@ -1,1 +1,4 @@
-"""How a network learns: losses, optimizers, augmentation, the loop. No store and no MLflow come in."""
+"""How a network learns: losses, optimizers, schedules, augmentation, the loop, and its history.
+
+``loop.fit`` yields a record an epoch and writes nothing: the store and MLflow do not come in.
+"""
