@@ -90,7 +90,7 @@ def test_an_experiment_in_the_workspace(project: Project) -> None:
 
 
 def test_an_experiment_in_a_temporary_folder_runs_its_own_code(project: Project) -> None:
-    project.edit("petseg/progress.py", {"def duration": "SNAPSHOT = True\n\n\ndef duration"})
+    project.edit("petseg/core/formats.py", {"def duration": "SNAPSHOT = True\n\n\ndef duration"})
     before = workspace(project)
     project.run("dvc", "exp", "run", "--temp", "-n", "there", "-S", "train.seed=2")
     assert workspace(project) == before
@@ -161,7 +161,7 @@ def test_another_folder_gives_the_same_weights_and_has_its_own_records(
     ("file", "old", "new", "named", "seed"),
     [
         ("params.yaml", "weight_decay: 3.0e-3", "weight_decay: 0.1", "params.yaml: train", 6),
-        ("petseg/training.py", '"""', '"""  ', "petseg/training.py", 7),
+        ("petseg/training/loop.py", '"""', '"""  ', "petseg/training/loop.py", 7),
     ],
 )
 def test_what_is_edited_during_a_stage_makes_it_fail(

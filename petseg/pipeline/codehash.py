@@ -64,7 +64,10 @@ def check_reached(start: Path) -> None:
     start = start.resolve()
     root = start.parent.parent
     reached = reached_files(start, root)
-    loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    modules = [
+        module for name, module in list(sys.modules.items()) if name != "__main__"
+    ]  # who calls the stage
+    loaded = (getattr(module, "__file__", None) for module in modules)
     # Absolute paths alone: torch has modules that are no files, and say "_ops.py" of themselves.
     files = {
         Path(file).resolve() for file in loaded if file and file.endswith(".py") and Path(file).is_absolute()

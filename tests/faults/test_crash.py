@@ -78,7 +78,7 @@ def test_killed_before_the_first_checkpoint(project: Project, reference: Manifes
                 ("pathlib", "Path.replace", "after", 10),
                 ("pathlib", "Path.unlink", "after", 12),
                 ("petseg.store.writer", "Run.finish", "before", 1),
-                ("petseg.store.run", "copy_atomically", "before", 2),
+                ("petseg.store.records", "copy_atomically", "before", 2),
             )
         ),
     ],
