@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 ALLOCATIONS = """
 import resource, sys
 import torch
-from petseg.compute import set_up_torch
+from petseg.models.device import set_up_torch
 if sys.argv[1] == "set up":
     set_up_torch("cpu", 1)
 def faults():

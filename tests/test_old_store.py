@@ -103,7 +103,7 @@ def test_list(project: OldProject) -> None:
 
     _, _, first, *_ = project.runs("list").splitlines()
     assert first.startswith(f"{FINISHED} *  2026-11-26 08:09  f2f1b92  unet, width 2, depth 2")
-    assert "0.6965  0.5571 [0.388, 0.718]" in first
+    assert "0.6965  0.5571 (0.388 to 0.718)" in first
 
 
 def test_show(project: OldProject) -> None:

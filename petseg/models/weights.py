@@ -1,7 +1,7 @@
 """Tensors in a file that proves itself: safetensors, with a hash of all it holds inside.
 
 Nothing here is pickled, so nothing is executed on loading. A file is written so that a crash
-leaves the old one or the new one (petseg.project.written_atomically).
+leaves the old one or the new one (petseg.core.files.written_atomically).
 """
 
 import hashlib

@@ -127,7 +127,7 @@ def calibration_diagram(table: pd.DataFrame) -> Figure:
     """Draw how often the probabilities of the test photos' pixels come true, over how many there are.
 
     Args:
-        table: of petseg.probabilities.calibration.
+        table: of petseg.evaluation.thresholds.calibration.
     """
     figure = Figure(figsize=(5.5, 6.4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))

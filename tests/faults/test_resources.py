@@ -81,7 +81,7 @@ def test_a_full_folder_of_artifacts(project: Project, reference: Manifest) -> No
 @pytest.mark.fault(19, "disk full: DVC's cache")
 def test_a_full_cache(project: Project, reference: Manifest) -> None:
     repro = ("dvc", "repro", "--single-item", "train")
-    with mounted(project.folder / ".dvc/cache", "-o", "size=32k"):
+    with mounted(project.folder / ".dvc/cache", "-o", "size=12k"):
         assert "No space left on device" in project.run(*repro, fails=True)
     (manifest,) = project.manifests().values()
     assert manifest["tensors_sha256"] == reference["tensors_sha256"]
