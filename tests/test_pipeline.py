@@ -76,6 +76,9 @@ def test_what_the_pipeline_leaves(project: Project) -> None:
     page = kept.read_text()
     assert page.count(f"petseg runs restore {run_key}") == 1
     assert '"infer.flip_average","true"' in page
+    printed = project.run("python", "-m", "petseg.cli.summary")
+    assert f"test Dice   {metrics['dice_per_image']:.4f} (" in printed
+    assert "bit for bit: all 13 outs are as in the committed dvc.lock" in printed
     project.run("python", "-m", "petseg", "report", "--no-open")
     assert (project.folder / "plots/report.html").read_text() == page
 
