@@ -130,7 +130,7 @@ def test_what_is_stale_is_said_and_a_remote_that_is_not_there(project: Path) -> 
     Repo(str(project)).reproduce()
     before = found(checkup.check_dvc, project)
     assert before["pipeline"] == ("ok", "every stage is current")
-    assert before["dvc cache"] == ("ok", "1 objects, 0.0 MB, in .dvc/cache/files/md5")
+    assert before["dvc cache"] == ("ok", "1 objects, 3 bytes, in .dvc/cache/files/md5")
     assert before["dvc remote"][0] == "ok"
 
     (project / "a").write_text("other")

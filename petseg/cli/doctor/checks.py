@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petseg.cli.doctor.findings import Check, Finding, run_checks
+from petseg.core.formats import size
 from petseg.core.project import git_state, usable_cores
 from petseg.core.textfiles import read_yaml
 from petseg.errors import ParamsError
@@ -126,7 +127,7 @@ def check_dvc(root: Path) -> Iterator[Finding]:
     repo = Repo(str(root))
     cache = Path(repo.cache.local.path)
     sizes = [path.stat().st_size for path in cache.glob("??/*")]
-    yield Finding("dvc cache", "ok", f"{len(sizes)} objects, {_bytes(sum(sizes))}, in {_below(cache, root)}")
+    yield Finding("dvc cache", "ok", f"{len(sizes)} objects, {size(sum(sizes))}, in {_below(cache, root)}")
     yield from _free("disk of the cache", cache)
     yield _remote(repo)
     try:
@@ -296,15 +297,11 @@ def _md5(path: Path) -> str:
 def _free(name: str, folder: Path) -> Iterator[Finding]:
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free
-    said = f"{_bytes(free)} free"
+    said = f"{size(free)} free"
     if free < LOW_BYTES:
         yield Finding(name, "warning", f"{said}; petseg runs prune and dvc gc make room")
     else:
         yield Finding(name, "ok", said)
-
-
-def _bytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _below(path: Path, root: Path) -> str:
