@@ -77,7 +77,7 @@ def edits_page(root: Path) -> str:
 
 
 def _keyed(root: Path, stage: str) -> Iterator[str]:
-    for file in with_assets(reached_files(root / f"stages/{stage}.py", root)):
+    for file in with_assets(reached_files(root / f"stages/{stage}.py", root), root):
         name = _name(file, root)
         if not is_left_out(name):
             yield name

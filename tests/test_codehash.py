@@ -23,7 +23,10 @@ from petseg.pipeline.codehash import (
 from tests.conftest import ROOT
 
 KEYED = ("train", "infer", "plot")  # the stages whose results are kept by their code's hash
-LISTED_FILES = [path for path in LEFT_OUT if path.endswith(".py")]
+LISTED_NAMES = sorted(
+    {Path(path).name for path in LEFT_OUT if path.endswith(".py")}
+    | {file.name for path in LEFT_OUT if path.endswith("/") for file in (ROOT / path).rglob("*.py")}
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,7 @@ def test_a_changed_constant_in_any_file_changes_the_key_unless_the_file_is_liste
     assert before == code_sha256(ROOT / f"stages/{stage}.py")
     files = reached_files(start, tree)
     assert len(files) > 30
-    for file in sorted(with_assets(files)):
+    for file in sorted(with_assets(files, tree)):
         content = file.read_text()
         file.write_text(with_a_constant_changed(content) if file.suffix == ".py" else content + " ")
         name = file.relative_to(tree).as_posix()
@@ -85,9 +88,8 @@ def test_a_changed_constant_in_any_file_changes_the_key_unless_the_file_is_liste
     assert code_sha256(start) == before
 
 
-@pytest.mark.parametrize("listed", LISTED_FILES)
-def test_a_file_of_a_listed_name_elsewhere_is_in_the_key(tree: Path, listed: str) -> None:
-    name = Path(listed).name
+@pytest.mark.parametrize("name", LISTED_NAMES)
+def test_a_file_of_a_listed_name_elsewhere_is_in_the_key(tree: Path, name: str) -> None:
     folder = "petseg/models" if not (tree / "petseg/models" / name).exists() else "petseg/training"
     added = tree / folder / name
     start, user = tree / "stages/train.py", tree / "petseg/models/unet.py"
@@ -119,9 +121,58 @@ def test_however_code_is_imported_the_key_holds_it(tree: Path, where: str, state
     added.write_text("WIDTH = 1\n")
     before = code_sha256(start)
     added.write_text("WIDTH = 2\n")
-    assert code_sha256(start) != before
+    changed = code_sha256(start)
+    assert changed != before
     (added.parent / "widths.json").write_text("{}")  # beside it, where it may be read
-    assert code_sha256(start) != before or added.parent == tree
+    # In the root lie dvc.lock and mlflow.db too, which each run changes.
+    assert (code_sha256(start) == changed) is (added.parent == tree)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"WIDTH = (\n",  # no Python
+        b"WIDTH = 1\0\n",
+        b"\xef\xbb\xbfWIDTH = 1\n",  # Python, in other encodings
+        b"# coding: latin-1\nWIDTH = '\xe9'\n",
+    ],
+)
+def test_a_file_that_is_not_plain_python_is_in_the_key(tree: Path, content: bytes) -> None:
+    start, user, added = (
+        tree / "stages/train.py",
+        tree / "petseg/models/unet.py",
+        tree / "petseg/models/odd.py",
+    )
+    user.write_text(f"{user.read_text()}\ntry:\n    import petseg.models.odd\nexcept Exception:\n    pass\n")
+    keys = set()
+    for version in (content, content.replace(b"WIDTH", b"DEPTH")):
+        added.write_bytes(version)
+        keys.add(code_sha256(start))
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f():\n  import wide",
+        "async def f():\n  async with g():\n    import wide",
+        "class C:\n  def f(self):\n    async for x in y:\n      pass\n    else:\n      import wide",
+        "if a:\n  pass\nelif b:\n  pass\nelse:\n  import wide",
+        "for x in y:\n  while x:\n    import wide",
+        "try:\n  import wide\nfinally:\n  pass",
+        "try:\n  pass\nexcept E:\n  import wide",
+        "try:\n  pass\nexcept* E:\n  import wide",
+        "try:\n  pass\nexcept E:\n  pass\nelse:\n  import wide",
+        "try:\n  pass\nfinally:\n  import wide",
+        "match x:\n  case 1:\n    pass\n  case _:\n    import wide",
+    ],
+)
+def test_an_import_in_any_block_is_followed(tmp_path: Path, source: str) -> None:
+    (tmp_path / "stages").mkdir()
+    start, wide = tmp_path / "stages/train.py", tmp_path / "wide.py"
+    start.write_text(source)
+    wide.write_text("WIDTH = 1\n")
+    assert reached_files(start, tmp_path) == {start, wide}
 
 
 def test_what_is_loaded_without_an_import_statement_is_refused(tree: Path) -> None:

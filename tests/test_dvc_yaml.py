@@ -70,7 +70,7 @@ def params_read(stage: str) -> set[str]:
 def code_reached(stage: str) -> set[str]:
     """The files of code that a script reaches, but for those that hold nothing but a docstring."""
     reached = reached_files(ROOT / f"stages/{stage}.py", ROOT)
-    files = {file for file in with_assets(reached) if file.suffix != ".py" or not only_describes(file)}
+    files = {file for file in with_assets(reached, ROOT) if file.suffix != ".py" or not only_describes(file)}
     return {file.relative_to(ROOT).as_posix() for file in files} - NO_DEP
 
 

@@ -39,6 +39,7 @@ LEFT_OUT: dict[str, str] = {
     "petseg/tracking/": "logs in MLflow what the store has",
 }
 _COMPILED = (".pyc", ".pyo")
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where a statement holds statements
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -48,7 +49,7 @@ def code_sha256(start: Path) -> str:
     root = start.parent.parent
     digest = hashlib.sha256()
     files = reached_files(start, root)
-    for file in sorted(with_assets(files)):
+    for file in sorted(with_assets(files, root)):
         name = file.relative_to(root).as_posix()
         if not is_left_out(name):
             digest.update(f"{name}\0{_file_sha256(file)}\0".encode())
@@ -88,19 +89,26 @@ def reached_files(start: Path, root: Path) -> set[Path]:
         root: of the project. What lies elsewhere, or in a hidden folder, is not of the project.
     """
     found: set[Path] = set()
+    named: set[str] = set()
     pending = [start, *_packages_of(start, root)]
     while pending:
         file = pending.pop()
         if file not in found:
             found.add(file)
-            for module in _imported(file, root):
+            for module in set(_imported(file, root)) - named:
+                named.add(module)
                 pending += _files_of(module, root)
     return found
 
 
-def with_assets(files: set[Path]) -> set[Path]:
-    """Return Python files and the other files beside them, which they may read: the parts of pages, say."""
-    beside = (file for folder in {file.parent for file in files} for file in folder.iterdir())
+def with_assets(files: set[Path], root: Path) -> set[Path]:
+    """Return Python files and the other files beside them, which they may read: the parts of pages, say.
+
+    Beside a module in the root itself lie the lock, the databases and the docs, which every run changes:
+    they are not its parts.
+    """
+    folders = {file.parent for file in files} - {root}
+    beside = (file for folder in folders for file in folder.iterdir())
     return files | {
         file
         for file in beside
@@ -130,7 +138,12 @@ def _packages_of(file: Path, root: Path) -> list[Path]:
 def _imported(file: Path, root: Path) -> Iterator[str]:
     """Yield the modules that the imports of a file name, at whatever depth of its code."""
     package = file.relative_to(root).parent.parts
-    for node in ast.walk(_tree(file)):
+    tree = _tree(file)
+    pending: list[ast.AST] = [] if tree is None else [tree]
+    while pending:  # statements alone, since no expression holds an import
+        node = pending.pop()
+        for block in _BLOCKS:
+            pending += getattr(node, block, ())
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -149,18 +162,22 @@ def _files_of(module: str, root: Path) -> list[Path]:
 
 
 @cache
-def _parsed(file: Path, text: str) -> ast.Module:
-    return ast.parse(text, file)
+def _parsed(file: Path, content: bytes) -> ast.Module | None:
+    try:
+        return ast.parse(content, file)
+    except (SyntaxError, ValueError):  # a null byte is the second for Python 3.11
+        return None
 
 
-def _tree(file: Path) -> ast.Module:
-    return _parsed(file, file.read_text(encoding="utf-8"))
+def _tree(file: Path) -> ast.Module | None:
+    """Return the syntax tree of a file, of whatever encoding; None where it has none, and its bytes count."""
+    return _parsed(file, file.read_bytes()) if file.suffix == ".py" else None
 
 
 def _file_sha256(file: Path) -> str:
-    if file.suffix == ".py":
-        return hashlib.sha256(canonical(_tree(file)).encode()).hexdigest()
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    tree = _tree(file)
+    content = file.read_bytes() if tree is None else canonical(tree).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def canonical(node: object) -> str:
