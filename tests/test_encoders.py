@@ -1,5 +1,6 @@
 """Published weights of the encoder: fetched whole, loaded under their own names, or refused in a line."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,37 @@ def test_imagenet_weights_come_over_the_network_verified(
     served(monkeypatch, server.url, "0" * 64)
     with pytest.raises(DownloadError, match=r"sha256 is .* expected 0000"):
         fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0)
+
+
+def test_imagenet_weights_are_fetched_once(
+    tmp_path: Path,
+    published: Path,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (server.folder / "resnet34-b627a593.pth").write_bytes(published.read_bytes())
+    served(monkeypatch, server.url, sha256_file(published))
+    server.cut_after = [1000] * 5
+    with pytest.raises(DownloadError, match="5,000 bytes are kept and gone on from next time"):
+        fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0)
+    encoder = fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0)
+    assert server.ranges[-1] == "bytes=5000-"
+
+    (kept,) = (tmp_path / "data/fetched").rglob("*.pth")
+    with kept.open("r+b") as file:
+        file.seek(1000)
+        file.write(bytes([published.read_bytes()[1000] ^ 1]))
+    assert fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0) == encoder
+    assert f"{kept}: differs from its sha256; it is fetched again" in capsys.readouterr().err
+
+    asked = len(server.ranges)
+    server.shutdown()
+    server.server_close()
+    shutil.rmtree(tmp_path / "encoder")  # as DVC does before the stage
+    assert fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0) == encoder
+    assert len(server.ranges) == asked
+    assert sha256_file(tmp_path / "encoder" / pretrained.WEIGHTS) == sha256_file(published)
 
 
 def test_without_a_network_the_file_and_the_way_to_it_are_named(

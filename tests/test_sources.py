@@ -1,5 +1,6 @@
 """Fetching archives over a network that fails in every way; no request leaves this machine."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from petseg.core.files import sha256_file
 from petseg.data import download as sources
@@ -19,6 +21,10 @@ from petseg.errors import ArchiveError, DownloadError
 from tests.conftest import MINI, ROOT, PetFolder, Server
 
 SAMPLE = ROOT / "data/sample"
+FETCH = (  # as a process of its own
+    "import sys; from pathlib import Path; from petseg.data.download import fetch\n"
+    "fetch(sys.argv[1], Path('data/sample'), Path(sys.argv[2]), Path(sys.argv[3]))"
+)
 
 
 def run(source: str, tmp_path: Path) -> list[sources.Retrieved]:
@@ -164,11 +170,19 @@ def test_credentials_are_not_repeated(tmp_path: Path) -> None:
 
 def test_a_killed_download_leaves_nothing_that_looks_whole(tmp_path: Path, server: Server) -> None:
     server.delay_s = 0.2
-    code = (
-        "import sys; from pathlib import Path; from petseg.data.download import fetch\n"
-        "fetch(sys.argv[1], Path('data/sample'), Path(sys.argv[2]), Path(sys.argv[3]))"
-    )
-    command = [sys.executable, "-c", code, server.url, str(tmp_path / "into"), str(tmp_path / "root")]
+    kill_half_way(server, tmp_path)
+    assert names(tmp_path / "into") == set()
+    assert len(names(tmp_path / "root/data/fetched/partial")) == 1
+    server.delay_s = 0
+    run(server.url, tmp_path)
+    assert any(asked for asked in server.ranges)
+    assert names(tmp_path / "into") == {PHOTOS, ANNOTATIONS}
+    assert sha256_file(tmp_path / "into" / PHOTOS) == sha256_file(server.folder / PHOTOS)
+
+
+def kill_half_way(server: Server, tmp_path: Path) -> None:
+    """Kill a process that fetches, once something has come."""
+    command = [sys.executable, "-c", FETCH, server.url, str(tmp_path / "into"), str(tmp_path / "root")]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     partials = tmp_path / "root/data/fetched/partial"
     deadline = time.monotonic() + 60
@@ -176,13 +190,6 @@ def test_a_killed_download_leaves_nothing_that_looks_whole(tmp_path: Path, serve
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert names(tmp_path / "into") == set()
-    assert len(names(partials)) == 1
-    server.delay_s = 0
-    run(server.url, tmp_path)
-    assert any(asked for asked in server.ranges)
-    assert names(tmp_path / "into") == {PHOTOS, ANNOTATIONS}
-    assert sha256_file(tmp_path / "into" / PHOTOS) == sha256_file(server.folder / PHOTOS)
 
 
 def test_what_was_fetched_once_needs_no_network(
@@ -200,6 +207,54 @@ def test_what_was_fetched_once_needs_no_network(
     assert run(server.url, tmp_path) == first
     assert "no connection; what it gave before is used" in capsys.readouterr().err
     assert sha256_file(tmp_path / "into" / PHOTOS) == sha256_file(server.folder / PHOTOS)
+
+
+def test_the_published_archives_ask_nothing_of_the_network_again(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {name: sha256_file(server.folder / name) for name in ARCHIVES}
+    monkeypatch.setattr(sources, "OXFORD_SHA256", known)
+    monkeypatch.setattr(sources, "OXFORD_URLS", (server.url,))
+    first = run("oxford", tmp_path)
+    shutil.rmtree(tmp_path / "into")
+    monkeypatch.setattr(requests.Session, "request", no_request)
+    assert run("oxford", tmp_path) == first
+    assert {name: sha256_file(tmp_path / "into" / name) for name in ARCHIVES} == known
+    assert capsys.readouterr().err.count("warning") == 0
+
+
+def no_request(session: requests.Session, method: str, url: str, **_: object) -> None:
+    raise AssertionError(f"the network was asked for {url}")
+
+
+def test_kept_checksums_are_found_without_the_credentials_and_hold_none(
+    tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = server.url.replace("//", "//user:geheim@")
+    run(secret, tmp_path)
+    kept = [path for path in (tmp_path / "root/data/fetched").rglob("*") if path.is_file()]
+    assert len([path for path in kept if path.name.endswith(CHECKSUMS)]) == 1
+    assert not [path for path in kept if "geheim" in path.name or b"geheim" in path.read_bytes()]
+    server.shutdown()
+    server.server_close()
+    assert len(run(server.url, tmp_path)) == len(run(secret, tmp_path)) == 2
+    assert "geheim" not in capsys.readouterr().err
+
+
+def test_processes_at_once_fetch_an_archive_once(tmp_path: Path, server: Server) -> None:
+    server.delay_s = 0.01
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", FETCH, server.url, str(tmp_path / name), str(tmp_path / "root")],
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
+        )
+        for name in ("one", "two")
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert server.ranges == [None, None], "an archive was fetched twice"
+    for folder, name in itertools.product(("one", "two"), ARCHIVES):
+        assert sha256_file(tmp_path / folder / name) == sha256_file(server.folder / name)
 
 
 def test_a_kept_archive_that_differs_is_named_and_fetched_again(
@@ -231,6 +286,38 @@ def test_without_checksums_nothing_is_kept(tmp_path: Path, server: Server) -> No
     asked = len(server.ranges)
     run(server.url, tmp_path)
     assert len(server.ranges) == asked + 2
+
+
+def test_without_checksums_nothing_is_left_of_a_download_that_failed(tmp_path: Path, server: Server) -> None:
+    (server.folder / CHECKSUMS).unlink()
+    server.cut_after = [1000] * 5
+    with pytest.raises(DownloadError, match=r"5 tries\); without a network"):
+        run(server.url, tmp_path)
+    assert names(tmp_path / "root/data/fetched/partial") == set()
+
+
+def test_without_checksums_what_a_killed_download_left_is_replaced(tmp_path: Path, server: Server) -> None:
+    (server.folder / CHECKSUMS).unlink()
+    server.delay_s = 0.2
+    kill_half_way(server, tmp_path)
+    assert len(names(tmp_path / "root/data/fetched/partial")) == 1
+    server.delay_s = 0
+    run(server.url, tmp_path)
+    assert names(tmp_path / "root/data/fetched/partial") == set()
+    assert sha256_file(tmp_path / "into" / PHOTOS) == sha256_file(server.folder / PHOTOS)
+
+
+def test_a_login_page_in_place_of_the_checksums_costs_nothing_that_is_kept(
+    tmp_path: Path, server: Server
+) -> None:
+    first = run(server.url, tmp_path)
+    (server.folder / CHECKSUMS).write_text("<html>log in first</html>")
+    (server.folder / PHOTOS).write_text("<html>log in first</html>")
+    with pytest.raises(DownloadError, match=r"can't download images.tar.gz"):
+        run(server.url, tmp_path)
+    server.shutdown()
+    server.server_close()
+    assert run(server.url, tmp_path) == first
 
 
 @pytest.mark.skipif(not MINI.is_dir(), reason="the folder of original photos is not beside the checkout")

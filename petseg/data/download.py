@@ -1,6 +1,5 @@
 """Where the archives and an encoder's weights come from, and how they get here whole."""
 
-import os
 import shutil
 import sys
 import time
@@ -158,21 +157,20 @@ def download_all(files: Sequence[Remote], into: Path, root: Path, backoff_s: flo
 def _provide(
     session: requests.Session, file: Remote, target: Path, root: Path, backoff_s: float
 ) -> Retrieved:
-    """Put one file in place."""
-    if file.sha256 is None:  # nothing would prove a kept one
-        partial = root / PARTIAL / f"{_digest(f'{file.bases[0]} {os.getpid()}')}-{file.name}"
-        retrieved = _download(session, file, partial, backoff_s)
-        copy_atomically(partial, target)
-        partial.unlink()
-        return retrieved
-    kept = root / FETCHED / file.sha256 / file.name
-    with _alone(root / FETCHED / f".{file.sha256}.lock", file.name):
+    """Put one file in place, and keep it where its sha256 is known."""
+    partial = root / PARTIAL / f"{_digest(file.sha256 or file.bases[0])}-{file.name}"
+    with _alone(root / FETCHED / f".{partial.name}.lock", file.name):
+        if file.sha256 is None:  # nothing would prove a kept one
+            retrieved = _download(session, file, partial, backoff_s)
+            copy_atomically(partial, target)
+            partial.unlink()
+            return retrieved
+        kept = root / FETCHED / file.sha256 / file.name
         if _is_whole(kept, file.sha256):
             retrieved = Retrieved(
                 file.name, redact(f"{file.bases[0]}/{file.name}"), kept.stat().st_size, file.sha256
             )
         else:
-            partial = root / PARTIAL / f"{_digest(file.sha256)}-{file.name}"
             retrieved = _download(session, file, partial, backoff_s)
             kept.parent.mkdir(parents=True, exist_ok=True)
             partial.replace(kept)
@@ -227,6 +225,8 @@ def _download(session: requests.Session, file: Remote, partial: Path, backoff_s:
             return Retrieved(name, redact(url), partial.stat().st_size, found)
         if attempt + 1 < _TRIES:
             time.sleep(backoff_s * 2**attempt)
+    if known is None:  # what came could not be gone on from
+        partial.unlink(missing_ok=True)
     kept = (
         f"; {partial.stat().st_size:,} bytes are kept and gone on from next time" if partial.exists() else ""
     )
@@ -280,10 +280,10 @@ def _checksums(base: str, root: Path) -> str:
             raise
         print(f"warning: {error}; what it gave before is used", file=sys.stderr)
         return _read_text(before)
-    if text:
+    if _parse_checksums(text):
         with written_atomically(before) as file:
             file.write(text.encode())
-    else:
+    elif not text:  # none any more; a login page instead of them proves nothing
         before.unlink(missing_ok=True)
     return text
 
