@@ -168,6 +168,22 @@ def test_without_packed_photos_it_is_the_best_on_the_newest_runs(project: Projec
     assert project.chosen == f"run {B}, the best on the newest run's photos by validation Dice"
 
 
+def test_packed_photos_that_are_just_being_written_count_as_not_there(project: Project) -> None:
+    project.add(A, 0.9, data="newer photos")
+    (project.arrays / IMAGES).write_bytes(b"")
+    assert project.chosen == f"run {A}, the best on the newest run's photos by validation Dice"
+
+
+def test_packed_photos_that_go_while_they_are_read_count_as_not_there(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.add(A, 0.9, data="newer photos")
+    whole = PetArrays.open(project.arrays)
+    shutil.rmtree(project.arrays)
+    monkeypatch.setattr(PetArrays, "open", lambda folder: whole)
+    assert project.chosen == f"run {A}, the best on the newest run's photos by validation Dice"
+
+
 def test_while_a_training_runs_the_store_has_the_model(project: Project) -> None:
     run = project.add(A, 0.8)
     project.add(B, None, status="running")

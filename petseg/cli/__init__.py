@@ -1,4 +1,7 @@
-"""The command ``petseg``: a module a command, or group of commands."""
+"""The command ``petseg``: one module for each command or group of commands.
+
+A command reads options, calls the other rooms and prints the answer. No other room imports this one.
+"""
 
 import atexit
 import gc

@@ -206,7 +206,7 @@ def _photos_digest(root: Path) -> str | None:
     """Return the hash of the packed photos; None where they are not there, or not whole at present."""
     try:
         return PetArrays.open(arrays_folder(root)).digest
-    except DataError:
+    except (DataError, EOFError, OSError):  # while preprocess runs a file may be empty, or go once it is open
         return None
 
 

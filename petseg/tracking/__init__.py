@@ -1,7 +1,7 @@
 """The record in MLflow. Nothing else in petseg imports mlflow, and importing this imports no mlflow.
 
-What was done is first written to the store of runs, and MLflow is told afterwards, from there; so it is
-told nothing twice, may be away, and can be told everything again. Its modules, from the ground up:
+A result is first written to the store of runs, and MLflow is updated afterwards from there. So nothing is
+logged twice, the server may be away, and everything can be logged again. Its modules, from the ground up:
 
 outbox        what is still to be logged: an entry for each run, whoever writes it or was killed while writing
 client        the connection, and what is forgiven

@@ -1,6 +1,7 @@
-"""``petseg doctor``: is everything there and whole; with ``--data``, what a data set has.
+"""``petseg doctor`` checks that everything is there and whole; with ``--data`` it checks a data set.
 
-command reads the options; checks has a function a check, and findings runs them; data looks at photos.
+``command`` reads the options, ``checks`` has one function for each check, ``findings`` runs them, and
+``data`` looks at photos and masks.
 """
 
 from petseg.cli.doctor.command import doctor as doctor

@@ -1,4 +1,8 @@
-"""``petseg runs``: the store of every run ever trained; looking, keeping and deciding have the commands."""
+"""``petseg runs``: the commands for the store of every run ever trained.
+
+``looking`` has those that only read, ``keeping`` those that copy or prove weights, and ``deciding`` those
+that change the champion, MLflow or the disk; ``find`` turns what a user types into a run.
+"""
 
 import typer
 

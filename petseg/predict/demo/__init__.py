@@ -1,4 +1,4 @@
-"""A page to try the models with one's own photos, on this machine alone.
+"""A page to try the models with your own photos. It is served to this machine alone.
 
 models  which networks there are, and which of them are in memory
 app     what the page asks: the models, a photo's probability, its pictures
