@@ -19,9 +19,10 @@ from typing import IO, Any
 from PIL import Image
 
 from benchmarks.__main__ import ROOT
-from benchmarks.serving import SIZE, sample_photos
+from benchmarks.serving import SIZE
 from petseg.core.files import sha256_file
 from petseg.predict.png import write_png
+from tests.support.pets import sample_photos
 
 PHOTOS = 500
 MANY = 2_500

@@ -12,8 +12,8 @@ from itertools import chain, pairwise
 from pathlib import Path
 
 from benchmarks.__main__ import Row, seconds
-from tests.project import TINY, Project, mlflow_runs
-from tests.server import MlflowServer
+from tests.support.mlflow_server import MlflowServer
+from tests.support.project import TINY, Project, mlflow_runs
 
 EPOCHS, STOPPED_IN = 20, 3
 SYNC = ("python", "-m", "petseg", "runs", "sync")

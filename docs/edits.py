@@ -24,7 +24,7 @@ or two.
 A stage that computes anew and leaves the same files makes none of the later ones stale. `download` and
 `encoder` use the archives that they fetched before ([data](data.md)), and need no network.
 
-This page is made of the code (`make docs`), and `tests/test_edits.py` holds it to what DVC says.
+This page is made of the code (`make docs`), and `tests/docs/test_edits.py` holds it to what DVC says.
 
 | an edit of | makes stale | computes anew: a comment | computes anew: a constant |
 |---|---|---|---|

@@ -1,6 +1,6 @@
 """Writes the pages that are made of the code, so that no fact is written twice: ``make docs``.
 
-tests/test_docs.py fails where one of them is not what the code says.
+tests/docs/test_docs.py fails where one of them is not what the code says.
 """
 
 import inspect

@@ -9,7 +9,7 @@ from petseg.models.networks import MODELS
 from petseg.params import ModelParams, Params, TrainParams, flatten, load_params
 from petseg.training.losses import LOSSES
 from petseg.training.optim import OPTIMIZERS, SCHEDULES
-from tests.conftest import ROOT
+from tests.support import ROOT
 
 TEXT = (ROOT / "params.yaml").read_text()
 

@@ -11,45 +11,33 @@ from typing import Any
 
 import pytest
 
-from tests.project import TINY, Project
-
-DATABASE, FRESH = "mlflow.db", ".dvc/tmp/fresh.db"  # the latter knows no training yet
+from tests.support.project import FEW, TINY, Project
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def prepared(forks: Path, mlflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with its photos packed, and nothing trained."""
-    project = Project(tmp_path_factory.mktemp("faults"), TINY)
+    project = Project(tmp_path_factory.mktemp("faults"), TINY | FEW, forks)
+    shutil.copy(mlflow_database, project.folder / "mlflow.db")
     project.run("dvc", "repro", "encoder", "preprocess")
     project.commit("prepared")
-    shutil.copy(project.folder / DATABASE, project.folder / FRESH)
     return project
 
 
 @pytest.fixture(scope="session")
-def reference(prepared: Project) -> dict[str, Any]:
+def reference(prepared: Project, mlflow_database: Path) -> dict[str, Any]:
     """The manifest of a training that nothing disturbed."""
     prepared.run(*prepared.train_command)
     (manifest,) = prepared.manifests().values()
-    clean(prepared)
+    prepared.forget_trainings(mlflow_database)
     return manifest
 
 
 @pytest.fixture
-def project(prepared: Project, reference: dict[str, Any]) -> Iterator[Project]:
+def project(prepared: Project, reference: dict[str, Any], mlflow_database: Path) -> Iterator[Project]:
     """The project with an empty store, to be spoilt."""
     yield prepared
-    clean(prepared)
-
-
-def clean(project: Project) -> None:
-    """Bring the project to where nothing has been trained yet."""
-    for name in ("runs", "mlartifacts", "models"):
-        shutil.rmtree(project.folder / name, ignore_errors=True)
-    for path in project.folder.glob(f"{DATABASE}*"):
-        path.unlink()
-    shutil.copy(project.folder / FRESH, project.folder / DATABASE)
-    project.run("git", "checkout", "-q", ".")
+    prepared.forget_trainings(mlflow_database)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -83,8 +71,3 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(
             f"| {number} | {words} | {len(outcomes)} | {told} | {sum(durations):.0f} |"
         )
-
-
-def last_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run, the newest last."""
-    return sorted((folder / "checkpoints").glob("epoch-*.safetensors"))

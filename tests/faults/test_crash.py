@@ -7,17 +7,17 @@ import pickle
 import random
 import select
 import signal
-import subprocess
+import socket
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import mlflow
 import pytest
 
 from petseg.models.weights import load_tensors
-from tests.faults.conftest import clean, last_checkpoints
-from tests.project import Project, mlflow_runs
+from tests.support.ask_forked import ask, read_number
+from tests.support.project import Project, mlflow_runs
 
 KILLS = 200
 KILLED_AT = str(Path(__file__).with_name("killed_at.py"))
@@ -59,7 +59,7 @@ def folder(project: Project) -> Path:
 @pytest.mark.fault(1, "SIGKILL before the first checkpoint")
 def test_killed_before_the_first_checkpoint(project: Project, reference: Manifest) -> None:
     killed(project, "petseg.store.writer", "Run.add", "before", 1)
-    assert last_checkpoints(folder(project)) == []
+    assert project.last_checkpoints() == []
     assert "goes on" not in finish(project, reference)
 
 
@@ -87,73 +87,61 @@ def test_killed_while_writing(
     project: Project, reference: Manifest, module: str, name: str, when: str, nth: int
 ) -> None:
     killed(project, module, name, when, nth)
-    for path in last_checkpoints(folder(project)):
+    for path in project.last_checkpoints():
         load_tensors(path)  # each is whole
     finish(project, reference)
 
 
 @pytest.mark.slow
 @pytest.mark.fault(2, f"SIGKILL at {KILLS} random moments")
-def test_killed_at_random(project: Project, reference: Manifest) -> None:
+def test_killed_at_random(project: Project, reference: Manifest, mlflow_database: Path) -> None:
     """Each training is killed until it once comes to its end; then all is thrown away, and begun again."""
     log, chance = project.folder / "training.log", random.Random(0)
-    with Forked(project, log) as forked:
-        started = time.perf_counter()
-        assert forked.run(None) == 0, log.read_text()
-        whole_s = time.perf_counter() - started
-        clean(project)
-        kills, trainings, newest = 0, 0, 0
-        while kills < KILLS:
-            code = forked.run(chance.uniform(0, whole_s / 2))
-            if code == 0:
-                assert_as_if_undisturbed(project, reference)
-                clean(project)
-                trainings, newest = trainings + 1, 0
-                continue
-            assert code == -signal.SIGKILL, log.read_text()
-            kills += 1
-            found = last_checkpoints(folder(project)) if project.manifests() else []
-            for path in found:
-                load_tensors(path)  # each is whole
-            before, newest = newest, int(found[-1].stem.removeprefix("epoch-")) if found else 0
-            assert newest >= before, "an epoch was lost"
-            print(f"kill {kills}: {newest} epochs are there; {trainings} trainings have come to their end")
+    started = time.perf_counter()
+    assert train(project, log, None) == 0, log.read_text()
+    whole_s = time.perf_counter() - started
+    project.forget_trainings(mlflow_database)
+    kills, trainings, newest = 0, 0, 0
+    while kills < KILLS:
+        code = train(project, log, chance.uniform(0, whole_s / 2))
+        if code == 0:
+            assert_as_if_undisturbed(project, reference)
+            project.forget_trainings(mlflow_database)
+            trainings, newest = trainings + 1, 0
+            continue
+        assert code == -signal.SIGKILL, log.read_text()
+        kills += 1
+        found = project.last_checkpoints()
+        for path in found:
+            load_tensors(path)  # each is whole
+        before, newest = newest, int(found[-1].stem.removeprefix("epoch-")) if found else 0
+        assert newest >= before, "an epoch was lost"
+        print(f"kill {kills}: {newest} epochs are there; {trainings} trainings have come to their end")
 
 
-class Forked:
-    """Starts the training, again and again, without the seconds that its imports take."""
+def train(project: Project, log: Path, kill_after_s: float | None) -> int:
+    """Train without the seconds that imports take, kill it after a while unless it has ended.
 
-    def __init__(self, project: Project, log: Path) -> None:
-        script = str(Path(__file__).with_name("forked.py"))
-        self._process = project.start(
-            "python", script, str(log), *project.train_command[2:], stdin=subprocess.PIPE
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()  # with nothing more to start, it ends
-
-    def run(self, kill_after_s: float | None) -> int:
-        """Start once, kill after a while unless it has ended, and return the exit code."""
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-        pid = int(process.stdout.readline())
-        if kill_after_s is not None and not select.select([process.stdout], [], [], kill_after_s)[0]:
+    Returns:
+        The exit code.
+    """
+    assert project.forks is not None
+    with socket.socket(socket.AF_UNIX) as connection, log.open("w") as file:
+        connection.connect(str(project.forks.parent / "socket"))
+        files = [0, file.fileno(), file.fileno()]
+        environment = project.environment(project.forks)
+        pid = ask(connection, project.train_command[1:], str(project.folder), environment, files)
+        if kill_after_s is not None and not select.select([connection], [], [], kill_after_s)[0]:
             with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
                 os.kill(pid, signal.SIGKILL)
-        return int(process.stdout.readline())
+        return read_number(connection)
 
 
 @pytest.mark.fault(3, "SIGKILL between checkpoint and history row")
 def test_killed_between_checkpoint_and_row(project: Project, reference: Manifest) -> None:
     killed(project, "petseg.store.writer", "Run._write_history", "before", 3)  # the first is of resuming
     assert len((folder(project) / "history.jsonl").read_text().splitlines()) == 1
-    assert len(last_checkpoints(folder(project))) == 2
+    assert len(project.last_checkpoints()) == 2
     assert "goes on after epoch 2" in finish(project, reference)
 
 
@@ -244,7 +232,7 @@ def test_an_orphan_is_not_joined_by_a_second_training(project: Project) -> None:
 @pytest.mark.fault(8, "one bit of the newest checkpoint flipped")
 def test_a_flipped_bit(project: Project, reference: Manifest) -> None:
     killed(project, "petseg.store.writer", "Run.add", "after", 4)
-    newest = last_checkpoints(folder(project))[-1]
+    newest = project.last_checkpoints()[-1]
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 4
     newest.write_bytes(data)
@@ -261,7 +249,7 @@ def test_no_checkpoint_at_all(project: Project, reference: Manifest) -> None:
 
     for content in (b"", None, pickle.dumps(Trap())):
         killed(project, "petseg.store.writer", "Run.add", "after", 1)
-        newest = last_checkpoints(folder(project))[-1]
+        newest = project.last_checkpoints()[-1]
         newest.write_bytes(newest.read_bytes()[:1000] if content is None else content)
     finish(project, reference)
     assert not (project.folder / "EXECUTED").exists()

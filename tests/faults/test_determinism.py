@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.project import Project
+from tests.support.project import Project
 
 Manifest = dict[str, Any]
 

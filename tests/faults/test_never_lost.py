@@ -11,7 +11,7 @@ import pytest
 
 from petseg.models.weights import load_tensors
 from petseg.store.layout import WEIGHTS
-from tests.project import Project, mlflow_runs
+from tests.support.project import Project, mlflow_runs
 
 Manifest = dict[str, Any]
 REPRO = ("dvc", "repro", "--single-item", "train")

@@ -14,8 +14,7 @@ import mlflow
 import pytest
 
 from petseg.models.weights import load_tensors
-from tests.faults.conftest import DATABASE, clean, last_checkpoints
-from tests.project import Project, mlflow_runs
+from tests.support.project import Project, mlflow_runs
 
 Manifest = dict[str, Any]
 
@@ -52,17 +51,17 @@ def test_a_full_disk(project: Project) -> None:
         printed = project.run(*project.train_command, fails=True)
         assert "petseg train: disk full: " in printed
         assert "Traceback" not in printed
-        found = last_checkpoints(only_run(project))
+        found = project.last_checkpoints()
         assert found
         for path in found:
             load_tensors(path)
 
 
 @pytest.mark.fault(19, "disk full: a limit on the size of files")
-def test_a_file_that_must_not_grow(project: Project, reference: Manifest) -> None:
+def test_a_file_that_must_not_grow(project: Project, reference: Manifest, mlflow_database: Path) -> None:
     project.run(*project.train_command)
     largest = max(path.stat().st_size for path in only_run(project).rglob("*.safetensors"))
-    clean(project)
+    project.forget_trainings(mlflow_database)
     limit = f"ulimit -f {largest // 1024 - 1}; exec {' '.join(project.train_command)}"
     printed = project.run("bash", "-c", limit, fails=True)
     assert "petseg train: disk full: " in printed
@@ -117,7 +116,7 @@ def test_a_server_that_does_not_answer(project: Project, reference: Manifest, ki
 @pytest.mark.slow
 @pytest.mark.fault(22, "MLflow's database locked for 60 s")
 def test_a_locked_database(project: Project) -> None:
-    lock = sqlite3.connect(project.folder / DATABASE, check_same_thread=False)
+    lock = sqlite3.connect(project.folder / "mlflow.db", check_same_thread=False)
     with project.start(*project.train_command) as process:
         assert process.stdout is not None
         next(line for line in process.stdout if "epoch 1/6" in line)
@@ -133,7 +132,7 @@ def test_a_locked_database(project: Project) -> None:
 
 @pytest.mark.fault(22, "four processes that start on no database")
 def test_four_at_once_on_no_database(project: Project) -> None:
-    (project.folder / DATABASE).unlink()
+    (project.folder / "mlflow.db").unlink()
     at_once = [
         project.start(
             "python", "-c", "from petseg.tracking.outbox import recorded\nwith recorded('download', {}): pass"
@@ -178,7 +177,7 @@ def test_a_loss_that_is_not_a_number(project: Project) -> None:
     assert "petseg train: the loss of epoch " in printed
     assert "; try a lower train.learning_rate" in printed
     rows = [json.loads(line) for line in (only_run(project) / "history.jsonl").read_text().splitlines()]
-    for path in last_checkpoints(only_run(project)):
+    for path in project.last_checkpoints():
         tensors, _ = load_tensors(path)
         assert all(tensor.isfinite().all() for tensor in tensors.values())
-    assert len(last_checkpoints(only_run(project))) <= len(rows)
+    assert len(project.last_checkpoints()) <= len(rows)

@@ -1,0 +1,306 @@
+"""Whether the tests notice a fault: ``python -m benchmarks.planted [NUMBER...]`` puts each of these into the
+code, runs ``make check``, and ``make test`` if that notices nothing, takes it back, and prints who noticed.
+
+It works on a copy. Tests that fail at whatever edit, since the committed lock is of the code as it is, are
+left out: they would notice everything.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support import ROOT
+from tests.support.project import listed_files
+
+FAIL_AT_ANY_EDIT = ("tests/docs/test_edits.py::test_an_edit_makes_stale_what_the_page_says",)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A text of a file, and what a careless hand would write instead."""
+
+    what: str
+    file: str
+    right: str
+    wrong: str
+
+    @property
+    def room(self) -> str:
+        return self.file.removeprefix("petseg/").partition("/")[0].removesuffix(".py")
+
+    def plant(self, root: Path) -> None:
+        """Put it into the code."""
+        text = (root / self.file).read_text()
+        assert text.count(self.right) == 1, f"{self.file} has {text.count(self.right)} of {self.right!r}"
+        (root / self.file).write_text(text.replace(self.right, self.wrong))
+
+
+FAULTS = (
+    Fault(
+        "a wrong exit code",
+        "petseg/errors.py",
+        '"""params.yaml is wrong; the message has one line for each mistake."""\n\n    exit_code = 2',
+        '"""params.yaml is wrong; the message has one line for each mistake."""\n\n    exit_code = 1',
+    ),
+    Fault(
+        "a lost fsync",
+        "petseg/core/files.py",
+        "                file.flush()\n                os.fsync(file.fileno())\n",
+        "                file.flush()\n",
+    ),
+    Fault(
+        "a rename that is not flushed",
+        "petseg/core/files.py",
+        "        temporary.replace(path)\n        if durable:\n            fsync_folder(path.parent)\n",
+        "        temporary.replace(path)\n",
+    ),
+    Fault(
+        "a lock that nobody takes",
+        "petseg/core/locks.py",
+        "        lock.acquire(timeout=-1 if wait else 0)",
+        "        pass",
+    ),
+    Fault(
+        "an interval upside down",
+        "petseg/core/formats.py",
+        "({low:{sign}.3f} to {high",
+        "({high:{sign}.3f} to {low",
+    ),
+    Fault(
+        "a learning rate of 0 is taken",
+        "petseg/params.py",
+        "    learning_rate: Annotated[float, Field(gt=0)]",
+        "    learning_rate: Annotated[float, Field(ge=0)]",
+    ),
+    Fault(
+        "an edit during a stage is not noticed",
+        "petseg/pipeline/stage.py",
+        "if what not in now or now[what] != value]",
+        "if what not in now]",
+    ),
+    Fault(
+        "the files beside a module are in no key",
+        "petseg/pipeline/codehash.py",
+        'if file.suffix not in (".py", *_COMPILED) and',
+        'if file.suffix in (".py", *_COMPILED) and',
+    ),
+    Fault(
+        "validation photos in the test part",
+        "petseg/data/splitting.py",
+        '            parts[row] = "val"\n',
+        '            parts[row] = "test"\n',
+    ),
+    Fault(
+        "photos of one group on two sides",
+        "petseg/data/splitting.py",
+        "members.setdefault(photos[row].group or row, [])",
+        "members.setdefault(row, [])",
+    ),
+    Fault(
+        "colours not standardized", "petseg/data/batches.py", "(photos - mean) / std", "(photos - mean) * std"
+    ),
+    Fault(
+        "the border counts as background",
+        "petseg/data/batches.py",
+        '    if boundary == "foreground":',
+        '    if boundary == "ignore":',
+    ),
+    Fault(
+        "weights whose hash is not looked at",
+        "petseg/models/weights.py",
+        'if sha256_tensors(tensors) != content["tensors_sha256"]:',
+        'if not content["tensors_sha256"]:',
+    ),
+    Fault(
+        "a mirror image that is not mirrored back",
+        "petseg/models/predictor.py",
+        "            flipped = mirrored(self.network(mirrored(batch)).float().sigmoid())",
+        "            flipped = self.network(mirrored(batch)).float().sigmoid()",
+    ),
+    Fault(
+        "false and missed pixels swapped",
+        "petseg/evaluation/metrics.py",
+        "PixelCounts(tp, positive - tp, actual - tp,",
+        "PixelCounts(tp, actual - tp, positive - tp,",
+    ),
+    Fault(
+        "a threshold off by one",
+        "petseg/evaluation/thresholds.py",
+        "torch.bucketize(values, steps, right=True)",
+        "torch.bucketize(values, steps, right=False)",
+    ),
+    Fault(
+        "of equal thresholds the farthest from 0.5",
+        "petseg/evaluation/thresholds.py",
+        "-abs(t - 0.5)",
+        "abs(t - 0.5)",
+    ),
+    Fault(
+        "a wrong sign in a loss",
+        "petseg/training/losses.py",
+        "    return (1 - (2 * both + 1) / (either + 1)).mean()",
+        "    return (1 + (2 * both + 1) / (either + 1)).mean()",
+    ),
+    Fault(
+        "a trimap that does not turn with its photo",
+        "petseg/training/augment.py",
+        'F.grid_sample(labels, grid, "nearest"',
+        'F.grid_sample(labels, grid.flip(2), "nearest"',
+    ),
+    Fault(
+        "the average moves the wrong way",
+        "petseg/training/optim.py",
+        "torch._foreach_lerp_(averaged, current, 1 - decay)",
+        "torch._foreach_lerp_(averaged, current, decay)",
+    ),
+    Fault(
+        "the last of equal epochs is best",
+        "petseg/training/history.py",
+        "    return max(defined, key=lambda record: record.val_dice)",
+        "    return max(reversed(defined), key=lambda record: record.val_dice)",
+    ),
+    Fault(
+        "the order of the photos is not that of the epoch",
+        "petseg/training/loop.py",
+        "default_rng((seed, epoch, _ORDER_STREAM))",
+        "default_rng((seed, n, _ORDER_STREAM))",
+    ),
+    Fault(
+        "a resumed training forgets its optimizer",
+        "petseg/training/loop.py",
+        'self.optimizer.load_state_dict({"state": state, "param_groups": groups})',
+        'self.optimizer.load_state_dict({"state": {}, "param_groups": groups})',
+    ),
+    Fault(
+        "damaged files are handed out",
+        "petseg/store/records.py",
+        "        elif sha256_file(path) != digest:",
+        "        elif not digest:",
+    ),
+    Fault(
+        "a worse model is promoted",
+        "petseg/store/champion.py",
+        "    if run.val_dice < today.val_dice:",
+        "    if run.val_dice > today.val_dice:",
+    ),
+    Fault(
+        "promotions that do not wait for each other",
+        "petseg/store/champion.py",
+        '    with held(store / f".{LOG}.lock"):\n        before',
+        "    if True:\n        before",
+    ),
+    Fault(
+        "a training that two processes write to",
+        "petseg/store/writer.py",
+        "    with locked(folder):\n        for left_over",
+        "    if True:\n        for left_over",
+    ),
+    Fault(
+        "epochs that are logged twice",
+        "petseg/tracking/rows.py",
+        "            if epoch not in self.epochs:\n",
+        "            if True:\n",
+    ),
+    Fault(
+        "half of a password that has an @ is printed",
+        "petseg/tracking/outbox.py",
+        r'r"//\S*@"',
+        r'r"//[^@\s]*@"',
+    ),
+    Fault(
+        "the worst photos are the best",
+        "petseg/report/results.py",
+        "        return self.ranked()[-n:]",
+        "        return self.ranked()[:n]",
+    ),
+    Fault(
+        "pictures that are there are overwritten",
+        "petseg/predict/cutting.py",
+        "            if replaces or not outputs[kind].exists():",
+        "            if True:",
+    ),
+    Fault(
+        "a command that failed says 0",
+        "petseg/cli/output.py",
+        "        raise typer.Exit(answer.exit_code)",
+        "        raise typer.Exit(0)",
+    ),
+    Fault(
+        "the threshold is chosen on the test photos",
+        "petseg/evaluation/evaluate.py",
+        '    rows = arrays.rows("val")\n    trimaps',
+        '    rows = arrays.rows("test")\n    trimaps',
+    ),
+    Fault(
+        "scores that are not kept in the store",
+        "stages/infer.py",
+        "            run.keep(EVALUATIONS, key, made_by,",
+        "            str((EVALUATIONS, key, made_by,",
+    ),
+    Fault(
+        "a training that is finished does not hand its weights out",
+        "stages/train.py",
+        "        run.export(copies | {EVOLUTION_MASKS: evolution, CURVES: history})\n",
+        "        run.export({EVOLUTION_MASKS: evolution, CURVES: history})\n",
+    ),
+    Fault(
+        "a param that train reads and does not declare",
+        "dvc.yaml",
+        "params: [data.boundary, split, model, train, augment]",
+        "params: [data.boundary, split, train, augment]",
+    ),
+)
+
+
+def main() -> None:
+    """Print a row a fault, as soon as it is known."""
+    wanted = [int(number) for number in sys.argv[1:]] or range(1, len(FAULTS) + 1)
+    print("| | room | fault | noticed by | test |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "project"
+        copy_project(copy)
+        for number in wanted:
+            fault = FAULTS[number - 1]
+            before = (copy / fault.file).read_bytes()
+            fault.plant(copy)
+            print(f"| {number} | {fault.room} | {fault.what} | {noticed(copy)} |", flush=True)
+            (copy / fault.file).write_bytes(before)
+
+
+def copy_project(folder: Path) -> None:
+    """Copy what git knows or would take, with its history, and borrow the environment."""
+    for name in listed_files():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / ".git", folder / ".git")
+    for name in (".venv", ".mypy_cache"):
+        if (ROOT / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+
+
+def noticed(root: Path) -> str:
+    """Say which command fails, and at what."""
+    left_out = " ".join(f"--deselect={name}" for name in FAIL_AT_ANY_EDIT)
+    for target in ("check", "test"):
+        done = subprocess.run(
+            ["make", "-o", "env", target],
+            cwd=root,
+            env=os.environ | {"PYTEST_ADDOPTS": f"-x {left_out}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+            last = (done.stdout + done.stderr).strip().splitlines()[-1]
+            return f"`make {target}` | {f'`{failed.group(1)}`' if failed else last}"
+    return "nobody | "
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""``petseg evaluate`` and ``petseg report``: views by name, and the menu in a pseudo-terminal."""
+
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from petseg.cli import app
+from petseg.core.files import sha256_file
+from petseg.core.textfiles import write_json
+from petseg.data.arrays import PetArrays
+from petseg.errors import DataError, PetsegError, UsageError
+from petseg.pipeline.dvcfiles import stage_paths
+from petseg.store.layout import CURVES, EVALUATIONS, EVOLUTION_MASKS, FORMAT, MANIFEST
+from petseg.store.run import StoredRun
+from tests.support import ROOT
+from tests.support.results import KEY, write_results
+
+VIEWS = ("curves", "evolution", "best", "worst", "random", "breeds", "histogram", "thresholds", "confusion")
+PATIENCE_S = 120
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which the pipeline has left its results where dvc.yaml says."""
+    root = tmp_path_factory.mktemp("project")
+    (root / ".dvc").mkdir()
+    (root / "stages").mkdir()
+    shutil.copy(ROOT / "dvc.yaml", root)
+    path = stage_paths(root, "plot")
+    made = write_results(root / "made", breeds=("Bengal", "pug", "cost_$5_or_$6"))
+    for source, name in (
+        (made.arrays_folder, "arrays"), (made.evolution_file, "evolution"), (made.history_file, "history"),
+        (made.folder, "results"),
+    ):  # fmt: skip
+        path[name].parent.mkdir(parents=True, exist_ok=True)
+        source.rename(path[name])
+    write_json(stage_paths(root, "train")["weights"].with_suffix(".json"), {"run_key": KEY})
+    return root
+
+
+@pytest.fixture
+def here(project: Path) -> Iterator[Path]:
+    """A folder below the project's root, from which everything must work too."""
+    with chdir(project / "stages"):
+        yield project
+
+
+def evaluate(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["evaluate", *arguments])
+    if isinstance(result.exception, PetsegError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+# A view, and a text that stands in its picture alone.
+OWN_TEXT = {
+    "curves": "best epoch 3",
+    "evolution": "epoch 4",
+    "best": "test photos: best",
+    "worst": "test photos: worst",
+    "random": "test photos: random",
+    "breeds": "Bengal (n = 6)",
+    "histogram": "median",
+    "thresholds": "in use: 0.5",
+    "confusion": "rightly left out",
+    "calibration": "as it should be",
+}
+
+
+@pytest.mark.parametrize("view", OWN_TEXT)
+def test_each_view_is_its_own_picture(here: Path, tmp_path: Path, view: str) -> None:
+    path = here / f"plots/evaluate/{view}.png"
+    assert evaluate(view).strip() == str(path)
+    with Image.open(path) as picture:
+        assert min(picture.size) > 100
+    evaluate(view, "--out", str(tmp_path / "view.svg"))
+    texts = re.findall(r"<!-- (.*?) -->", (tmp_path / "view.svg").read_text())
+    assert any(OWN_TEXT[view] in text for text in texts), texts
+
+
+def test_photos_are_as_many_as_asked_for(here: Path, tmp_path: Path) -> None:
+    def height(n: str) -> int:
+        evaluate("worst", "--n", n, "--out", str(tmp_path / "w.png"))
+        with Image.open(tmp_path / "w.png") as picture:
+            return picture.size[1]
+
+    assert height("6") < height("12") < height("17")
+
+
+def test_one_photo_is_shown_by_its_name(here: Path, tmp_path: Path) -> None:
+    evaluate("photo", "cost_$5_or_$6_5", "--out", str(tmp_path / "one.svg"))
+    assert "Dice" in (tmp_path / "one.svg").read_text()
+    evaluate("evolution", "--photo", "pug_1", "--out", str(tmp_path / "e.png"))
+    with pytest.raises(DataError, match="pug_99: no such test photo; did you mean pug_"):
+        evaluate("photo", "pug_99")
+    with pytest.raises(UsageError, match="pug_4: is not shown over the epochs; these are: Bengal_0, pug_1"):
+        evaluate("evolution", "--photo", "pug_4")
+
+
+def test_mistakes_are_said(here: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"x\.gif: must end in \.png"):
+        evaluate("curves", "--out", "x.gif")
+    with pytest.raises(UsageError, match="no terminal for the menu; name a view"):
+        evaluate()
+    with chdir(tmp_path):
+        shutil.copytree(here, tmp_path / "empty", ignore=shutil.ignore_patterns("plots", "metrics"))
+        os.chdir("empty")
+        with pytest.raises(UsageError, match="nothing has been trained and scored here yet; dvc repro does"):
+            evaluate("curves")
+    broken = here / "plots/test/thresholds.csv"
+    content = broken.read_bytes()
+    broken.unlink()
+    with pytest.raises(DataError, match=r"thresholds\.csv: can't be read .*; run dvc repro"):
+        evaluate("thresholds")
+    broken.write_bytes(content)
+
+
+def test_the_menu_shows_views_until_there_is_enough(project: Path) -> None:
+    shutil.rmtree(project / "plots/evaluate", ignore_errors=True)
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "dumb"}
+    environment.pop("DISPLAY", None)
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "petseg", "evaluate"],
+        cwd=project / "plots", stdin=theirs, stdout=theirs, stderr=theirs, env=environment,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        try:
+            menu = answer(ours, "", until="which: ")
+            for view in (*VIEWS, "calibration", "photo", "compare"):
+                assert view in menu
+            assert "plots/evaluate/curves.png" in answer(ours, "curves", until="which: ")
+            assert "99: must be a number from 1 to 12" in answer(ours, "99", until="which: ")
+            assert "how many [12]" in answer(ours, "4", until=": ")  # the fourth is worst
+            assert "greater than or equal to 1" in answer(ours, "0", until="which: ")
+            answer(ours, "worst", until=": ")
+            assert "plots/evaluate/worst.png" in answer(ours, "2", until="which: ")
+            assert "name of the test photo" in answer(ours, "photo", until=": ")
+            assert "nobody: no such test photo" in answer(ours, "nobody", until="which: ")
+            os.write(ours, b"q\n")
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
+            os.close(ours)
+    assert {path.name for path in (project / "plots/evaluate").iterdir()} == {"curves.png", "worst.png"}
+
+
+def answer(terminal: int, text: str, until: str) -> str:
+    """Type a line, and return what is printed until a question."""
+    if text:
+        os.write(terminal, f"{text}\n".encode())
+    said, deadline = "", time.monotonic() + PATIENCE_S
+    while not said.removeprefix(f"{text}\r\n").endswith(until):
+        ready, _, _ = select.select([terminal], [], [], max(0, deadline - time.monotonic()))
+        assert ready, said
+        said += os.read(terminal, 4096).decode()
+    return said
+
+
+def test_the_report_is_made_of_what_is_there(here: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["report"])
+    assert result.stdout.strip() == str(here / "plots/report.html")
+    assert result.stderr.strip() == f"run {KEY}, which is not in runs/: what DVC has of it"
+    page = (here / "plots/report.html").read_bytes()
+    assert b"pug_10" in page
+    CliRunner().invoke(app, ["report", "--out", str(tmp_path / "new/copy.html")])
+    assert (tmp_path / "new/copy.html").read_bytes() == page
+
+
+def test_while_a_training_runs_the_store_has_the_last_scored_run(here: Path) -> None:
+    """DVC removes what it is about to make anew, and after a failure it stays away."""
+    about, shown = here / "models/model.json", here / "plots/test"
+    run = stored(here, "a" * 16, finished="2026-01-02")
+    stored(here, "b" * 16, finished="2026-01-01")
+    about.rename(here / "aside.json")
+    shown.rename(here / "aside")
+    try:
+        result = CliRunner().invoke(app, ["evaluate", "breeds"])
+        assert result.exit_code == 0, result.exception
+        assert result.stderr.startswith(f"run {'a' * 16}, the newest that was scored")
+        assert CliRunner().invoke(app, ["report"]).exit_code == 0
+        assert ("a" * 16).encode() in (here / "plots/report.html").read_bytes()
+        assert run.evaluation is not None
+    finally:
+        (here / "aside.json").rename(about)
+        (here / "aside").rename(shown)
+        shutil.rmtree(here / "runs")
+
+
+def stored(root: Path, key: str, finished: str) -> StoredRun:
+    """Put a finished run into the store, with what the pipeline has left as its files."""
+    path, folder = stage_paths(root, "plot"), root / "runs" / key
+    folder.mkdir(parents=True)
+    shutil.copy(path["evolution"], folder / EVOLUTION_MASKS)
+    shutil.copy(path["history"], folder / CURVES)
+    manifest: dict[str, object] = {
+        "format": FORMAT, "status": "finished", "created": finished, "finished": finished, "params": {},
+        "data_sha256": PetArrays.open(path["arrays"]).digest, "best": {"epoch": 3, "val_dice": 0.7},
+        "git": {"commit": "c" * 40, "dirty": False}, "photos": {"train": 1, "val": 1}, "data": {},
+        "environment": {"device": "cpu", "cpu_capability": "AVX2", "threads": 1, "torch": "2", "python": "3"},
+        "files": {name: sha256_file(folder / name) for name in (EVOLUTION_MASKS, CURVES)},
+    }  # fmt: skip
+    write_json(folder / MANIFEST, manifest)
+    run = StoredRun.open(folder)
+    files = {file.name: file for file in path["results"].iterdir()}
+    run.keep(EVALUATIONS, "e", {"settings": {"infer.flip_average": True}}, files)
+    return run

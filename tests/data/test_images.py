@@ -1,0 +1,203 @@
+"""Photos of every kind, and broken ones: cases 31 to 33 of what must be survived."""
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import functional as oracle
+
+from petseg.data.images import decode_pair, decode_photo, decode_trimap, resize_photo
+from petseg.errors import BadImage
+from tests.support import PEAK_KB, ROOT
+from tests.support.pets import HEIC, encoded, picture, trimap
+
+PHOTO = picture(0)
+
+
+def as_rgb(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
+    return np.asarray(image.convert("RGB"), np.int16)
+
+
+def mean_difference(one: Image.Image, other: Image.Image) -> float:
+    return float(np.abs(as_rgb(one) - as_rgb(other)).mean())
+
+
+@pytest.mark.parametrize(
+    ("data", "expected", "tolerance"),
+    [
+        (encoded(PHOTO, "PNG"), PHOTO, 0),
+        (encoded(PHOTO, "JPEG", quality=95), PHOTO, 3),
+        (encoded(PHOTO.convert("L"), "JPEG", quality=95), PHOTO.convert("L"), 3),
+        (encoded(PHOTO.convert("CMYK"), "JPEG", quality=95), PHOTO, 4),
+        (encoded(PHOTO.convert("P"), "PNG"), PHOTO.convert("P"), 0),
+        (encoded(PHOTO, "GIF"), PHOTO, 12),
+        (encoded(PHOTO.convert("RGBA"), "PNG"), PHOTO, 0),
+        (encoded(PHOTO.convert("LA"), "PNG"), PHOTO.convert("L"), 0),
+        (encoded(PHOTO.convert("1"), "PNG"), PHOTO.convert("1"), 0),
+        (encoded(PHOTO, "WEBP", lossless=True), PHOTO, 0),
+        (encoded(PHOTO, "BMP"), PHOTO, 0),
+    ],
+    ids=["png", "jpeg", "grey", "cmyk", "palette", "gif", "rgba", "grey-alpha", "1-bit", "webp", "bmp"],
+)
+def test_whatever_the_file_is_the_photo_is_rgb(data: bytes, expected: Image.Image, tolerance: float) -> None:
+    photo = decode_photo(data)
+    assert photo.mode == "RGB"
+    assert photo.size == expected.size
+    assert mean_difference(photo, expected) <= tolerance
+
+
+def test_a_phone_s_heic_is_read_and_turned() -> None:
+    photo = decode_photo((HEIC).read_bytes())  # 64x48, with a red bar at its left
+    assert (photo.mode, photo.size) == ("RGB", (48, 64))
+    red, blue = photo.getpixel((40, 5)), photo.getpixel((40, 60))
+    assert isinstance(red, tuple)
+    assert isinstance(blue, tuple)
+    assert red[0] > 2 * red[2]
+    assert blue[2] > 2 * blue[0]
+    with pytest.raises(BadImage, match=r"can't be decoded|known format"):
+        decode_photo((HEIC).read_bytes()[:400])
+
+
+def test_alpha_is_dropped_and_hides_nothing() -> None:
+    glass = PHOTO.copy()
+    glass.putalpha(7)
+    assert mean_difference(decode_photo(encoded(glass, "PNG")), PHOTO) == 0
+
+
+def test_a_transparent_palette_is_no_warning() -> None:
+    data = encoded(PHOTO.convert("P"), "PNG", transparency=b"\x00\x80")
+    assert decode_photo(data).mode == "RGB"
+
+
+def test_16_bit_grey_keeps_its_shades() -> None:
+    grey = np.asarray(PHOTO.convert("L"), np.uint16)
+    photo = decode_photo(encoded(Image.fromarray(grey * 257), "PNG"))
+    assert (np.asarray(photo)[..., 0] == grey).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_exif_rotated_photo_comes_upright(orientation: int) -> None:
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that undoes each
+    stored = PHOTO if orientation == 1 else PHOTO.transpose(Image.Transpose(back[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = decode_photo(encoded(stored, "PNG", exif=exif))
+    assert photo.size == PHOTO.size
+    assert mean_difference(photo, PHOTO) == 0
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+def test_metadata_that_can_not_be_read_does_not_matter(kind: str) -> None:
+    data = encoded(PHOTO, kind, exif=b"Exif\0\0no TIFF at all", quality=95)
+    assert mean_difference(decode_photo(data), PHOTO) < 4
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "file is empty"),
+        (b"<html>not found</html>", "not a picture"),
+        (encoded(PHOTO, "JPEG")[:-300], "can't be decoded: image file is truncated"),
+        (encoded(PHOTO, "PNG")[:200], "can't be decoded"),
+        (encoded(PHOTO, "JPEG")[:20], "not a picture|can't be decoded"),
+        (encoded(PHOTO.convert("L").convert("F"), "TIFF"), "floating-point"),
+        (encoded(Image.fromarray(np.full((4, 4), 70_000, np.int32)), "TIFF"), "more than 16 bits"),
+    ],
+)
+def test_a_broken_photo_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(BadImage, match=message):
+        decode_photo(data)
+
+
+def test_any_bytes_give_a_photo_or_a_refusal() -> None:
+    data, refused = encoded(PHOTO, "PNG"), 0
+    for place in range(0, len(data), 7):
+        broken = data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :]
+        try:
+            assert decode_photo(broken).mode == "RGB"
+        except BadImage:
+            refused += 1
+    assert refused > 0.9 * len(data) / 7
+
+
+def giant_png(width: int, height: int) -> bytes:
+    """A real PNG of one colour, in a few hundred kilobytes."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    packer, row = zlib.compressobj(9), bytes(1 + 3 * width)
+    body = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    signature = b"\x89PNG\r\n\x1a\n"
+    return signature + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def test_200_megapixels_are_refused_in_little_memory() -> None:
+    code = (
+        "import sys; from petseg.data.images import decode_photo; from petseg.errors import BadImage\n"
+        f"{PEAK_KB}\n"
+        "try: decode_photo(sys.stdin.buffer.read())\n"
+        "except BadImage as e: print(e, peak_kb(), sep='|')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=giant_png(20_000, 10_000),
+        capture_output=True,
+        check=True,
+        cwd=ROOT,
+    )
+    reason, kilobytes = done.stdout.decode().split("|")
+    assert reason == "has more than 64 megapixels"
+    assert int(kilobytes) < 300_000
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (Image.new("L", (60, 40), 0), "trimap holds the value 0"),
+        (Image.new("L", (60, 40), 255), "trimap holds the value 255"),
+        (Image.new("RGB", (60, 40)), "trimap has mode RGB"),
+        (Image.new("1", (60, 40)), "trimap has mode 1"),
+    ],
+)
+def test_a_trimap_of_other_values_is_refused(image: Image.Image, message: str) -> None:
+    with pytest.raises(BadImage, match=message):
+        decode_trimap(encoded(image, "PNG"))
+
+
+def test_a_trimap_of_another_size_is_refused() -> None:
+    with pytest.raises(BadImage, match="trimap is 61x40, its photo 60x40"):
+        decode_pair(encoded(PHOTO, "PNG"), encoded(trimap((61, 40)), "PNG"), 32)
+
+
+def test_a_pair_is_resized_to_the_square() -> None:
+    image, labels, size = decode_pair(encoded(PHOTO, "PNG"), encoded(trimap(), "PNG"), 32)
+    assert image.shape == (32, 32, 3)
+    assert image.dtype == np.uint8
+    assert (labels.shape, set(np.unique(labels))) == ((32, 32), {1, 2, 3})
+    assert size == (60, 40)
+
+
+@pytest.mark.parametrize("size", [16, 32, 50])
+def test_photos_shrink_as_torchvision_shrinks_them(size: int) -> None:
+    ours = resize_photo(PHOTO, size).astype(int)
+    tensor = torch.from_numpy(np.array(PHOTO)).permute(2, 0, 1)
+    theirs = oracle.resize(tensor, [size, size], antialias=True).permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(ours - theirs).max() <= 1
+
+
+def test_trimaps_shrink_by_the_nearest_pixel() -> None:
+    labels = np.random.default_rng(0).integers(1, 4, (40, 60), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(labels).save(file, "PNG")
+    _, ours, _ = decode_pair(encoded(PHOTO, "PNG"), file.getvalue(), 20)
+    tensor = torch.from_numpy(labels)[None, None].float()
+    theirs = torch.nn.functional.interpolate(tensor, (20, 20), mode="nearest-exact")
+    assert (ours == theirs[0, 0].numpy()).all()

@@ -1,0 +1,139 @@
+"""The pages say what the code says: params, command, links, and every message that is printed."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import petseg.errors
+from docs.generate import PAGES, params_page
+from petseg.core.textfiles import read_yaml
+from petseg.params import Params, load_params
+from tests.support import ROOT
+
+DOCS = ROOT / "docs"
+TEXTS = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+SOURCES = sorted([*(ROOT / "petseg").rglob("*.py"), *(ROOT / "stages").rglob("*.py")])
+SHOWN = {
+    name
+    for name, value in vars(petseg.errors).items()
+    if isinstance(value, type) and issubclass(value, petseg.errors.PetsegError | petseg.errors.BadImage)
+} | {"Refused"}  # an answer of the servers
+FIRST_WORDS = ("warning: ", "note: ", "petseg: ", "petseg ")
+FEWEST_LETTERS = 4  # of a fragment that one can search for
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_of_the_code_says_what_the_code_says(page: str) -> None:
+    assert (DOCS / page).read_text() == PAGES[page](), "make docs writes it anew"
+
+
+def test_every_param_is_told_with_its_default_range_and_words() -> None:
+    rows = dict(re.findall(r"^\| `([\w.]+)` (\|.*)$", params_page(ROOT), re.MULTILINE))
+    values = read_yaml(ROOT / "params.yaml")
+    keys = [f"{name}.{key}" for name, section in values.items() for key in section]
+    assert list(rows) == keys
+    for key, row in rows.items():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+        assert len(cells) == 4, key
+        assert all(cells), key
+
+
+def test_the_params_page_follows_params_yaml_and_the_types(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(text.replace("epochs: 50 ", "epochs: 51 "))
+    load_params(tmp_path / "params.yaml")
+    assert "| `train.epochs` | 51 | from 1 |" in params_page(tmp_path)
+    losses = ", ".join(Params.model_json_schema()["$defs"]["TrainParams"]["properties"]["loss"]["enum"])
+    assert f"| `train.loss` | bce_dice | {losses} | focal has gamma 2" in params_page(tmp_path)
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = without_code(page.read_text())
+    links = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", text)
+    for link in (one or other for one, other in links):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (DOCS / "README.md").read_text()
+    assert [page.name for page in DOCS.glob("*.md") if f"]({page.name})" not in index] == ["README.md"]
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what GitHub calls a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_message_that_is_printed_is_explained() -> None:
+    page = " ".join((DOCS / "troubleshooting.md").read_text().replace("\\|", "|").split())
+    messages = [(file, line, text) for file in SOURCES for line, text in messages_of(file.read_text())]
+    assert len(messages) > 150
+    missing = [
+        f"{file.relative_to(ROOT)}:{line}: {text}" for file, line, text in messages if text not in page
+    ]
+    assert missing == []
+
+
+def test_every_message_of_the_demo_page_is_explained() -> None:
+    page = (DOCS / "troubleshooting.md").read_text()
+    script = (ROOT / "petseg/predict/demo/page.js").read_text()
+    messages = re.findall(r"(?:new Error\(|moved = |\?\? )[\"`]([^\"`$]+)", script)
+    assert len(messages) == 4
+    assert [text for text in messages if text not in page] == []
+
+
+def test_a_message_is_known_by_its_longest_words() -> None:
+    code = """
+raise DataError(f"{path}: holds {n} photos, none of them upright; " "turn them")
+raise petseg.StoreError("gone for good")
+raise ValueError("a bug")
+raise DataError(str(error))
+print(f"warning: {what} is odd", file=sys.stderr)
+print("all is well")
+"""
+    found = [text for _, text in messages_of(code)]
+    assert found == ["photos, none of them upright; turn them", "gone for good", "warning:"]
+
+
+def messages_of(code: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and the longest fixed words of each error and each warning that code can show."""
+    for node in ast.walk(ast.parse(code)):
+        match node:
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) as told if name in SHOWN:
+                pass
+            case ast.Call(func=ast.Name(id="print" | "_exit" | "SystemExit")) as told:
+                if not any(text.startswith(FIRST_WORDS) for text in literals(told)):
+                    continue
+            case _:
+                continue
+        words = max((" ".join(text.split()) for text in literals(told)), key=len, default="")
+        if sum(letter.isalpha() for letter in words) >= FEWEST_LETTERS:
+            yield node.lineno, words
+
+
+def literals(node: ast.AST) -> Iterator[str]:
+    """Yield the texts in a call, but for those inside of an f-string's braces."""
+    match node:
+        case ast.FormattedValue():
+            return
+        case ast.Constant(value=str(text)):
+            yield from re.split(r"\{\}", text)  # of str.format
+        case _:
+            for inner in ast.iter_child_nodes(node):
+                yield from literals(inner)

@@ -1,0 +1,63 @@
+"""What an edit costs, by what DVC says of a copy of the project, and by the hash of the code."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docs.edits import KEPT_IN_THE_STORE, costs
+from petseg.pipeline.codehash import code_sha256
+from petseg.pipeline.dvcfiles import CODE
+from tests.support import ROOT
+from tests.support.project import TINY, Project
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with the committed lock, which is of this code."""
+    folder = Project(tmp_path_factory.mktemp("edited"), TINY).folder
+    (folder / "dvc.lock").write_bytes((ROOT / "dvc.lock").read_bytes())
+    return folder
+
+
+def stale_by_code(folder: Path) -> dict[str, set[str]]:
+    """What dvc status says: the stages that are stale by their code, and by which deps."""
+    from dvc.repo import Repo
+
+    with Repo(str(folder)) as repo:
+        status: dict[str, list[Any]] = repo.status()
+    stale: dict[str, set[str]] = {}
+    for stage, changes in status.items():
+        for change in changes:
+            deps = change.get("changed deps", {}) if isinstance(change, dict) else {}
+            code = {dep for dep in deps if Path(dep).parts[0] in CODE}
+            if code:
+                stale[stage.rpartition(":")[2]] = code  # the path of dvc.yaml is before it
+    return stale
+
+
+def test_an_edit_makes_stale_what_the_page_says(copy: Path) -> None:
+    assert stale_by_code(copy) == {}, "make record makes the lock anew"
+    found = {}
+    for name in costs(ROOT):
+        path = copy / name
+        before = path.read_bytes()
+        path.write_bytes(before + b"\n")
+        found[name] = set(stale_by_code(copy))
+        path.write_bytes(before)
+    assert found == {name: set(cost.stale) for name, cost in costs(ROOT).items()}
+
+
+@pytest.mark.parametrize(("edit", "column"), [("# a comment", "comment"), ("ADDED = 1", "constant")])
+def test_an_edit_computes_anew_what_the_page_says(copy: Path, edit: str, column: str) -> None:
+    start = {stage: copy / f"stages/{stage}.py" for stage in KEPT_IN_THE_STORE}
+    keys = {stage: code_sha256(script) for stage, script in start.items()}
+    for name, cost in costs(ROOT).items():
+        path = copy / name
+        before = path.read_bytes()
+        path.write_bytes(before + f"\n{edit}\n".encode())
+        anew = {stage for stage, script in start.items() if code_sha256(script) != keys[stage]}
+        path.write_bytes(before)
+        assert anew & set(cost.stale) == set(getattr(cost, column)) & set(KEPT_IN_THE_STORE), name
+        if anew - set(cost.stale):  # nothing but a docstring, and DVC does not look at it
+            assert name == "petseg/__init__.py"

@@ -1,0 +1,182 @@
+"""Every way of running ends in the same place: one row a model, one run in the store, the same weights."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from petseg.core.files import sha256_file
+from petseg.core.textfiles import read_yaml
+from tests.support.project import Project, mlflow_runs
+
+OUTS = ["models/model.safetensors", "metrics/test.json", "plots/figures/curves.png"]
+
+
+def models(project: Project) -> dict[str, Any]:
+    """MLflow's row of each model, by its seed, once all that must hold of every one of them was checked."""
+    found = mlflow_runs(project.folder, children=True)
+    rows = {row.data.params["train.seed"]: row for row in found if row.data.tags["stage"] == "train"}
+    manifests = project.manifests()
+    assert len(rows) == len(manifests) == sum(row.data.tags["stage"] == "train" for row in found)
+    assert {row.info.status for row in found} == {"FINISHED"}
+    client = mlflow.MlflowClient()
+    for row in rows.values():
+        manifest = manifests[row.data.tags["run_key"]]
+        assert manifest["status"] == "finished"
+        children = [run for run in found if run.data.tags.get("mlflow.parentRunId") == row.info.run_id]
+        assert sorted(child.data.tags["stage"] for child in children) == ["infer", "plot"]
+        scores = {child.data.tags["stage"]: child.data.metrics for child in children}["infer"]
+        assert row.data.metrics["test/dice_per_image"] == scores["test/dice_per_image"]
+        epochs = client.get_metric_history(row.info.run_id, "loss/train")
+        assert [point.step for point in epochs] == [1, 2, 3, 4, 5, 6]
+        weights = project.folder / row.data.tags["weights"]
+        recorded = manifest["files"]["model.safetensors"]
+        artifacts = project.folder / "mlartifacts/petseg" / row.info.run_id / "artifacts"
+        assert sha256_file(weights) == sha256_file(artifacts / "weights/model.safetensors") == recorded
+        listed = {path.relative_to(artifacts).parts[0] for path in artifacts.rglob("*")}
+        assert listed == {"weights", "images", "test", "figures", "card.md"}
+        assert sha256_file(artifacts / "figures/curves.png") in [
+            sha256_file(path) for path in weights.parent.glob("figures/*/curves.png")
+        ]
+    assert len(client.search_logged_models(["1"])) == len(rows)
+    assert len(client.search_model_versions("name = 'petseg'")) == len(rows)
+    assert not list((project.folder / ".dvc/tmp/exps").rglob("*.safetensors"))
+    assert not [path for path in (project.folder / ".dvc/tmp/petseg-outbox").rglob("*") if path.is_file()]
+    return rows
+
+
+def workspace(project: Project) -> dict[str, str]:
+    """What an experiment elsewhere must leave as it is."""
+    status = {"git": project.run("git", "status", "--porcelain")}
+    return status | {name: sha256_file(project.folder / name) for name in [*OUTS, "params.yaml", "dvc.lock"]}
+
+
+def test_repro_from_a_subfolder(project: Project) -> None:
+    project.edit("params.yaml", {"train:\n  seed: 0": "train:\n  seed: 9"})
+    project.run("dvc", "repro", "../dvc.yaml", folder="docs")
+    assert not list((project.folder / "docs").glob("ml[!f]*"))  # no artifacts there,
+    assert not (project.folder / "docs/mlflow.db").exists()  # and no database
+    assert models(project).keys() == {"0", "9"}
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout")
+
+
+def test_the_data_of_a_training_is_that_of_the_stages_before(project: Project) -> None:
+    row = models(project)["0"]
+    runs = mlflow_runs(project.folder, experiment="petseg-data")
+    stages = {run.data.tags["stage"]: run for run in runs}
+    assert stages.keys() == {"download", "preprocess"}
+    prepared = stages["preprocess"]
+    assert prepared.data.tags["data_sha256"] == row.data.tags["data_sha256"]
+
+    def digests(run: Any) -> dict[str, str]:
+        return {used.dataset.name: used.dataset.digest for used in run.inputs.dataset_inputs}
+
+    assert digests(prepared)["pets"] == digests(row)["pets"]
+    assert digests(prepared).items() > digests(stages["download"]).items() != set()
+
+
+def test_an_experiment_in_the_workspace(project: Project) -> None:
+    project.run("dvc", "exp", "run", "-n", "here", "-S", "train.seed=1")
+    row = models(project)["1"]
+    assert (row.info.run_name, row.data.tags["dvc_experiment"]) == ("here", "here")
+    assert row.data.tags["source_file"] == str(project.folder / "stages/train.py")
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout")
+
+
+def test_an_experiment_in_a_temporary_folder_runs_its_own_code(project: Project) -> None:
+    project.edit("petseg/core/formats.py", {"def duration": "SNAPSHOT = True\n\n\ndef duration"})
+    before = workspace(project)
+    project.run("dvc", "exp", "run", "--temp", "-n", "there", "-S", "train.seed=2")
+    assert workspace(project) == before
+    row = models(project)["2"]
+    assert row.info.run_name == "there"
+    source = Path(row.data.tags["source_file"])
+    assert source.is_relative_to(project.folder / ".dvc/tmp/exps")
+    assert not source.exists()
+    run = project.folder / "runs" / row.data.tags["run_key"]
+    assert "+SNAPSHOT = True" in (run / "changes.diff").read_text()
+    assert row.data.tags["uncommitted_changes"] == "True"
+    project.run("git", "checkout", "-q", ".")
+
+
+def test_a_queue_with_two_workers(project: Project) -> None:
+    before = workspace(project)
+    project.run("dvc", "exp", "run", "--queue", "-S", "train.seed=3,4")
+    project.run_queue(workers=2)
+    assert models(project).keys() == {"0", "1", "2", "3", "4", "9"}
+    assert workspace(project) == before
+
+
+def test_stages_as_scripts(project: Project) -> None:
+    project.edit("params.yaml", {"train:\n  seed: 0": "train:\n  seed: 5"})
+    for stage in ("train", "infer", "plot"):
+        project.run(*project.command(stage))
+    assert "5" in models(project)
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout", "--force")
+
+
+def test_the_command_petseg(project: Project) -> None:
+    options = ("-batch_size", "4", "-data_path", "../few", "-S", "train.seed=8")
+    command = (sys.executable, "-m", "petseg", "infer", *options)
+    said = project.run(*command, folder="docs", environment={"PYTHONPATH": str(project.folder)})
+    assert "dvc exp run infer -S data.source=few -S infer.batch_size=4 -S train.seed=8" in said
+    project.run("dvc", "repro")
+    assert "8" in models(project)
+    assert read_yaml(project.folder / "params.yaml")["infer"]["batch_size"] == 4
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout", "--force")
+
+
+def test_the_same_again_is_the_same_row(project: Project) -> None:
+    before = {row.info.run_id: row.info.end_time for row in models(project).values()}
+    project.run("dvc", "exp", "run", "--temp", "-S", "train.seed=4")
+    project.run("dvc", "repro", "--force", "--single-item", "train")
+    project.run("dvc", "repro", "--force", "--single-item", "infer")
+    assert {row.info.run_id: row.info.end_time for row in models(project).values()} == before
+
+
+def test_another_folder_gives_the_same_weights_and_has_its_own_records(
+    project: Project, tmp_path: Path, forks: Path, mlflow_database: Path
+) -> None:
+    other = Project(tmp_path / "other", {}, forks)
+    shutil.copy(mlflow_database, other.folder / "mlflow.db")
+    subprocess.run(["git", "fetch", "-q", str(project.folder)], cwd=other.folder, check=True)
+    other.run("git", "reset", "-q", "--hard", "FETCH_HEAD")
+    other.run("dvc", "repro", "train")
+    (key,) = other.manifests()
+    assert other.manifests()[key]["tensors_sha256"] == project.manifests()[key]["tensors_sha256"]
+    assert len(mlflow_runs(other.folder)) == 1
+    ours, theirs = project.lock(), other.lock()
+    for out in ("data/pets", "models/model.safetensors", "models/evolution.npz", "models/model.json"):
+        assert ours[out] == theirs[out]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "named", "seed"),
+    [
+        ("params.yaml", "weight_decay: 3.0e-3", "weight_decay: 0.1", "params.yaml: train", 6),
+        ("petseg/training/loop.py", '"""', '"""  ', "petseg/training/loop.py", 7),
+    ],
+)
+def test_what_is_edited_during_a_stage_makes_it_fail(
+    project: Project, file: str, old: str, new: str, named: str, seed: int
+) -> None:
+    lock = (project.folder / "dvc.lock").read_bytes()
+    project.edit("params.yaml", {"train:\n  seed: 0": f"train:\n  seed: {seed}", "epochs: 6": "epochs: 100"})
+    with project.start("dvc", "repro", "--single-item", "train") as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if "epoch   1/100" in line)
+        project.edit(file, {old: new})
+        printed = process.communicate()[0]
+    assert process.returncode != 0
+    assert f"petseg train: {named}" in printed
+    assert "changed while the stage ran" in printed
+    assert (project.folder / "dvc.lock").read_bytes() == lock
+    project.run("git", "checkout", "-q", ".")

@@ -1,0 +1,109 @@
+"""No test label can sway a choice: infer looks at none before everything is chosen and predicted."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from petseg.data.arrays import PetArrays
+from petseg.evaluation import evaluate
+from petseg.models.networks import build_network
+from petseg.models.predictor import Predictor
+from petseg.models.weights import save_tensors, sha256_tensors
+from petseg.params import ModelParams, Params
+from stages import infer as stage
+from tests.support import ROOT
+
+MODEL = ModelParams(name="unet", width=2, depth=2, dropout=0.0, encoder_weights="none")
+
+
+class Watched:
+    """Trimaps that note which rows are read."""
+
+    def __init__(self, trimaps: NDArray[np.uint8], notes: list[tuple[str, set[int]]]) -> None:
+        self.trimaps, self.notes = trimaps, notes
+
+    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+        self.notes.append(("trimaps", set(np.arange(len(self.trimaps))[rows].tolist())))
+        read: NDArray[np.uint8] = self.trimaps[rows]
+        return read
+
+    def __array__(self, *_: Any, **__: Any) -> NDArray[np.uint8]:
+        raise AssertionError("all trimaps were read at once")
+
+
+def infer(
+    params: Params, arrays: PetArrays, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, Any], list[tuple[str, set[int]]]]:
+    """Run the stage; return its metrics, and what it did in which order."""
+    torch.manual_seed(0)
+    network = build_network(MODEL).train()
+    for _ in range(20):
+        network(torch.randn(8, 3, 64, 64))
+    weights, about = folder / "model.safetensors", folder / "model.json"
+    save_tensors(weights, network.state_dict(), {})
+    digest = sha256_tensors(network.state_dict())
+    described = {"model": MODEL.model_dump(), "image_size": 64, "tensors_sha256": digest, "run_key": "k"}
+    about.write_text(json.dumps(described))
+    (folder / ".dvc/tmp").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # not what is tested here
+
+    notes: list[tuple[str, set[int]]] = []
+    trimaps: Any = Watched(arrays.trimaps, notes)
+    watched = dataclasses.replace(arrays, trimaps=trimaps)
+    monkeypatch.setattr(PetArrays, "open", lambda _: watched)
+    for name in ("choose_threshold", "original_trimaps"):
+        original = getattr(evaluate, name)
+
+        def noting(*arguments: Any, name: str = name, original: Any = original) -> Any:
+            notes.append((name, set()))
+            return original(*arguments)
+
+        monkeypatch.setattr(evaluate, name, noting)
+    predict = Predictor.probability
+
+    def predicting(*arguments: Any) -> Any:
+        notes.append((f"predict {arguments[-1]}", set()))
+        return predict(*arguments)
+
+    monkeypatch.setattr(Predictor, "probability", predicting)
+    metrics = folder / "test.json"
+    stage.infer(params, ROOT / "data/sample", folder, weights, folder / "test", metrics)
+    return json.loads(metrics.read_text()), notes
+
+
+def test_test_labels_come_after_every_choice(
+    params: Params, sample_arrays: PetArrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, notes = infer(params, sample_arrays, tmp_path, monkeypatch)
+    test = set(sample_arrays.rows("test").tolist())
+    names = [name for name, _ in notes]
+    looked = [i for i, (name, rows) in enumerate(notes) if rows & test or name == "original_trimaps"]
+    assert looked, "the test photos were never scored"
+    chosen = max(i for i, name in enumerate(names) if name == "choose_threshold")
+    assert names.count("choose_threshold") == 2  # of the network, and of the mean mask
+    assert max(chosen, names.index("predict test")) < looked[0]
+
+
+def test_other_test_labels_lead_to_the_same_choices_and_masks(
+    params: Params, sample_arrays: PetArrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, _ = infer(params, sample_arrays, tmp_path, monkeypatch)
+    masks = (tmp_path / "test/predictions.npz").read_bytes()
+    trimaps = np.array(sample_arrays.trimaps)
+    test = sample_arrays.rows("test")
+    trimaps[test] = np.random.default_rng(0).integers(1, 4, trimaps[test].shape)
+    (tmp_path / "other").mkdir()
+    other, _ = infer(
+        params, dataclasses.replace(sample_arrays, trimaps=trimaps), tmp_path / "other", monkeypatch
+    )
+    assert other["threshold"] == honest["threshold"]
+    assert (tmp_path / "other/test/predictions.npz").read_bytes() == masks
+    assert other["dice_per_image"] != honest["dice_per_image"]
+    assert other["own_resolution"] == honest["own_resolution"]  # from the archive, which is as it was

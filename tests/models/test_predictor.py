@@ -1,0 +1,111 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from petseg.errors import DamagedFile, DataError
+from petseg.evaluation.thresholds import THRESHOLDS, choose_threshold
+from petseg.models.networks import build_network
+from petseg.models.predictor import Predictor
+from petseg.models.weights import load_tensors, save_tensors, sha256_tensors
+from petseg.params import ModelParams
+from petseg.store.layout import ABOUT, WEIGHTS
+from tests.support.runs import make_run
+
+CPU = torch.device("cpu")
+MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.0, encoder_weights="none")
+PHOTOS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    torch.manual_seed(0)
+    network = build_network(MODEL).train()
+    network(torch.randn(8, 3, 32, 32))  # so that the batch norms have seen something
+    weights, about = tmp_path / "model.safetensors", tmp_path / "model.json"
+    save_tensors(weights, network.state_dict(), {})
+    digest = sha256_tensors(network.state_dict())
+    about.write_text(json.dumps({"model": MODEL.model_dump(), "image_size": 32, "tensors_sha256": digest}))
+    return weights, about
+
+
+def test_batches_do_not_change_a_prediction(files: tuple[Path, Path]) -> None:
+    predictor = Predictor.load(*files, CPU, flip_average=False)
+    whole = predictor.probability(PHOTOS, 64)
+    assert whole.shape == (5, 32, 32)
+    assert 0 <= whole.min() <= whole.max() <= 1
+    torch.testing.assert_close(predictor.probability(PHOTOS, 2), whole, atol=1e-6, rtol=0)
+
+
+def test_the_flip_average_is_blind_to_a_mirror(files: tuple[Path, Path]) -> None:
+    mirror = np.ascontiguousarray(PHOTOS[:, :, ::-1])
+    for flip_average in (False, True):
+        predictor = Predictor.load(*files, CPU, flip_average)
+        same = torch.allclose(
+            predictor.probability(mirror, 8), predictor.probability(PHOTOS, 8).flip(-1), atol=1e-5
+        )
+        assert same is flip_average
+
+
+def test_a_mask_at_the_photos_own_size(files: tuple[Path, Path]) -> None:
+    predictor = Predictor.load(*files, CPU, flip_average=False)
+    probability = predictor.probability(PHOTOS, 8)
+    threshold = float(probability.median())
+    masks = predictor.masks_at_own_size(map(Image.fromarray, PHOTOS), threshold)
+    assert {mask.dtype for mask in masks} == {np.dtype(np.uint8)}
+    assert (np.stack(masks) == (probability >= threshold).numpy()).all()
+    sizes = [(20, 70), (200, 150)]
+    photos = (Image.fromarray(PHOTOS[0]).resize((width, height)) for height, width in sizes)
+    assert [mask.shape for mask in predictor.masks_at_own_size(photos, threshold)] == sizes
+
+
+def test_photos_of_another_size_are_refused(files: tuple[Path, Path]) -> None:
+    with pytest.raises(DataError, match="trained on 32x32"):
+        Predictor.load(*files, CPU, False).probability(PHOTOS[:, :16, :16], 8)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "{}",
+        "[]",
+        '{"model": {"name": "unet"}}',
+        json.dumps({"model": MODEL.model_dump() | {"width": 8}}),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(files: tuple[Path, Path], text: str) -> None:
+    files[1].write_text(text)
+    with pytest.raises(DamagedFile, match="does not describe") as error:
+        Predictor.load(*files, CPU, False)
+    assert "\n" not in str(error.value)
+
+
+def test_the_threshold_of_the_highest_dice_is_chosen() -> None:
+    probability = torch.full((3, 8, 8), 0.1)
+    probability[:, :4] = 0.32
+    trimaps = torch.full((3, 8, 8), 2, dtype=torch.uint8)
+    trimaps[:, :4] = 1
+    # 0.15 to 0.30 are all perfect; of them the nearest to one half is chosen.
+    assert choose_threshold(probability, trimaps, "foreground") == 0.3
+    assert 0.5 in THRESHOLDS
+    assert choose_threshold(torch.zeros(3, 8, 8), trimaps, "foreground") == 0.5
+
+
+@pytest.mark.parametrize("name", ["unet", "resnet34_unet"])
+def test_folding_batch_norms_changes_no_answer(name: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", name)
+    predictor = Predictor.load(run.folder / WEIGHTS, run.folder / ABOUT, torch.device("cpu"), False)
+    tensors, _ = load_tensors(run.folder / WEIGHTS)
+    plain = build_network(ModelParams.model_validate(predictor.about["model"])).eval()
+    plain.load_state_dict(tensors)
+    photos = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(predictor.network(photos), plain(photos), atol=1e-4, rtol=1e-4)
+    kinds = [type(module) for module in predictor.network.modules()]
+    assert kinds.count(torch.nn.BatchNorm2d) < [type(module) for module in plain.modules()].count(
+        torch.nn.BatchNorm2d
+    )

@@ -1,0 +1,215 @@
+"""What stands around every stage, tried as a program."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from petseg.core.project import git_state, main_root
+from tests.support import ROOT
+
+STAGE = '''
+import sys, time
+from pathlib import Path
+from petseg.errors import DataError
+from petseg.params import Params
+from petseg.pipeline.stage import run_stage
+
+def probe(params: Params, what: Path) -> None:
+    """Do as told."""
+    print("started", flush=True)
+    match what.name:
+        case "fail": raise DataError("no photo is left")
+        case "bug": raise ZeroDivisionError("a bug")
+        case "full": Path("/dev/full").write_bytes(b"x" * 9999)
+        case "forbidden": raise PermissionError(13, "Permission denied", "runs")
+        case "wait": time.sleep(60)
+        case "edit-read": edit("epochs: 50", "epochs: 61")
+        case "edit-unread": edit("examples: 6", "examples: 5")
+        case "edit-code": Path("petseg/errors.py").write_text(Path("petseg/errors.py").read_text() + "# x")
+        case "edit-page": Path("petseg/report/page.css").write_text("p {}")
+
+def edit(old, new):
+    text = Path("params.yaml").read_text()
+    assert old in text
+    Path("params.yaml").write_text(text.replace(old, new))
+
+if __name__ == "__main__":
+    run_stage(probe)
+'''
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with one stage, which declares that it reads the section train."""
+    shutil.copytree(ROOT / "petseg", tmp_path / "petseg", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages/__init__.py").touch()
+    (tmp_path / "stages/probe.py").write_text(STAGE)
+    (tmp_path / "dvc.yaml").write_text(
+        "stages: {probe: {cmd: x, params: [train, data.boundary], "
+        "deps: [stages/probe.py, petseg/errors.py, petseg/report]}}"
+    )
+    return tmp_path
+
+
+def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stages.probe", *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "message"),
+    [
+        ("fine", 0, ""),
+        ("fail", 1, "petseg probe: no photo is left\n"),
+        ("full", 1, "petseg probe: disk full: No space left on device\n"),
+        ("forbidden", 1, "petseg probe: can't write or read runs: Permission denied\n"),
+        ("edit-unread", 0, ""),
+        ("edit-read", 1, "petseg probe: params.yaml: train changed while the stage ran, so its outputs"),
+        ("edit-code", 1, "petseg probe: petseg/errors.py changed while the stage ran"),
+        ("edit-page", 1, "petseg probe: petseg/report/page.css changed while the stage ran"),
+    ],
+)
+def test_how_a_stage_ends(project: Path, what: str, code: int, message: str) -> None:
+    done = run(project, "--what", what)
+    assert (done.returncode, done.stdout) == (code, "started\n")
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == bool(message)
+
+
+def test_a_bug_is_a_traceback(project: Path) -> None:
+    done = run(project, "--what", "bug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError: a bug" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("a", "b"), ("--what",), ("--that", "a"), ("--what", "a", "b")])
+def test_wrong_arguments_are_told_the_right_ones(project: Path, arguments: tuple[str, ...]) -> None:
+    done = run(project, *arguments)
+    assert done.returncode == 2
+    assert done.stderr == "petseg probe: usage: python -m stages.probe --what PATH; dvc.yaml has the paths\n"
+
+
+def test_wrong_params_stop_it_before_it_starts_a_line_each(project: Path) -> None:
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(
+        text.replace("epochs: 50", "epochs: 0").replace("examples: 6", "example: 6")
+    )
+    done = run(project, "--what", "fine")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "petseg probe: params.yaml: train.epochs: 0 must be greater than or equal to 1",
+        "petseg probe: params.yaml: plot.examples: is missing",
+        "petseg probe: params.yaml: plot.example: unknown key; did you mean examples?",
+    ]
+
+
+@pytest.fixture
+def signals_heard() -> Iterator[None]:
+    """A background job of a shell ignores SIGINT, and so would what it starts."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+@pytest.mark.usefixtures("signals_heard")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals(project: Path, number: signal.Signals, code: int) -> None:
+    command = [sys.executable, "-m", "stages.probe", "--what", "wait"]
+    with subprocess.Popen(
+        command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        process.send_signal(number)
+        _, error = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in error
+
+
+def test_without_its_environment_a_stage_says_so() -> None:
+    code = (
+        "import sys, importlib.util as u\n"
+        "sys.path.insert(0, '.'); u.find_spec = lambda name: None; import stages"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"petseg: the environment is not active; run: make env && .*\n", done.stderr)
+
+
+def test_programs_of_an_environment_that_is_not_activated_call_its_own_python() -> None:
+    """So `.venv/bin/dvc repro` runs the stages by it, thanks to a line that make env writes."""
+    if not list(Path(sysconfig.get_path("purelib")).glob("petseg_path.pth")):
+        pytest.skip("this environment was not made by make env")
+    code = (
+        "import shutil, subprocess; print(shutil.which('python'))\n"
+        "subprocess.run(['python', '-m', 'stages.train'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PATH": "/usr/bin:/bin"}, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == str(Path(sys.prefix) / "bin/python")
+    assert "petseg train: usage: python -m stages.train --arrays PATH" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("folder", "root"),
+    [
+        ("", ""),
+        ("stages/deep", ""),
+        (".dvc/tmp/exps/standalone/tmp1", ""),
+        (".dvc/tmp/exps/tmp2/stages", ""),
+    ],
+)
+def test_the_main_repository_is_found(tmp_path: Path, folder: str, root: str) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / folder / ".dvc").mkdir(exist_ok=True) if "exps" in folder and "stages" not in folder else None
+    os.environ["DVC_ROOT"] = "/elsewhere"
+    try:
+        assert main_root(tmp_path / folder) == tmp_path / root
+    finally:
+        del os.environ["DVC_ROOT"]
+
+
+def test_what_the_pipeline_writes_is_no_uncommitted_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("dvc.lock", "metrics/test.json", "params.yaml", "code.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1")
+    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], check=True)
+    assert git_state().changes == ""
+    for name in ("dvc.lock", "metrics/test.json", "params.yaml"):  # the last one's values are in every record
+        (tmp_path / name).write_text("2")
+        assert not git_state().dirty, name
+    (tmp_path / "code.py").write_bytes(b"two \xff\n")
+    changes = git_state().changes.encode(errors="surrogateescape")
+    subprocess.run(["git", "checkout", "-q", "code.py"], check=True)
+    subprocess.run(["git", "apply", "-"], input=changes, check=True)
+    assert (tmp_path / "code.py").read_bytes() == b"two \xff\n"
+
+
+def test_outside_a_git_repository_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_state().commit is None

@@ -1,0 +1,353 @@
+"""``petseg demo``: what its server answers and refuses, and the page in a browser."""
+
+import asyncio
+import base64
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import chdir
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import requests
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
+
+from petseg.cli import app
+from petseg.core.loopback import Message, Receive, Send
+from petseg.errors import UsageError
+from petseg.predict.demo.app import MAX_BYTES, MAX_REQUESTS, DemoGate, Rate
+from petseg.predict.demo.server import listen
+from petseg.store.champion import promote
+from petseg.store.run import StoredRun
+from tests.support import ROOT
+from tests.support.pets import HEIC, encoded, picture, sample_photos
+from tests.support.runs import make_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+KEY, OTHER = "aaaa111122223333", "bbbb111122223333"
+(JPEG,) = sample_photos(1)
+SIZE = Image.open(io.BytesIO(JPEG)).size
+SCREENSHOTS = "PETSEG_SCREENSHOTS"  # a folder, where the page is to be kept as pictures
+
+
+@dataclass
+class Demo:
+    """A running server."""
+
+    url: str
+    root: Path
+
+    def post(self, kind: str, data: bytes, **asked: Any) -> requests.Response:
+        params = {"model": KEY} | asked
+        return requests.post(f"{self.url}/api/{kind}", data=data, params=params, timeout=60)
+
+    def refusal(self, status: int, kind: str, data: bytes, **asked: object) -> str:
+        answer = self.post(kind, data, **asked)
+        assert answer.status_code == status
+        [(name, line)] = answer.json().items()
+        assert name == "error"
+        assert "\n" not in line
+        return str(line)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """The command, in a project with two finished runs."""
+    root = tmp_path_factory.mktemp("project")
+    (root / ".dvc").mkdir()
+    make_run(root / "runs" / OTHER, "resnet34_unet")
+    promote(make_run(root / "runs" / KEY, "unet"), force=False)
+    (root / "photo.jpg").write_bytes(JPEG)
+    command = [sys.executable, "-m", "petseg", "demo", "--port", "0", "--no-open"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    started = subprocess.Popen(
+        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert started.stdout is not None
+    assert started.stdout.readline() == f"the page begins with run {KEY}, the champion\n"
+    yield Demo(started.stdout.readline().strip(), root)
+    started.send_signal(signal.SIGINT)
+    rest, _ = started.communicate(timeout=30)
+    assert (started.returncode, rest) == (0, "")
+
+
+def pixels(data: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def from_url(url: str) -> NDArray[np.uint8]:
+    return pixels(base64.b64decode(url.partition(",")[2]))
+
+
+def test_the_pictures_are_those_of_petseg_predict(demo: Demo) -> None:
+    with chdir(demo.root):
+        said = CliRunner().invoke(app, ["predict", "photo.jpg", "--model", KEY, "--threshold", "0.5"])
+    assert said.exit_code == 0, said.output
+    for kind, folder in (("mask", "masks"), ("cutout", "cutouts")):
+        found = pixels(demo.post(kind, JPEG, threshold=0.5).content)
+        assert np.array_equal(found, pixels((demo.root / f"predicted/{folder}/photo.png").read_bytes()))
+        assert found.shape[:2] == SIZE[::-1]
+    seen = demo.post("probability", JPEG).json()
+    mask = pixels(demo.post("mask", JPEG, threshold=0.5).content) == 255
+    differing = (from_url(seen["probability"]) >= 0.5 * 255) != mask
+    assert differing.mean() < 0.01  # where the rounding to 8 bits matters
+
+
+def test_a_photo_that_browsers_do_not_decode_comes_back_upright(demo: Demo) -> None:
+    seen = demo.post("probability", HEIC.read_bytes()).json()
+    assert (seen["width"], seen["height"]) == (48, 64)
+    assert from_url(seen["photo"]).shape == (64, 48, 3)
+    assert from_url(seen["probability"]).shape == (64, 48)
+    large = demo.post("probability", encoded(picture(1, (3200, 100)), "JPEG")).json()
+    assert (large["width"], from_url(large["photo"]).shape) == (3200, (50, 1600, 3))
+
+
+def test_the_finished_runs_are_offered(demo: Demo) -> None:
+    told: dict[str, Any] = requests.get(f"{demo.url}/api/models", timeout=60).json()
+    assert told["first"] == KEY
+    assert {model["key"]: model["champion"] for model in told["models"]} == {KEY: True, OTHER: False}
+    assert {model["threshold"] for model in told["models"]} == {0.45}
+    one, other = (demo.post("probability", JPEG, model=key).json() for key in (KEY, OTHER))
+    assert one["probability"] != other["probability"]
+
+
+def test_what_can_not_be_answered_is_refused_in_one_line(demo: Demo) -> None:
+    assert demo.refusal(400, "probability", b"hello") == "not a picture of a known format"
+    assert demo.refusal(400, "probability", JPEG[:3000]).startswith("can't be decoded")
+    assert "megapixels" in demo.refusal(
+        400, "mask", encoded(Image.new("1", (9000, 9000)), "PNG"), threshold=1
+    )
+    assert "no finished run" in demo.refusal(404, "probability", JPEG, model="../runs")
+    assert demo.refusal(413, "probability", bytes(MAX_BYTES + 1)) == "the file has more than 20 MB"
+    assert demo.refusal(422, "cutout", JPEG, threshold=0).startswith("threshold:")
+    assert demo.refusal(422, "cutout", JPEG).startswith("threshold:")
+
+
+def test_whoever_asks_for_the_page_without_its_content_is_answered(demo: Demo) -> None:
+    answer = requests.head(demo.url, timeout=60)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize("headers", [{"Host": "pets.example"}, {"Origin": "https://pets.example"}])
+def test_foreign_pages_and_names_are_refused(demo: Demo, headers: dict[str, str]) -> None:
+    for answer in (
+        requests.get(demo.url, headers=headers, timeout=60),
+        requests.post(
+            f"{demo.url}/api/probability", JPEG, params={"model": KEY}, headers=headers, timeout=60
+        ),
+    ):
+        assert answer.status_code == 403
+        assert answer.json()["error"].startswith("a foreign")
+
+
+def test_only_so_many_photos_in_any_minute() -> None:
+    rate = Rate(2, 60)
+    assert [rate.allows(now) for now in (0, 1, 2, 59, 60, 60.5, 61)] == [
+        *(True, True, False, False, True, False, True)
+    ]
+
+
+def test_only_so_many_photos_are_held_at_once() -> None:
+    async def ask(gate: DemoGate, more: asyncio.Event) -> int:
+        said: list[Message] = []
+
+        async def receive() -> Message:
+            await more.wait()
+            return {"type": "http.request"}
+
+        async def send(message: Message) -> None:
+            said.append(message)
+
+        await gate({"type": "http", "method": "POST", "headers": [(b"host", b"localhost")]}, receive, send)
+        return int(said[0]["status"])
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def together() -> tuple[int, list[int]]:
+        gate, ready, waiting = DemoGate(app), asyncio.Event(), asyncio.Event()
+        ready.set()
+        first = [asyncio.create_task(ask(gate, waiting)) for _ in range(MAX_REQUESTS)]
+        await asyncio.sleep(0)  # each begins
+        refused = await ask(gate, ready)
+        waiting.set()
+        return refused, [*await asyncio.gather(*first), await ask(gate, ready)]
+
+    assert asyncio.run(together()) == (503, [200] * (MAX_REQUESTS + 1))
+
+
+def test_a_taken_port_is_named_and_another_one(demo: Demo) -> None:
+    port = int(demo.url.rpartition(":")[2])
+    with pytest.raises(UsageError, match=f"port {port} of 127.0.0.1 is taken; try --port {port + 1}"):
+        listen(port)
+
+
+def test_weights_of_no_run_are_offered_too(tmp_path: Path) -> None:
+    from petseg.models.device import set_up_torch
+    from petseg.predict.demo.models import GIVEN, Models
+
+    run: StoredRun = make_run(tmp_path / "runs" / KEY, "unet")
+    weights = tmp_path / "mine.safetensors"
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(run.folder / f"model{suffix}", weights.with_suffix(suffix))
+    device = set_up_torch("cpu", 1)
+    assert Models(tmp_path, str(weights), device).first_key == KEY
+    run.folder.rename(tmp_path / "away")
+    models = Models(tmp_path, str(weights), device)
+    assert [offer.key for offer in models.offers()] == [models.first_key] == [GIVEN]
+    with pytest.raises(UsageError, match="no finished run"):
+        models.get(KEY)
+
+
+@pytest.fixture
+def page(browser: "Browser", demo: Demo) -> "Iterator[Page]":
+    """The page, of which no request leaves the machine and no script fails."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    page = context.new_page()
+    asked: list[str] = []
+    wrong: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    # What the server refuses, the browser itself logs.
+    page.on("console", lambda said: wrong.append(said.text) if "status of 400" not in said.text else None)
+    page.goto(demo.url)
+    page.locator("#about", has_text="Dice").wait_for()
+    yield page
+    assert wrong == []
+    assert [url for url in asked if not url.startswith((demo.url, "data:", f"blob:{demo.url}"))] == []
+    context.close()
+
+
+def files(*given: tuple[str, bytes]) -> Any:
+    return [{"name": name, "mimeType": "image/jpeg", "buffer": data} for name, data in given]
+
+
+def told(page: "Page", name: str = "cat.jpg") -> Any:
+    return page.locator("article", has_text=name)
+
+
+def test_photos_are_cut_out_and_looked_at(page: "Page", demo: Demo) -> None:
+    from playwright.sync_api import expect
+
+    page.set_input_files(
+        "#files", files(("cat.jpg", JPEG), ("turned.heic", HEIC.read_bytes()), ("a.txt", b"a"))
+    )
+    expect(page.locator("#status")).to_have_text("2 of 3 cut out, 1 refused.")
+    expect(told(page, "a.txt").get_by_role("alert")).to_have_text("not a picture of a known format")
+    expect(told(page, "turned.heic").locator(".told")).to_contain_text("48 × 64 px")
+
+    card = told(page)
+    exact = (pixels(demo.post("mask", JPEG, threshold=0.45).content) == 255).mean() * 100
+    shown = float(card.locator(".told").inner_text().partition(" %")[0])
+    assert shown == pytest.approx(exact, abs=1)
+    page.get_by_label("Threshold").fill("0.99")
+    expect(card.get_by_role("alert")).to_contain_text("Empty mask: nothing is this probable")
+    page.get_by_role("button", name="Back to 0.45").click()
+    expect(card.locator(".told")).to_contain_text(f"{shown:.1f} %")
+
+    canvas = card.locator("canvas")
+    pictures = set()
+    for key in "1234":
+        page.keyboard.press(key)
+        expect(page.get_by_role("radio").nth(int(key) - 1)).to_be_checked()
+        pictures.add(canvas.screenshot())
+    assert len(pictures) == 4
+    card.locator(".picture").click()
+    expect(page.get_by_role("radio", name="Photo")).to_be_checked()
+    keep(page, "demo")
+    told(page, "a.txt").get_by_role("button", name="Remove").click()
+    expect(page.locator("article")).to_have_count(2)
+
+
+def test_a_cutout_is_downloaded_at_the_photos_own_size(page: "Page", demo: Demo) -> None:
+    from playwright.sync_api import expect
+
+    page.set_input_files("#files", files(("cat.one.jpg", JPEG)))
+    page.get_by_label("Threshold").fill("0.5")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download cut-out").click()
+    assert download.value.suggested_filename == "cat.one-cutout.png"
+    found = Path(download.value.path()).read_bytes()
+    assert np.array_equal(pixels(found), pixels(demo.post("cutout", JPEG, threshold=0.5).content))
+    assert pixels(found).shape == (*SIZE[::-1], 4)
+
+    before = page.locator(".told").inner_text()
+    page.get_by_label("Model").select_option(OTHER)
+    expect(page.locator(".told")).to_contain_text("px")
+    assert page.locator(".told").inner_text().partition("%")[0] != before.partition("%")[0]
+
+
+def test_a_photo_out_of_sight_is_drawn_when_it_comes_into_it(page: "Page") -> None:
+    from playwright.sync_api import expect
+
+    page.set_input_files("#files", files(*((f"{n}.jpg", JPEG) for n in range(16))))
+    expect(page.locator("#status")).to_have_text("16 of 16 cut out.")
+    first, last = (page.locator("article .told").nth(n) for n in (0, 15))
+    expect(first).to_contain_text("is pet")
+    assert "is pet" not in last.inner_text()
+    last.scroll_into_view_if_needed()
+    expect(last).to_contain_text("is pet")
+    coverage = last.inner_text()
+    page.get_by_label("Threshold").fill("0.05")
+    expect(last).not_to_have_text(coverage)
+
+
+def test_a_file_that_is_gone_says_so(page: "Page", tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    photo = tmp_path / "cat.jpg"
+    photo.write_bytes(JPEG)
+    page.set_input_files("#files", photo)
+    expect(page.locator("#status")).to_have_text("1 of 1 cut out.")
+    photo.unlink()
+    page.get_by_label("Model").select_option(OTHER)
+    expect(page.locator("#status")).to_have_text("0 of 1 cut out, 1 refused.")
+    expect(told(page).get_by_role("alert")).to_contain_text("It can't be read: the file is gone")
+
+
+def test_photos_may_be_dropped(page: "Page") -> None:
+    from playwright.sync_api import expect
+
+    dropped = page.evaluate_handle(
+        """base64 => {
+            const data = new DataTransfer();
+            const bytes = Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
+            data.items.add(new File([bytes], "cat.jpg"));
+            return data;
+        }""",
+        base64.b64encode(JPEG).decode(),
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
+    expect(page.locator("#status")).to_have_text("1 of 1 cut out.")
+
+
+def test_it_fits_a_phone_and_the_dark(page: "Page") -> None:
+    from playwright.sync_api import expect
+
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.set_input_files("#files", files(("a-cat-with-a-name-of-no-end-" * 4 + ".jpg", JPEG)))
+    expect(page.locator("#status")).to_have_text("1 of 1 cut out.")
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(paper)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(paper) != light
+    keep(page, "demo-dark-phone")
+
+
+def keep(page: "Page", name: str) -> None:
+    """Keep the page as a picture, where one is asked for."""
+    if folder := os.environ.get(SCREENSHOTS):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)

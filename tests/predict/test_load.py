@@ -1,0 +1,256 @@
+"""Which model is used where none is named."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from petseg.core.textfiles import write_json
+from petseg.data.arrays import COLUMNS, IMAGES, INDEX, TRIMAPS, PetArrays
+from petseg.errors import DamagedFile, ParamsError, StoreError, UsageError
+from petseg.models.device import set_up_torch
+from petseg.predict.load import Model, choose
+from petseg.store.champion import promote
+from petseg.store.layout import ABOUT, MANIFEST, WEIGHTS
+from petseg.store.run import StoredRun
+from tests.support import ROOT
+from tests.support.runs import make_run
+
+A, B, C = "aaaa111122223333", "bbbb111122223333", "cccc111122223333"
+BEST = "the best on these photos by validation Dice"
+
+
+@dataclass
+class Project:
+    """A project with packed photos, to which runs are added, each newer than the one before."""
+
+    root: Path
+    template: Path
+
+    def add(
+        self,
+        key: str,
+        val_dice: float | None,
+        data: str | None = None,
+        boundary: str = "foreground",
+        **manifest: Any,
+    ) -> StoredRun:
+        folder = self.root / "runs" / key
+        shutil.copytree(self.template, folder)
+        record = json.loads((folder / MANIFEST).read_text())
+        record |= {"created": f"2026-01-0{len(list(folder.parent.iterdir()))}"}
+        record |= {"data_sha256": data or PetArrays.open(self.arrays).digest}
+        record |= {"params": {"data.boundary": boundary}, "best": {"val_dice": val_dice}}
+        write_json(folder / MANIFEST, record | manifest)
+        return StoredRun.open(folder)
+
+    def pull(self, run: StoredRun) -> None:
+        """Put a run's weights where the pipeline does."""
+        (self.root / "models").mkdir(exist_ok=True)
+        for name in (WEIGHTS, ABOUT):
+            shutil.copy(run.folder / name, self.root / "models" / name)
+
+    @property
+    def arrays(self) -> Path:
+        return self.root / "data/pets"
+
+    @property
+    def model(self) -> Model:
+        return choose(self.root, None, set_up_torch("cpu", 1))
+
+    @property
+    def chosen(self) -> str:
+        return self.model.name
+
+
+def split(fold: int | None) -> dict[str, Any]:
+    return {"split": {"split.seed": 0, "split.folds": None if fold is None else 3, "split.fold": fold}}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("template") / A, "unet").folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, template: Path) -> Project:
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    project = Project(tmp_path, template)
+    project.arrays.mkdir(parents=True)
+    np.save(project.arrays / IMAGES, np.zeros((1, 2, 2, 3), np.uint8))
+    np.save(project.arrays / TRIMAPS, np.ones((1, 2, 2), np.uint8))
+    (project.arrays / INDEX).write_text(",".join(COLUMNS) + "\npug_1,pug,dog,val,2,2\n")
+    return project
+
+
+def test_the_champion_comes_before_a_better_run(project: Project) -> None:
+    project.add(A, 0.9)
+    promote(project.add(B, 0.8, data="other photos"), force=False)
+    assert project.chosen == f"run {B}, the champion"
+
+
+def test_a_champion_that_is_gone_is_an_error(project: Project) -> None:
+    project.add(A, 0.9)
+    champion = project.add(B, 0.8)
+    promote(champion, force=True)
+    champion.delete()
+    with pytest.raises(UsageError, match=f"the champion {B} is not in runs/"):
+        _ = project.chosen
+
+
+def test_without_a_champion_it_is_the_best_by_validation(project: Project) -> None:
+    project.add(A, 0.7)
+    project.add(B, 0.8)
+    project.add(C, 0.75)
+    assert project.chosen == f"run {B}, {BEST}"
+    run = project.model.run
+    assert run is not None
+    assert run.key == B
+
+
+def test_of_equals_it_is_the_newer(project: Project) -> None:
+    for key in (B, C, A):
+        project.add(key, 0.8)
+    assert project.chosen == f"run {A}, {BEST}"
+
+
+@pytest.mark.parametrize(
+    "apart",
+    [
+        {"data": "other photos"},
+        {"boundary": "ignore"},
+        split(2),
+        {"status": "running"},
+        {"files": {WEIGHTS: ""}},
+    ],
+    ids=["other photos", "other boundary rule", "fold", "not finished", "no description"],
+)
+def test_what_can_not_be_compared_is_left_apart(project: Project, apart: dict[str, Any]) -> None:
+    project.add(A, 0.7, **split(None))
+    project.add(B, 0.9, **apart)
+    assert project.chosen == f"run {A}, {BEST}"
+    shutil.rmtree(project.root / "runs" / A)
+    with pytest.raises(UsageError, match="there is no model yet: dvc repro trains one, and --model FILE"):
+        _ = project.chosen
+
+
+def test_a_run_that_has_no_validation_dice_is_left_apart(project: Project) -> None:
+    project.add(A, 0.1)
+    project.add(B, None)
+    assert project.chosen == f"run {A}, {BEST}"
+
+
+def test_the_boundary_rule_is_that_of_params_yaml(project: Project) -> None:
+    project.add(A, 0.9)
+    project.add(B, 0.7, boundary="ignore")
+    params = project.root / "params.yaml"
+    params.write_text(params.read_text().replace("boundary: foreground", "boundary: ignore"))
+    assert project.chosen == f"run {B}, {BEST}"
+    params.write_text("data: 3\n")
+    with pytest.raises(ParamsError, match=r"params.yaml: data"):
+        _ = project.chosen
+
+
+@pytest.mark.parametrize("left", [(), (IMAGES, TRIMAPS)], ids=["nothing", "a part"])
+def test_without_packed_photos_it_is_the_best_on_the_newest_runs(project: Project, left: Any) -> None:
+    project.add(A, 0.9, data="older photos")
+    project.add(B, 0.8, data="newer photos")
+    project.add(C, 0.7, data="newer photos")
+    adopted = project.add("dddd", None, adopted={"file": "elsewhere"})
+    write_json(adopted.folder / MANIFEST, {k: v for k, v in adopted.manifest.items() if k != "data_sha256"})
+    project.add("eeee", 0.95, data="a fold's photos", **split(0))
+    for name in {IMAGES, TRIMAPS, INDEX} - set(left):
+        (project.arrays / name).unlink()
+    assert project.chosen == f"run {B}, the best on the newest run's photos by validation Dice"
+
+
+def test_packed_photos_that_are_just_being_written_count_as_not_there(project: Project) -> None:
+    project.add(A, 0.9, data="newer photos")
+    (project.arrays / IMAGES).write_bytes(b"")
+    assert project.chosen == f"run {A}, the best on the newest run's photos by validation Dice"
+
+
+def test_packed_photos_that_go_while_they_are_read_count_as_not_there(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.add(A, 0.9, data="newer photos")
+    whole = PetArrays.open(project.arrays)
+    shutil.rmtree(project.arrays)
+    monkeypatch.setattr(PetArrays, "open", lambda folder: whole)
+    assert project.chosen == f"run {A}, the best on the newest run's photos by validation Dice"
+
+
+def test_while_a_training_runs_the_store_has_the_model(project: Project) -> None:
+    run = project.add(A, 0.8)
+    project.add(B, None, status="running")
+    project.pull(run)
+    (project.root / "models" / ABOUT).unlink()  # as DVC does, before it runs train
+    assert project.chosen == f"run {A}, {BEST}"
+
+
+def test_after_dvc_pull_it_is_what_was_pulled(project: Project, template: Path) -> None:
+    project.pull(StoredRun.open(template))
+    weights = project.root / "models" / WEIGHTS
+    assert project.chosen == f"{weights}, of no run of this store, as runs/ has none to choose from"
+    project.add(A, 0.8, data="other photos")
+    assert project.chosen == f"{weights}, of run {A}, as runs/ has none to choose from"
+    weights.with_suffix(".json").unlink()
+    with pytest.raises(UsageError, match="there is no model yet"):
+        _ = project.chosen
+
+
+def test_without_anything_there_is_no_model(project: Project) -> None:
+    with pytest.raises(UsageError, match="there is no model yet: dvc repro trains one, and --model FILE"):
+        _ = project.chosen
+    (project.root / "dvc.yaml").unlink()
+    with pytest.raises(UsageError, match="no project of petseg in"):
+        _ = project.chosen
+
+
+def test_a_run_that_can_not_be_read_is_named_and_the_others_are_compared(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.add(A, 0.7)
+    path = project.add(B, 0.8).folder / MANIFEST
+    path.write_bytes(path.read_bytes()[:-9])
+    assert A in project.chosen
+    assert f"warning: {path}: can't be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, ABOUT])
+def test_a_damaged_best_run_is_named_and_no_other_is_taken(project: Project, name: str) -> None:
+    project.add(A, 0.7)
+    path = project.add(B, 0.8).folder / name
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StoreError, match=f"{B}/{name}: "):
+        _ = project.chosen
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, ABOUT])
+def test_a_best_run_that_lost_a_file_is_named(project: Project, name: str) -> None:
+    project.add(A, 0.7)
+    (project.add(B, 0.8).folder / name).unlink()
+    with pytest.raises(DamagedFile, match=f"{B}/"):
+        _ = project.chosen
+
+
+def test_weights_of_another_run_are_not_taken_for_the_best(project: Project, tmp_path: Path) -> None:
+    best = project.add(A, 0.8).folder
+    other = make_run(tmp_path / "other", "resnet34_unet").folder
+    for name in (WEIGHTS, ABOUT):
+        shutil.copy(other / name, best / name)
+    with pytest.raises(DamagedFile, match=f"{A}/{WEIGHTS}: differs from its hash in {A}'s record"):
+        _ = project.chosen
+
+
+def test_runs_of_an_earlier_petseg_are_compared_too(project: Project) -> None:
+    run = project.add(A, 0.8)
+    manifest = {k: v for k, v in run.manifest.items() if k not in ("data_sha256", "params")}
+    write_json(run.folder / MANIFEST, manifest)  # as of a run whose making is not known
+    project.add(B, 0.7)  # without "split" and "data", as runs had none once
+    assert project.chosen == f"run {B}, {BEST}"

@@ -1,0 +1,332 @@
+"""``petseg predict``, on photos of every kind."""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+from typer.testing import CliRunner, Result
+
+from petseg.cli import app
+from petseg.core.parallel import in_order
+from petseg.errors import DamagedFile, DataError, StoreError, UsageError
+from petseg.models.device import set_up_torch
+from petseg.models.predictor import at_own_size
+from petseg.predict.cutting import why_empty
+from petseg.predict.load import choose
+from petseg.predict.photos import find_photos
+from petseg.predict.pictures import contact_sheet
+from petseg.store.champion import promote
+from petseg.store.layout import ABOUT, WEIGHTS
+from petseg.store.run import StoredRun
+from tests.support import ROOT
+from tests.support.pets import HEIC, encoded, picture
+from tests.support.runs import make_run
+
+KEY, OTHER = "aaaa111122223333", "bbbb111122223333"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with two finished runs."""
+    root = tmp_path_factory.mktemp("project")
+    (root / ".dvc").mkdir()
+    shutil.copy(ROOT / "dvc.yaml", root)
+    make_run(root / "runs" / KEY, "unet")
+    make_run(root / "runs" / OTHER, "resnet34_unet")
+    return root
+
+
+@pytest.fixture
+def project(store: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy to work in, with photos of two sizes in photos/."""
+    root = tmp_path / "project"
+    shutil.copytree(store, root, copy_function=shutil.copy)
+    for name, size in (("a.jpg", (60, 40)), ("b.png", (90, 120)), ("below/c.webp", (64, 64))):
+        write(root / "photos" / name, picture(len(name), size))
+    with chdir(root):
+        yield root
+
+
+def write(path: Path, image: Image.Image, **options: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = {".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP"}[path.suffix]
+    path.write_bytes(encoded(image, kind, **options))
+
+
+def predict(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, ["predict", "--model", KEY[:4], *arguments])
+    if code == 0 and result.exception:
+        raise result.exception
+    assert result.exit_code == code
+    return result
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def pixels(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_each_photo_gets_a_mask_an_overlay_and_a_cutout_of_its_own_size(project: Path) -> None:
+    said = predict("photos", "--out", "out").output
+    assert "3 photos cut out" in said
+    assert f"run {KEY}, threshold 0.45" in said
+    names = {f"{kind}/{name}.{suffix}" for name in ("a", "b", "below/c") for kind, suffix in (
+        ("masks", "png"), ("overlays", "jpg"), ("cutouts", "png")
+    )}  # fmt: skip
+    assert files(project / "out").keys() == names | {"sheet.jpg"}
+    for name, size in (("a", (60, 40)), ("b", (90, 120)), ("below/c", (64, 64))):
+        mask, cutout = (pixels(project / f"out/{kind}/{name}.png") for kind in ("masks", "cutouts"))
+        assert pixels(project / f"out/overlays/{name}.jpg").shape == (*size[::-1], 3)
+        assert mask.shape == size[::-1]
+        assert set(np.unique(mask)) <= {0, 255}
+        assert 0 < (mask == 255).mean() < 1
+        assert ((cutout[..., 3] >= 128) == (mask == 255)).all()
+        assert not cutout[cutout[..., 3] == 0].any()
+
+
+def test_a_mask_is_what_the_network_says(project: Path) -> None:
+    predict("photos/b.png", "--out", "out", "--threshold", "0.5")
+    predictor = choose(project, KEY, set_up_torch("cpu", 1)).predictor
+    photo = Image.open(project / "photos/b.png")
+    probability = at_own_size(predictor.probability_of(photo), (120, 90))
+    assert ((probability >= 0.5) == (pixels(project / "out/masks/b.png") == 255)).all()
+
+
+def test_neither_the_batch_nor_the_run_nor_the_company_changes_a_byte(project: Path) -> None:
+    predict("photos", "--out", "one", "--batch-size", "1")
+    predict("photos", "--out", "many", "--batch-size", "32")
+    predict("photos/a.jpg", "--out", "alone", "-batch_size", "7")
+    assert files(project / "one") == files(project / "many")
+    assert files(project / "alone")["masks/a.png"] == files(project / "one")["masks/a.png"]
+
+
+def test_photos_are_upright_as_the_camera_says(project: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write(project / "turned.jpg", picture(0), exif=exif)
+    predict("turned.jpg", str(HEIC), "--out", "out")
+    for name in ("turned.jpg", "turned.heic"):  # two of one name keep what tells them apart
+        mask = pixels(project / f"out/masks/{name}.png")
+        assert mask.shape == {"turned.jpg": (60, 40), "turned.heic": (64, 48)}[name]
+
+
+def test_a_photo_keeps_its_colour_profile_and_nothing_else(project: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x010E] = "at home"
+    write(project / "p.jpg", picture(0), icc_profile=profile, exif=exif)
+    predict("p.jpg", "--out", "out")
+    for path in ("out/overlays/p.jpg", "out/cutouts/p.png"):
+        with Image.open(project / path) as made:
+            assert made.info["icc_profile"] == profile
+            assert not made.getexif()
+
+
+def test_a_bad_file_is_named_and_left_out(project: Path) -> None:
+    (project / "photos/aa.jpg").write_bytes(b"no photo")
+    (project / "photos/cut.jpg").write_bytes((project / "photos/a.jpg").read_bytes()[:-200])
+    result = predict("photos", "--out", "out", "--csv", "t.csv", code=3)
+    assert "photos/aa.jpg: not a picture of a known format; left out" in result.stderr
+    assert "photos/cut.jpg: can't be decoded" in result.stderr
+    assert "3 photos cut out" in result.stdout
+    assert "bad files: 2" in result.stdout
+    with (project / "t.csv").open(newline="") as file:
+        rows = {row["photo"]: row for row in csv.DictReader(file)}
+    assert [*rows] == [f"photos/{name}" for name in ("a.jpg", "aa.jpg", "b.png", "below/c.webp", "cut.jpg")]
+    assert rows["photos/aa.jpg"]["problem"] == "not a picture of a known format"
+    good = rows["photos/b.png"]
+    assert (good["width"], good["height"], good["problem"]) == ("90", "120", "")
+    coverage = (pixels(project / "out/masks/b.png") == 255).mean()
+    assert float(good["coverage"]) == pytest.approx(coverage)
+    model = choose(project, KEY, set_up_torch("cpu", 1))
+    photo = Image.open(project / "photos/b.png")
+    probability = at_own_size(model.predictor.probability_of(photo), (120, 90))
+    sure = np.maximum(probability, 1 - probability)
+    of_pet = probability >= model.threshold
+    expected = np.where(of_pet, probability, 1 - probability).mean()
+    assert float(good["confidence"]) == pytest.approx(expected, abs=1e-6)
+    assert expected <= sure.mean()
+
+
+def test_strict_stops_at_the_first_bad_file(project: Path) -> None:
+    (project / "photos/aa.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"photos/aa.jpg: file is empty"):
+        predict("photos", "--out", "out", "--strict", "--batch-size", "1")
+    assert (project / "out/masks/a.png").exists()
+    assert not (project / "out/masks/b.png").exists()
+
+
+def test_nothing_is_overwritten_unasked(project: Path) -> None:
+    predict("photos", "--out", "out")
+    before = files(project / "out")
+    with pytest.raises(UsageError, match=r"out/\S+ and 9 more files are there already; --force"):
+        predict("photos", "--out", "out", "--threshold", "0.9")
+    assert files(project / "out") == before
+    predict("photos", "--out", "out", "--threshold", "0.9", "--force")
+    after = files(project / "out")
+    assert after.keys() == before.keys()
+    assert after["masks/a.png"] != before["masks/a.png"]
+
+
+def test_what_was_broken_off_is_gone_on_with(project: Path) -> None:
+    predict("photos/a.jpg", "--out", "out")
+    before = (project / "out/masks/a.png").stat().st_mtime_ns
+    assert "2 photos cut out" in predict("photos", "--out", "out", "--resume").output
+    assert (project / "out/masks/a.png").stat().st_mtime_ns == before
+    assert "0 photos cut out" in predict("photos", "--out", "out", "--resume").output
+
+
+def test_going_on_replaces_nothing_and_adds_to_the_table(project: Path) -> None:
+    predict("photos/a.jpg", "--out", "out", "--csv", "t.csv")
+    (project / "out/masks/b.png").write_bytes(b"somebody's own")
+    sheet = (project / "out/sheet.jpg").read_bytes()
+    (project / "photos/bad.jpg").write_bytes(b"")
+    for _ in range(2):
+        predict("photos", "--out", "out", "--resume", "--csv", "t.csv", code=3)
+    assert (project / "out/masks/b.png").read_bytes() == b"somebody's own"
+    assert (project / "out/cutouts/b.png").exists()
+    assert (project / "out/sheet.jpg").read_bytes() == sheet
+    with (project / "t.csv").open(newline="") as file:
+        names = [row["photo"] for row in csv.DictReader(file)]
+    assert sorted(names) == [f"photos/{name}" for name in ("a.jpg", "b.png", "bad.jpg", "below/c.webp")]
+
+
+@pytest.mark.parametrize("name", ["two\nlines.jpg", "odd\udcff.jpg", "\x1b[31mred.jpg"])
+def test_names_may_have_anything(project: Path, name: str) -> None:
+    write(project / "odd" / name, picture(0))
+    (project / "odd" / f"empty {name}").write_bytes(b"")
+    result = predict("odd", "--out", "out", "--csv", "t.csv", code=3)
+    assert len(result.stderr.splitlines()) == 2  # of the empty file, and how far it is
+    assert result.stderr.replace("\n", "").isprintable()
+    assert (project / "t.csv").read_text().isascii()
+    assert len(list((project / "out/masks").iterdir())) == 1
+
+
+def test_a_name_that_is_too_long_is_one_bad_file(project: Path) -> None:
+    write(project / "photos" / f"{'n' * 250}.jpg", picture(0))
+    result = predict("photos", "--out", "out", code=3)
+    assert "its name is too long for its pictures; left out" in result.stderr
+    assert "3 photos cut out" in result.stdout
+
+
+def test_what_can_not_be_written_to_is_told_before_the_work(project: Path) -> None:
+    (project / "file").write_text("")
+    with pytest.raises(UsageError, match="--out file: must be a folder"):
+        predict("photos", "--out", "file")
+    with pytest.raises(UsageError, match="--csv photos: must be a file"):
+        predict("photos", "--out", "out", "--csv", "photos")
+
+
+def test_why_a_mask_is_empty_is_true() -> None:
+    assert "highest probability is 0.998, and pet is what has 1 or more; a threshold of 0.9 " in why_empty(
+        0.998, 1
+    )
+    assert "a threshold of 0.0081 would show something" in why_empty(0.009, 0.01)
+    assert "sees no cat or dog: its highest probability is 0.14" in why_empty(0.14, 0.5)
+
+
+def test_an_empty_mask_says_so_and_why(project: Path) -> None:
+    result = predict("photos/a.jpg", "--out", "out", "--threshold", "1", "--json")
+    told = json.loads(result.stdout)
+    assert told["empty"] == ["photos/a.jpg"]
+    assert (told["done"], told["failed"], told["threshold"]) == (1, {}, 1)
+    assert "photos/a.jpg: empty mask; the model" in result.stderr
+    assert not pixels(project / "out/masks/a.png").any()
+
+
+def test_photos_are_found_once_and_never_in_the_output(project: Path) -> None:
+    write(project / "photos/out/masks/old.png", picture(1))
+    (project / "photos/gone.jpg").symlink_to("nowhere")
+    (project / "photos/notes.txt").write_text("no photo")
+    found = find_photos(["photos", "photos/a.jpg", "photos/*.jpg"], Path("photos/out"))
+    assert [photo.name for photo in found] == ["a", "b", "below/c", "gone"]
+    assert [photo.name for photo in find_photos(["photos"], Path("photos"))][:3] == ["a", "b", "below/c"]
+    assert [photo.name for photo in find_photos(["photos/**/*.webp"], Path("out"))] == ["c"]
+    write(project / "photos/a.png", picture(1))
+    assert [photo.name for photo in find_photos(["photos/a*"], Path("out"))] == ["a.jpg", "a.png"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        (["nowhere.jpg"], "nowhere.jpg: no such photo or folder"),
+        (["photos/*.gif"], "no photo fits it as a pattern"),
+        (["runs"], "runs: no photo is in this folder"),
+        (["photos/a.jpg", "twin/a.jpg"], "photos/a.jpg and twin/a.jpg would have one name"),
+    ],
+)
+def test_what_names_no_photo_is_refused(project: Path, wanted: list[str], reason: str) -> None:
+    write(project / "twin/a.jpg", picture(5))
+    with pytest.raises(UsageError, match=reason):
+        predict(*wanted, "--out", "out")
+    assert not (project / "out").exists()
+
+
+def test_the_model_is_the_champion_or_the_last_trained_or_what_is_named(project: Path) -> None:
+    def name(*model: str) -> str:
+        result = CliRunner().invoke(app, ["predict", "photos/a.jpg", "--json", "--force", *model])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return str(json.loads(result.stdout)["model"])
+
+    with pytest.raises(UsageError, match="there is no model yet: dvc repro trains one"):
+        name()
+    with pytest.raises(UsageError, match="there is no champion yet"):
+        name("--model", "champion")
+    (project / "models").mkdir()
+    for file in (WEIGHTS, ABOUT):
+        shutil.copy(project / "runs" / OTHER / file, project / "models")
+    assert f"of run {OTHER}" in name()
+    promote(StoredRun.open(project / "runs" / KEY), force=True)
+    assert name() == f"run {KEY}, the champion"
+    assert name("-model", "bbbb") == f"run {OTHER}"
+    assert f"of run {OTHER}" in name("--model", "models/model.safetensors")
+    with pytest.raises(UsageError, match="cccc: no such run"):
+        name("--model", "cccc")
+    (project / "models" / ABOUT).unlink()
+    with pytest.raises(DamagedFile, match=r"model.json, which says of which network they are, is not beside"):
+        name("--model", "models/model.safetensors")
+    (project / "runs" / OTHER / WEIGHTS).write_bytes(b"broken")
+    with pytest.raises(DamagedFile, match="can't be read as petseg weights"):
+        name("--model", OTHER)
+
+
+def test_a_run_that_is_no_network_is_refused(project: Path) -> None:
+    manifest = project / "runs" / KEY / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("finished", "running"))
+    with pytest.raises(StoreError, match="is not finished, or nothing says what its network is"):
+        predict("photos", "--out", "out")
+
+
+def test_the_contact_sheet_has_the_first_24(project: Path) -> None:
+    for n in range(30):
+        write(project / f"many/{n:02}.jpg", picture(n))
+    predict("many", "--out", "out")
+    height, width, _ = pixels(project / "out/sheet.jpg").shape
+    assert (width, height) == contact_sheet([("x", picture(0))] * 24).size
+    assert contact_sheet([("a name that is much too long for its cell", picture(0))]).width < 300
+
+
+def test_a_few_photos_are_taken_ahead_and_no_more() -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for n in range(100):
+            taken.append(n)
+            yield n
+
+    results = in_order(lambda n: n * n, items(), at_once=5)
+    assert [next(results)[1].result() for _ in range(10)] == [n * n for n in range(10)]
+    assert len(taken) == 14

@@ -1,0 +1,482 @@
+"""The report page: what it says, how large it is, and what a person can do with it in a browser."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from petseg.core.files import sha256_file
+from petseg.core.textfiles import write_json
+from petseg.data.arrays import IMAGES, INDEX, TRIMAPS
+from petseg.data.masks import save_masks
+from petseg.evaluation.metrics import PixelCounts
+from petseg.evaluation.outputs import HEADLINES
+from petseg.report.content import MOST_EPOCHS, content, evenly
+from petseg.report.notes import notes
+from petseg.report.page import LIMIT_BYTES, report
+from petseg.report.pictures import LARGEST_PX, mask_uri, photo_uri
+from petseg.report.results import Results
+from petseg.store.card import LIMITS
+from petseg.store.layout import EVALUATIONS
+from petseg.store.run import StoredRun
+from tests.support.results import BREEDS, EPOCHS, HOSTILE, KEY, VAL, write_results
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Page
+
+TEST = 18
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return write_results(tmp_path_factory.mktemp("results"), TEST)
+
+
+@pytest.fixture
+def results(files: Results) -> Results:
+    return replace(files)
+
+
+@pytest.fixture(scope="module")
+def run(files: Results) -> StoredRun:
+    """A finished run of the store, with the evaluation that the results are of."""
+    folder = files.folder.parent / KEY
+    manifest: dict[str, Any] = {
+        "format": 1, "status": "finished", "created": "2026-01-02T03:04:05+00:00", "run_key": KEY,
+        "params": {"model.name": "unet", "model.width": 2, "model.depth": 2, "train.gradient_clip": None},
+        "data": {"data.source": "sample"}, "data_sha256": "d" * 64, "code_sha256": "c" * 64,
+        "photos": {"train": 9, "val": 3}, "git": {"commit": "f00d" * 10, "dirty": True},
+        "environment": {"device": "cpu", "cpu_capability": "AVX2", "threads": 1, "torch": "2", "python": "3"},
+        "best": {"epoch": 3, "val_dice": 0.7123},
+    }  # fmt: skip
+    write_json(folder / "manifest.json", manifest)
+    run = StoredRun.open(folder)
+    about = {"settings": {"infer.flip_average": True}}
+    run.keep(EVALUATIONS, "e", about, {HEADLINES: files.folder / HEADLINES})
+    return run
+
+
+def shown(page: bytes) -> dict[str, Any]:
+    """The data in a page."""
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.decode(), re.S)
+    told: dict[str, Any] = json.loads(text)
+    return told
+
+
+def test_the_page_has_all_that_is_known(results: Results, run: StoredRun) -> None:
+    told = shown(report(results, run))
+    assert told["model"] == "unet, width 2, depth 2"
+    assert told["run"] == KEY
+    scores = results.headlines
+    assert [answer["name"] for answer in told["answers"]][-1] == "every pixel is pet"
+    assert told["answers"][0]["dice"] == scores["dice_per_image"]
+    assert told["answers"][-1]["low"] == scores["all_foreground"]["dice_per_image_low"]
+    assert told["validation"] == {"dice": 0.7123, "epoch": 3, "epochs": EPOCHS}
+    assert dict(told["params"]) == {
+        "model.name": "unet", "model.width": "2", "model.depth": "2",
+        "train.gradient_clip": "null", "infer.flip_average": "true",
+    }  # fmt: skip
+    facts = dict(told["facts"])
+    assert facts["code"] == f"commit {'f00d' * 10}, changed: see changes.diff"
+    assert "d" * 64 in facts["sha256 of the data"]
+    assert "c" * 64 in facts["sha256 of the code"]
+    assert [command for command, _ in told["ways_back"]] == [
+        f"petseg runs {word} {KEY}" for word in ("restore", "verify", "reproduce")
+    ]
+    assert told["limits"] == list(LIMITS)
+    assert sum(told["histogram"]["photos"]) == TEST - 1
+    total = results.counts.total()
+    assert told["confusion"] == {name: int(getattr(total, name)) for name in ("tp", "fn", "fp", "tn")}
+    assert [breed["name"] for breed in told["breeds"]] == results.breeds["breed"].to_list()
+    assert [len(photo["predicted"]) for photo in told["evolution"]["photos"]] == [EPOCHS] * VAL
+    assert {photo["name"] for photo in told["gallery"]} == set(results.table["name"])
+
+
+def test_the_page_of_a_run_that_is_not_here_says_what_it_knows(results: Results) -> None:
+    told = shown(report(results, None))
+    assert (told["model"], told["params"], told["facts"], told["ways_back"]) == (None, [], [], [])
+    assert told["answers"][0]["dice"] == results.headlines["dice_per_image"]
+
+
+def test_the_same_results_give_the_same_bytes(files: Results, run: StoredRun) -> None:
+    assert report(replace(files), run) == report(replace(files), run)
+
+
+def test_no_name_ends_the_data_or_becomes_markup(results: Results, run: StoredRun) -> None:
+    page = report(results, run).decode()
+    assert HOSTILE not in page
+    assert HOSTILE in {photo["breed"] for photo in shown(page.encode())["gallery"]}
+    assert "innerHTML" not in page
+    assert re.findall(r"(?:src|href)=\"(?!#|data:)[^\"]*\"|@import|url\(", page) == []
+
+
+def test_epochs_are_thinned_where_there_are_many(results: Results) -> None:
+    epochs = np.arange(1, 1002)
+    evolution = replace(
+        results.evolution,
+        epochs=epochs.tolist(),
+        masks=np.repeat(results.evolution.masks[-1:], len(epochs), axis=0),
+        dices=np.ones((len(epochs), VAL)),
+    )
+    vars(results)["evolution"] = evolution  # where a cached property keeps its value
+    kept = content(results, None)["evolution"]["epochs"]
+    assert MOST_EPOCHS <= len(kept) <= MOST_EPOCHS + 1
+    assert (kept[0], kept[-1]) == (1, 1001)
+    assert 3 in kept  # the best
+
+
+def test_places_are_evenly_spread() -> None:
+    assert evenly(9, 3) == [0, 4, 8]
+    assert evenly(3, 9) == [0, 1, 2]
+    assert evenly(5, 1) == [0]
+    assert evenly(0, 4) == []
+
+
+def test_large_photos_are_shrunk() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    small = photo[:LARGEST_PX, :LARGEST_PX]
+    assert len(photo_uri(photo)) < 1.5 * len(photo_uri(small))
+    assert mask_uri(np.ones((512, 512), bool)) == mask_uri(np.ones((LARGEST_PX, LARGEST_PX), bool))
+
+
+def test_the_page_of_the_whole_data_set_stays_small(files: Results, tmp_path: Path) -> None:
+    """Of 3,669 photos that no JPEG makes small, those in the page are evenly chosen by their rank."""
+    count, random = 3669, np.random.default_rng(0)
+    names = [f"breed_{n % 37}_{n}" for n in range(count)]
+    photos = {"name": names, "breed": [name.rpartition("_")[0] for name in names], "species": "cat"}
+    (tmp_path / "pets").mkdir()
+    shutil.copytree(files.folder, tmp_path / "test")
+    np.save(tmp_path / "pets" / IMAGES, random.integers(0, 256, (count, 64, 64, 3), dtype=np.uint8))
+    np.save(tmp_path / "pets" / TRIMAPS, random.integers(1, 4, (count, 64, 64), dtype=np.uint8))
+    index = pd.DataFrame(photos | {"split": "test", "width": 64, "height": 64})
+    index.to_csv(tmp_path / "pets" / INDEX, index=False)
+    rows, dice = np.arange(count), random.permutation(count) / count
+    save_masks(tmp_path / "test/predictions.npz", random.random((count, 64, 64)) > 0.5, rows=rows)
+    save_masks(
+        tmp_path / "evolution.npz", np.ones((EPOCHS, 6, 64, 64), bool), rows=rows[:6], epochs=rows[1:5]
+    )
+    pd.DataFrame(photos | {"dice": dice, "iou": dice}).to_csv(tmp_path / "test/per_image.csv", index=False)
+    told = json.loads((files.folder / HEADLINES).read_text())
+    write_json(tmp_path / "test/test.json", told | {"photos": count})
+    whole = Results(tmp_path / "pets", tmp_path / "evolution.npz", files.history_file, tmp_path / "test")
+
+    page = report(whole, None)
+    assert 0.9 * LIMIT_BYTES < len(page) < LIMIT_BYTES
+    told = shown(page)
+    assert told["photos"] == count
+    ranks = [round((1 - photo["dice"]) * count) for photo in told["gallery"]]
+    assert (ranks[0], ranks[-1]) == (1, count)
+    steps = np.diff(ranks)
+    assert steps.max() - steps.min() <= 1
+
+
+# ---- failure notes ----
+
+
+def told_of(
+    dice: list[float], tp: list[int], fp: list[int], fn: list[int], breeds: "pd.DataFrame | None" = None
+) -> str:
+    """The notes of photos of 100 pixels each."""
+    tn = [100 - sum(each) for each in zip(tp, fp, fn, strict=True)]
+    table = pd.DataFrame({"name": [f"n{i}" for i in range(len(dice))], "dice": dice})
+    results: Any = SimpleNamespace(
+        table=table,
+        counts=PixelCounts(*map(torch.tensor, (tp, fp, fn, tn))),
+        breeds=pd.DataFrame({"breed": [], "photos": []}) if breeds is None else breeds,
+        headlines={"dice_per_image": 0.8},
+        ranked=lambda: list(table["dice"].dropna().sort_values(ascending=False).index),
+    )
+    return "\n".join(f"{heading}: {text}" for heading, text in notes(results))
+
+
+def test_notes_count_poor_photos_and_name_the_worst() -> None:
+    told = told_of([0.9, 0.6, 0.8, 0.71], [10] * 4, [0] * 4, [1] * 4)
+    assert "25 % of the photos are cut out poorly: 1 of 4 have a Dice below 0.7." in told
+    assert "Half of all lie above 0.755; the worst is `n1`, at 0.600." in told
+
+
+@pytest.mark.parametrize(
+    ("fp", "fn", "heading", "text"),
+    [
+        (30, 10, "most are background called pet", "75 % are background called pet, 25 % are pet that was"),
+        (10, 30, "most are pet that was missed", "25 % are background called pet, 75 % are pet that was"),
+        (21, 20, "about as many were missed as", "51 % are background called pet, 49 % are pet that was"),
+    ],
+)
+def test_notes_say_which_errors_dominate(fp: int, fn: int, heading: str, text: str) -> None:
+    told = told_of([0.9], [20], [fp], [fn])
+    assert f"Of all wrong pixels, {heading}" in told
+    assert text in told
+    assert "below 0.7, " not in told  # no photo is poor
+
+
+def test_notes_tell_poor_photos_errors_apart() -> None:
+    told = told_of([0.9, 0.2], [20, 20], [40, 0], [0, 9])
+    assert "Of all wrong pixels, most are background" in told
+    assert "Of the wrong pixels of photos below 0.7, most are pet that was missed: 0 % are background" in told
+
+
+def test_notes_compare_small_pets_only_where_it_shows() -> None:
+    sizes = list(range(1, 41))
+    clear = told_of([0.5 + size / 100 for size in sizes], sizes, [0] * 40, [0] * 40)
+    assert "Small pets are cut out worse than large ones" in clear
+    assert "smallest pets, up to 10 % of the photo" in clear
+    assert "the largest, from 31 %" in clear
+    reverse = told_of([0.9 - size / 100 for size in sizes], sizes, [0] * 40, [0] * 40)
+    assert "Large pets are cut out worse than small ones" in reverse
+    same = told_of([0.7 + (size % 3) / 10 for size in sizes], sizes, [0] * 40, [0] * 40)
+    assert "Small and large pets are not shown to differ" in same
+    assert "quarter" not in told_of([0.5, 0.9], [1, 9], [0, 0], [0, 0])  # of two photos
+
+
+def test_notes_say_of_breeds_no_more_than_intervals_do() -> None:
+    columns = ["breed", "photos", "dice_per_image", "dice_per_image_low", "dice_per_image_high"]
+    rows = [("few", 2, 0.1, 0.0, 0.2), ("Maine_Coon", 9, 0.6, 0.5, 0.7), ("pug", 9, 0.7, 0.6, 0.85)]
+    told = told_of([0.9], [1], [0], [0], pd.DataFrame(rows, columns=columns))
+    assert "Maine Coon 0.6000 (0.500 to 0.700), 9 photos; pug 0.7000 (0.600 to 0.850), 9 photos." in told
+    assert "Maine Coon lies below the mean of all photos, 0.800" in told
+    assert "few" not in told
+    told = told_of([0.9], [1], [0], [0], pd.DataFrame([rows[0], rows[2]], columns=columns))
+    assert "none is shown to be harder" in told
+
+
+def test_notes_name_what_is_empty_or_undefined() -> None:
+    told = told_of([0.0, np.nan, 0.9], [0, 0, 9], [0, 0, 0], [5, 0, 1])
+    assert "In one photo no pet was found: Not one pixel reached the threshold: `n0`." in told
+    assert "Of one photo Dice is undefined" in told
+    assert "`n1`" in told
+    assert "undefined" not in told_of([0.9], [9], [0], [1])
+
+
+# ---- in a browser ----
+
+
+class Visit:
+    """A page that is open offline, and what went wrong in it."""
+
+    def __init__(self, browser: "Browser", file: Path, **options: Any) -> None:
+        self.context = browser.new_context(offline=True, **options)
+        self.page: Page = self.context.new_page()
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", self._note)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(file.as_uri())
+
+    def _note(self, message: "ConsoleMessage") -> None:
+        self.errors.append(message.text)
+
+    def drawn(self, selector: str, label: str) -> str:
+        """Wait for a picture with that label, and return what is drawn."""
+        canvas = self.page.locator(f'{selector}[aria-label="{label}"]')
+        canvas.wait_for()
+        return str(canvas.evaluate("canvas => canvas.toDataURL()"))
+
+    def names(self) -> list[str]:
+        return list(self.page.locator("#photos .name").all_inner_texts())
+
+
+@pytest.fixture(scope="module")
+def file(files: Results, run: StoredRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_bytes(report(replace(files), run))
+    return path
+
+
+@pytest.fixture
+def visit(browser: "Browser", file: Path) -> Iterator[Visit]:
+    """The page in a browser; at the end nothing has gone wrong, and nothing was asked of anybody."""
+    visit = Visit(browser, file, viewport={"width": 1200, "height": 900})
+    visit.page.set_default_timeout(10_000)
+    yield visit
+    assert visit.errors == []
+    assert [url for url in visit.requests if not url.startswith("data:")] == [file.as_uri()]
+    visit.context.close()
+
+
+def test_a_person_sees_the_scores_and_the_record(visit: Visit, results: Results) -> None:
+    text = visit.page.locator("body").inner_text()
+    scores = ("unet, width 2, depth 2", KEY, f"{results.headlines['dice_per_image']:.3f}", "0.712")
+    words = ("every pixel is pet", "Of one photo Dice is undefined", f"petseg runs restore {KEY}", LIMITS[0])
+    for part in (*scores, *words):
+        assert part in text
+    assert visit.page.locator("#unknown").is_hidden()
+    assert visit.page.title() == f"unet, width 2, depth 2: run {KEY}"
+    assert visit.page.locator("#breed-table tr").count() == len(BREEDS) + 1  # and the scale
+    visit.page.locator("summary").click()
+    assert "train.gradient_clip" in visit.page.locator("#params").inner_text()
+
+
+def test_curves_are_read_by_keys_and_by_pointing(visit: Visit) -> None:
+    legend = visit.page.locator("#dice-chart .legend")
+    assert "epoch 3, the best" in legend.inner_text()
+    assert "validation 0.712" in legend.inner_text()
+    chart = visit.page.locator("#dice-chart svg")
+    chart.press("ArrowLeft")
+    assert "validation 0.600" in legend.inner_text()
+    chart.press("Home")
+    chart.press("ArrowLeft")
+    assert "epoch 1" in legend.inner_text()
+    box = chart.bounding_box()
+    assert box
+    visit.page.mouse.move(box["x"] + box["width"] - 10, box["y"] + 60)
+    assert "epoch 4" in legend.inner_text()
+    visit.page.mouse.move(0, 0)
+    assert "epoch 3, the best" in legend.inner_text()
+    for place in ("threshold", "trade", "calibration"):
+        told = visit.page.locator(f"#{place}-chart .legend")
+        before = told.inner_text()
+        visit.page.locator(f"#{place}-chart svg").press("Home")
+        assert told.inner_text() != before
+    histogram = visit.page.locator("#histogram svg")
+    histogram.press("End")
+    assert "0.95 to 1.00" in visit.page.locator("#histogram .legend").inner_text()
+
+
+def test_the_slider_goes_through_the_epochs(visit: Visit, results: Results) -> None:
+    name, page = results.evolution.names[0], visit.page
+    slider = page.get_by_label("Epoch", exact=True)
+    told, dice = page.locator("#epoch-told"), page.locator("#evolution-photos .dice").first
+    assert told.inner_text().startswith("epoch 3, the best")
+    last = visit.drawn("#evolution-photos canvas", f"{name}: prediction")
+    seen = {dice.inner_text()}
+    for epoch in (2, 1):
+        slider.press("ArrowLeft")
+        assert told.inner_text().startswith(f"epoch {epoch}:")
+        assert slider.get_attribute("aria-valuetext") == told.inner_text()
+        seen.add(dice.inner_text())
+    assert len(seen) == 3
+    changed = "([selector, before]) => document.querySelector(selector).toDataURL() !== before"
+    page.wait_for_function(changed, arg=["#evolution-photos canvas", last])
+    page.get_by_role("button", name="Best epoch: 3").click()
+    assert told.inner_text().startswith("epoch 3, the best")
+    page.locator("#evolution-views").get_by_text("truth").click()
+    assert visit.drawn("#evolution-photos canvas", f"{name}: truth") != last
+
+
+def test_the_gallery_is_sorted_and_filtered(visit: Visit, results: Results) -> None:
+    page = visit.page
+    undefined = results.table["name"].iloc[-1].replace("_", " ")
+    assert page.locator("#gallery-count").inner_text() == f"{TEST} of {TEST} photos"
+    scores = page.locator("#photos .dice").all_inner_texts()
+    assert scores == [*sorted(scores[:-1]), "undefined"]
+    assert visit.names()[-1] == undefined
+    page.get_by_label("Sort by").select_option("best")
+    assert visit.names()[-1] == undefined
+    assert page.locator("#photos .dice").all_inner_texts() == [
+        *sorted(scores[:-1], reverse=True),
+        "undefined",
+    ]
+    page.get_by_label("Sort by").select_option("name")
+    pugs = [name for name in visit.names() if name.startswith("pug")]
+    assert pugs == sorted(pugs, key=lambda name: int(name.split()[-1]))
+    page.get_by_label("Breed", exact=True).select_option("pug")
+    assert visit.names() == pugs
+    assert page.locator("#gallery-count").inner_text() == f"{len(pugs)} of {TEST} photos"
+    page.get_by_label("Breed", exact=True).select_option(HOSTILE)
+    assert all(name.startswith("</script>") for name in visit.names())
+    assert page.locator("img").count() == 0
+
+
+def test_views_are_chosen_by_click_and_by_key(visit: Visit) -> None:
+    name = visit.page.locator("#photos .name").first.inner_text().replace(" ", "_")
+    assert visit.page.locator("#photos canvas").first.get_attribute("aria-label") == name  # not drawn yet
+    visit.page.locator("#gallery").scroll_into_view_if_needed()
+    seen = {visit.drawn("#photos canvas", f"{name}: errors")}
+    visit.page.locator("#gallery-views").get_by_text("photo", exact=True).click()
+    seen.add(visit.drawn("#photos canvas", f"{name}: photo"))
+    for key, view in (("2", "truth"), ("3", "prediction")):
+        visit.page.keyboard.press(key)
+        seen.add(visit.drawn("#photos canvas", f"{name}: {view}"))
+        assert visit.page.locator("#gallery-views input:checked").get_attribute("value") == view
+    assert len(seen) == 4
+
+
+def test_one_photo_is_looked_at_large_by_keyboard_alone(visit: Visit) -> None:
+    page, names = visit.page, visit.names()
+    dialog, title = page.locator("dialog"), page.locator("#large-title")
+    first = page.locator("#photos button").first
+    first.focus()
+    page.keyboard.press("Enter")
+    assert dialog.is_visible()
+    assert title.inner_text().replace("_", " ") == names[0]
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert title.inner_text().replace("_", " ") == names[2]
+    page.keyboard.press("ArrowLeft")
+    raw = title.inner_text()
+    assert raw.replace("_", " ") == names[1]
+    errors = visit.drawn("#large-picture", f"{raw}: errors")
+    page.keyboard.press("1")
+    assert visit.drawn("#large-picture", f"{raw}: photo") != errors
+    page.locator("#large-picture").click()
+    visit.drawn("#large-picture", f"{raw}: truth")
+    assert page.locator("#gallery-views input:checked").get_attribute("value") == "errors"  # of the others
+    page.keyboard.press("Escape")
+    assert dialog.is_hidden()
+    assert first.evaluate("button => document.activeElement === button")
+    page.locator("#photos button").last.click()
+    assert page.get_by_role("button", name="Next photo").is_disabled()
+    page.get_by_role("button", name="Close").click()
+    assert dialog.is_hidden()
+
+
+CONTRAST = """element => {
+    const linear = part => part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    const luminance = colour => colour.match(/[\\d.]+/g).slice(0, 3).map(part => linear(part / 255))
+        .reduce((sum, part, i) => sum + part * [0.2126, 0.7152, 0.0722][i], 0);
+    const ink = getComputedStyle(element).color;
+    const clear = e => getComputedStyle(e).backgroundColor === "rgba(0, 0, 0, 0)";
+    while (clear(element)) element = element.parentElement;
+    const pair = [ink, getComputedStyle(element).backgroundColor].map(luminance);
+    return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_legible_in_light_and_dark(browser: "Browser", file: Path, scheme: str) -> None:
+    visit = Visit(browser, file, color_scheme=scheme)
+    background = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", background))) < 384) is (scheme == "dark")
+    for selector in ("h1", ".muted", "dt", "select", "#gallery-views label:last-of-type", "pre", ".told"):
+        assert visit.page.locator(selector).first.evaluate(CONTRAST) >= 4.5, selector
+    visit.context.close()
+
+
+def test_a_phone_scrolls_in_one_direction_only(browser: "Browser", file: Path) -> None:
+    visit = Visit(browser, file, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    wide = "() => document.documentElement.scrollWidth"
+    assert visit.page.evaluate(wide) == 390
+    visit.page.locator("summary").tap()
+    visit.page.locator("#photos button").first.tap()
+    assert visit.page.locator("dialog").is_visible()
+    assert visit.page.evaluate(wide) == 390
+    box = visit.page.locator("dialog").bounding_box()
+    assert box
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
+    assert visit.errors == []
+    visit.context.close()
+
+
+def test_a_clone_without_the_run_says_so(browser: "Browser", results: Results, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_bytes(report(results, None))
+    before = sha256_file(path)
+    visit = Visit(browser, path)
+    assert visit.page.locator("#unknown").is_visible()
+    assert visit.page.locator("#ways-back").is_hidden()
+    assert visit.page.locator("summary").is_hidden()
+    assert visit.errors == []
+    visit.context.close()
+    assert sha256_file(path) == before

@@ -1,0 +1,106 @@
+"""What the pipeline left, and which photos are chosen of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from petseg.data.masks import load_masks, save_masks
+from petseg.errors import DataError
+from petseg.evaluation.outputs import BREEDS, PREDICTIONS
+from petseg.report.results import Results
+from tests.support.results import EPOCHS, HOSTILE, KEY, VAL, write_results
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return write_results(tmp_path / "results")
+
+
+def test_photos_are_ranked_by_dice_and_undefined_ones_left_out(results: Results) -> None:
+    dice = results.table["dice"]
+    order = results.ranked()
+    assert len(order) == len(dice) - 1 == 17
+    assert dice[order].is_monotonic_decreasing
+    assert results.best_photos(3) == order[:3]
+    assert results.median_photos(3) == order[7:10]
+    assert results.worst_photos(3) == order[-3:]
+    assert results.worst_photos(99) == results.best_photos(99) == order
+
+
+def test_random_photos_are_drawn_once_each(results: Results) -> None:
+    drawn = results.random_photos(9, seed=3)
+    assert len(set(drawn)) == 9
+    assert drawn == results.random_photos(9, seed=3) != results.random_photos(9, seed=4)
+    assert results.random_photos(99, seed=0) == list(range(18))
+
+
+def test_a_photo_is_found_by_its_name(results: Results) -> None:
+    assert results.table["name"][results.photo("pug_10")] == "pug_10"
+    with pytest.raises(DataError, match="pug_100: no such test photo; did you mean pug_10"):
+        results.photo("pug_100")
+
+
+def test_an_example_is_the_photo_and_both_masks(results: Results) -> None:
+    place = results.photo("pug_10")
+    example = results.example(place)
+    row = int(results.rows[place])
+    assert results.arrays.index["name"][row] == "pug_10"
+    assert example.title == f"pug_10, Dice {results.table['dice'][place]:.3f}"
+    assert np.array_equal(example.image, results.arrays.images[row])
+    assert np.array_equal(example.truth, results.arrays.trimaps[row] != 2)
+    both, either = (example.truth & example.predicted).sum(), example.truth.sum() + example.predicted.sum()
+    assert 2 * both / either == pytest.approx(results.table["dice"][place], abs=1e-6)
+
+
+def test_the_evolution_has_the_dice_of_each_mask(results: Results) -> None:
+    evolution = results.evolution
+    assert evolution.masks.shape[:2] == evolution.dices.shape == (EPOCHS, VAL)
+    assert evolution.dices[-1] == pytest.approx(1)  # as tests/results.py drew it
+    assert (np.diff(evolution.dices, axis=0) > 0).all()
+    assert evolution.names[2].startswith(HOSTILE)
+    chosen = evolution.at([2, 99])
+    assert chosen.epochs == [2, EPOCHS]
+    assert np.array_equal(chosen.masks, evolution.masks[[1, -1]])
+
+
+def test_numbers_and_texts_keep_their_kind(results: Results) -> None:
+    assert results.run_key == KEY
+    assert results.best["epoch"] == 3
+    assert np.isnan(results.table["dice"].iloc[-1])
+    assert results.table.loc[:, "dice":].dtypes.eq("float64").all()
+    path = results.folder / BREEDS
+    pd.DataFrame({"breed": ["NA", "12"], "photos": [1, 2], "dice_per_image": ["", 0.5]}).to_csv(
+        path, index=False
+    )
+    assert results.breeds["breed"].to_list() == ["NA", "12"]
+    assert results.breeds["photos"].sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "view"),
+    [
+        ("history.csv", "history"), ("test/per_image.csv", "table"), ("test/test.json", "headlines"),
+        ("test/predictions.npz", "masks"), ("evolution.npz", "evolution"),
+        ("test/thresholds.csv", "thresholds"), ("test/test.json", "boundary"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_absent_is_named(results: Results, name: str, view: str) -> None:
+    path = results.history_file.parent / name
+    path.unlink()
+    with pytest.raises(DataError, match=f"{path}: can't be read"):
+        getattr(results, view)
+
+
+def test_files_of_other_photos_are_refused(results: Results) -> None:
+    path = results.folder / PREDICTIONS
+    masks, beside = load_masks(path)
+    for rows, said in (
+        (beside["rows"][::-1], "not of the same photos"),
+        (beside["rows"] + 99, "other photos"),
+    ):
+        save_masks(path, masks, rows=rows)
+        with pytest.raises(DataError, match=said):
+            _ = replace(results).table

@@ -1,0 +1,373 @@
+import json
+import multiprocessing
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from petseg.cli import app
+from petseg.core.files import sha256_file
+from petseg.core.textfiles import write_json
+from petseg.errors import DamagedFile, PetsegError, PromotionRefused, StoreError
+from petseg.evaluation.outputs import BREEDS, HEADLINES, PER_IMAGE, SCORES
+from petseg.models.weights import save_tensors
+from petseg.store.adopt import ORIGINAL, adopt, adopt_if_unknown
+from petseg.store.card import card
+from petseg.store.champion import champion, promote, promotions
+from petseg.store.identify import Weights, runs_of
+from petseg.store.layout import ABOUT, EVALUATIONS, FORMAT, HISTORY, MANIFEST, RECORDS, WEIGHTS
+from petseg.store.records import sealed
+from petseg.store.run import StoredRun, locked, run_of, stored_runs
+from petseg.store.verify import DVC, STORE, verify
+from petseg.tracking.queries import weights_in_mlflow
+from tests.support import ROOT
+
+ENVIRONMENT = {"device": "cpu", "cpu_capability": "AVX2", "threads": 2, "torch": "2.12", "python": "3.11"}
+
+
+def make_run(root: Path, key: str, val_dice: float = 0.8, **changes: Any) -> StoredRun:
+    """A finished run, as training leaves it; its weights are filled with its validation Dice."""
+    folder = root / "runs" / key
+    digest = save_tensors(folder / WEIGHTS, {"w": torch.full((3,), val_dice)}, {"run_key": key})
+    write_json(folder / ABOUT, {"image_size": 64})
+    rows = [{"epoch": 1, "val_dice": val_dice, "elapsed_s": 61.0}]
+    (folder / HISTORY).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = {
+        "format": FORMAT,
+        "status": "finished",
+        "created": f"2026-01-0{len(list(root.glob('runs/*')))}T10:00:00+00:00",
+        "params": {"model.name": "unet", "model.width": 16, "train.loss": "bce", "train.seed": 0},
+        "data": {"data.source": "sample", "data.image_size": 64},
+        "photos": {"train": 12, "val": 4},
+        "split": {"split.fold": None},
+        "git": {"commit": "0123456789", "dirty": False},
+        "environment": ENVIRONMENT,
+        "data_sha256": "d",
+        "best": rows[0],
+        "tensors_sha256": digest,
+        "files": {path.name: sha256_file(path) for path in folder.iterdir()},
+    }
+    write_json(folder / MANIFEST, sealed(manifest | changes))
+    return StoredRun.open(folder)
+
+
+def evaluate(run: StoredRun, dice: float, key: str = "e1") -> StoredRun:
+    """Add scores as infer leaves them."""
+    folder = run.folder.parent.parent
+    told: dict[str, float | None] = {
+        "dice_per_image": dice,
+        "dice_per_image_low": dice - 0.1,
+        "dice_per_image_high": dice + 0.1,
+    }
+    told |= {"iou_per_image": dice / 2, "boundary_f_per_image": None}
+    answers = dict.fromkeys(("own_resolution", "mean_mask", "all_foreground"), told)
+    write_json(folder / "h", {"photos": 9, "boundary": "ignore", "threshold": 0.5} | told | answers)
+    (folder / "b").write_text(
+        "breed,photos,dice_per_image,dice_per_image_low,dice_per_image_high\n"
+        "rare_breed,1,0.1,0.1,0.1\nbasset_hound,7,0.5,0.4,0.6\n"
+    )
+    for name in "sp":
+        (folder / name).write_text(name)
+    files = {HEADLINES: folder / "h", BREEDS: folder / "b", SCORES: folder / "s", PER_IMAGE: folder / "p"}
+    run.keep(EVALUATIONS, key, {}, files)
+    return StoredRun.open(run.folder)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with an empty store as the working folder."""
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    for name in ("params.yaml", "dvc.yaml", "stages/train.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def petseg(*arguments: str, fails: bool = False) -> str:
+    """Run the command, and return what it printed; its errors as the text that it would print."""
+    done = CliRunner().invoke(app, arguments)
+    if isinstance(done.exception, PetsegError):
+        assert fails, done.exception
+        return str(done.exception)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    assert (done.exit_code != 0) is fails, done.output
+    return done.output
+
+
+def test_the_store_is_read_in_order_and_names_what_it_can_not_read(root: Path) -> None:
+    for key in ("bb", "aa"):
+        make_run(root, key)
+    (root / "runs/cc").mkdir()
+    (root / "runs/cc" / MANIFEST).write_text("{")
+    (root / "runs/.dd.1.tmp").mkdir()
+    (root / "runs/.dd.1.tmp" / MANIFEST).write_text("{}")  # left by a process that was killed
+    runs, broken = stored_runs(root / "runs")
+    assert [run.key for run in runs] == ["bb", "aa"]
+    assert len(broken) == 1
+    assert "cc/manifest.json: can't be read" in broken[0]
+    assert run_of(root / "runs", "zz") is None
+    with pytest.raises(StoreError, match="is no run"):
+        StoredRun.open(root / "runs/zz")
+
+
+def test_an_evaluation_is_kept_once_and_read_only(root: Path) -> None:
+    run = evaluate(make_run(root, "aa"), 0.7)
+    assert run.evaluation is not None
+    assert run.evaluation.headlines["dice_per_image"] == 0.7
+    folder = run.folder / "evaluations/e1"
+    assert {path.name for path in folder.iterdir()} == {
+        RECORDS[EVALUATIONS],
+        HEADLINES,
+        SCORES,
+        PER_IMAGE,
+        BREEDS,
+    }
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o444 for path in folder.iterdir())
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
+    evaluate(run, 0.9)  # under the same key: the same evaluation again
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
+    assert [path.name for path in (run.folder / "evaluations").iterdir()] == ["e1"]
+
+
+def test_weights_come_back_byte_for_byte(root: Path) -> None:
+    run = make_run(root, "aa")
+    assert "run aa: its weights are in " in petseg("runs", "restore", "aa")
+    assert (root / "models" / WEIGHTS).read_bytes() == (run.folder / WEIGHTS).read_bytes()
+    assert json.loads((root / "models" / ABOUT).read_text()) == {"image_size": 64}
+    petseg("runs", "restore", "aa", "--to", "deep/down/x.safetensors")
+    assert sha256_file(root / "deep/down/x.safetensors") == run.manifest["files"][WEIGHTS]
+    assert (root / "deep/down/x.json").exists()
+    assert "must end in .safetensors" in petseg("runs", "restore", "aa", "--to", "x.pt", fails=True)
+
+
+def test_restoring_replaces_nothing_that_no_run_has(root: Path) -> None:
+    make_run(root, "aa", 0.8)
+    make_run(root, "bb", 0.9)
+    petseg("runs", "restore", "aa")
+    petseg("runs", "restore", "bb")  # what lies there is run aa's
+    save_tensors(root / "models" / WEIGHTS, {"w": torch.zeros(3)}, {})
+    precious = (root / "models" / WEIGHTS).read_bytes()
+    assert "is what no run has" in petseg("runs", "restore", "aa", fails=True)
+    assert (root / "models" / WEIGHTS).read_bytes() == precious
+    petseg("runs", "adopt", "models/model.safetensors")
+    petseg("runs", "restore", "aa")
+    assert (root / "models" / WEIGHTS).read_bytes() != precious
+
+
+def test_damaged_or_unfinished_runs_are_not_handed_out(root: Path) -> None:
+    run = make_run(root, "aa")
+    flip(run.folder / WEIGHTS)
+    with pytest.raises(DamagedFile, match=r"aa/model\.safetensors: differs from its hash"):
+        run.export({WEIGHTS: root / "w"})
+    assert not (root / "w").exists()
+    with pytest.raises(StoreError, match="run bb is not finished"):
+        make_run(root, "bb", status="running").export({WEIGHTS: root / "w"})
+
+
+def flip(path: Path) -> None:
+    """Change one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def test_verify_counts_all_and_names_what_differs(root: Path) -> None:
+    run = evaluate(make_run(root, "aa"), 0.7)
+    make_run(root, "bb")
+    cached = root / ".dvc/cache/files/md5/90/0150983cd24fb0d6963f7d28e17f72"
+    cached.parent.mkdir(parents=True)
+    cached.write_text("abc")  # whose md5 is its name
+    report = verify(root, None, weights_in_mlflow)
+    assert report.damages == []
+    assert report.runs == 2
+    assert report.files[STORE] == (3 + 1) + (4 + 1) + (3 + 1)
+    assert report.files[DVC] == 1
+    assert "none differ" in petseg("runs", "verify")
+    flip(run.folder / HISTORY)
+    flip(run.folder / "evaluations/e1" / BREEDS)
+    flip(cached)
+    (root / "runs/bb" / ABOUT).unlink()
+    record = root / "runs/bb" / MANIFEST
+    record.write_text(record.read_text().replace('"train.seed": 0', '"train.seed": 1'))
+    damages = verify(root, None, weights_in_mlflow).damages
+    assert len(damages) == 5
+    assert any("bb/manifest.json: differs from the hash that it holds" in damage for damage in damages)
+    told = petseg("runs", "verify", fails=True)
+    for name in (
+        "aa/history.jsonl: differs",
+        "e1/breeds.csv: differs",
+        "bb/model.json: is gone",
+        "17f72: diff",
+    ):
+        assert name in told.replace("\n", "")
+    assert "bb/model.json: is gone" in petseg("runs", "verify", "bb", fails=True)
+
+
+def test_any_copy_of_weights_tells_its_run(root: Path) -> None:
+    run = make_run(root, "aa")
+    copy = root / "renamed.bin"
+    copy.write_bytes((run.folder / WEIGHTS).read_bytes())
+    assert "the weights of run aa" in petseg("runs", "which", str(copy))
+    foreign = root / "torch.pt"
+    torch.save({"w": torch.full((3,), 0.8)}, foreign)  # the same tensors in another format
+    assert [found.key for found in runs_of(Weights.read(foreign), root / "runs")] == ["aa"]
+    run.folder.rename(root / "away")
+    told = petseg("runs", "which", str(copy), fails=True)
+    assert "no run of the store has these weights" in told
+    assert "it says of itself that run aa made it" in told
+    flip(copy)
+    assert "is damaged" in petseg("runs", "which", str(copy), fails=True)
+    (root / "text").write_text("hello")
+    assert "can't be read as weights" in petseg("runs", "which", "text", fails=True)
+
+
+def test_what_lies_at_the_output_is_kept_before_it_is_replaced(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, output = make_run(root, "aa"), root / "models" / WEIGHTS
+    adopt_if_unknown(output, root / "runs")  # nothing lies there
+    run.export({WEIGHTS: output})
+    adopt_if_unknown(output, root / "runs")  # a run's own
+    assert len(stored_runs(root / "runs")[0]) == 1
+    for content in (b"precious bytes", b"others"):
+        output.write_bytes(content)
+        adopt_if_unknown(output, root / "runs")
+        adopt_if_unknown(output, root / "runs")
+    runs = stored_runs(root / "runs")[0]
+    kept = [found for found in runs if found.adopted]
+    assert {(found.folder / f"{ORIGINAL}.safetensors").read_bytes() for found in kept} == {
+        b"precious bytes", b"others",
+    }  # fmt: skip
+    assert capsys.readouterr().out.count("holds what no run has; kept as run") == 2
+    assert "can't be read as weights" in card(kept[0]) + json.dumps(kept[0].manifest)
+    assert list(verify(root, None, weights_in_mlflow).damages) == []
+
+
+def test_weights_from_elsewhere_are_adopted_with_what_is_known(root: Path) -> None:
+    torch.save({"w": torch.ones(2)}, root / "old.pt")
+    (root / "old.json").write_text('{"note": "mine"}')
+    kept = adopt(root / "old.pt", root / "runs", "from my laptop")
+    assert kept.finished
+    assert (kept.folder / f"{ORIGINAL}.pt").read_bytes() == (root / "old.pt").read_bytes()
+    assert Weights.read(kept.folder / WEIGHTS).tensors["w"].tolist() == [1, 1]
+    assert adopt(root / "old.pt", root / "runs", "again").folder == kept.folder
+    trained = make_run(root, "aa", 0.9)
+    assert adopt(trained.folder / WEIGHTS, root / "runs", "what a run has").folder == trained.folder
+    told = petseg("runs", "show", kept.key)
+    assert "from my laptop" in told
+    assert "reproduce" not in told  # nobody knows how they were made
+    petseg("runs", "restore", kept.key, "--to", "back.safetensors")
+    assert Weights.read(root / "back.safetensors").tensors["w"].tolist() == [1, 1]
+    assert (root / "back.json").read_text() == '{"note": "mine"}'
+
+
+def test_what_was_adopted_and_is_damaged_is_not_adopted_over(root: Path) -> None:
+    torch.save({"w": torch.ones(2)}, root / "old.pt")
+    manifest = adopt(root / "old.pt", root / "runs", "").folder / MANIFEST
+    manifest.chmod(0o644)
+    manifest.write_text("{")
+    with pytest.raises(StoreError, match=r"manifest\.json: can't be read"):
+        adopt(root / "old.pt", root / "runs", "again")
+
+
+def test_a_worse_model_does_not_become_champion(root: Path) -> None:
+    good, bad = make_run(root, "aa", 0.9), make_run(root, "bb", 0.8)
+    other = make_run(root, "cc", 0.99, data_sha256="others")
+    assert champion(root / "runs") is None
+    assert promote(bad, force=False) is not None
+    line = promote(good, force=False)
+    assert line is not None
+    assert (line.key, line.before, line.forced) == ("aa", "bb", False)
+    with pytest.raises(PromotionRefused, match=r"bb has a validation Dice of 0\.8000, less than .* 0\.9000"):
+        promote(bad, force=False)
+    with pytest.raises(PromotionRefused, match="was validated on other photos"):
+        promote(other, force=False)
+    assert promote(good, force=False) is None
+    assert champion(root / "runs") == "aa"
+    forced = promote(other, force=True)
+    assert forced is not None
+    assert forced.forced
+    assert [line.key for line in promotions(root / "runs")] == ["bb", "aa", "cc"]
+    flip(bad.folder / WEIGHTS)
+    with pytest.raises(StoreError, match="run bb is damaged"):
+        promote(bad, force=True)
+
+
+def promote_many(folder: Path, times: int) -> None:
+    for _ in range(times):
+        promote(StoredRun.open(folder), force=True)
+
+
+def test_of_promotions_at_once_none_is_lost(root: Path) -> None:
+    runs = [make_run(root, key) for key in ("aa", "bb", "cc")]
+    context = multiprocessing.get_context("fork")
+    others = [context.Process(target=promote_many, args=(run.folder, 20)) for run in runs]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+        assert other.exitcode == 0
+    log = promotions(root / "runs")
+    assert {line.key for line in log} == {"aa", "bb", "cc"}
+    assert [line.before for line in log] == [None, *(line.key for line in log[:-1])]  # a chain without a gap
+    assert champion(root / "runs") == log[-1].key
+
+
+def test_the_list_says_what_is_particular(root: Path) -> None:
+    evaluate(make_run(root, "aa", 0.9), 0.7)
+    dice = {"model.name": "unet", "model.width": 8, "train.loss": "dice", "train.seed": 0}
+    make_run(root, "bb", 0.8, params=dice, git={"commit": "abc", "dirty": True})
+    promote(StoredRun.open(root / "runs/aa"), force=False)
+    rows = json.loads(petseg("runs", "list", "--json"))["runs"]
+    assert [row["id"] for row in rows] == ["aa", "bb"]
+    assert rows[1]["params"]["train.loss"] == "dice"
+    assert "train.seed" not in rows[1]["params"]
+    assert (rows[0]["test"], rows[0]["champion"], rows[1]["test"]) == (0.7, True, None)
+    told = petseg("runs", "list", "--sort", "val", "--where", "train.loss=dice")
+    assert "aa" not in told
+    assert "unet, width 8" in told
+    assert "its code differed from that commit" in told
+    assert [row["id"] for row in json.loads(petseg("runs", "list", "--sort", "val", "--json"))["runs"]] == [
+        "bb", "aa",
+    ]  # fmt: skip
+    assert "no run fits" in petseg("runs", "list", "--where", "model.width=3")
+    assert "must be one of" in petseg("runs", "list", "--sort", "beauty", fails=True)
+    assert "must be KEY=VALUE" in petseg("runs", "list", "--where", "dice", fails=True)
+
+
+def test_only_what_is_neither_champion_nor_best_nor_in_training_is_pruned(root: Path) -> None:
+    for key, val_dice in (("aa", 0.9), ("bb", 0.8), ("cc", 0.7), ("dd", 0.6)):
+        make_run(root, key, val_dice)
+    promote(StoredRun.open(root / "runs/bb"), force=False)
+    assert "is the best by validation Dice" in petseg("runs", "prune", "dd", "aa", "--yes", fails=True)
+    assert "is the champion" in petseg("runs", "prune", "bb", "--yes", fails=True)
+    assert "it needs --yes" in petseg("runs", "prune", "cc", "--json", fails=True)
+    with locked(root / "runs/dd"):
+        assert "is being trained" in petseg("runs", "prune", "dd", "--yes", fails=True)
+    petseg("runs", "prune", "cc", fails=True)  # asked, nobody answers
+    assert [run.key for run in stored_runs(root / "runs")[0]] == ["aa", "bb", "cc", "dd"]
+    assert json.loads(petseg("runs", "prune", "cc", "cc", "--yes", "--json")) == {"deleted": ["cc"]}
+    assert "1 runs are deleted" in petseg("runs", "prune", "dd", "--yes")
+    assert sorted(path.name for path in (root / "runs").glob("[!.]*/")) == ["aa", "bb"]
+
+
+def test_the_card_tells_scores_weak_points_and_the_way_back(root: Path) -> None:
+    run = make_run(root, "aa", 0.9)
+    assert "Not yet scored on test photos" in card(run)
+    text = card(evaluate(run, 0.7))
+    for told in (
+        "# unet, width 16: run aa",
+        "12 to train, 4 to val; data.source `sample`, Oxford-IIIT Pet, CC BY-SA 4.0",
+        "| **test**, 9 photos | 0.7000 (0.600 to 0.800) | 0.3500 | undefined |",
+        "| basset hound | 7 | 0.5000 (0.400 to 0.600) |",
+        "petseg runs reproduce aa",
+        "| `train.loss` | bce |",
+    ):
+        assert told in text
+    assert "rare breed" not in text  # one photo says nothing of a breed
