@@ -1,9 +1,12 @@
 # make repro   make the environment if need be, and run the pipeline on the embedded photos
 # make record  run the pipeline for the lock that is committed, and write down on what kind of machine
-# make test    make the environment if need be, and check style, types and behaviour
+# make check   style, types and all unit tests: after each edit
+# make test    what CI runs: check, the pipeline from clone to report, each way of running, each fault, the browser
+# make test-all  everything: each way of each fault too
+# make coverage  which lines the tests of make test run
 # make ui      look at the models in MLflow
 # make table   the experiments, best test Dice first: what differs in their params, and their scores
-# make faults  do to a small training all that it must survive: kills, full disks, damaged files
+# make faults  do to a small training all that it must survive: kills, full disks, damaged files; a table
 
 VENV := .venv
 PYTHON ?= python3
@@ -12,7 +15,9 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export OMP_NUM_THREADS ?= 2
 PORT ?= 5000
 
-.PHONY: repro record test table faults env lock docs plots-page ui bench clean
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: repro record style check test test-all coverage table faults env lock docs plots-page ui bench clean
 
 repro: env
 	dvc repro
@@ -23,11 +28,25 @@ record: env
 	dvc repro
 	@python -m petseg.cli.record
 
-test: env
+style: env
 	ruff check .
 	ruff format --check .
 	mypy
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+check: style
+	$(PYTEST) -m "not whole and not slow" --ignore=tests/end_to_end --ignore=tests/faults
+
+test: style
+	$(PYTEST)
+
+test-all: style
+	$(PYTEST) -m "slow or not slow"
+
+coverage: env
+	rm -f .coverage .coverage.*
+	COVERAGE_PROCESS_START=pyproject.toml $(PYTEST)
+	coverage combine --quiet
+	coverage report
 
 # DVC's table has 46 scores before its 45 params, 56 hashes after them, and no setting for its columns.
 table:
@@ -35,7 +54,7 @@ table:
 		--drop '(?!(Experiment|State|val_dice|dice_per_image)$$|(data|split|model|train|augment|infer)\.)'
 
 faults: env
-	OMP_NUM_THREADS=1 python -m pytest tests/faults -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow" tests/faults
 
 env: $(VENV)/.made $(VENV)/.commands
 

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from petseg.data.arrays import PetArrays
 from petseg.data.download import ARCHIVES, CHECKSUMS
 from petseg.data.preprocess import pack
 from petseg.params import Params, load_params
+from petseg.pipeline import codehash
 from tests.support import ROOT, forked
 from tests.support.http_server import Server
 from tests.support.pets import PetFolder, few_photos
@@ -30,7 +32,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 Shared = Callable[[str, Callable[[Path], None]], Path]
 
 # Tests in these folders, or with one of these fixtures, run whole programs: DVC, a server, a browser.
-WHOLE = {"faults", "end_to_end", "browser", "chromium", "forks", "trained"}
+WHOLE = {"faults", "end_to_end", "browser", "chromium", "forks", "trained", "demo"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -39,7 +41,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not WHOLE.isdisjoint({item.path.parent.name, *getattr(item, "fixturenames", ())}):
             item.add_marker("whole")
-    items.sort(key=lambda item: item.get_closest_marker("whole") is None)
+    items.sort(key=_order)
+
+
+def _order(item: pytest.Item) -> tuple[int, int]:
+    """The file that makes the trained project first, so that others find it made; at the end short files."""
+    folders = ("test_pipeline.py", "faults", "end_to_end")
+    places = [place for place, name in enumerate(folders) if name in (item.path.name, item.path.parent.name)]
+    return min(places, default=len(folders)), -item.path.stat().st_size
 
 
 @pytest.fixture(scope="session")
@@ -69,10 +78,10 @@ def params() -> Params:
 
 @pytest.fixture(scope="session")
 def sample_arrays(shared: Shared) -> PetArrays:
-    """Two dozen of the embedded photos at 64x64."""
+    """Five dozen of the embedded photos at 64x64."""
 
     def make(folder: Path) -> None:
-        few_photos(folder / "few")
+        few_photos(folder / "few", trainval=48, test=12)
         split = load_params(ROOT / "params.yaml").split
         pack(folder / "few", folder / "pets", folder / "rejected.csv", 64, 0.01, split)
 
@@ -117,6 +126,25 @@ def project(trained: Project, forks: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
+def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look once at files of the same path and bytes: an edit changes one of the many that a stage reaches."""
+    hash_of, imported = codehash._file_sha256, codehash._imported
+
+    @cache
+    def hash_of_bytes(file: Path, _: bytes) -> str:
+        return hash_of(file)
+
+    @cache
+    def imported_by_bytes(file: Path, root: Path, _: bytes) -> list[str]:
+        return list(imported(file, root))
+
+    monkeypatch.setattr(codehash, "_file_sha256", lambda file: hash_of_bytes(file, file.read_bytes()))
+    monkeypatch.setattr(
+        codehash, "_imported", lambda file, root: imported_by_bytes(file, root, file.read_bytes())
+    )
+
+
+@pytest.fixture
 def pets(tmp_path: Path) -> PetFolder:
     return PetFolder(tmp_path / "archives")
 
@@ -128,7 +156,7 @@ def server(pets: PetFolder) -> Iterator[Server]:
     sums = "".join(f"{sha256_file(pets.folder / name)}  {name}\n" for name in ARCHIVES)
     (pets.folder / CHECKSUMS).write_text(sums)
     server = Server(pets.folder)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield server
     server.shutdown()

@@ -43,6 +43,7 @@ def of_rooms(*rooms: str) -> set[str]:
     return {name for name in MODULES if name.count(".") and room_of(name) in rooms}
 
 
+@pytest.mark.whole
 def test_importing_the_pipeline_imports_no_mlflow() -> None:
     stages = {f"stages.{name}" for name in ("download", "encoder", "preprocess", "train", "infer", "plot")}
     loaded = loaded_by(", ".join(sorted((of_rooms(*ROOMS) - NEEDS_MLFLOW) | stages)))
@@ -59,6 +60,7 @@ def test_what_needs_no_torch_imports_none() -> None:
     assert not {"torch", "scipy", "matplotlib"} & loaded_by(", ".join(sorted(modules)))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("module", ["petseg.store.identify", "petseg.models.predictor"])
 def test_a_file_is_identified_and_used_without_what_trains_and_scores(module: str) -> None:
     unwanted = {
@@ -147,6 +149,7 @@ def test_only_tracking_imports_mlflow() -> None:
         assert "mlflow" not in names or file.parent.name == "tracking", file
 
 
+@pytest.mark.whole
 def test_nothing_happens_on_import(tmp_path: Path) -> None:
     importable = [name for name in MODULES if name != "petseg.tracking.pyfunc"]  # which mlflow executes
     code = (

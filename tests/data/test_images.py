@@ -139,6 +139,7 @@ def giant_png(width: int, height: int) -> bytes:
     return signature + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
+@pytest.mark.whole
 def test_200_megapixels_are_refused_in_little_memory() -> None:
     code = (
         "import sys; from petseg.data.images import decode_photo; from petseg.errors import BadImage\n"

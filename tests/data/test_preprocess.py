@@ -159,6 +159,7 @@ def test_validation_is_stratified_and_exact(tmp_path: Path, params: Params) -> N
     assert set(other.rows("val")) != set(arrays.rows("val"))
 
 
+@pytest.mark.whole
 def test_folds_share_trainval_among_them(tmp_path: Path) -> None:
     seen: list[int] = []
     for fold in range(5):
@@ -195,6 +196,7 @@ def test_originals_come_at_their_own_size(pets: PetFolder) -> None:
     assert len(rest) == 1
 
 
+@pytest.mark.whole
 def test_memory_does_not_grow_with_the_photos(pets: PetFolder, tmp_path: Path) -> None:
     """3,000 photos of 256x256 are 590 MB of rows; the process must stay far below."""
     many = PetFolder(tmp_path / "many", trainval=2990, test=10)
@@ -215,6 +217,7 @@ def test_memory_does_not_grow_with_the_photos(pets: PetFolder, tmp_path: Path) -
     assert int(kilobytes) < 400_000
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(not MINI.is_dir(), reason="the folder of original photos is not beside the checkout")
 def test_the_official_archives_oddities_are_listed(tmp_path: Path, params: Params) -> None:
     _, report = packed(MINI, tmp_path, size=16, max_rejected=0.0, split=params.split)

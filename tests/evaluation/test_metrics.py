@@ -78,6 +78,7 @@ def test_against_torchmetrics_and_scikit_learn() -> None:
         assert counts.iou()[i].item() == pytest.approx(binary_jaccard_index(predicted[i], true[i]).item())
 
 
+@pytest.mark.whole
 def test_the_bootstrap_interval_covers_as_often_as_it_says() -> None:
     random = np.random.default_rng(1)
     covered = 0

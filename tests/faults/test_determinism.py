@@ -29,7 +29,8 @@ def test_twice_the_same(project: Project, reference: Manifest) -> None:
 def test_any_number_of_workers(project: Project) -> None:
     """Preprocessing has a worker for each core; training loads by none."""
     arrays = {path.name: path.read_bytes() for path in (project.folder / "data/pets").iterdir()}
-    project.run("taskset", "-c", "0", *project.command("preprocess"))
+    one_core = ("taskset", "-c", "0", *project.command("preprocess"))
+    project.run(*one_core, environment=project.environment())
     assert {path.name: path.read_bytes() for path in (project.folder / "data/pets").iterdir()} == arrays
 
 

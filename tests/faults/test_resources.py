@@ -63,7 +63,7 @@ def test_a_file_that_must_not_grow(project: Project, reference: Manifest, mlflow
     largest = max(path.stat().st_size for path in only_run(project).rglob("*.safetensors"))
     project.forget_trainings(mlflow_database)
     limit = f"ulimit -f {largest // 1024 - 1}; exec {' '.join(project.train_command)}"
-    printed = project.run("bash", "-c", limit, fails=True)
+    printed = project.run("bash", "-c", limit, fails=True, environment=project.environment())
     assert "petseg train: disk full: " in printed
     finishes(project, reference)
 

@@ -22,6 +22,7 @@ print([faults() for _ in range(20)][-1])  # it takes some until one fits where a
 """
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other C library can be told to keep memory")
 def test_freed_memory_is_kept_for_what_comes_next() -> None:
     fresh, kept = (page_faults(how) for how in ("not", "set up"))

@@ -95,6 +95,7 @@ def test_the_threshold_of_the_highest_dice_is_chosen() -> None:
     assert choose_threshold(torch.zeros(3, 8, 8), trimaps, "foreground") == 0.5
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ["unet", "resnet34_unet"])
 def test_folding_batch_norms_changes_no_answer(name: str, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", name)

@@ -49,6 +49,7 @@ def test_none_needs_no_file(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "encoder").iterdir()] == [pretrained.ABOUT]
 
 
+@pytest.mark.whole
 def test_a_file_of_torchvision_loads_unchanged(tmp_path: Path, published: Path, params: Params) -> None:
     encoder = fetch_encoder(str(published), tmp_path / "encoder", tmp_path)
     assert encoder.sha256 == sha256_file(published)
@@ -87,6 +88,7 @@ def served(monkeypatch: pytest.MonkeyPatch, url: str, sha256: str) -> None:
     monkeypatch.setattr(encoder_download, "IMAGENET_WEIGHTS", where)
 
 
+@pytest.mark.whole
 def test_imagenet_weights_come_over_the_network_verified(
     tmp_path: Path,
     published: Path,
@@ -103,6 +105,7 @@ def test_imagenet_weights_come_over_the_network_verified(
         fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0)
 
 
+@pytest.mark.whole
 def test_imagenet_weights_are_fetched_once(
     tmp_path: Path,
     published: Path,
@@ -146,6 +149,7 @@ def test_without_a_network_the_file_and_the_way_to_it_are_named(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.whole
 def test_a_file_of_something_else_is_refused(tmp_path: Path, params: Params) -> None:
     contents = {
         "resnet18.pth": (resnet18().state_dict(), "is not a ResNet34 of torchvision"),

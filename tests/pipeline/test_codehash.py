@@ -70,6 +70,7 @@ def with_a_constant_changed(text: str) -> str:
     return text + "\nCHANGED = 1\n"
 
 
+@pytest.mark.usefixtures("read_once")
 @pytest.mark.parametrize("stage", KEYED)
 def test_a_changed_constant_in_any_file_changes_the_key_unless_the_file_is_listed(
     tree: Path, stage: str

@@ -152,6 +152,7 @@ def test_without_its_environment_a_stage_says_so() -> None:
     assert re.fullmatch(r"petseg: the environment is not active; run: make env && .*\n", done.stderr)
 
 
+@pytest.mark.whole
 def test_programs_of_an_environment_that_is_not_activated_call_its_own_python() -> None:
     """So `.venv/bin/dvc repro` runs the stages by it, thanks to a line that make env writes."""
     if not list(Path(sysconfig.get_path("purelib")).glob("petseg_path.pth")):

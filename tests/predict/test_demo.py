@@ -90,6 +90,7 @@ def from_url(url: str) -> NDArray[np.uint8]:
     return pixels(base64.b64decode(url.partition(",")[2]))
 
 
+@pytest.mark.whole
 def test_the_pictures_are_those_of_petseg_predict(demo: Demo) -> None:
     with chdir(demo.root):
         said = CliRunner().invoke(app, ["predict", "photo.jpg", "--model", KEY, "--threshold", "0.5"])
@@ -113,6 +114,7 @@ def test_a_photo_that_browsers_do_not_decode_comes_back_upright(demo: Demo) -> N
     assert (large["width"], from_url(large["photo"]).shape) == (3200, (50, 1600, 3))
 
 
+@pytest.mark.whole
 def test_the_finished_runs_are_offered(demo: Demo) -> None:
     told: dict[str, Any] = requests.get(f"{demo.url}/api/models", timeout=60).json()
     assert told["first"] == KEY

@@ -239,6 +239,7 @@ def test_a_best_run_that_lost_a_file_is_named(project: Project, name: str) -> No
         _ = project.chosen
 
 
+@pytest.mark.whole
 def test_weights_of_another_run_are_not_taken_for_the_best(project: Project, tmp_path: Path) -> None:
     best = project.add(A, 0.8).folder
     other = make_run(tmp_path / "other", "resnet34_unet").folder

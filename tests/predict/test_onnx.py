@@ -35,6 +35,7 @@ def photos() -> list[NDArray[np.uint8]]:
     return found
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ["unet", "resnet34_unet"])
 def test_onnx_gives_what_torch_gives_on_real_photos(
     name: str, photos: list[NDArray[np.uint8]], sample_arrays: PetArrays, tmp_path: Path
@@ -62,6 +63,7 @@ def test_onnx_gives_what_torch_gives_on_real_photos(
     np.testing.assert_allclose(both[0], both[1][:, ::-1], atol=1e-4)  # it averages over the mirror image
 
 
+@pytest.mark.whole
 def test_what_differs_is_not_written(
     sample_arrays: PetArrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

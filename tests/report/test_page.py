@@ -148,6 +148,7 @@ def test_large_photos_are_shrunk() -> None:
     assert mask_uri(np.ones((512, 512), bool)) == mask_uri(np.ones((LARGEST_PX, LARGEST_PX), bool))
 
 
+@pytest.mark.whole
 def test_the_page_of_the_whole_data_set_stays_small(files: Results, tmp_path: Path) -> None:
     """Of 3,669 photos that no JPEG makes small, those in the page are evenly chosen by their rank."""
     count, random = 3669, np.random.default_rng(0)

@@ -1,5 +1,6 @@
 """What the pipeline left, and which photos are chosen of it."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,21 @@ from petseg.data.masks import load_masks, save_masks
 from petseg.errors import DataError
 from petseg.evaluation.outputs import BREEDS, PREDICTIONS
 from petseg.report.results import Results
-from tests.support.results import EPOCHS, HOSTILE, KEY, VAL, write_results
+from tests.support.results import EPOCHS, HOSTILE, KEY, VAL, results_in, write_results
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written") / "results"
+    write_results(folder)
+    return folder
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Results:
-    return write_results(tmp_path / "results")
+def results(written: Path, tmp_path: Path) -> Results:
+    """Results of its own, to be spoilt."""
+    shutil.copytree(written, tmp_path / "results")
+    return results_in(tmp_path / "results")
 
 
 def test_photos_are_ranked_by_dice_and_undefined_ones_left_out(results: Results) -> None:

@@ -111,6 +111,7 @@ def named(dice: NDArray[np.float64]) -> dict[str, float]:
     return {str(place): float(value) for place, value in enumerate(dice)}
 
 
+@pytest.mark.whole
 def test_the_paired_interval_covers_as_often_as_it_says() -> None:
     covered = 0
     for trial in range(150):

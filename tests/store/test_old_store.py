@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from petseg.store.reproduce import input_folders
 from petseg.store.run import StoredRun
 from tests.support import ROOT
 
-STORE = ROOT / "tests/data/old_store"
+STORE = ROOT / "tests/store/old_store"
 FINISHED, KILLED, ADOPTED = "b3e6e8c3768b817b", "e8cf7b82815377ce", "557fb6c827d5049b"
 COMMIT = "f2f1b92dda5e954afc71513301aeb325a875422f"  # whose code made it
 PROCESSOR = "Intel(R) Xeon(R) Processor, family 6, model 167"  # which that code does not record
@@ -29,8 +28,8 @@ PROCESSOR = "Intel(R) Xeon(R) Processor, family 6, model 167"  # which that code
 class OldProject:
     """A project of today with the old store and its photos."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, forks: Path) -> None:
+        self.folder, self._forks = folder, forks
         (folder / ".dvc").mkdir(parents=True)
         for name in (".dvc/config", "dvc.yaml", "params.yaml"):
             shutil.copyfile(ROOT / name, folder / name)
@@ -39,7 +38,7 @@ class OldProject:
 
     def runs(self, *arguments: str, code: int = 0) -> str:
         """Run ``petseg runs`` as a user does; return what it printed, or else its error."""
-        done = self.start(sys.executable, "-m", "petseg", "runs", *arguments)
+        done = self.start("python", "-m", "petseg", "runs", *arguments)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout or done.stderr
 
@@ -48,6 +47,7 @@ class OldProject:
 
     def start(self, *command: str) -> "subprocess.CompletedProcess[str]":
         variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        variables["PATH"] = f"{self._forks}:{variables['PATH']}"
         variables.pop("MLFLOW_TRACKING_URI", None)
         return subprocess.run(
             command, cwd=self.folder, env=variables, capture_output=True, text=True, check=False
@@ -69,17 +69,17 @@ def flip_a_bit(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OldProject]:
+def project(forks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OldProject]:
     """For commands that only read: at the end the store is as it was, to the last byte."""
-    project = OldProject(tmp_path_factory.mktemp("old"))
+    project = OldProject(tmp_path_factory.mktemp("old"), forks)
     yield project
     assert contents(project.folder / "runs") == contents(STORE / "runs")
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> OldProject:
+def own(tmp_path: Path, forks: Path) -> OldProject:
     """For commands that change the store, and to damage."""
-    return OldProject(tmp_path / "own")
+    return OldProject(tmp_path / "own", forks)
 
 
 def test_list(project: OldProject) -> None:
@@ -244,7 +244,7 @@ def test_an_old_run_is_reproduced(own: OldProject) -> None:
     for command in (["init", "-q"], ["fetch", "-q", "--depth=1", str(ROOT), COMMIT]):
         assert own.start("git", *command).returncode == 0
 
-    done = own.start(sys.executable, "-m", "petseg", "runs", "reproduce", FINISHED, "--json")
+    done = own.start("python", "-m", "petseg", "runs", "reproduce", FINISHED, "--json")
     assert done.returncode in (0, 1), done.stderr
     result = json.loads(done.stdout)
     assert done.returncode == (0 if result["identical"] else 1)

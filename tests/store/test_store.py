@@ -177,6 +177,7 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.whole
 def test_verify_counts_all_and_names_what_differs(root: Path) -> None:
     run = evaluate(make_run(root, "aa"), 0.7)
     make_run(root, "bb")

@@ -123,8 +123,8 @@ def sample_photos(count: int) -> list[bytes]:
         return [file.read() for file, _ in zip(filter(None, files), range(count), strict=False)]
 
 
-def few_photos(folder: Path) -> None:
-    """Write archives of 24 of the sample's photos, cats and dogs: 16 of trainval, 8 of test."""
+def few_photos(folder: Path, trainval: int = 16, test: int = 8) -> None:
+    """Write archives of some of the sample's photos, half of them cats, half dogs."""
     files: dict[str, bytes] = {}
     for name in ("annotations.tar.gz", "images.tar.gz"):
         with tarfile.open(SAMPLE / name) as archive:
@@ -132,7 +132,7 @@ def few_photos(folder: Path) -> None:
                 if (file := archive.extractfile(member)) is not None:
                     files[member.name] = file.read()
     kept: dict[str, bytes] = {}
-    for part, count in (("trainval", 16), ("test", 8)):
+    for part, count in (("trainval", trainval), ("test", test)):
         lines = files[f"annotations/{part}.txt"].decode().splitlines()
         lines = [line for line in lines if line.startswith(("Abyssinian", "american_bulldog"))]
         lines = lines[: count // 2] + lines[-count // 2 :]

@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import mlflow
+from typing import TYPE_CHECKING, Any
 
 from petseg.core.textfiles import read_yaml
 from tests.support import ROOT
 from tests.support.pets import few_photos
+
+if TYPE_CHECKING:
+    import mlflow
 
 STAGES = ["download", "encoder", "preprocess", "train", "infer", "plot"]
 SMALL = {
@@ -119,7 +120,11 @@ class Project:
         folder: str = ".",
         environment: Mapping[str, str] | None = None,
     ) -> str:
-        """Run a command and return all it printed."""
+        """Run a command and return all it printed.
+
+        What a shell sets for its children (limits, a core) does not reach forked ones: give such a command
+        ``environment=project.environment()``, by which it finds the real programs.
+        """
         done = subprocess.run(
             command,
             cwd=self.folder / folder,
@@ -222,6 +227,8 @@ def mlflow_runs(
     MLflow keeps a database open by its path for as long as a process lives. So that a database which has
     been replaced meanwhile is not read, what is read is a copy, which MLflow then stands on.
     """
+    import mlflow  # takes seconds
+
     copy = folder / f".dvc/tmp/read-{time.time_ns()}.db"
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / "mlflow.db", copy)

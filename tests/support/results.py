@@ -27,7 +27,7 @@ KEY = "0123456789abcdef"
 def write_results(folder: Path, test: int = 18, breeds: Sequence[str] = BREEDS) -> Results:
     """Write what the stages before plot leave of ``test`` photos; the last has no pet, and no mask."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = Results(folder / "pets", folder / "evolution.npz", folder / "history.csv", folder / "test")
+    made = results_in(folder)
     made.folder.mkdir()
     arrays = _pets(made.arrays_folder, test, breeds)
     rows, trimaps = arrays.rows("test"), arrays.trimaps
@@ -72,6 +72,11 @@ def write_results(folder: Path, test: int = 18, breeds: Sequence[str] = BREEDS) 
     found = calibration(torch.from_numpy(probability[rows]), torch.from_numpy(trimaps[rows]), "foreground")
     found.to_csv(made.folder / CALIBRATION, index=False)
     return made
+
+
+def results_in(folder: Path) -> Results:
+    """Return what ``write_results`` wrote."""
+    return Results(folder / "pets", folder / "evolution.npz", folder / "history.csv", folder / "test")
 
 
 def _pets(folder: Path, test: int, breeds: Sequence[str]) -> PetArrays:

@@ -267,6 +267,7 @@ def test_two_trainings_of_one_key_in_two_stores_are_two_rows(root: Path) -> None
     assert [row.data.tags["run_key"] for row in rows()] == ["abcd", "abcd"]
 
 
+@pytest.mark.whole
 def test_stages_before_training_have_an_experiment_of_their_own(root: Path) -> None:
     with recorded("preprocess", {"data.image_size": 64}) as record:
         record.metrics["kept"] = 12
@@ -290,6 +291,7 @@ def test_stages_before_training_have_an_experiment_of_their_own(root: Path) -> N
     assert left_over() == []
 
 
+@pytest.mark.whole
 def test_a_temporary_folder_of_dvc_logs_to_the_main_repository(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,6 +353,7 @@ def first_contact(folder: Path, key: str, statuses: "multiprocessing.Queue[bool]
         statuses.put(live.broken)
 
 
+@pytest.mark.whole
 def test_four_processes_may_start_on_no_database(root: Path) -> None:
     (root / "mlflow.db").unlink()
     context = multiprocessing.get_context("spawn")
@@ -420,12 +423,13 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
     released = threading.Event()
     handler = type("Handler", (Answering,), {"hangs_at": hangs_at, "released": released})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server.server_address[1]
         released.set()
         server.shutdown()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("port", ["away", "silent", "hanging", "overworked"], indirect=True)
 def test_a_server_that_does_not_answer_costs_one_warning_and_is_told_later(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], port: int
@@ -468,6 +472,7 @@ def test_what_is_told_later_by_another_process_costs_a_warning_at_most(
     assert len(left_over()) == 1
 
 
+@pytest.mark.whole
 def test_runs_of_killed_processes_are_closed_by_the_next_command(root: Path) -> None:
     killed_run, mine = training(root, "abcd"), training(root, "ffff")
     with live_row(mine) as live:
@@ -517,6 +522,7 @@ def test_the_row_of_a_run_that_was_killed_and_pruned_is_closed(root: Path) -> No
     assert [row.info.status for row in rows()] == ["KILLED"]
 
 
+@pytest.mark.whole
 def test_a_training_does_not_wait_for_a_slow_mlflow_again(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -535,6 +541,7 @@ def test_a_training_does_not_wait_for_a_slow_mlflow_again(
     assert (row.info.status, steps(row.info.run_id, "loss/train")) == ("FINISHED", [1, 2, 3])
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("port", ["hanging"], indirect=True)
 def test_mlflow_is_not_waited_for_without_end(
     root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], port: int
