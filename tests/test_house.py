@@ -212,3 +212,18 @@ def test_nothing_is_unpickled() -> None:
                 assert "weights_only=True" in map(ast.unparse, node.keywords), file
         assert "allow_pickle=True" not in text, file
         assert "import pickle" not in text, file
+
+
+def test_a_test_imports_what_it_shares_from_support_alone() -> None:
+    for file in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                package, _, rest = node.module.partition(".")
+                assert package != "benchmarks", file
+                assert package != "tests" or rest.partition(".")[0] == "support", file
+
+
+def test_folders_of_tests_mirror_the_rooms() -> None:
+    beside = {"docs", "end_to_end", "faults", "support", "__pycache__"}
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()} - beside
+    assert folders == {path.name for path in (ROOT / "petseg").iterdir() if path.is_dir()} - beside

@@ -14,7 +14,7 @@ from petseg.params import Params, load_params
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"
-TEXTS = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 SOURCES = sorted([*(ROOT / "petseg").rglob("*.py"), *(ROOT / "stages").rglob("*.py")])
 SHOWN = {
     name
