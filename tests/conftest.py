@@ -41,14 +41,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not WHOLE.isdisjoint({item.path.parent.name, *getattr(item, "fixturenames", ())}):
             item.add_marker("whole")
-    items.sort(key=_order)
+    long = {item.path for item in items if item.get_closest_marker("whole")}
 
+    def order(item: pytest.Item) -> tuple[int, int]:
+        """The file that makes the trained project first, so that others find it made; last what is short."""
+        first = ("test_pipeline.py", "faults", "end_to_end")
+        places = [
+            place for place, name in enumerate(first) if name in (item.path.name, item.path.parent.name)
+        ]
+        return min(places, default=len(first) + (item.path not in long)), -item.path.stat().st_size
 
-def _order(item: pytest.Item) -> tuple[int, int]:
-    """The file that makes the trained project first, so that others find it made; at the end short files."""
-    folders = ("test_pipeline.py", "faults", "end_to_end")
-    places = [place for place, name in enumerate(folders) if name in (item.path.name, item.path.parent.name)]
-    return min(places, default=len(folders)), -item.path.stat().st_size
+    items.sort(key=order)
 
 
 @pytest.fixture(scope="session")

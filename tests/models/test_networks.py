@@ -173,13 +173,18 @@ def test_a_network_learns_eight_photos_by_heart(name: str, sample_arrays: PetArr
     model = model_of(name)
     network = placed(build_network(model), CPU)
     photos = load_photos(sample_arrays, "train", "foreground", CPU)
-    images, trimaps = photos.images[::5][:8], photos.trimaps[::5][:8]
+    images, trimaps = photos.images[::5, ::2, ::2][:8], photos.trimaps[::5, ::2, ::2][:8]  # at 32x32
     assert len(images) == 8
     mask, valid = to_target(trimaps, "foreground")
     train = params.train.model_copy(update={"optimizer": "adamw"})
     optimizer = build_optimizer(network, train)
     steps, rate = {"unet": (250, 1e-2), "resnet34_unet": (160, 2e-3)}[name]
-    for _ in range(steps):
-        train_step(network, optimizer, to_input(images), mask, valid, train, rate)
-    masks = torch.from_numpy(predict_masks(network, images))
-    assert mean_dice(masks, trimaps, "foreground") > 0.99
+    dice = 0.0
+    while dice <= 0.99 and steps > 0:
+        for _ in range(10):
+            network.train()
+            train_step(network, optimizer, to_input(images), mask, valid, train, rate)
+        steps -= 10
+        masks = torch.from_numpy(predict_masks(network, images))
+        dice = mean_dice(masks, trimaps, "foreground")
+    assert dice > 0.99

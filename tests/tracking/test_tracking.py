@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -356,7 +357,7 @@ def first_contact(folder: Path, key: str, statuses: "multiprocessing.Queue[bool]
 @pytest.mark.whole
 def test_four_processes_may_start_on_no_database(root: Path) -> None:
     (root / "mlflow.db").unlink()
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     broken: multiprocessing.Queue[bool] = context.Queue()
     processes = [context.Process(target=first_contact, args=(root, key * 4, broken)) for key in "abcd"]
     for process in processes:
@@ -533,7 +534,8 @@ def test_a_training_does_not_wait_for_a_slow_mlflow_again(
             train_epoch(run, epoch)
             live.tell_epochs()
         finish(run)
-    assert capsys.readouterr().err.count("warning: MLflow took 0 s for an epoch; runs/ has the record") == 1
+    warning = r"warning: MLflow took \d+ s for an epoch; runs/ has the record"
+    assert len(re.findall(warning, capsys.readouterr().err)) == 1
     (row,) = rows()
     assert (row.info.status, steps(row.info.run_id, "loss/train")) == ("RUNNING", [1])
     assert flush_outbox()
