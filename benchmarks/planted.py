@@ -180,7 +180,7 @@ FAULTS = (
         "damaged files are handed out",
         "petseg/store/records.py",
         "        elif sha256_file(path) != digest:",
-        "        elif not digest:",
+        '        elif sha256_file(path) == "":',
     ),
     Fault(
         "a worse model is promoted",
@@ -191,20 +191,20 @@ FAULTS = (
     Fault(
         "promotions that do not wait for each other",
         "petseg/store/champion.py",
-        '    with held(store / f".{LOG}.lock"):\n        before',
-        "    if True:\n        before",
+        'held(store / f".{LOG}.lock")',
+        'held(store / f".{LOG}.{os.getpid()}.lock")',
     ),
     Fault(
         "a training that two processes write to",
-        "petseg/store/writer.py",
-        "    with locked(folder):\n        for left_over",
-        "    if True:\n        for left_over",
+        "petseg/store/run.py",
+        'held(folder / ".lock", wait=False)',
+        'held(folder / f".lock-{os.getpid()}", wait=False)',
     ),
     Fault(
         "epochs that are logged twice",
         "petseg/tracking/rows.py",
         "            if epoch not in self.epochs:\n",
-        "            if True:\n",
+        "            if epoch:\n",
     ),
     Fault(
         "half of a password that has an @ is printed",
@@ -222,7 +222,7 @@ FAULTS = (
         "pictures that are there are overwritten",
         "petseg/predict/cutting.py",
         "            if replaces or not outputs[kind].exists():",
-        "            if True:",
+        "            if outputs[kind]:",
     ),
     Fault(
         "a command that failed says 0",
@@ -239,14 +239,14 @@ FAULTS = (
     Fault(
         "scores that are not kept in the store",
         "stages/infer.py",
-        "            run.keep(EVALUATIONS, key, made_by,",
-        "            str((EVALUATIONS, key, made_by,",
+        "run.keep(EVALUATIONS, key, made_by, {path.name: path for path in sorted(results.iterdir())})",
+        "_ = {path.name: path for path in sorted(results.iterdir())}",
     ),
     Fault(
         "a training that is finished does not hand its weights out",
         "stages/train.py",
-        "        run.export(copies | {EVOLUTION_MASKS: evolution, CURVES: history})\n",
-        "        run.export({EVOLUTION_MASKS: evolution, CURVES: history})\n",
+        "        run.export(copies | {EVOLUTION_MASKS:",
+        "        copies.pop(WEIGHTS)\n        run.export(copies | {EVOLUTION_MASKS:",
     ),
     Fault(
         "a param that train reads and does not declare",
