@@ -44,7 +44,7 @@ test-all: style
 
 coverage: env
 	rm -f .coverage .coverage.*
-	COVERAGE_PROCESS_START=pyproject.toml $(PYTEST)
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(PYTEST)
 	coverage combine --quiet
 	coverage report
 
@@ -107,4 +107,4 @@ bench: env
 	python -m benchmarks.tracking
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage*
