@@ -4,7 +4,7 @@ pets           photos and masks, drawn or of the sample, and the archives and fo
 runs           a finished run of the store, with random weights
 results        what the pipeline leaves for the report
 project        a clone of this repository, whose pipeline runs as a user runs it
-forked         Python and DVC for such a clone, without the seconds that their imports take
+forked         Python and DVC for such a clone, at once; ask_forked asks it for them
 http_server    a server of files that breaks off, and a port where nobody listens
 mlflow_server  MLflow's server, and a model that it serves
 """

@@ -149,9 +149,10 @@ def _run_and_end(arguments: list[str]) -> NoReturn:
     except KeyboardInterrupt:
         traceback.print_exc()
         code = 128 + signal.SIGINT
-    except BaseException:  # noqa: BLE001  (as Python's own last handler)
+    except BaseException:  # noqa: BLE001  (nothing is above it: Python's own last handler catches all too)
         traceback.print_exc()
     finally:
+        # As Python ends: it waits for threads, those of pools too, for which there is no public function.
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         sys.stdout.flush()
