@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -96,8 +94,9 @@ def mlflow_database(shared: Shared) -> Path:
     """An empty database of MLflow's, to be copied: MLflow takes seconds to make one."""
 
     def make(folder: Path) -> None:
-        code = f"import mlflow; mlflow.MlflowClient('sqlite:///{folder}/mlflow.db').search_experiments()"
-        subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, capture_output=True)
+        import mlflow
+
+        mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
 
     return shared("mlflow_database", make) / "mlflow.db"
 
@@ -128,19 +127,22 @@ def project(trained: Project, forks: Path, tmp_path_factory: pytest.TempPathFact
     return trained.copy(tmp_path_factory.mktemp("copy") / "project", forks)
 
 
+hash_of, imported = codehash._file_sha256, codehash._imported
+
+
+@cache
+def hash_of_bytes(file: Path, _: bytes) -> str:
+    return hash_of(file)
+
+
+@cache
+def imported_by_bytes(file: Path, root: Path, _: bytes) -> list[str]:
+    return list(imported(file, root))
+
+
 @pytest.fixture
 def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look once at files of the same path and bytes: an edit changes one of the many that a stage reaches."""
-    hash_of, imported = codehash._file_sha256, codehash._imported
-
-    @cache
-    def hash_of_bytes(file: Path, _: bytes) -> str:
-        return hash_of(file)
-
-    @cache
-    def imported_by_bytes(file: Path, root: Path, _: bytes) -> list[str]:
-        return list(imported(file, root))
-
     monkeypatch.setattr(codehash, "_file_sha256", lambda file: hash_of_bytes(file, file.read_bytes()))
     monkeypatch.setattr(
         codehash, "_imported", lambda file, root: imported_by_bytes(file, root, file.read_bytes())

@@ -128,6 +128,7 @@ def test_mistakes_are_said(here: Path, tmp_path: Path) -> None:
     broken.write_bytes(content)
 
 
+@pytest.mark.whole
 def test_the_menu_shows_views_until_there_is_enough(project: Path) -> None:
     shutil.rmtree(project / "plots/evaluate", ignore_errors=True)
     ours, theirs = pty.openpty()

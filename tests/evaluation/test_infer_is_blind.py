@@ -15,7 +15,7 @@ from petseg.evaluation import evaluate
 from petseg.models.networks import build_network
 from petseg.models.predictor import Predictor
 from petseg.models.weights import save_tensors, sha256_tensors
-from petseg.params import ModelParams, Params
+from petseg.params import ModelParams, Params, load_params
 from stages import infer as stage
 from tests.support import ROOT
 
@@ -37,10 +37,16 @@ class Watched:
         raise AssertionError("all trimaps were read at once")
 
 
-def infer(
-    params: Params, arrays: PetArrays, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[dict[str, Any], list[tuple[str, set[int]]]]:
-    """Run the stage; return its metrics, and what it did in which order."""
+@dataclasses.dataclass
+class Inferred:
+    """What the stage left, and what it did in which order."""
+
+    metrics: dict[str, Any]
+    masks: bytes
+    notes: list[tuple[str, set[int]]]
+
+
+def infer(params: Params, arrays: PetArrays, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Inferred:
     torch.manual_seed(0)
     network = build_network(MODEL).train()
     for _ in range(20):
@@ -75,16 +81,20 @@ def infer(
     monkeypatch.setattr(Predictor, "probability", predicting)
     metrics = folder / "test.json"
     stage.infer(params, ROOT / "data/sample", folder, weights, folder / "test", metrics)
-    return json.loads(metrics.read_text()), notes
+    return Inferred(json.loads(metrics.read_text()), (folder / "test/predictions.npz").read_bytes(), notes)
 
 
-def test_test_labels_come_after_every_choice(
-    params: Params, sample_arrays: PetArrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, notes = infer(params, sample_arrays, tmp_path, monkeypatch)
+@pytest.fixture(scope="module")
+def honest(sample_arrays: PetArrays, tmp_path_factory: pytest.TempPathFactory) -> Inferred:
+    params = load_params(ROOT / "params.yaml")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return infer(params, sample_arrays, tmp_path_factory.mktemp("honest"), monkeypatch)
+
+
+def test_test_labels_come_after_every_choice(honest: Inferred, sample_arrays: PetArrays) -> None:
     test = set(sample_arrays.rows("test").tolist())
-    names = [name for name, _ in notes]
-    looked = [i for i, (name, rows) in enumerate(notes) if rows & test or name == "original_trimaps"]
+    names = [name for name, _ in honest.notes]
+    looked = [i for i, (name, rows) in enumerate(honest.notes) if rows & test or name == "original_trimaps"]
     assert looked, "the test photos were never scored"
     chosen = max(i for i, name in enumerate(names) if name == "choose_threshold")
     assert names.count("choose_threshold") == 2  # of the network, and of the mean mask
@@ -92,18 +102,19 @@ def test_test_labels_come_after_every_choice(
 
 
 def test_other_test_labels_lead_to_the_same_choices_and_masks(
-    params: Params, sample_arrays: PetArrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    honest: Inferred,
+    params: Params,
+    sample_arrays: PetArrays,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    honest, _ = infer(params, sample_arrays, tmp_path, monkeypatch)
-    masks = (tmp_path / "test/predictions.npz").read_bytes()
     trimaps = np.array(sample_arrays.trimaps)
     test = sample_arrays.rows("test")
     trimaps[test] = np.random.default_rng(0).integers(1, 4, trimaps[test].shape)
-    (tmp_path / "other").mkdir()
-    other, _ = infer(
-        params, dataclasses.replace(sample_arrays, trimaps=trimaps), tmp_path / "other", monkeypatch
-    )
-    assert other["threshold"] == honest["threshold"]
-    assert (tmp_path / "other/test/predictions.npz").read_bytes() == masks
-    assert other["dice_per_image"] != honest["dice_per_image"]
-    assert other["own_resolution"] == honest["own_resolution"]  # from the archive, which is as it was
+    other = infer(params, dataclasses.replace(sample_arrays, trimaps=trimaps), tmp_path, monkeypatch)
+    assert other.metrics["threshold"] == honest.metrics["threshold"]
+    assert other.masks == honest.masks
+    assert other.metrics["dice_per_image"] != honest.metrics["dice_per_image"]
+    assert (
+        other.metrics["own_resolution"] == honest.metrics["own_resolution"]
+    )  # from the archive, which is as it was

@@ -3,9 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 from torch import Tensor
-from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
 
 from petseg.data.batches import to_target
 from petseg.errors import ShapeMismatch
@@ -64,6 +62,10 @@ def test_a_photo_without_a_score_is_left_out_of_the_mean() -> None:
 
 
 def test_against_torchmetrics_and_scikit_learn() -> None:
+    # Not above: both take long to import, and each process of a test run imports all files.
+    from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
+    from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
+
     random = torch.Generator().manual_seed(0)
     predicted, true = (torch.rand((6, 16, 16), generator=random) > t for t in (0.4, 0.6))
     counts = count_pixels(predicted, true)

@@ -22,6 +22,8 @@ from petseg.pipeline.codehash import (
 )
 from tests.support import ROOT
 
+pytestmark = pytest.mark.usefixtures("read_once")
+
 KEYED = ("train", "infer", "plot")  # the stages whose results are kept by their code's hash
 LISTED_NAMES = sorted(
     {Path(path).name for path in LEFT_OUT if path.endswith(".py")}
@@ -70,7 +72,6 @@ def with_a_constant_changed(text: str) -> str:
     return text + "\nCHANGED = 1\n"
 
 
-@pytest.mark.usefixtures("read_once")
 @pytest.mark.parametrize("stage", KEYED)
 def test_a_changed_constant_in_any_file_changes_the_key_unless_the_file_is_listed(
     tree: Path, stage: str

@@ -40,7 +40,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / ".dvc").mkdir()
     shutil.copy(ROOT / "dvc.yaml", root)
     make_run(root / "runs" / KEY, "unet")
-    make_run(root / "runs" / OTHER, "resnet34_unet")
+    make_run(root / "runs" / OTHER, "unet", width=6)
     return root
 
 

@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -229,8 +230,9 @@ def test_any_copy_of_weights_tells_its_run(root: Path) -> None:
 
 
 def test_what_lies_at_the_output_is_kept_before_it_is_replaced(
-    root: Path, capsys: pytest.CaptureFixture[str]
+    root: Path, mlflow_database: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    shutil.copy(mlflow_database, root / "mlflow.db")
     run, output = make_run(root, "aa"), root / "models" / WEIGHTS
     adopt_if_unknown(output, root / "runs")  # nothing lies there
     run.export({WEIGHTS: output})

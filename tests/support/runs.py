@@ -14,15 +14,15 @@ from petseg.store.layout import ABOUT, EVALUATIONS, FORMAT, MANIFEST, RECORDS, W
 from petseg.store.run import StoredRun
 
 
-def make_run(folder: Path, name: str) -> StoredRun:
+def make_run(folder: Path, name: str, width: int = 4) -> StoredRun:
     """A finished run of the store, with its evaluation; the network is random."""
     torch.manual_seed(0)
     model = ModelParams.model_validate(
-        {"name": name, "width": 4, "depth": 2, "dropout": 0.0, "encoder_weights": "none"}
+        {"name": name, "width": width, "depth": 2, "dropout": 0.0, "encoder_weights": "none"}
     )
     network = build_network(model).train()
     for _ in range(20):
-        network(torch.randn(8, 3, 64, 64))  # so that the batch norms have seen something
+        network(torch.randn(2, 3, 64, 64))  # so that the batch norms have seen something
     digest = save_tensors(folder / WEIGHTS, network.state_dict(), {})
     about = {"model": model.model_dump(), "image_size": 64, "boundary": "foreground"}
     write_json(folder / ABOUT, about | {"tensors_sha256": digest})
