@@ -180,7 +180,7 @@ FAULTS = (
         "damaged files are handed out",
         "petseg/store/records.py",
         "        elif sha256_file(path) != digest:",
-        '        elif sha256_file(path) == "":',
+        "        elif len(sha256_file(path)) != len(digest):",
     ),
     Fault(
         "a worse model is promoted",
