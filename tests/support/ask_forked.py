@@ -38,10 +38,17 @@ def ask(
 
 
 def read_number(connection: socket.socket) -> int:
-    """Wait for a line of the server's, which is a number."""
+    """Wait for a line of the server's, which is a number.
+
+    Raises:
+        ConnectionError: the server has ended.
+    """
     line = b""
     while not line.endswith(b"\n"):
-        line += connection.recv(1)
+        got = connection.recv(1)
+        if not got:
+            raise ConnectionError("the server that forks has ended")
+        line += got
     return int(line)
 
 
