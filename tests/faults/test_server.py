@@ -11,7 +11,7 @@ import pytest
 from tests.support.mlflow_server import MlflowServer
 from tests.support.project import Project, mlflow_runs
 
-EPOCHS = 16
+EPOCHS = 10
 SECRET = uuid.uuid4().hex  # in no file by chance, nor by this one
 SYNC = ("python", "-m", "petseg", "runs", "sync")
 

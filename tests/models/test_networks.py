@@ -167,7 +167,7 @@ def test_a_network_says_what_size_it_takes(name: str) -> None:
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["unet", pytest.param("resnet34_unet", marks=pytest.mark.slow)])
 def test_a_network_learns_eight_photos_by_heart(name: str, sample_arrays: PetArrays, params: Params) -> None:
     torch.manual_seed(0)
     model = model_of(name)

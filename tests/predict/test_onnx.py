@@ -36,7 +36,7 @@ def photos() -> list[NDArray[np.uint8]]:
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("name", ["unet", "resnet34_unet"])
+@pytest.mark.parametrize("name", ["unet", pytest.param("resnet34_unet", marks=pytest.mark.slow)])
 def test_onnx_gives_what_torch_gives_on_real_photos(
     name: str, photos: list[NDArray[np.uint8]], sample_arrays: PetArrays, tmp_path: Path
 ) -> None:
