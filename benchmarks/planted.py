@@ -296,7 +296,7 @@ def noticed(root: Path) -> str:
             check=False,
         )
         if done.returncode:
-            failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+            failed = re.search(r"^(?:FAILED|ERROR) tests/([^\s\[]+)", done.stdout, re.M)
             last = (done.stdout + done.stderr).strip().splitlines()[-1]
             return f"`make {target}` | {f'`{failed.group(1)}`' if failed else last}"
     return "nobody | "
