@@ -17,7 +17,7 @@ from petseg.errors import ShapeMismatch
 from petseg.params import Boundary
 
 _BOOTSTRAP_SAMPLES = 2000
-_SAMPLES_AT_ONCE = 100
+_SAMPLES_AT_ONCE = 20  # more of them fall out of the processor's cache
 
 
 @dataclass(frozen=True)
