@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from petseg.cli.output import Answer
-from petseg.cli.showing import check_picture
+from petseg.cli.showing import Force, picture_target, save_figure
 from petseg.core.formats import duration, interval, score
 from petseg.core.project import main_root
 
@@ -28,6 +28,7 @@ def compare(
     figure: Annotated[
         Path | None, typer.Option(help="Where to draw the figure; else plots/compare.png.")
     ] = None,
+    force: Force = False,
 ) -> Answer:
     """Compare runs: what differs, and is it more than chance.
 
@@ -40,17 +41,15 @@ def compare(
     from petseg.store import compare as comparing
     from petseg.tracking.queries import found_runs
 
-    figure = figure or main_root() / "plots/compare.png"
-    check_picture("--figure", figure)
+    target = picture_target("--figure", figure, main_root() / "plots/compare.png", force)
     found = found_runs(main_root() / "runs", runs)
     settings = comparing.group([comparing.Record.of_run(run) for run in found])
     table = comparing.table(settings)
-    figure.parent.mkdir(parents=True, exist_ok=True)
-    figures.comparison(table).savefig(figure, dpi=110, metadata={"Software": None})
-    notes = [f"figure: {figure}"]
+    save_figure(figures.comparison(table), target)
+    notes = [f"figure: {target}"]
     if "data.image_size" in comparing.differing(settings):
         notes.insert(0, "note: photos of different data.image_size; each Dice is at its own size")
-    facts = {"settings": table.to_dict("records"), "figure": str(figure)}
+    facts = {"settings": table.to_dict("records"), "figure": str(target)}
     return Answer(facts, lambda: _print(table, notes))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from petseg.cli.showing import check_picture, show
+from petseg.cli.showing import Force, picture_target, save_figure, show
 from petseg.core.project import main_root
 from petseg.errors import PetsegError, UsageError
 
@@ -27,7 +27,6 @@ Out = Annotated[
 Count = Annotated[int, typer.Option("--n", min=1, max=60, help="How many photos.")]
 _A_ROW = 6  # photos
 _EPOCHS_SHOWN = 12  # of one photo
-_DPI = 110
 
 
 @app.callback(invoke_without_command=True)
@@ -41,20 +40,23 @@ def evaluate(context: typer.Context) -> None:
 
 
 @app.command()
-def curves(out: Out = None) -> None:
+def curves(out: Out = None, force: Force = False) -> None:
     """Loss and Dice by epoch."""
+    target = _target("curves", out, force)
     results = _results()
     from petseg.report import figures
 
-    _keep(figures.curves(results.history), "curves", out)
+    _keep(figures.curves(results.history), target, opens=out is None)
 
 
 @app.command()
 def evolution(
     photo: Annotated[str | None, typer.Option(help="One of the fixed validation photos; else all.")] = None,
     out: Out = None,
+    force: Force = False,
 ) -> None:
     """How the masks of the fixed validation photos came about, epoch by epoch."""
+    target = _target("evolution", out, force)
     results = _results()
     from petseg.report import mask_figures
 
@@ -67,82 +69,97 @@ def evolution(
             raise UsageError(f"{photo}: is not shown over the epochs; these are: {', '.join(shown.names)}")
         shown = shown.of(photo)
     figure = mask_figures.evolution(shown.images, shown.truths, shown.masks, shown.epochs, shown.dices)
-    _keep(figure, "evolution", out)
+    _keep(figure, target, opens=out is None)
 
 
 @app.command()
-def best(n: Count = 12, out: Out = None) -> None:
+def best(n: Count = 12, out: Out = None, force: Force = False) -> None:
     """The test photos of the highest Dice."""
-    _examples("best", lambda results: results.best_photos(n), out)
+    _examples("best", lambda results: results.best_photos(n), out, force)
 
 
 @app.command()
-def worst(n: Count = 12, out: Out = None) -> None:
+def worst(n: Count = 12, out: Out = None, force: Force = False) -> None:
     """The test photos of the lowest Dice, the lowest first."""
-    _examples("worst", lambda results: results.worst_photos(n)[::-1], out)
+    _examples("worst", lambda results: results.worst_photos(n)[::-1], out, force)
 
 
 @app.command("random")
 def at_random(
-    n: Count = 12, seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0, out: Out = None
+    n: Count = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    out: Out = None,
+    force: Force = False,
 ) -> None:
     """Test photos, drawn from all of them."""
-    _examples("random", lambda results: results.random_photos(n, seed), out)
+    _examples("random", lambda results: results.random_photos(n, seed), out, force)
 
 
 @app.command()
-def photo(name: Annotated[str, typer.Argument(help="Of a test photo.")], out: Out = None) -> None:
+def photo(
+    name: Annotated[str, typer.Argument(help="Of a test photo.")], out: Out = None, force: Force = False
+) -> None:
     """One test photo: truth, prediction, and where they differ."""
+    target = _target("photo", out, force)
     results = _results()
     from petseg.report import mask_figures
 
-    _keep(mask_figures.one_photo(results.example(results.photo(name))), "photo", out)
+    _keep(mask_figures.one_photo(results.example(results.photo(name))), target, opens=out is None)
 
 
 @app.command()
-def breeds(out: Out = None) -> None:
+def breeds(out: Out = None, force: Force = False) -> None:
     """Dice of the test photos by breed."""
+    target = _target("breeds", out, force)
     results = _results()
     from petseg.report import figures
 
-    _keep(figures.dice_by_breed(results.table), "breeds", out)
+    _keep(figures.dice_by_breed(results.table), target, opens=out is None)
 
 
 @app.command()
-def histogram(out: Out = None) -> None:
+def histogram(out: Out = None, force: Force = False) -> None:
     """How the Dice of the test photos is spread."""
+    target = _target("histogram", out, force)
     results = _results()
     from petseg.report import figures
 
     trivial = results.headlines["all_foreground"]["dice_per_image"]
-    _keep(figures.dice_histogram(results.table["dice"], trivial), "histogram", out)
+    _keep(figures.dice_histogram(results.table["dice"], trivial), target, opens=out is None)
 
 
 @app.command()
-def thresholds(out: Out = None) -> None:
+def thresholds(out: Out = None, force: Force = False) -> None:
     """Scores by the probability from which a pixel is called pet; validation chose one."""
+    target = _target("thresholds", out, force)
     results = _results()
     from petseg.report import figures
 
-    _keep(figures.threshold_curves(results.thresholds, results.headlines["threshold"]), "thresholds", out)
+    _keep(
+        figures.threshold_curves(results.thresholds, results.headlines["threshold"]),
+        target,
+        opens=out is None,
+    )
 
 
 @app.command()
-def confusion(out: Out = None) -> None:
+def confusion(out: Out = None, force: Force = False) -> None:
     """How many pixels are rightly and wrongly called pet and background."""
+    target = _target("confusion", out, force)
     results = _results()
     from petseg.report import figures
 
-    _keep(figures.confusion(results.counts), "confusion", out)
+    _keep(figures.confusion(results.counts), target, opens=out is None)
 
 
 @app.command()
-def calibration(out: Out = None) -> None:
+def calibration(out: Out = None, force: Force = False) -> None:
     """How often the network's probabilities come true."""
+    target = _target("calibration", out, force)
     results = _results()
     from petseg.report import figures
 
-    _keep(figures.calibration_diagram(results.calibration), "calibration", out)
+    _keep(figures.calibration_diagram(results.calibration), target, opens=out is None)
 
 
 @app.command()
@@ -150,11 +167,12 @@ def compare(
     one: Annotated[str, typer.Argument(metavar="RUN", help="The beginning of a run's key.")],
     other: Annotated[str, typer.Argument(metavar="RUN", help="Another.")],
     out: Out = None,
+    force: Force = False,
 ) -> None:
     """Two runs: what differs, scores, and is the difference more than chance. For more: petseg compare."""
     from petseg.cli.compare import compare as compare_runs
 
-    answer = compare_runs([one, other], _target("compare", out))
+    answer = compare_runs([one, other], _target("compare", out, force), force=True)
     answer.print()
 
 
@@ -215,25 +233,22 @@ def _results() -> "Results":
     return last.results
 
 
-def _examples(name: str, choose: "Callable[[Results], list[int]]", out: Path | None) -> None:
+def _examples(name: str, choose: "Callable[[Results], list[int]]", out: Path | None, force: bool) -> None:
+    target = _target(name, out, force)
     results = _results()
     from petseg.report import mask_figures
 
     shown = [results.example(place) for place in choose(results)]
     rows = {f"from {n + 1}": shown[n : n + _A_ROW] for n in range(0, len(shown), _A_ROW)}
     title = f"{len(shown)} of {len(results.table)} test photos: {name}"
-    _keep(mask_figures.examples(rows, title), name, out)
+    _keep(mask_figures.examples(rows, title), target, opens=out is None)
 
 
-def _target(name: str, out: Path | None) -> Path:
-    if out is not None:
-        check_picture("--out", out)
-    return out or main_root() / "plots/evaluate" / f"{name}.png"
+def _target(name: str, out: Path | None, force: bool) -> Path:
+    return picture_target("--out", out, main_root() / "plots/evaluate" / f"{name}.png", force)
 
 
-def _keep(figure: "Figure", name: str, out: Path | None) -> None:
+def _keep(figure: "Figure", path: Path, opens: bool) -> None:
     """Save a picture, say where, and show it where a person sits before a screen."""
-    path = _target(name, out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI, metadata={"Software": None} if path.suffix == ".png" else None)
-    show(path, opens=out is None)
+    save_figure(figure, path)
+    show(path, opens)

@@ -1,6 +1,8 @@
 """``petseg predict``."""
 
+import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +12,12 @@ import typer
 
 from petseg.cli.output import Answer
 from petseg.core.formats import duration
-from petseg.core.project import main_root
+from petseg.core.project import expanded, main_root
 from petseg.errors import UsageError
 
 if TYPE_CHECKING:
     from petseg.predict.load import Model
-    from petseg.predict.photos import Summary
+    from petseg.predict.photos import Photo, Summary
 
 SOME_FAILED = 3
 
@@ -70,17 +72,17 @@ def predict(
     Of each a mask, an overlay and a cut-out. Any format that Pillow reads, and HEIC; turned upright as the
     camera says. A bad file is named and left out, and the exit code is then 3.
     """
-    from petseg.predict.photos import SHEET, Table, cut_out_all, find_photos  # not above: torch is slow
+    from petseg.predict.photos import Table, cut_out_all, find_photos  # not above: torch is slow
 
+    out, table = expanded(out), expanded(table) if table else None
     _check(threshold, out, table)
     found = find_photos(photos, out)
     todo = [photo for photo in found if not (resume and photo.is_done(out))]
-    if not resume and not force:
-        pictures = (path for photo in todo for path in photo.outputs(out).values())
-        _refuse_to_overwrite([*([table] if table else []), out / SHEET, *pictures])
+    _check_targets(todo, out, table, resume, force)
+    known = _known_rows(table, force) if table and resume else []
     model = _model(wanted, device, threshold)
     with ExitStack() as stack:
-        rows = stack.enter_context(closing(Table(table, todo, goes_on=resume))) if table else None
+        rows = stack.enter_context(closing(Table(table, todo, known))) if table else None
         summary = cut_out_all(todo, model, out, batch_size, strict=strict, replaces=force, table=rows)
     return _answer(summary, model, out, len(found), len(todo))
 
@@ -88,19 +90,47 @@ def predict(
 def _check(threshold: float | None, out: Path, table: Path | None) -> None:
     if threshold is not None and not 0 < threshold <= 1:
         raise UsageError(f"--threshold {threshold:g}: must be above 0, and 1 at the most")
-    if out.is_file():
+    if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: must be a folder")
     if table and table.is_dir():
         raise UsageError(f"--csv {table}: must be a file")
 
 
+def _check_targets(todo: "Sequence[Photo]", out: Path, table: Path | None, resume: bool, force: bool) -> None:
+    """Check that each file may be written, and that none is there which is not to be replaced."""
+    from petseg.cli.targets import check_kept_out, check_targets
+    from petseg.predict.photos import SHEET
+
+    check_kept_out("--out", out)
+    pictures = [out / SHEET, *(path for photo in todo for path in photo.outputs(out).values())]
+    if resume and not force:  # what is there stays
+        pictures = [path for path in pictures if not path.exists()]
+    check_targets("--out", *pictures, force=True)
+    if table:
+        check_targets("--csv", table, force=True)
+    if not resume and not force:
+        _refuse_to_overwrite([*([table] if table else []), *pictures])
+
+
 def _refuse_to_overwrite(paths: list[Path]) -> None:
-    there = [path for path in paths if path.exists()]
+    there = [path for path in paths if os.path.lexists(path)]
     if there:
         others = f" and {len(there) - 1} more files are" if len(there) > 1 else " is"
         raise UsageError(
             f"{there[0]}{others} there already; --force replaces, --resume goes on, --out DIR goes elsewhere"
         )
+
+
+def _known_rows(table: Path, force: bool) -> list[dict[str, str]]:
+    """Return the rows that a table has; none if it is somebody else's and may be replaced."""
+    from petseg.predict.photos import rows_of
+
+    try:
+        return rows_of(table)
+    except UsageError:
+        if not force:
+            raise
+        return []
 
 
 def _model(wanted: str | None, device: str, threshold: float | None) -> "Model":

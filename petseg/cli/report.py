@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from petseg.cli.showing import show
+from petseg.cli.showing import Force, page_target, show
 from petseg.core.project import main_root
 
 if TYPE_CHECKING:
@@ -20,13 +20,14 @@ def report(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the page goes; else plots/report.html.")] = None,
     opens: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = True,
+    force: Force = False,
 ) -> None:
     """Make the report page of a run from the store, and open it: scores, curves, test photos, provenance."""
     from petseg.core.files import written_atomically  # not above: torch would slow down every other command
     from petseg.report.latest import latest
     from petseg.report.page import report as page_of
 
-    target = out or main_root() / "plots/report.html"
+    target = page_target("--out", out, main_root() / "plots/report.html", force)
     if run is None:
         last = latest(main_root())
         print(last.why, file=sys.stderr)

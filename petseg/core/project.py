@@ -28,6 +28,14 @@ def main_root(folder: Path | None = None) -> Path:
     return folder
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path that a user gave, with a leading ``~`` as the home folder.
+
+    A shell does it too, but not in ``--out=~/cut``. A ``~name`` that is nobody's stays a file's name.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111  (Path.expanduser raises for ~name)
+
+
 @dataclass(frozen=True)
 class GitState:
     """The commit that is checked out, and how tracked files differ from it.

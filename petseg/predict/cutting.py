@@ -106,6 +106,8 @@ def why_empty(highest: float, threshold: float) -> str:
 
 
 def _bytes_of(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise BadImage("can't be read: is no regular file")  # a pipe or a device might never end
     try:
         return path.read_bytes()
     except OSError as error:

@@ -7,6 +7,7 @@ from typing import Self
 
 import torch
 
+from petseg.core.project import expanded
 from petseg.data.arrays import PetArrays
 from petseg.errors import DamagedFile, DataError, StoreError, UsageError
 from petseg.models.predictor import Predictor
@@ -177,7 +178,7 @@ def _pulled(root: Path, device: torch.device) -> Model | None:
 
 def _named_file(root: Path, wanted: str, device: torch.device) -> Model | None:
     """Load a file of weights; None where what is wanted looks like no file."""
-    file = Path(wanted)
+    file = expanded(wanted)
     if file.is_file():
         return Model.of_file(file, root / "runs", device)
     if wanted.endswith(Path(WEIGHTS).suffix):

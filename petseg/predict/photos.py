@@ -7,11 +7,12 @@
 """
 
 import csv
+import os
 import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, fields
 from glob import glob
@@ -21,6 +22,7 @@ from typing import Self
 from petseg.core.files import written_atomically
 from petseg.core.parallel import in_order
 from petseg.core.progress import progress
+from petseg.core.project import expanded
 from petseg.core.textfiles import printable
 from petseg.data.images import SUFFIXES
 from petseg.errors import BadImage, DataError, UsageError
@@ -59,7 +61,7 @@ def find_photos(wanted: Sequence[str], out: Path) -> list[Photo]:
     names: dict[Path, str] = {}
     seen: set[Path] = set()
     for text in wanted:
-        found = dict(_named(text, out.resolve()))
+        found = dict(_named(str(expanded(text)), out.resolve()))
         if not found:
             raise UsageError(f"{text}: {_why_nothing(Path(text))}")
         names |= {path: name for path, name in found.items() if path.resolve() not in seen}
@@ -124,27 +126,50 @@ class Row:
         return cls(name, cut.width, cut.height, cut.coverage, cut.confidence, problem)
 
 
+_COLUMNS = [field.name for field in fields(Row)]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """Read the rows of a table that petseg wrote; none where there is no file, or an empty one.
+
+    Raises:
+        UsageError: it is another table, or none at all.
+    """
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            rows, columns = list(table), table.fieldnames
+    except (UnicodeDecodeError, csv.Error):
+        rows, columns = [], []
+    if columns is not None and (columns != _COLUMNS or any(None in row for row in rows)):
+        known = ", ".join(_COLUMNS)
+        raise UsageError(f"{printable(path)}: is no table of petseg predict, whose columns are {known}")
+    return rows
+
+
 class Table:
     """A CSV with a row a photo, each in the file as soon as it is known.
 
     Args:
-        path: the file; its folder is made.
-        coming: photos whose rows, if it has them, are left out; others stay where ``goes_on``.
-        goes_on: whether the file is gone on with.
+        path: the file; its folder is made, and what lies there replaced.
+        coming: photos whose rows are still to come.
+        known: rows of before, as ``rows_of`` gives them; those of ``coming`` are left out.
     """
 
-    def __init__(self, path: Path, coming: Sequence[Photo], goes_on: bool) -> None:
-        names = [field.name for field in fields(Row)]
+    def __init__(self, path: Path, coming: Sequence[Photo], known: Sequence[Mapping[str, str]] = ()) -> None:
         anew = {printable(photo.path) for photo in coming}
-        kept: list[dict[str, str]] = []
-        if goes_on and path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                kept = [row for row in csv.DictReader(file) if row.keys() == set(names)]
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w", newline="", encoding="utf-8", buffering=1)
-        self._rows = csv.DictWriter(self._file, names, lineterminator="\n")
-        self._rows.writeheader()
-        self._rows.writerows(row for row in kept if row["photo"] not in anew)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            self._file = temporary.open("w", newline="", encoding="utf-8", buffering=1)
+            self._rows = csv.DictWriter(self._file, _COLUMNS, lineterminator="\n")
+            self._rows.writeheader()
+            self._rows.writerows(row for row in known if row["photo"] not in anew)
+            temporary.replace(path)  # a link, or another name of the same file, keeps what it leads to
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def add(self, row: Row) -> None:
         """Write a row."""

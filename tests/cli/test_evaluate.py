@@ -93,7 +93,7 @@ def test_each_view_is_its_own_picture(here: Path, tmp_path: Path, view: str) -> 
 
 def test_photos_are_as_many_as_asked_for(here: Path, tmp_path: Path) -> None:
     def height(n: str) -> int:
-        evaluate("worst", "--n", n, "--out", str(tmp_path / "w.png"))
+        evaluate("worst", "--n", n, "--out", str(tmp_path / "w.png"), "--force")
         with Image.open(tmp_path / "w.png") as picture:
             return picture.size[1]
 
@@ -178,7 +178,14 @@ def test_the_report_is_made_of_what_is_there(here: Path, tmp_path: Path) -> None
     page = (here / "plots/report.html").read_bytes()
     assert b"pug_10" in page
     CliRunner().invoke(app, ["report", "--out", str(tmp_path / "new/copy.html")])
-    assert (tmp_path / "new/copy.html").read_bytes() == page
+    copy = tmp_path / "new/copy.html"
+    assert copy.read_bytes() == page
+    copy.write_text("another page")
+    refused = CliRunner().invoke(app, ["report", "--out", str(copy)])
+    assert "copy.html: is there already; --force replaces it" in str(refused.exception)
+    assert copy.read_text() == "another page"
+    CliRunner().invoke(app, ["report", "--out", str(copy), "--force"])
+    assert copy.read_bytes() == page
 
 
 def test_while_a_training_runs_the_store_has_the_last_scored_run(here: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import chdir
@@ -201,6 +202,59 @@ def test_going_on_replaces_nothing_and_adds_to_the_table(project: Path) -> None:
     with (project / "t.csv").open(newline="") as file:
         names = [row["photo"] for row in csv.DictReader(file)]
     assert sorted(names) == [f"photos/{name}" for name in ("a.jpg", "b.png", "bad.jpg", "below/c.webp")]
+
+
+FOREIGN = {
+    "contacts": b"name,phone\nAda,1\n",
+    "a column more": b"photo,width,height,coverage,confidence,problem,note\n",
+    "a cell more": b"photo,width,height,coverage,confidence,problem\na.jpg,1,1,1,1,,mine\n",
+    "no text": b"\xff\xfe\x00",
+    "no lines": b"\n\n",
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_foreign_table_is_not_gone_on_with(project: Path, kind: str) -> None:
+    (project / "t.csv").write_bytes(FOREIGN[kind])
+    with pytest.raises(UsageError, match=r"t\.csv: is no table of petseg predict, whose columns are photo, "):
+        predict("photos/a.jpg", "--out", "out", "--resume", "--csv", "t.csv")
+    assert (project / "t.csv").read_bytes() == FOREIGN[kind]
+    assert not (project / "out").exists()
+
+
+def test_a_table_takes_a_place_and_leaves_alone_what_had_it(project: Path) -> None:
+    (project / "kept.csv").write_text("name,phone\n")
+    (project / "t.csv").hardlink_to("kept.csv")
+    with pytest.raises(UsageError, match=r"t\.csv is there already; --force"):
+        predict("photos/a.jpg", "--out", "out", "--csv", "t.csv")
+    predict("photos/a.jpg", "--out", "out", "--csv", "t.csv", "--resume", "--force")
+    assert (project / "kept.csv").read_text() == "name,phone\n"
+    assert (project / "t.csv").read_text().startswith("photo,width,")
+    (project / "empty.csv").touch()
+    predict("photos/b.png", "--out", "out", "--csv", "empty.csv", "--resume")
+    assert "photos/b.png" in (project / "empty.csv").read_text()
+    assert not list(project.glob(".*.tmp"))
+
+
+def test_a_leading_tilde_is_the_home_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(project / "below"))
+    write(project / "below/mine/one.jpg", picture(1))
+    for file in (WEIGHTS, ABOUT):
+        shutil.copy(project / "runs" / OTHER / file, project / "below")
+    said = predict("~/mine/*.jpg", "--out=~/cut", "--csv=~/t.csv", f"--model=~/{WEIGHTS}").stdout
+    assert f"of run {OTHER}" in said
+    assert (project / "below/cut/masks/one.png").is_file()
+    assert "one.jpg" in (project / "below/t.csv").read_text()
+    assert not (project / "~").exists()
+
+
+def test_a_pipe_or_a_device_among_the_photos_is_a_bad_file(project: Path) -> None:
+    os.mkfifo(project / "photos/pipe.jpg")
+    (project / "photos/zero.jpg").symlink_to("/dev/zero")
+    result = predict("photos", "photos/pipe.jpg", "--out", "out", code=3)
+    assert "photos/zero.jpg: can't be read: is no regular file; left out" in result.stderr
+    assert "photos/pipe.jpg: can't be read: is no regular file; left out" in result.stderr
+    assert "3 photos cut out" in result.stdout
 
 
 @pytest.mark.parametrize("name", ["two\nlines.jpg", "odd\udcff.jpg", "\x1b[31mred.jpg"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from petseg.cli.output import Answer
+from petseg.cli.showing import Force, picture_target
 from petseg.core.project import main_root
 from petseg.errors import UsageError
 
@@ -28,6 +29,7 @@ def doctor(
     sheet: Annotated[
         Path | None, typer.Option(help="Of --data: where some pairs are drawn; else plots/data_sheet.png.")
     ] = None,
+    force: Force = False,
 ) -> Answer:
     """Check that all is there and whole, and say what to do.
 
@@ -36,9 +38,10 @@ def doctor(
     if data:
         from petseg.cli.doctor.data import look_at_data  # not above: it imports much
 
-        return look_at_data(source, masks, sheet or main_root() / "plots/data_sheet.png")
-    for option, given in (("--source", source), ("--masks", masks), ("--sheet", sheet)):
-        if given is not None:
+        target = picture_target("--sheet", sheet, main_root() / "plots/data_sheet.png", force)
+        return look_at_data(source, masks, target)
+    for option, given in (("--source", source), ("--masks", masks), ("--sheet", sheet), ("--force", force)):
+        if given not in (None, False):
             raise UsageError(f"{option}: is of --data")
     from petseg.cli.doctor.checks import check_up
 

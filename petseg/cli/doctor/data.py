@@ -15,8 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from petseg.cli.output import Answer
-from petseg.cli.showing import check_picture
-from petseg.core.project import main_root
+from petseg.cli.showing import check_picture, save_figure
+from petseg.core.project import expanded, main_root
 from petseg.data.encodings import ENCODINGS
 from petseg.data.images import BACKGROUND, BORDER, PET
 from petseg.data.inspected import is_remote, open_source
@@ -63,7 +63,7 @@ def look_at_data(source: str | None, masks: str | None, sheet: Path | None) -> A
     asked = params.data.source
     if source is not None:
         named = source == "sample" or is_remote(source)
-        asked = source if named else str(Path.cwd() / source)
+        asked = source if named else str(Path.cwd() / expanded(source))
     elif is_remote(asked) and locked_param("download", "data.source", root) == asked:
         asked = str(path["archives"])  # what it was fetched to
     opened = open_source(asked, encoding, path["sample"], root)
@@ -238,10 +238,9 @@ def _draw(pairs: Sequence[SheetPair], path: Path) -> None:
         captions,
         [pair.reason for pair in pairs],
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # of names in scripts that the font lacks
-        figure.savefig(path, dpi=110, metadata={"Software": None})
+        save_figure(figure, path)
 
 
 def _short(name: str) -> str:

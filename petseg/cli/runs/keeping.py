@@ -1,5 +1,6 @@
 """``petseg runs restore``, ``verify``, ``reproduce``, ``adopt``, ``export``: get weights back, prove them."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,8 +9,10 @@ import typer
 
 from petseg.cli.output import Answer
 from petseg.cli.runs.find import Id, found_run
+from petseg.cli.showing import Force
+from petseg.cli.targets import check_kept_out, check_targets, regular_file
 from petseg.core.formats import size
-from petseg.core.project import main_root
+from petseg.core.project import expanded, main_root
 from petseg.errors import UsageError
 from petseg.pipeline.dvcfiles import stage_paths
 from petseg.store.layout import ABOUT, WEIGHTS
@@ -26,19 +29,37 @@ def restore(
         typer.Option(help=f"Where the weights go, and beside them their description; else models/{WEIGHTS}."),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace weights that no run of the store has.")
+        bool,
+        typer.Option("--force", help="Replace what lies there: any file, or in models/ what no run has."),
     ] = False,
 ) -> Answer:
     """Get a run's weights back, byte for byte."""
-    found, to = found_run(run), to or stage_paths(main_root(), "train")["weights"]
-    if to.suffix != ".safetensors":
+    found = found_run(run)
+    target = expanded(to) if to else stage_paths(main_root(), "train")["weights"]
+    if target.suffix != ".safetensors":
         raise UsageError(f"--to {to}: must end in .safetensors")
-    if to.exists() and not force and not holder_of(main_root() / "runs", to):
-        raise UsageError(f"{to}: is what no run has; petseg runs adopt {to} keeps it, --force does not")
-    about = to.with_suffix(".json")
-    found.export({WEIGHTS: to} | ({ABOUT: about} if ABOUT in found.manifest.get("files", {}) else {}))
-    facts = {"run": found.key, "weights": str(to), "about": str(about)}
-    return Answer(facts, [f"run {found.key}: its weights are in {to}, their description in {about}"])
+    about = target.with_suffix(".json")
+    files = {WEIGHTS: target} | ({ABOUT: about} if ABOUT in found.manifest.get("files", {}) else {})
+    if to:
+        check_targets("--to", *files.values(), force=force)
+    else:
+        check_kept_out("", target.parent)
+        for path in () if force else files.values():
+            _check_known(path)
+    found.export(files)
+    facts = {"run": found.key, "weights": str(target), "about": str(about)}
+    return Answer(facts, [f"run {found.key}: its weights are in {target}, their description in {about}"])
+
+
+def _check_known(path: Path) -> None:
+    """Check that nothing is lost if a file is replaced: there is none, or a run of the store has it.
+
+    Raises:
+        UsageError: no run has it.
+    """
+    if not os.path.lexists(path) or (path.is_file() and holder_of(main_root() / "runs", path)):
+        return
+    raise UsageError(f"{path}: is what no run has; petseg runs adopt {path} keeps it, --force does not")
 
 
 def verify(
@@ -76,6 +97,7 @@ def adopt(
     note: Annotated[str, typer.Option(help="What is known of them.")] = "adopted by hand",
 ) -> Answer:
     """Take weights that were trained elsewhere into the store, byte for byte, with what is known of them."""
+    file = regular_file(expanded(file))
     from petseg.store.adopt import adopt as adopt_file
 
     kept = adopt_file(file, main_root() / "runs", note)
@@ -87,19 +109,19 @@ def adopt(
 def export(
     run: Id,
     onnx: Annotated[Path, typer.Option(help="The file: photos of any size in, the probability of pet out.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace the file, if there is one.")] = False,
+    force: Force = False,
 ) -> Answer:
     """Write a run as ONNX, preprocessing and sigmoid included, once it gives what torch gives."""
-    if onnx.suffix != ".onnx":
+    target = expanded(onnx)
+    if target.suffix != ".onnx":
         raise UsageError(f"--onnx {onnx}: must end in .onnx")
-    if onnx.exists() and not force:
-        raise UsageError(f"{onnx}: is there already; --force replaces it")
+    check_targets("--onnx", target, force=force)
     found = found_run(run)
     from petseg.data.arrays import PetArrays
     from petseg.predict.onnx import export_onnx
 
     photos = stage_paths(main_root(), "train")["arrays"]
-    made = export_onnx(found, PetArrays.open(photos) if photos.is_dir() else None, onnx)
+    made = export_onnx(found, PetArrays.open(photos) if photos.is_dir() else None, target)
     return Answer(vars(made) | {"path": str(made.path), "run": found.key}, _exported(found.key, made))
 
 

@@ -10,8 +10,9 @@ import typer
 from petseg.cli.output import Answer
 from petseg.cli.runs.find import Id, found_run
 from petseg.cli.table import lines, screen_width
+from petseg.cli.targets import regular_file
 from petseg.core.formats import interval, score, size
-from petseg.core.project import main_root
+from petseg.core.project import expanded, main_root
 from petseg.core.textfiles import read_yaml
 from petseg.errors import UsageError
 from petseg.store.champion import champion as champion_of
@@ -71,6 +72,7 @@ def which(
     file: Annotated[Path, typer.Argument(help="Weights, wherever they lie and whatever they are called.")],
 ) -> Answer:
     """Say which run made a file of weights, by the hash of its tensors; exit with 1 where none did."""
+    file = regular_file(expanded(file))
     from petseg.store.identify import Weights, runs_of  # not above: torch would slow down every other command
 
     weights = Weights.read(file)

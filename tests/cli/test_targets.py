@@ -1,0 +1,389 @@
+"""Where commands may write: never into what is kept, through links or not, and over no file unasked."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from petseg.cli import app
+from petseg.cli.targets import check_kept_out, check_targets
+from petseg.core.files import sha256_file
+from petseg.core.project import expanded
+from petseg.errors import PetsegError, UsageError
+from petseg.store.champion import LOG
+from petseg.store.layout import ABOUT, WEIGHTS
+from tests.support import ROOT
+from tests.support.runs import make_run
+
+KEY = "aaaa111122223333"
+PATIENCE_S = 120
+
+# A command up to its option, and what its file must end in.
+COMMANDS: dict[str, tuple[list[str], str]] = {
+    "restore": (["runs", "restore", KEY, "--to"], ".safetensors"),
+    "export": (["runs", "export", KEY, "--onnx"], ".onnx"),
+    "report": (["report", "--no-open", "--out"], ".html"),
+    "compare": (["compare", KEY, "--figure"], ".png"),
+    "evaluate": (["evaluate", "curves", "--out"], ".svg"),
+    "doctor": (["doctor", "--data", "--sheet"], ".pdf"),
+    "csv": (["predict", "photo.jpg", "--out", "fresh", "--csv"], ".csv"),
+    "predict": (["predict", "photo.jpg", "--out"], ""),
+}
+VIEWS = ("curves", "evolution", "best", "worst", "random", "breeds", "histogram", "thresholds", "confusion")
+STORE, CACHE, MLFLOW = "the store of runs", "DVC's cache", "MLflow's files"
+GIT, DVC, SETTINGS = "git's own folder", "DVC's own folder", "the pipeline's files"
+
+# A place, without the ending, and in what it lies.
+KEPT = {
+    "runs/new": STORE,
+    f"runs/{KEY}/model": STORE,
+    f"runs/{KEY}/deep/down/new": STORE,
+    "RUNS/new": STORE,
+    "folder/../runs/new": STORE,
+    "to-folder/../../runs/new": STORE,
+    "~/project/runs/new": STORE,
+    "to-runs/new": STORE,
+    "to-a-run/new": STORE,
+    "to-to-runs/new": STORE,
+    "link": STORE,
+    "dangling": STORE,
+    "../other/runs/new": STORE,
+    "../other/folder/to-runs/new": STORE,
+    "../big disk/store/new": STORE,
+    "../no project/store/new": STORE,
+    "mlartifacts/1/new": MLFLOW,
+    "mlruns/new": MLFLOW,
+    "../mlruns elsewhere/new": MLFLOW,
+    "../other/mlartifacts/new": MLFLOW,
+    ".git/new": GIT,
+    ".GIT/hooks/new": GIT,
+    "../other/.git/new": GIT,
+    "../bare/objects/new": GIT,
+    ".dvc/new": DVC,
+    ".dvc/cache/files/md5/aa/new": DVC,
+    "../other/.dvc/cache/new": DVC,
+    "../cache of dvc/new": CACHE,
+    "to-cache/new": CACHE,
+    "../local cache/new": CACHE,
+    "../remote/files/new": CACHE,
+    "../somebody's/cache/files/md5/aa/new": CACHE,
+}
+
+
+def link(path: Path, target: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+def write(path: Path, text: str = "precious") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder with a project, another one, and what both keep elsewhere."""
+    home = tmp_path_factory.mktemp("home")
+    project, other = home / "project", home / "other"
+    for root in (project, other):
+        root.mkdir()
+        for name in ("dvc.yaml", "params.yaml"):
+            shutil.copy(ROOT / name, root)
+        for ending in (".safetensors", ".onnx", ".html", ".png", ".svg", ".pdf", ".csv"):
+            write(root / f"tracked{ending}")
+        link(root / "tracked-link.csv", "nowhere")
+        write(root / "named.json")
+        git(root, "init", "-q")
+        git(root, "add", ".")
+    write(project / ".dvc/config", f"['remote \"r\"']\n    url = {home}/remote\n[cache]\n    dir = ../../x\n")
+    write(project / ".dvc/config.local", "[cache]\n    dir = ../../cache of dvc\n")
+    (home / "cache of dvc").mkdir()
+    write(project / "mlflow.db")
+    Image.new("RGB", (40, 30)).save(project / "photo.jpg")
+    make_run(project / "runs" / KEY, "unet")
+    write(home / "big disk/store" / LOG)
+    link(other / "runs", "../big disk/store")
+    shutil.copytree(project / "runs", home / "no project/store")
+    for path, target in (
+        ("to-runs", "runs"), ("to-a-run", f"runs/{KEY}"), ("to-to-runs", "to-runs"), ("to-folder", "a/b"),
+        ("to-cache", "../cache of dvc"), ("mlruns", "../mlruns elsewhere"),
+        ("../other/folder/to-runs", "../runs"),
+    ):  # fmt: skip
+        link(project / path, target)
+    (project / "a/b").mkdir(parents=True)
+    (project / "folder").mkdir()
+    for _, ending in COMMANDS.values():
+        link(project / f"link{ending}", f"runs/{KEY}/{WEIGHTS}" if ending else "runs")
+        link(project / f"dangling{ending}", "runs/not-there")
+    git(home, "init", "-q", "--bare", "bare")
+    (home / "somebody's/cache/files/md5").mkdir(parents=True)
+    return home
+
+
+@pytest.fixture
+def home(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The home folder, to be left as it is; the working folder is the project."""
+    monkeypatch.setenv("HOME", str(made))
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(made / "settings"))
+    write(made / "settings/config", f"['remote \"backup\"']\n    url = {made}/local cache\n")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    before = state(made)
+    with chdir(made / "project"):
+        yield made
+    assert state(made) == before
+
+
+def state(folder: Path) -> dict[str, str]:
+    """Each file and folder, with what it holds or leads to; what libraries keep in a home folder apart."""
+    return {
+        str(path): str(path.readlink()) if path.is_symlink() else sha256_file(path) if path.is_file() else ""
+        for below in folder.glob("[!.]*")
+        for path in (below, *below.rglob("*"))
+    }
+
+
+def refusal(*arguments: str) -> str:
+    """Why a command refuses its arguments, in one line."""
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, UsageError), result.output
+    assert "\n" not in str(result.exception)
+    return str(result.exception)
+
+
+# A file and a folder go everywhere, and each command goes to a place of each kind.
+OF_EACH_KIND = ("to-to-runs/new", "link", "mlartifacts/1/new", ".git/new", ".dvc/new", "../cache of dvc/new")
+CASES = [
+    (name, place)
+    for name in COMMANDS
+    for place in KEPT
+    if name in ("report", "predict") or place in OF_EACH_KIND
+]
+
+
+@pytest.mark.parametrize(("name", "place"), CASES)
+def test_no_command_writes_where_something_is_kept(home: Path, name: str, place: str) -> None:
+    command, ending = COMMANDS[name]
+    said = refusal(*command[:-1], f"{command[-1]}={place}{ending}", "--force")
+    assert said.startswith(f"{command[-1]} ")
+    assert f"lies in {KEPT[place]} (" in said
+
+
+@pytest.mark.parametrize("name", [name for name, (_, ending) in COMMANDS.items() if ending])
+def test_no_command_replaces_what_git_tracks(home: Path, name: str) -> None:
+    command, ending = COMMANDS[name]
+    for folder in ("", "../other/folder/../"):
+        said = refusal(*command, f"{folder}tracked{ending}", "--force")
+        assert said.endswith("is tracked by git; choose another place")
+
+
+def test_what_git_tracks_is_tracked_though_it_is_away_or_a_link_or_reached_by_one(home: Path) -> None:
+    for name in ("tracked.csv", "tracked-link.csv"):
+        Path(f"../other/{name}").rename(f"../{name}")
+        try:
+            assert "is tracked by git" in refusal(*COMMANDS["csv"][0], f"../other/{name}")
+        finally:
+            Path(f"../{name}").rename(f"../other/{name}")
+    assert "is tracked by git" in refusal(*COMMANDS["csv"][0], "../other/tracked-link.csv", "--force")
+    link(home / "project/to-tracked.csv", "../other/tracked.csv")
+    try:
+        assert "is tracked by git" in refusal(*COMMANDS["csv"][0], "to-tracked.csv", "--force")
+    finally:
+        (home / "project/to-tracked.csv").unlink()
+
+
+def test_git_is_asked_whatever_its_variables_say(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_DIR", str(home / "bare"))
+    assert "is tracked by git" in refusal(*COMMANDS["csv"][0], "tracked.csv", "--force")
+    many = [Path(f"new-{n}.csv") for n in range(300)]
+    check_targets("--out", *many, force=False)
+    with pytest.raises(UsageError, match=r"tracked\.png: is tracked by git"):
+        check_targets("--out", *many, Path("tracked.png"), force=True)
+
+
+def test_what_git_can_not_say_is_no_yes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = home / "other/.git/index"
+    kept = index.read_bytes()
+    index.write_bytes(b"broken")
+    try:
+        assert "git can't say what it tracks there (" in refusal(*COMMANDS["csv"][0], "../other/new.csv")
+    finally:
+        index.write_bytes(kept)
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "dvc.yaml", "dvc.lock", "Params.yaml"])
+def test_the_pipelines_files_are_kept_though_git_does_not_track_them(home: Path, name: str) -> None:
+    for folder in ("", "../other/"):
+        assert f"lies in {SETTINGS}" in refusal(*COMMANDS["csv"][0], f"{folder}{name}", "--force")
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", "mlflow.db-wal", "mlflow.db-journal", "../hers.db"])
+def test_mlflows_database_is_kept(home: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    if name == "../hers.db":
+        refused = CliRunner().invoke(app, [*COMMANDS["csv"][0], name, "--model", "none"])
+        assert "no such run" in str(refused.exception)  # the guard has let it pass
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/hers.db")
+    assert f"lies in {MLFLOW}" in refusal(*COMMANDS["csv"][0], name, "--force")
+
+
+@pytest.mark.parametrize("view", [*VIEWS, "calibration", "photo", "compare"])
+def test_each_view_has_the_guard(home: Path, view: str) -> None:
+    more = {"photo": ["some"], "compare": [KEY, KEY]}.get(view, [])
+    assert f"lies in {STORE}" in refusal("evaluate", view, *more, "--out", "runs/x.png", "--force")
+
+
+def test_each_picture_of_predict_has_the_guard(home: Path, tmp_path: Path) -> None:
+    for kind in ("masks", "overlays", "cutouts"):
+        link(tmp_path / kind / kind, str(home / "project/runs"))
+        said = refusal("predict", "photo.jpg", "--out", str(tmp_path / kind), "--force")
+        assert f"--out {tmp_path / kind / kind}/photo." in said
+        assert f"lies in {STORE}" in said
+    write(tmp_path / "out/cutouts/photo.png")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    for more in (["--force"], []):
+        said = refusal("predict", "photo.jpg", "--out", str(tmp_path / "out"), *more)
+        assert "cutouts/photo.png: is tracked by git" in said
+    link(tmp_path / "far/sheet.jpg", str(home / "project/mlflow.db"))
+    assert f"lies in {MLFLOW}" in refusal("predict", "photo.jpg", "--out", str(tmp_path / "far"), "--force")
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "predict"])
+def test_no_file_is_replaced_without_force(home: Path, tmp_path: Path, name: str) -> None:
+    command, ending = COMMANDS[name]
+    target = tmp_path / f"taken{ending}"
+    for make in (write, lambda path: link(path, "nowhere"), lambda path: link(path, str(home / "local"))):
+        make(target)
+        assert "is there already; --force replaces" in refusal(*command, str(target))
+        of_no_run = ["none" if word == KEY else word for word in command]
+        more = ["--model", "none"] if name == "csv" else []
+        passed = CliRunner().invoke(app, [*of_no_run, str(target), "--force", *more])
+        assert passed.exception  # of what comes after the guard
+        assert "is there already" not in str(passed.exception)
+        target.unlink()
+    if name != "csv":
+        target.mkdir()
+        assert refusal(*command, str(target), "--force").endswith("is there, and is no regular file")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, (_, ending) in COMMANDS.items() if ending in (".html", ".csv")]
+)
+def test_a_device_is_not_replaced(home: Path, name: str) -> None:
+    assert refusal(*COMMANDS[name][0], "/dev/null", "--force").endswith("is there, and is no regular file")
+    assert not Path("/dev/null").is_file()
+
+
+def test_restore_replaces_neither_weights_nor_what_lies_beside_them(home: Path, tmp_path: Path) -> None:
+    target, about = tmp_path / "site/package.safetensors", tmp_path / "site/package.json"
+    write(about, "of the site")
+    assert f"--to {about}: is there already" in refusal("runs", "restore", KEY, "--to", str(target))
+    assert not target.exists()
+    assert about.read_text() == "of the site"
+    result = CliRunner().invoke(app, ["runs", "restore", KEY, "--to", str(target), "--force"])
+    assert result.exit_code == 0, result.exception
+    run = home / "project/runs" / KEY
+    assert target.read_bytes() == (run / WEIGHTS).read_bytes()
+    assert about.read_bytes() == (run / ABOUT).read_bytes()
+    tracked = refusal("runs", "restore", KEY, "--to", "named.safetensors", "--force")
+    assert "--to named.json: is tracked by git" in tracked
+
+
+def test_restore_to_its_own_place_replaces_what_a_run_has_alone(made: Path) -> None:
+    models = made / "project/models"
+    with chdir(made / "project"):
+        try:
+            for _ in range(2):
+                assert CliRunner().invoke(app, ["runs", "restore", KEY]).exit_code == 0
+            (models / ABOUT).write_text("of another model")
+            assert f"{models / ABOUT}: is what no run has" in refusal("runs", "restore", KEY)
+            assert (models / ABOUT).read_text() == "of another model"
+            assert CliRunner().invoke(app, ["runs", "restore", KEY, "--force"]).exit_code == 0
+            shutil.rmtree(models)
+            link(models, f"runs/{KEY}")
+            assert f"models: lies in {STORE}" in refusal("runs", "restore", KEY, "--force")
+        finally:
+            models.unlink(missing_ok=True)
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_is_left_alone(home: Path, tmp_path: Path) -> None:
+    write(tmp_path / "far.safetensors")
+    link(tmp_path / "near.safetensors", "far.safetensors")
+    os.link(home / "project/runs" / KEY / ABOUT, tmp_path / "near.json")  # with the store's bytes
+    write(tmp_path / "two.safetensors")
+    for name in ("near", "two"):
+        to = str(tmp_path / f"{name}.safetensors")
+        assert CliRunner().invoke(app, ["runs", "restore", KEY, "--to", to, "--force"]).exit_code == 0
+    assert (tmp_path / "far.safetensors").read_text() == "precious"
+    assert not (tmp_path / "near.safetensors").is_symlink()
+
+
+def test_links_in_a_circle_are_one_line(home: Path, tmp_path: Path) -> None:
+    link(tmp_path / "one", "other")
+    link(tmp_path / "other", "one")
+    result = CliRunner().invoke(app, [*COMMANDS["report"][0], str(tmp_path / "one/x.html")])
+    assert isinstance(result.exception, PetsegError | OSError)
+
+
+def test_other_places_are_free(home: Path, tmp_path: Path) -> None:
+    """A guard that refuses too much is switched off: what looks like a store or a cache by its name alone."""
+    for name in (
+        "runs/x.png",
+        "yolo/runs/x.png",
+        ".github/x.png",
+        "dvc.lock",
+        "files/x",
+        f"{KEY}/manifest.json",
+    ):
+        check_targets("--out", tmp_path / name, force=False)
+    check_kept_out("--out", Path(), Path("plots"), home, Path("/"))
+    (tmp_path / "repository").mkdir()
+    git(tmp_path / "repository", "init", "-q")
+    check_targets("--out", tmp_path / "repository/new.png", tmp_path / ("n" * 300), force=False)
+
+
+def test_a_leading_tilde_is_the_home_folder(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert expanded("~/cut") == home / "cut"
+    for text in ("cut", "a/~/b", "~nobody-of-this-name/x", "/~"):
+        assert expanded(text) == Path(text)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = CliRunner().invoke(app, ["runs", "restore", KEY, "--to=~/cut/x.safetensors"])
+    assert result.exit_code == 0, result.exception
+    assert (tmp_path / "cut/x.safetensors").is_file()
+    result = CliRunner().invoke(app, ["runs", "which", "~/cut/x.safetensors"])
+    assert f"the weights of run {KEY}" in result.stdout
+    said = refusal("runs", "restore", KEY, "--to=~/cut/x.safetensors")
+    assert said == f"--to {tmp_path}/cut/x.safetensors: is there already; --force replaces it"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a device", "device", "folder", "nothing"])
+@pytest.mark.parametrize("command", ["adopt", "which"])
+def test_what_is_no_file_is_not_read(home: Path, tmp_path: Path, command: str, kind: str) -> None:
+    path = tmp_path / "weights.pt"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "link to a device":
+            link(path, "/dev/zero")
+        case "device":
+            path = Path("/dev/zero")
+        case "folder":
+            path.mkdir()
+    done = subprocess.run(  # by itself, as it might never end
+        [sys.executable, "-m", "petseg", "runs", command, str(path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=PATIENCE_S,
+    )  # fmt: skip
+    reason = "no such file" if kind == "nothing" else "is no regular file"
+    assert (done.returncode, done.stderr) == (2, f"petseg: {path}: {reason}\n")
