@@ -6,14 +6,15 @@ from typing import Any
 
 from petseg.core.files import copy_atomically
 from petseg.core.formats import interval, score
-from petseg.core.project import git_state, main_root, now, provenance
+from petseg.core.git import git_state
+from petseg.core.project import main_root, now, provenance
 from petseg.data.arrays import PetArrays
 from petseg.evaluation.evaluate import against_truth, predict, write_outputs
 from petseg.evaluation.outputs import HEADLINES
 from petseg.models.device import set_up_torch
 from petseg.models.predictor import Predictor
 from petseg.params import Params, flat
-from petseg.pipeline.codehash import code_sha256
+from petseg.pipeline.codehash import code_sha256, needed_files
 from petseg.pipeline.stage import run_stage
 from petseg.store.card import write_card
 from petseg.store.layout import EVALUATIONS, key_of
@@ -50,7 +51,7 @@ def infer(params: Params, archives: Path, arrays: Path, weights: Path, results: 
         )
     else:
         made_by = {"started": started, "settings": settings, "data_sha256": photos.digest}
-        made_by |= {"code_sha256": code} | provenance(git_state())
+        made_by |= {"code_sha256": code} | provenance(git_state(Path.cwd(), needed_files(Path(__file__))))
         with lock_entry(run.key):
             run.keep(EVALUATIONS, key, made_by, {path.name: path for path in sorted(results.iterdir())})
             write_card(run)

@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from petseg.core.files import sha256_file, written_atomically
-from petseg.core.project import git_state, main_root, now, provenance
+from petseg.core.git import git_state
+from petseg.core.project import main_root, now, provenance
 from petseg.data.arrays import PetArrays
 from petseg.data.preprocess import first_originals
 from petseg.params import Params, flat
-from petseg.pipeline.codehash import code_sha256
+from petseg.pipeline.codehash import code_sha256, needed_files
 from petseg.pipeline.stage import run_stage
 from petseg.report import figures as draw
 from petseg.report import mask_figures
@@ -42,7 +43,7 @@ def plot(
         draw_all(seen, params, archives, figures)
         if run is not None:
             made_by = {"started": started, "settings": settings, "data_sha256": seen.arrays.digest}
-            made_by |= {"code_sha256": code} | provenance(git_state())
+            made_by |= {"code_sha256": code} | provenance(git_state(Path.cwd(), needed_files(Path(__file__))))
             keep(run, key, made_by, seen, figures)
     if run is not None:
         flush_outbox()

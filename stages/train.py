@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from petseg.core.formats import duration
+from petseg.core.git import git_state
 from petseg.core.progress import progress
-from petseg.core.project import git_state, main_root, provenance
+from petseg.core.project import main_root, provenance
 from petseg.core.textfiles import write_json
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import MEAN, STD, load_photos
@@ -15,7 +16,7 @@ from petseg.models.device import environment, set_up_torch
 from petseg.models.networks import parameter_count, settings_of
 from petseg.models.pretrained import Encoder
 from petseg.params import Params, flat
-from petseg.pipeline.codehash import check_reached, code_sha256
+from petseg.pipeline.codehash import check_reached, code_sha256, needed_files
 from petseg.pipeline.dvcfiles import locked_param
 from petseg.pipeline.stage import run_stage
 from petseg.store.adopt import adopt_if_unknown
@@ -38,8 +39,10 @@ def train(
     adopt_if_unknown(weights, store)
     photos, beginning = PetArrays.open(arrays), Encoder.open(encoder, params.model.encoder_weights)
     described = description(params, photos, beginning) | {"environment": environment(device)}
-    git, key = git_state(), described["run_key"]
-    with open_run(store, key, described | provenance(git), git.changes) as run:
+    git, key = git_state(Path.cwd(), needed_files(Path(__file__))), described["run_key"]
+    with open_run(store, key, described | provenance(git), git.changes or "") as run:
+        if git.commit and git.changes is None:
+            print("warning: git can't say how the code differs from its commit, so the run can't either")
         if changes := run.environment_changes(described["environment"]):
             print(f"warning: run {key} began elsewhere, where bits may differ: {'; '.join(changes)}")
         with live_row(run) as row:

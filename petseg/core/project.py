@@ -1,12 +1,12 @@
-"""Where things are, and what state they are in: the repository's root, its commit, its files' hashes."""
+"""Where things are, and what a record says of its making: the root, the commit, the user, the time."""
 
 import getpass
 import os
-import subprocess
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from petseg.core.git import GitState
 
 _TEMPORARY = "/.dvc/tmp/exps/"
 
@@ -34,44 +34,6 @@ def expanded(path: str | Path) -> Path:
     A shell does it too, but not in ``--out=~/cut``. A ``~name`` that is nobody's stays a file's name.
     """
     return Path(os.path.expanduser(path))  # noqa: PTH111  (Path.expanduser raises for ~name)
-
-
-@dataclass(frozen=True)
-class GitState:
-    """The commit that is checked out, and how tracked files differ from it.
-
-    Attributes:
-        commit: None outside a repository.
-        changes: what ``git apply`` would make of the commit what lies there; empty where nothing differs.
-    """
-
-    commit: str | None
-    changes: str
-
-    @property
-    def dirty(self) -> bool:
-        return bool(self.changes)
-
-
-def git_state() -> GitState:
-    """Describe the working folder's git state.
-
-    What the pipeline itself writes, dvc.lock and metrics, does not count as a difference, and neither does
-    params.yaml, whose values every record holds in full: ``-S`` alone makes no run that can't be traced.
-    """
-    apart = (f":(top,exclude){path}" for path in ("dvc.lock", "metrics", "params.yaml"))
-    changes = _git("diff", "--binary", "HEAD", "--", ":/", *apart)
-    return GitState((_git("rev-parse", "HEAD") or "").strip() or None, changes or "")
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, errors="surrogateescape", check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout
 
 
 def provenance(git: GitState) -> dict[str, Any]:

@@ -22,10 +22,11 @@ LEFT_OUT: dict[str, str] = {
     "petseg/params.py": "checks the params, whose values are in the key themselves",
     "petseg/core/files.py": "hashes and copies files byte for byte",
     "petseg/core/formats.py": "words numbers for lines and pages, which petseg report writes anew",
+    "petseg/core/git.py": "takes the commit, and how the code differs from it, for records",
     "petseg/core/locks.py": "keeps two processes from the same work",
     "petseg/core/loopback.py": "judges requests of the web pages",
     "petseg/core/progress.py": "shows how far the work is",
-    "petseg/core/project.py": "finds folders, commits and the time of day",
+    "petseg/core/project.py": "finds folders, and the time of day",
     "petseg/core/textfiles.py": "writes records, and reads params.yaml, whose values are in the key",
     "petseg/data/download.py": "fetches archives, whose photos are in the key by their hash",
     "petseg/models/encoder_download.py": "fetches weights, which are in the key by their hash",
@@ -48,12 +49,23 @@ def code_sha256(start: Path) -> str:
     start = start.resolve()
     root = start.parent.parent
     digest = hashlib.sha256()
-    files = reached_files(start, root)
-    for file in sorted(with_assets(files, root)):
-        name = file.relative_to(root).as_posix()
-        if not is_left_out(name):
-            digest.update(f"{name}\0{_file_sha256(file)}\0".encode())
+    for file in keyed_files(start):
+        digest.update(f"{file.relative_to(root).as_posix()}\0{_file_sha256(file)}\0".encode())
     return digest.hexdigest()
+
+
+def keyed_files(start: Path) -> list[Path]:
+    """Return the files whose hashes the key of a stage's script is made of, sorted."""
+    start = start.resolve()
+    root = start.parent.parent
+    files = sorted(with_assets(reached_files(start, root), root))
+    return [file for file in files if not is_left_out(file.relative_to(root).as_posix())]
+
+
+def needed_files(start: Path) -> list[Path]:
+    """Return the files that a stage's script can't run without: those of its key, and all that it imports."""
+    start = start.resolve()
+    return sorted({*keyed_files(start), *reached_files(start, start.parent.parent)})
 
 
 def check_reached(start: Path) -> None:

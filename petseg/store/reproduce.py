@@ -14,6 +14,7 @@ from typing import Any, Self
 import torch
 from ruamel.yaml import YAML
 
+from petseg.core.git import apply_changes, neutral_git
 from petseg.data.arrays import PetArrays
 from petseg.errors import DataError, StoreError
 from petseg.models import pretrained
@@ -118,23 +119,20 @@ def _worktree(run: StoredRun, root: Path) -> Iterator[Path]:
     commit = run.manifest["git"]["commit"]
     if commit is None:
         raise StoreError(f"run {run.key} was trained outside a git repository: its code is not known")
-    if _git(root, "cat-file", "-e", f"{commit}^{{commit}}").returncode:
+    if neutral_git(root, "cat-file", "-e", f"{commit}^{{commit}}").returncode:
         raise StoreError(f"run {run.key}: commit {commit} is not in this repository; git fetch may bring it")
     with tempfile.TemporaryDirectory(prefix="petseg-reproduce-") as temporary:
         folder = Path(temporary, "code")
         try:
-            done = _git(root, "worktree", "add", "--quiet", "--detach", str(folder), commit)
+            done = neutral_git(root, "worktree", "add", "--quiet", "--detach", str(folder), commit)
             if not done.returncode and (changes := run.folder / CHANGES).exists():
-                done = _git(folder, "apply", str(changes))
+                done = apply_changes(folder, changes)
             if done.returncode:
-                raise StoreError(f"run {run.key}: its code can't be laid out ({done.stderr.strip():.200})")
+                reason = done.stderr.decode(errors="replace").strip()
+                raise StoreError(f"run {run.key}: its code can't be laid out ({reason:.200})")
             yield folder
         finally:
-            _git(root, "worktree", "remove", "--force", str(folder))
-
-
-def _git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+            neutral_git(root, "worktree", "remove", "--force", str(folder))
 
 
 def _put_encoder(run: StoredRun, root: Path, folder: Path, place: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from petseg.core.project import git_state, main_root
+from petseg.core.project import main_root
 from tests.support import ROOT
 
 STAGE = '''
@@ -187,30 +187,3 @@ def test_the_main_repository_is_found(tmp_path: Path, folder: str, root: str) ->
         assert main_root(tmp_path / folder) == tmp_path / root
     finally:
         del os.environ["DVC_ROOT"]
-
-
-def test_what_the_pipeline_writes_is_no_uncommitted_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("dvc.lock", "metrics/test.json", "params.yaml", "code.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("1")
-    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "all"]):
-        subprocess.run(["git", *command], check=True)
-    assert git_state().changes == ""
-    for name in ("dvc.lock", "metrics/test.json", "params.yaml"):  # the last one's values are in every record
-        (tmp_path / name).write_text("2")
-        assert not git_state().dirty, name
-    (tmp_path / "code.py").write_bytes(b"two \xff\n")
-    changes = git_state().changes.encode(errors="surrogateescape")
-    subprocess.run(["git", "checkout", "-q", "code.py"], check=True)
-    subprocess.run(["git", "apply", "-"], input=changes, check=True)
-    assert (tmp_path / "code.py").read_bytes() == b"two \xff\n"
-
-
-def test_outside_a_git_repository_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert git_state().commit is None

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from petseg.cli.doctor.findings import Check, Finding, run_checks
 from petseg.core.formats import size
-from petseg.core.project import git_state, usable_cores
+from petseg.core.git import git_state
+from petseg.core.project import usable_cores
 from petseg.core.textfiles import read_yaml
 from petseg.errors import ParamsError
+from petseg.pipeline.codehash import needed_files
 from petseg.pipeline.dvcfiles import LOCK, PIPELINE, stage_paths
 from petseg.store.champion import champion
 from petseg.store.run import holder_of, run_of, stored_runs
@@ -99,7 +101,8 @@ def check_gpu(root: Path) -> Iterator[Finding]:
 
 def check_git(root: Path) -> Iterator[Finding]:
     """The commit, without which no run can be traced."""
-    git = git_state()
+    train = root / "stages/train.py"
+    git = git_state(root, needed_files(train) if train.is_file() else ())
     if git.commit is None:
         yield Finding("git", "problem", "no commit, which every run names: git init, git add -A, git commit")
     else:

@@ -1,0 +1,308 @@
+"""The commit that is checked out, and the diff that makes the present files of it.
+
+A run is traced by this diff, so no setting of the user may shape it, and no mark in the index may hide a
+file from it. Each file's bytes are hashed here and compared with the commit's; the diff is then made by git's
+plumbing from those bytes. It applies with ``apply_changes``, or with a plain ``git apply``.
+
+The user's index, files and objects are only read: what git has to write goes to a temporary folder.
+"""
+
+import hashlib
+import os
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+# What the pipeline itself writes, and params.yaml, whose values every record holds in full.
+NO_CHANGES = ("dvc.lock", "metrics", "params.yaml")
+
+# Variables that lead git to another repository or index, or that shape a diff.
+_MISLEADING = (
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_INDEX_FILE"),
+    *("GIT_DIFF_OPTS", "GIT_EXTERNAL_DIFF", "GIT_ATTR_SOURCE"),
+)
+# Settings that plumbing reads too. Those that say whose repositories are safe must stay the user's.
+_NEUTRAL = (
+    *("core.attributesFile=" + os.devnull, "core.hooksPath=" + os.devnull, "core.autocrlf=false"),
+    *("core.eol=lf", "core.fileMode=true", "core.quotePath=true", "core.fsmonitor=false"),
+    *("core.sparseCheckout=false", "core.splitIndex=false", "index.sparse=false"),
+    *("diff.suppressBlankEmpty=false", "apply.whitespace=nowarn", "apply.ignoreWhitespace=no"),
+)
+_DIFF = (
+    *("diff-tree", "-r", "-p", "--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv"),
+    *("--no-renames", "--no-relative", "--src-prefix=a/", "--dst-prefix=b/", "--unified=3"),
+    *("--inter-hunk-context=0", "--diff-algorithm=myers", "--submodule=short", "--ignore-submodules=none"),
+)
+_LINK, _SUBMODULE, _PROGRAM, _PLAIN = "120000", "160000", "100755", "100644"
+
+
+@dataclass(frozen=True)
+class GitState:
+    """The commit that is checked out, and how the files differ from it.
+
+    Attributes:
+        commit: None outside a repository, and before its first commit.
+        changes: a diff for ``git apply``, bytes that are not UTF-8 as surrogate escapes; empty where nothing
+            differs; None where git can't say.
+    """
+
+    commit: str | None
+    changes: str | None
+
+    @property
+    def dirty(self) -> bool | None:
+        return None if self.changes is None else bool(self.changes)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A path of the commit or of the working folder.
+
+    Attributes:
+        mode: as git writes it, ``100644``.
+        id: of the blob; of the commit for a submodule.
+    """
+
+    mode: str
+    id: str
+
+
+def git_state(root: Path, besides: Iterable[Path] = ()) -> GitState:
+    """Describe the git state of a project.
+
+    Tracked files count, wherever in the repository they are, and of the others those of ``besides``.
+    ``NO_CHANGES`` do not count. A file is unchanged if its bytes are the commit's, or what git makes of those
+    on checkout here (core.autocrlf, filters). Of a submodule, its commit counts alone.
+
+    Args:
+        root: of the project.
+        besides: files that count even if git does not track or even ignores them.
+    """
+    try:
+        commit = _text(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+        repository = Repository.of(root)
+    except (OSError, subprocess.CalledProcessError):
+        return GitState(None, None)
+    try:
+        changes = repository.changes(commit, besides)
+    except (OSError, subprocess.CalledProcessError):
+        return GitState(commit, None)
+    return GitState(commit, changes.decode(errors="surrogateescape"))
+
+
+def apply_changes(folder: Path, changes: Path) -> "subprocess.CompletedProcess[bytes]":
+    """Apply the diff of a ``GitState`` to a checkout of its commit that ``neutral_git`` made.
+
+    Args:
+        folder: root of the checkout.
+        changes: file of the diff.
+    """
+    return neutral_git(folder, "apply", str(changes.resolve()))
+
+
+def neutral_git(
+    folder: Path, *arguments: str, given: bytes = b"", variables: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[bytes]":
+    """Run git in a folder without the settings, variables and hooks that change what it reads or writes."""
+    settings = [word for setting in _NEUTRAL for word in ("-c", setting)]
+    return _run(folder, *settings, *arguments, given=given, variables=variables)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """The repository around a project.
+
+    Attributes:
+        top: of the working folder.
+        folder: what is mostly called ``.git``.
+        objects: the folder of git's objects.
+        project: path of the project below ``top``; "." is ``top`` itself.
+    """
+
+    top: Path
+    folder: Path
+    objects: Path
+    project: Path
+
+    @classmethod
+    def of(cls, root: Path) -> Self:
+        """Find the repository.
+
+        Raises:
+            CalledProcessError: there is none.
+            OSError: there is no git.
+        """
+        root = root.resolve()
+        top = Path(_text(root, "rev-parse", "--show-toplevel")).resolve()
+        folder, objects = (
+            root / _text(root, "rev-parse", *wanted) for wanted in (["--git-dir"], ["--git-path", "objects"])
+        )
+        return cls(top, folder.resolve(), objects.resolve(), root.relative_to(top))
+
+    def changes(self, commit: str, besides: Iterable[Path]) -> bytes:
+        """Return the diff from a commit to the working folder.
+
+        Raises:
+            CalledProcessError, OSError: git, or the system, can't read something.
+        """
+        committed = self._committed(commit)
+        tracked, skipped = self._indexed()
+        paths = committed.keys() | tracked | self._recorded(besides, committed)
+        present: dict[str, Entry | None] = {}
+        contents: dict[str, bytes] = {}
+        for path in sorted(filter(self._counts, paths)):
+            before, content = committed.get(path), None
+            if (before is not None and before.mode == _SUBMODULE) or (self.top / path / ".git").exists():
+                after = self._submodule(path, before)
+            else:
+                after, content = self._file(path, before, commit, path in tracked)
+            if after != before and not (after is None and path in skipped):
+                present[path] = after
+                if content is not None and after is not None:
+                    contents[after.id] = content
+        return self._diff(commit, present, contents) if present else b""
+
+    def _committed(self, commit: str) -> dict[str, Entry]:
+        """Return what a commit has, by path."""
+        listed = _output(neutral_git(self.top, "ls-tree", "-r", "-z", "--full-tree", commit))
+        entries = {}
+        for line in filter(None, listed.split(b"\0")):
+            about, _, path = line.partition(b"\t")
+            mode, _, digest = about.decode().split()
+            entries[os.fsdecode(path)] = Entry(mode, digest)
+        return entries
+
+    def _indexed(self) -> tuple[set[str], set[str]]:
+        """Return the paths of the user's index, and those that a sparse checkout leaves out."""
+        listed = _output(_run(self.top, "-c", "core.fsmonitor=false", "ls-files", "-z", "-t"))
+        lines = [(line[:1], os.fsdecode(line[2:])) for line in listed.split(b"\0") if line]
+        return {path for _, path in lines}, {path for tag, path in lines if tag == b"S"}
+
+    def _recorded(self, files: Iterable[Path], committed: Mapping[str, Entry]) -> set[str]:
+        """Return the paths of files of the repository.
+
+        Of a file behind a symbolic link, they are the link's and the file's own, unless the file is outside:
+        then its bytes are recorded in the link's place.
+        """
+        paths = set()
+        for file in files:
+            path, real = self.top / os.path.normpath(file.absolute()), file.resolve()
+            found = {path}
+            if real != path and real.is_relative_to(self.top):
+                links = {each for each in (path, *path.parents) if each.is_symlink()}
+                found = {real} | links
+            paths |= {
+                each.relative_to(self.top).as_posix() for each in found if each.is_relative_to(self.top)
+            }
+        submodules = {path for path, entry in committed.items() if entry.mode == _SUBMODULE}
+        return {path for path in paths if submodules.isdisjoint(map(str, Path(path).parents))}
+
+    def _counts(self, path: str) -> bool:
+        apart = (self.project / name for name in NO_CHANGES)
+        return not any(Path(path).is_relative_to(name) for name in apart)
+
+    def _submodule(self, path: str, before: Entry | None) -> Entry | None:
+        """Return the commit of a submodule; what the main repository knows where it is not checked out."""
+        folder = self.top / path
+        if not (folder / ".git").exists():
+            return before if folder.is_dir() else None
+        return Entry(_SUBMODULE, _text(folder, "rev-parse", "--verify", "HEAD^{commit}"))
+
+    def _file(
+        self, path: str, before: Entry | None, commit: str, is_tracked: bool
+    ) -> tuple[Entry | None, bytes | None]:
+        """Return a file's entry and its bytes; None where there is no file, and where git has the bytes."""
+        file = self.top / path
+        try:
+            mode = file.lstat().st_mode
+            linked = stat.S_ISLNK(mode) and (is_tracked or file.resolve().is_relative_to(self.top))
+            if not linked and not stat.S_ISREG(file.stat().st_mode):
+                return None, None
+            # Path.readlink would change a target such as "./a".
+            content = os.fsencode(os.readlink(file)) if linked else file.read_bytes()  # noqa: PTH115
+        except (FileNotFoundError, NotADirectoryError):
+            return None, None
+        written = _LINK if linked else _PROGRAM if mode & stat.S_IXUSR else _PLAIN
+        regular = before is not None and before.mode in (_PROGRAM, _PLAIN)
+        if before is not None and regular and not linked and not self._keeps_modes(file):
+            written = before.mode
+        after = Entry(written, _blob_id(content, commit))
+        if before is not None and regular and after.id != before.id and not linked:
+            shown = _run(self.top, "cat-file", "--filters", f"{commit}:{path}")
+            if shown.returncode == 0 and shown.stdout == content:
+                return Entry(written, before.id), None
+        return after, content
+
+    def _keeps_modes(self, file: Path) -> bool:
+        """Tell whether a file's execute bit is its own: some mounts show it for every file, even for HEAD."""
+        head = (self.folder / "HEAD").lstat()
+        return head.st_dev != file.lstat().st_dev or not head.st_mode & stat.S_IXUSR
+
+    def _diff(self, commit: str, present: Mapping[str, Entry | None], contents: Mapping[str, bytes]) -> bytes:
+        """Let git write the diff from a commit to the same with other entries; None is a removed one."""
+        with tempfile.TemporaryDirectory(prefix="petseg-git-") as folder:
+            variables = self._apart(Path(folder))
+
+            def git(*arguments: str, given: bytes = b"") -> bytes:
+                return _output(neutral_git(self.top, *arguments, given=given, variables=variables))
+
+            for content in contents.values():
+                git("hash-object", "-w", "--stdin", given=content)
+            git("read-tree", commit)
+            removed = Entry("0", "0" * len(commit))
+            lines = [
+                f"{(entry or removed).mode} {(entry or removed).id}\t".encode() + os.fsencode(path) + b"\0"
+                for path, entry in sorted(present.items(), key=_order)
+            ]
+            git("update-index", "-z", "--index-info", given=b"".join(lines))
+            tree = git("write-tree", "--missing-ok").decode().strip()
+            return git(*_DIFF, commit, tree)
+
+    def _apart(self, folder: Path) -> dict[str, str]:
+        """Return variables that make git write its index and its objects to a folder."""
+        (folder / "objects").mkdir()
+        quoted = str(self.objects).replace("\\", "\\\\").replace('"', '\\"')
+        others = os.environ.get("GIT_ALTERNATE_OBJECT_DIRECTORIES")
+        return {
+            "GIT_INDEX_FILE": str(folder / "index"),
+            "GIT_OBJECT_DIRECTORY": str(folder / "objects"),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.pathsep.join(filter(None, (f'"{quoted}"', others))),
+        }
+
+
+def _order(item: tuple[str, Entry | None]) -> tuple[bool, int]:
+    """Put removed paths first, and a link after the files of the folder whose place it takes."""
+    path, entry = item
+    return entry is not None, -len(path)
+
+
+def _blob_id(content: bytes, commit: str) -> str:
+    """Return git's name for a file's bytes, in a repository that has this commit."""
+    algorithm = "sha1" if len(commit) == 40 else "sha256"
+    header = f"blob {len(content)}\0".encode()
+    return hashlib.new(algorithm, header + content, usedforsecurity=False).hexdigest()
+
+
+def _text(folder: Path, *arguments: str) -> str:
+    """Return the one line that git prints."""
+    return os.fsdecode(_output(_run(folder, *arguments))).removesuffix("\n")
+
+
+def _output(done: "subprocess.CompletedProcess[bytes]") -> bytes:
+    done.check_returncode()
+    return done.stdout
+
+
+def _run(
+    folder: Path, *arguments: str, given: bytes = b"", variables: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[bytes]":
+    """Run git in a folder, in the repository that is there."""
+    environment = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
+    environment |= {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0", **(variables or {})}
+    return subprocess.run(
+        ["git", *arguments], cwd=folder, env=environment, input=given, capture_output=True, check=False
+    )
