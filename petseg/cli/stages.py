@@ -5,12 +5,15 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from petseg.core.files import written_atomically
 from petseg.core.project import main_root
 from petseg.errors import UsageError
 
@@ -82,6 +85,7 @@ def _run(stage: str, named: Mapping[str, Any], others: Sequence[str]) -> None:
     Raises:
         UsageError: a param is no KEY=VALUE.
         ParamsError: the params would be wrong; params.yaml is as it was.
+        Exit: DVC has ended. If it failed, params.yaml is as it was, or as it was edited meanwhile.
     """
     root = main_root()
     changed = {key: value for key, value in named.items() if value is not None}
@@ -89,18 +93,84 @@ def _run(stage: str, named: Mapping[str, Any], others: Sequence[str]) -> None:
         changed["data.source"] = source_of(changed["data.source"], root)
     changed |= dict(map(_assignment, others))
     _check(changed, root)
+    overrides = [f"{key}={quoted(value)}" for key, value in changed.items()]
     command = ["dvc", "exp", "run", stage]
-    for key, value in changed.items():
-        command += ["-S", f"{key}={quoted(value)}"]
+    for override in overrides:
+        command += ["-S", override]
     print(shlex.join(command), flush=True)
-    params = root / "params.yaml"
-    before = params.read_bytes()
-    signal.signal(signal.SIGINT, lambda *_: None)  # DVC has it too, and ends in its own time
-    code = subprocess.Popen([sys.executable, "-m", *command], cwd=root).wait()
-    if code and params.read_bytes() != before:
-        params.write_bytes(before)
-        print("petseg: params.yaml is as it was before", file=sys.stderr)
-    raise typer.Exit(min(code, 1) if code >= 0 else 128 - code)
+    before = (root / "params.yaml").read_bytes()
+    code = _run_dvc(command, root)
+    if code and overrides:
+        _put_back(root / "params.yaml", before, overrides)
+    raise typer.Exit(code)
+
+
+def _run_dvc(command: Sequence[str], root: Path) -> int:
+    """Run DVC until it ends by itself, and return the exit code.
+
+    Ctrl-C in a terminal reaches DVC and the stage too. What is sent to this process alone is passed on to the
+    stage, whose end makes DVC end: DVC stopped by itself would leave the stage running.
+    """
+    stopped: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        stopped.append(number)
+        _terminate_stage(dvc.pid)
+
+    signal.signal(signal.SIGINT, lambda *_: None)
+    dvc = subprocess.Popen([sys.executable, "-m", *command], cwd=root)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, stop)
+    code = dvc.wait()
+    if stopped:
+        return 128 + stopped[0]
+    return min(code, 1) if code >= 0 else 128 - code
+
+
+def _terminate_stage(dvc: int) -> None:
+    """Terminate the stage that a process of DVC runs, or DVC itself where it runs none."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(dvc)
+        for one in process.children() or [process]:
+            with suppress(psutil.NoSuchProcess):
+                one.terminate()
+
+
+def _put_back(params: Path, before: bytes, overrides: Sequence[str]) -> None:
+    """Undo what DVC wrote into params.yaml, unless somebody edited the file since.
+
+    Args:
+        params: the file.
+        before: its bytes before DVC ran.
+        overrides: KEY=VALUE, as DVC had them.
+    """
+    present = params.read_bytes() if params.exists() else b""
+    if present == before:
+        return
+    if present != _as_dvc_writes(before, overrides):
+        print("petseg: params.yaml was edited meanwhile, and is left as it is now", file=sys.stderr)
+        return
+    with written_atomically(params.resolve()) as file:
+        file.write(before)
+    print("petseg: params.yaml is as it was before", file=sys.stderr)
+
+
+def _as_dvc_writes(before: bytes, overrides: Sequence[str]) -> bytes | None:
+    """Return the bytes that ``dvc exp run -S`` makes of params.yaml; None where it refuses."""
+    from dvc.exceptions import DvcException
+    from dvc.utils.hydra import apply_overrides
+
+    with tempfile.TemporaryDirectory(prefix="petseg-") as folder:
+        copy = Path(folder, "params.yaml")
+        copy.write_bytes(before)
+        try:
+            apply_overrides(copy, list(overrides))
+        except DvcException:
+            return None
+        return copy.read_bytes()
 
 
 def _assignment(text: str) -> tuple[str, Any]:
