@@ -195,6 +195,16 @@ def test_the_diff_makes_the_same_files_under_any_setting(project: Path, tmp_path
     edit(project)
     state = state_of(project, *BESIDES)
     assert state.dirty
+    assert not (project / "hook-ran").exists()
+    assert checked_out(project, state, tmp_path / "again") == contents(project)
+
+
+@pytest.mark.parametrize("driver", ["command", "textconv"])
+def test_attributes_in_the_git_folder_hide_nothing(project: Path, tmp_path: Path, driver: str) -> None:
+    git(project, "config", f"diff.hidden.{driver}", "true")
+    (project / ".git/info/attributes").write_text("*.py diff=hidden\n*.png diff=hidden\n")
+    edit(project)
+    state = state_of(project, *BESIDES)
     assert checked_out(project, state, tmp_path / "again") == contents(project)
 
 
