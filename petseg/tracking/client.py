@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import unquote
 
@@ -17,6 +18,7 @@ from filelock import FileLock
 
 from petseg.core.project import main_root
 from petseg.tracking.outbox import tracking_uri, without_password
+from petseg.tracking.relocate import ARTIFACTS, relocate
 from petseg.tracking.view import save_view
 
 if TYPE_CHECKING:
@@ -81,6 +83,8 @@ def _without_credentials(uri: str) -> str:
 def _prepared(new_client: "Callable[[], MlflowClient]") -> "MlflowClient":
     # Several processes that create the database at once break it.
     with FileLock(main_root() / ".dvc" / "tmp" / "petseg-mlflow.lock"):
+        if (file := tracking_uri().removeprefix("sqlite:///")) != tracking_uri():
+            relocate(Path(file), main_root(), EXPERIMENT)
         client = new_client()
         for name in (EXPERIMENT, DATA_EXPERIMENT):
             experiment_id(client, name)
@@ -98,7 +102,7 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     if (found := client.get_experiment_by_name(name)) is not None:
         return str(found.experiment_id)
     local = tracking_uri().startswith("sqlite:")
-    location = (main_root() / "mlartifacts" / name).as_uri() if local else None
+    location = (main_root() / ARTIFACTS / name).as_uri() if local else None
     try:
         made = str(client.create_experiment(name, artifact_location=location))
     except MlflowException as error:
