@@ -4,12 +4,14 @@ A test names its fault by number and words; `make faults` runs all of them, slow
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.support.project import FEW, TINY, Project
 
@@ -40,11 +42,26 @@ def project(prepared: Project, reference: dict[str, Any], mlflow_database: Path)
     prepared.forget_trainings(mlflow_database)
 
 
+@pytest.fixture(scope="module")
+def two(trained: Project, forks: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with two finished runs, the first of them scored and drawn; the second is better or worse."""
+    project = trained.copy(tmp_path_factory.mktemp("two") / "project", forks)
+    project.edit("params.yaml", {"train:\n  seed: 0": "train:\n  seed: 7"})
+    project.run(*project.train_command)
+    project.run("git", "checkout", "-q", "params.yaml")
+    project.run("dvc", "checkout", "-q", "--force", "train")
+    Image.new("RGB", (40, 30), "gray").save(project.folder / "photo.jpg")
+    return project
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fault(number, words): the fault that a test does")
 
 
 _results: list[tuple[int, str, str, float]] = []
+_io_errors: list[
+    tuple[str, dict[str, int], int]
+] = []  # of a command: calls that failed, how many were too much
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -58,6 +75,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" or report.outcome != "passed":
         faults: list[Any] = [value for name, value in report.user_properties if name == "fault"]
         _results.extend((*fault, report.outcome, report.duration) for fault in faults)
+        counted: list[Any] = [value for name, value in report.user_properties if name == "io_errors"]
+        _io_errors.extend(tuple(each) for each in counted)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -71,3 +90,19 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(
             f"| {number} | {words} | {len(outcomes)} | {told} | {sum(durations):.0f} |"
         )
+    if _io_errors:
+        _write_io_errors(terminalreporter)
+
+
+def _write_io_errors(terminalreporter: Any) -> None:
+    """Print a line a command: how many calls of each kind failed, and how many of them all it survived."""
+    rows: dict[str, Counter[str]] = {}
+    for name, made, wrong in _io_errors:
+        rows.setdefault(name, Counter()).update({**made, "": wrong})
+    kinds = ("open", "read", "write", "fsync", "rename", "link", "unlink", "mkdir")
+    terminalreporter.write_line(f"\n| I/O errors in | {' | '.join(kinds)} | all | survived |")
+    terminalreporter.write_line("|---" * (len(kinds) + 3) + "|")
+    for name, made in rows.items():
+        numbers = [*(made[kind] for kind in kinds), sum(made[kind] for kind in kinds)]
+        cells = " | ".join(map(str, [*numbers, numbers[-1] - made[""]]))
+        terminalreporter.write_line(f"| {name} | {cells} |")

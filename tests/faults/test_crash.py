@@ -1,13 +1,10 @@
 """Crash and resume: faults 1 to 11."""
 
-import contextlib
 import json
 import os
 import pickle
 import random
-import select
 import signal
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -16,8 +13,7 @@ import mlflow
 import pytest
 
 from petseg.models.weights import load_tensors
-from tests.support.ask_forked import ask, read_number
-from tests.support.project import Project, mlflow_runs
+from tests.support.project import Project, killed_after, mlflow_runs
 
 KILLS = 200
 KILLED_AT = str(Path(__file__).with_name("killed_at.py"))
@@ -78,7 +74,7 @@ def test_killed_before_the_first_checkpoint(project: Project, reference: Manifes
                 ("pathlib", "Path.replace", "after", 10),
                 ("pathlib", "Path.unlink", "after", 12),
                 ("petseg.store.writer", "Run.finish", "before", 1),
-                ("petseg.store.records", "copy_atomically", "before", 2),
+                ("petseg.store.records", "copy_bytes", "before", 2),
             )
         ),
     ],
@@ -125,16 +121,9 @@ def train(project: Project, log: Path, kill_after_s: float | None) -> int:
     Returns:
         The exit code.
     """
-    assert project.forks is not None
-    with socket.socket(socket.AF_UNIX) as connection, log.open("w") as file:
-        connection.connect(str(project.forks.parent / "socket"))
-        files = [0, file.fileno(), file.fileno()]
-        environment = project.environment(project.forks)
-        pid = ask(connection, project.train_command[1:], str(project.folder), environment, files)
-        if kill_after_s is not None and not select.select([connection], [], [], kill_after_s)[0]:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-                os.kill(pid, signal.SIGKILL)
-        return read_number(connection)
+    code, printed = killed_after(project, project.train_command[1:], kill_after_s)
+    log.write_text(printed)
+    return code
 
 
 @pytest.mark.fault(3, "SIGKILL between checkpoint and history row")
@@ -219,8 +208,8 @@ def test_an_orphan_is_not_joined_by_a_second_training(project: Project) -> None:
         while "epoch   1/500" not in (log.read_text() if log.exists() else ""):
             assert dvc.poll() is None, log.read_text()
             time.sleep(0.1)
-        (run,) = (project.folder / "runs").iterdir()
-        training = int((run / ".lock").read_text())
+        (key,) = project.manifests()
+        training = int((project.folder / "runs" / key / ".lock").read_text())
         dvc.kill()
     try:
         printed = project.run("dvc", "repro", "--single-item", "train", fails=True)

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -47,8 +47,12 @@ _PYTHON = sys.executable
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Path]:
+def running(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Path]:
     """Let the server run, and put ``python`` and ``dvc`` into a folder, for PATH, that ask it.
+
+    Args:
+        folder: where they are put, and the server's socket and log.
+        environment: further variables that the server, and not what it forks, is started with.
 
     Raises:
         RuntimeError: the server did not start.
@@ -66,7 +70,11 @@ def running(folder: Path) -> Iterator[Path]:
     one_thread |= {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
     with log.open("w") as file:
         server = subprocess.Popen(
-            [python, __file__, path], env=os.environ | one_thread, stdout=file, stderr=file, cwd=folder
+            [python, __file__, path],
+            env=os.environ | one_thread | dict(environment or {}),
+            stdout=file,
+            stderr=file,
+            cwd=folder,
         )
     try:
         while not path.exists():

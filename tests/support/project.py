@@ -1,10 +1,12 @@
 """A clone of this repository with small params, for tests that run it as a user does."""
 
+import contextlib
 import json
 import os
+import select
 import shutil
 import signal
-import sqlite3
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from petseg.core.textfiles import read_yaml
 from tests.support import ROOT
+from tests.support.ask_forked import ask, read_number
 from tests.support.pets import few_photos
 
 if TYPE_CHECKING:
@@ -81,17 +84,8 @@ class Project:
         return project
 
     def copy(self, folder: Path, forks: Path | None = None) -> "Project":
-        """Copy it with all that it has trained, and tell MLflow's database where it now lies."""
+        """Copy it with all that it has trained; its next command leads MLflow to the files of the copy."""
         shutil.copytree(self.folder, folder, symlinks=True)
-        database = sqlite3.connect(folder / "mlflow.db")
-        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        for (table,) in tables:
-            for _, column, kind, *_ in database.execute(f"PRAGMA table_info({table})").fetchall():
-                if kind.startswith(("VARCHAR", "TEXT")):
-                    moved = f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?)"
-                    database.execute(moved, (str(self.folder), str(folder), str(self.folder)))
-        database.commit()
-        database.close()
         return self.open(folder, forks)
 
     def edit(self, file: str, changes: Mapping[str, str]) -> None:
@@ -210,6 +204,29 @@ class Project:
     def last_checkpoints(self) -> list[Path]:
         """The checkpoints of its only run, the newest last; none if it has no run."""
         return sorted(self.folder.glob("runs/*/checkpoints/epoch-*.safetensors"))
+
+
+def killed_after(project: Project, arguments: list[str], after_s: float | None) -> tuple[int, str]:
+    """Run Python without the seconds that imports take, and kill it after a while unless it has ended.
+
+    Args:
+        project: with ``forks``.
+        arguments: of ``python``.
+        after_s: the while; None to let it end.
+
+    Returns:
+        The exit code, and what it printed.
+    """
+    assert project.forks is not None
+    log = project.folder / ".dvc/tmp/killed.log"
+    with socket.socket(socket.AF_UNIX) as connection, log.open("w") as file:
+        connection.connect(str(project.forks.parent / "socket"))
+        files = [0, file.fileno(), file.fileno()]
+        pid = ask(connection, arguments, str(project.folder), project.environment(project.forks), files)
+        if after_s is not None and not select.select([connection], [], [], after_s)[0]:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(pid, signal.SIGKILL)
+        return read_number(connection), log.read_text()
 
 
 def mlflow_runs(

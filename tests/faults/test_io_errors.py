@@ -1,0 +1,442 @@
+"""Calls to the disk that fail, one at a time, in every command and stage: faults 46 and 60.
+
+A call counts where it is on a path below the folder that holds the project, the photos and the output, once
+all is imported. After each there is the old state or the new one, nothing else is left, and the same succeeds
+when it is run again.
+
+`make test` lets a few calls of each kind fail; `make test-all` every call of what takes less than a second,
+and more of the others. With EVERY_CALL=1 in the environment every call fails, which takes hours.
+"""
+
+import errno
+import os
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import safetensors.torch
+
+from petseg.core.project import now
+from petseg.models.weights import load_tensors
+from petseg.store.ledger import changing
+from tests.support import ROOT, forked
+from tests.support.failing_io import HUNG, KINDS, Call, Ended, Folder, Program, built, imported
+from tests.support.pets import sample_photos
+from tests.support.project import FEW, TINY, Project
+
+SOME, SOME_OF_SLOW = 3, 2  # calls of a kind that fail in `make test`; of what takes seconds each time
+FIRST = 14  # calls of what Command.above_all names
+SPREAD = 12  # calls of a kind that fail in `make test-all`, of what takes seconds each time
+STAGES = ("train", "infer", "plot")
+TWO_EPOCHS = {
+    "epochs: 50": "epochs: 2",
+    "evolution_epochs: [1, 2, 5, 10, 20, 35, 50]": "evolution_epochs: [1, 2]",
+}
+MODULES = sorted(  # of the command: many are imported late
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for file in (ROOT / "petseg").rglob("*.py")
+    if file.stem not in ("__main__", "pyfunc")
+)
+BEFORE_FINISH = ("petseg.store.writer", "Run.finish", "before", "1")  # where killed_at.py kills a training
+LATE_IN_STAGES = ("petseg.tracking.registry", "petseg.tracking.rows", "petseg.tracking.view")
+
+_CHANGING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EROFS)
+_READING = (errno.EIO, errno.EACCES)
+ERRORS = {  # with which a call can fail
+    "open": _CHANGING,
+    "read": _READING[:1],
+    "write": _CHANGING[:3],
+    "fsync": _CHANGING[:3],
+    "rename": _CHANGING,
+    "link": _CHANGING,
+    "unlink": _CHANGING[2:],
+    "mkdir": _CHANGING,
+}
+
+# Of MLflow, which may know more or less after a fault, and what is still to be logged there.
+MLFLOWS = re.compile(r"project/(mlflow\.db|mlartifacts(/|$)|\.dvc/tmp(/|$))")
+LOCK = re.compile(r"(^|/)\.[^/]*lock$")  # is never removed, lest two processes hold it
+DRAFT = re.compile(r"\.tmp(/|$)|\.damaged")
+STOPS_NOTHING = re.compile(r"(petseg( \w+)?: )?(warning|note): | *predict: \d+ of \d+")
+BLAMES = re.compile(r"\b(is damaged|is gone|differs from|is no run)\b")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command or a stage, and how it is judged.
+
+    Attributes:
+        argv: what it is called with; {word} is filled in by what is known of the runs.
+        state: that it begins in.
+        again: what it is called with after it has failed, if not with the same.
+        whole: whether it does all or nothing; if not, some of its files may be there.
+        slow: whether it takes seconds, so that not every call is tried.
+        above_all: what paths hold whose first calls are tried in any case.
+    """
+
+    argv: str
+    state: str = "stored"
+    again: str = ""
+    whole: bool = True
+    slow: bool = False
+    above_all: str = ""
+
+
+COMMANDS = {
+    "adopt": Command("petseg runs adopt {base}/given/network.safetensors"),
+    "promote": Command("petseg runs promote {better}"),
+    "prune": Command("petseg runs prune --yes {adopted}"),
+    "restore": Command("petseg runs restore {earlier}"),
+    "export": Command("petseg runs export {better} --onnx {base}/out/pets.onnx", slow=True),
+    "predict": Command(
+        "petseg predict {base}/given --out {base}/out --csv {base}/out/pets.csv --batch-size 1",
+        again="petseg predict {base}/given --out {base}/out --csv {base}/out/pets.csv --resume",
+        whole=False,
+    ),
+    "train": Command("train", "prepared", whole=False, slow=True),
+    "train, gone on with": Command("train", "begun", whole=False, slow=True, above_all="/checkpoints/"),
+    "infer": Command("infer", "trained", whole=False, slow=True),
+    "plot": Command("plot", "inferred", whole=False, slow=True),
+    "runs sync": Command("petseg runs sync --all", "unlogged", whole=False, slow=True),
+}
+
+
+class Machine:
+    """A project with several runs, whose disk fails where a test wants it to."""
+
+    def __init__(self, base: Path, forks: Path, mlflow_database: Path, stack: ExitStack) -> None:
+        self.base = base / "base"
+        self.project = Project(self.base / "project", TINY | FEW | TWO_EPOCHS, forks)
+        self.folder = Folder(self.base, base / "states")
+        shutil.copy(mlflow_database, self.project.folder / "mlflow.db")
+        (self.base / "given").mkdir()
+        (self.base / "out").mkdir()
+        for number, photo in enumerate(sample_photos(2)):
+            (self.base / f"given/pet{number}.jpg").write_bytes(photo)
+        self.words = {"base": str(self.base)}
+        self._make_states(mlflow_database)
+        self._programs: dict[str, Program] = {}
+        self._stack, self._files = stack, base
+
+    def _make_states(self, mlflow_database: Path) -> None:
+        project, keep = self.project, self.folder.keep
+        project.run("dvc", "repro", "encoder", "preprocess")
+        with changing(project.folder / "runs"):  # begins a ledger, whose name is another each time
+            pass
+        keep("prepared")
+        killed_at = str(Path(__file__).with_name("killed_at.py"))
+        project.run("python", killed_at, *BEFORE_FINISH, *project.train_command[2:], fails=True)
+        keep("begun")
+        for stage, state in (("train", "trained"), ("infer", "inferred")):
+            project.run(*project.command(stage))
+            keep(state)
+        (earlier,) = project.manifests()
+        project.edit("params.yaml", {"learning_rate: 3.0e-2": "learning_rate: 2.0e-2"})
+        project.run(*project.train_command)
+        project.run(*project.command("infer"))
+        dice = {key: run["best"]["val_dice"] for key, run in project.manifests().items()}
+        worse, better = sorted(dice, key=lambda key: dice[key])
+        project.run("python", "-m", "petseg", "runs", "promote", worse)
+        tensors, _ = load_tensors(project.folder / "models/model.safetensors")
+        for name, change in (("earlier", 1), ("network", 2)):
+            changed = {key: tensor + change for key, tensor in tensors.items()}
+            safetensors.torch.save_file(changed, self.base / f"given/{name}.safetensors")
+        project.run("python", "-m", "petseg", "runs", "adopt", str(self.base / "given/earlier.safetensors"))
+        (adopted,) = project.manifests().keys() - dice
+        self.words |= {"earlier": earlier, "worse": worse, "better": better, "adopted": adopted}
+        keep("stored")
+        shutil.copy(mlflow_database, project.folder / "mlflow.db")
+        shutil.rmtree(project.folder / "mlartifacts")
+        keep("unlogged")
+
+    def program(self, name: str) -> Program:
+        """Return a stage, or the command, imported."""
+        if name not in self._programs:
+            stage = name in STAGES
+            function, late = (
+                (f"stages.{name}.{name}", LATE_IN_STAGES) if stage else ("petseg.cli.main", MODULES)
+            )
+            files = self._files / f"printed-{name}"
+            self._programs[name] = self._stack.enter_context(imported(self.project, files, function, *late))
+        return self._programs[name]
+
+    def run(self, argv: str, kind: str | None = None, nth: int = 0, error: int = 0) -> Ended:
+        """Run a command or a stage; the nth call of a kind fails, or none."""
+        words = [word.format(**self.words) for word in argv.split()]
+        if words[0] in STAGES:
+            words = self.project.command(words[0])[2:]
+        name = words[0].removeprefix("stages.")
+        return self.program(name).run(words, self.base, kind, nth, error)
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a command does where no call fails: its calls, and what it changes below the folder.
+
+    Attributes:
+        calls: in their order.
+        changes: as Folder.changes has them, without those of MLflow.
+        unequal: what is changed in another way each time.
+    """
+
+    calls: list[Call]
+    changes: dict[str, str]
+    unequal: set[str]
+
+    @classmethod
+    def of(cls, machine: Machine, command: Command) -> "Undisturbed":
+        """Run it twice."""
+        changes: list[dict[str, str]] = []
+        for _ in range(2):
+            machine.folder.restore(command.state)
+            ended = machine.run(command.argv)
+            assert ended.code == 0, ended
+            changes.append(own(machine.folder.changes()))
+            started = now()
+            while now() == started:  # so that what holds the time differs
+                time.sleep(0.05)
+        assert changes[0].keys() == changes[1].keys()
+        unequal = {path for path, content in changes[0].items() if changes[1][path] != content}
+        assert machine.run("petseg runs verify").code == 0
+        return cls(ended.calls, changes[0], unequal)
+
+    def is_whole(self, changes: dict[str, str]) -> bool:
+        """Tell whether these changes are those of the command, done to its end."""
+        return changes.keys() == self.changes.keys() and all(
+            path in self.unequal or content == self.changes[path] for path, content in changes.items()
+        )
+
+
+def own(changes: dict[str, str]) -> dict[str, str]:
+    """Leave out what is MLflow's, and locks."""
+    return {
+        path: content
+        for path, content in changes.items()
+        if not MLFLOWS.match(path) and not LOCK.search(path)
+    }
+
+
+@dataclass(frozen=True)
+class Failing:
+    """The call that fails: which of its kind, and with which errno."""
+
+    call: Call
+    nth: int
+    error: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.call.kind} {self.nth}: {self.call.name} {self.call.path}: {errno.errorcode[self.error]}"
+        )
+
+
+def failings(calls: Sequence[Call]) -> list[Failing]:
+    """Let each call fail, with one errno after the other."""
+    seen: Counter[str] = Counter()
+    found = []
+    for call in calls:
+        seen[call.kind] += 1
+        errors = ERRORS[call.kind] if call.writes else _READING[: len(ERRORS[call.kind])]
+        found.append(Failing(call, seen[call.kind], errors[seen[call.kind] % len(errors)]))
+    return found
+
+
+def spread(found: Sequence[Failing], at_most: int) -> list[Failing]:
+    """Choose some of each kind, the first and the last among them."""
+    chosen = []
+    for kind in KINDS:
+        some = [each for each in found if each.call.kind == kind]
+        places = {round(i * (len(some) - 1) / (at_most - 1)) for i in range(at_most)} if some else set()
+        chosen += [some[place] for place in sorted(places)]
+    return chosen
+
+
+def in_turn(found: Sequence[Failing]) -> list[Failing]:
+    """Leave out, of calls of one name on one file in a row, those between the first and the last."""
+    rows = (list(row) for _, row in groupby(found, lambda each: (each.call.name, each.call.path)))
+    return [each for row in rows for each in (row[:1] + row[1:][-1:])]
+
+
+class Judge:
+    """What a command did when a call failed, held against what it does otherwise."""
+
+    def __init__(self, machine: Machine, command: Command, undisturbed: Undisturbed) -> None:
+        self.machine, self.command, self.undisturbed = machine, command, undisturbed
+        self._followed: dict[tuple[frozenset[tuple[str, str]], bool], list[str]] = {}
+
+    def complaints(self, failing: Failing) -> list[str] | None:
+        """Let a call fail; say what is wrong then, and None where the program did not come to it."""
+        machine = self.machine
+        machine.folder.restore(self.command.state)
+        ended = machine.run(self.command.argv, failing.call.kind, failing.nth, failing.error)
+        if not ended.calls:
+            return None
+        all_changes = machine.folder.changes()
+        changes = own(all_changes)
+        found = [*self._of_lines(ended, Failing(ended.calls[0], failing.nth, failing.error))]
+        found += self._of_files(ended, all_changes, changes)
+        whole = ended.code == 0 or self.undisturbed.is_whole(changes)
+        found += self._of_what_follows(all_changes, done=whole)
+        return [f"{text}\n{_last_lines(ended)}" for text in found]
+
+    def _of_lines(self, ended: Ended, failing: Failing) -> Iterator[str]:
+        """Say what is wrong with what it printed."""
+        lines = [line for line in ended.stderr.splitlines() if line.strip()]
+        errors = [line for line in lines if not STOPS_NOTHING.match(line)]
+        if ended.code == HUNG:
+            yield "does not end"
+        elif "Traceback" in ended.stderr + ended.stdout:
+            yield "a traceback"
+        elif ended.code != 0:
+            if len(errors or lines) != 1:
+                yield f"{len(errors or lines)} lines say why it stopped"
+            elif not _names(failing, (errors or lines)[0]):
+                yield "its line does not name the file and the reason"
+        if any(BLAMES.search(line) for line in ended.stdout.splitlines() + lines):
+            yield "it calls a file damaged that could not be read"
+
+    def _of_files(self, ended: Ended, all_changes: dict[str, str], changes: dict[str, str]) -> Iterator[str]:
+        """Say what is wrong with what it left."""
+        usual = self.undisturbed.changes
+        if drafts := [
+            path for path, content in all_changes.items() if DRAFT.search(path) and content != "gone"
+        ]:
+            yield f"a leftover: {' '.join(drafts)}"
+        odd = {path: content for path, content in changes.items() if path not in usual and path not in drafts}
+        if odd:
+            yield f"it changed what it never does: {odd}"
+        elif ended.code == 0 and not self.undisturbed.is_whole(changes):
+            differing = {
+                path for path in usual if changes.get(path) != usual[path]
+            } - self.undisturbed.unequal
+            yield f"it says that it is done, but these are not as they ought to be: {sorted(differing)}"
+        elif self.command.whole and changes and not drafts and not self.undisturbed.is_whole(changes):
+            yield f"neither the old state nor the new: {changes}"
+
+    def _of_what_follows(self, all_changes: dict[str, str], done: bool) -> list[str]:
+        """Say what is wrong with the store, and with the same command again; once for each state."""
+        left = frozenset((path, content) for path, content in all_changes.items() if not LOCK.search(path))
+        state = (left, done)
+        if state not in self._followed:
+            found = []
+            if left and (verified := self.machine.run("petseg runs verify")).code != 0:
+                found.append(f"runs verify: {(verified.stdout + verified.stderr).strip()}")
+            if all_changes and not done:
+                found += self._of_another_run()
+            self._followed[state] = found
+        return self._followed[state]
+
+    def _of_another_run(self) -> Iterator[str]:
+        """Say what is wrong with the same command, where no call fails any more."""
+        again = self.machine.run(self.command.again or self.command.argv)
+        changes = own(self.machine.folder.changes())
+        if again.code != 0:
+            yield f"it can't be run again: {(again.stdout + again.stderr)[-400:].strip()}"
+        elif changes.keys() != self.undisturbed.changes.keys():
+            wrong = sorted(changes.keys() ^ self.undisturbed.changes.keys())
+            yield f"it was run again, and these are not as they ought to be: {wrong}"
+
+
+def _names(failing: Failing, line: str) -> bool:
+    """Tell whether a line names what failed and why; of MLflow's files it need not name each."""
+    path = Path(failing.call.path)
+    name = re.sub(r"^\.(.*?)(\.\d+)?\.tmp$", r"\1", path.name)
+    if re.search("MLflow|mlflow", line + name):
+        return True
+    reasons = [os.strerror(failing.error)]
+    reasons += ["disk full"] if failing.error in (errno.ENOSPC, errno.EDQUOT) else []
+    return any(reason in line for reason in reasons) and any(
+        part in line for part in (name, path.parent.name)
+    )
+
+
+def _last_lines(ended: Ended) -> str:
+    frames = re.findall(r'File "\S*/((?:petseg|stages)/\S+)", line (\d+)', ended.stderr)
+    where = " < ".join(f"{file}:{line}" for file, line in reversed(frames[-3:]))
+    lines = [f"exit code {ended.code} {where}", *ended.stderr.splitlines()[-2:]]
+    return "\n".join(f"        {line:.300}" for line in lines)
+
+
+def judged(
+    machine: Machine, name: str, choose: Callable[[Command, list[Failing]], list[Failing]]
+) -> tuple[Counter[str], list[str]]:
+    """Let the chosen calls of a command fail; return how many of each kind did, and what was wrong."""
+    command = COMMANDS[name]
+    judge = Judge(machine, command, Undisturbed.of(machine, command))
+    made: Counter[str] = Counter()
+    wrong: list[str] = []
+    chosen = choose(command, failings(judge.undisturbed.calls))
+    for place, failing in enumerate(chosen, 1):
+        complaints = judge.complaints(failing)
+        if complaints is not None:
+            made[failing.call.kind] += 1
+            if complaints:
+                wrong.append(f"{failing}\n    " + "\n    ".join(complaints))
+                print(wrong[-1], flush=True)
+        if place % 25 == 0 or place == len(chosen):
+            print(f"{name}: {place} of {len(chosen)} calls, {len(wrong)} not survived", flush=True)
+    return made, wrong
+
+
+def some_calls(command: Command, found: list[Failing]) -> list[Failing]:
+    """Choose the calls that fail in `make test`."""
+    ours = [each for each in found if not _of_mlflow(each)]
+    first = [each for each in in_turn(ours) if command.above_all and command.above_all in each.call.path]
+    return first[:FIRST] + spread(ours, SOME_OF_SLOW if command.slow else SOME)
+
+
+def more_calls(command: Command, found: list[Failing]) -> list[Failing]:
+    """Choose the calls that fail in `make test-all`."""
+    if command.slow and "EVERY_CALL" not in os.environ:
+        ours = [each for each in found if not _of_mlflow(each)]
+        theirs = [each for each in found if _of_mlflow(each)]
+        return some_calls(command, found) + spread(in_turn(ours), SPREAD) + spread(in_turn(theirs), SOME)
+    return found
+
+
+def _of_mlflow(failing: Failing) -> bool:
+    return re.search(MLFLOWS.pattern, failing.call.path) is not None
+
+
+@pytest.fixture(scope="module")
+def machine(mlflow_database: Path) -> Iterator[Machine]:
+    with ExitStack() as stack:
+        memory = Path("/dev/shm")
+        short = stack.enter_context(TemporaryDirectory(prefix="petseg-"))
+        base = stack.enter_context(
+            TemporaryDirectory(prefix="petseg-", dir=memory if memory.is_dir() else None)
+        )
+        library = built(Path(short))
+        if library is None:
+            pytest.skip("needs Linux and a C compiler")
+        forks = stack.enter_context(forked.running(Path(short), {"LD_PRELOAD": str(library)}))
+        yield Machine(Path(base).resolve(), forks, mlflow_database, stack)
+
+
+@pytest.mark.fault(60, "an I/O error at some calls of a command or stage")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_io_errors(machine: Machine, name: str, record_property: Callable[[str, object], None]) -> None:
+    made, wrong = judged(machine, name, some_calls)
+    record_property("io_errors", [name, dict(made), len(wrong)])
+    assert made
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(60, "an I/O error at every call of a command, at many of a stage")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_io_errors_at_more_calls(
+    machine: Machine, name: str, record_property: Callable[[str, object], None]
+) -> None:
+    made, wrong = judged(machine, name, more_calls)
+    record_property("io_errors", [name, dict(made), len(wrong)])
+    assert made
+    assert not wrong, "\n".join(wrong)
