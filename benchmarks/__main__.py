@@ -29,6 +29,7 @@ from petseg.data.preprocess import pack
 from petseg.evaluation.outputs import HEADLINES
 from petseg.models.device import set_up_torch
 from petseg.params import Params, load_params
+from petseg.store.keep import keep
 from petseg.store.layout import CARD, EVALUATIONS
 from petseg.store.run import StoredRun, stored_runs
 from petseg.store.writer import open_run
@@ -236,7 +237,7 @@ def evaluate(run: StoredRun, work: Path) -> None:
     write_json(work / HEADLINES, scores)
     write_json(run.folder / CARD, {})
     about = {"settings": {"infer.flip_average": True}, "data_sha256": "0" * 64}
-    run.keep(EVALUATIONS, "e", about, {HEADLINES: work / HEADLINES})
+    keep(run, EVALUATIONS, "e", about, {HEADLINES: work / HEADLINES})
 
 
 def starts(work: Path) -> Iterator[Row]:

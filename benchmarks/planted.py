@@ -50,14 +50,15 @@ FAULTS = (
     Fault(
         "a lost fsync",
         "petseg/core/files.py",
-        "                file.flush()\n                os.fsync(file.fileno())\n",
-        "                file.flush()\n",
+        "                    file.flush()\n                    os.fsync(file.fileno())\n",
+        "                    file.flush()\n",
     ),
     Fault(
         "a rename that is not flushed",
         "petseg/core/files.py",
-        "        temporary.replace(path)\n        if durable:\n            fsync_folder(path.parent)\n",
-        "        temporary.replace(path)\n",
+        "            temporary.replace(path)\n            if durable:\n"
+        "                fsync_folder(path.parent)\n",
+        "            temporary.replace(path)\n",
     ),
     Fault(
         "a lock that nobody takes",
@@ -113,8 +114,8 @@ FAULTS = (
     Fault(
         "weights whose hash is not looked at",
         "petseg/models/weights.py",
-        'if sha256_tensors(tensors) != content["tensors_sha256"]:',
-        'if not content["tensors_sha256"]:',
+        'if sha256_tensors(tensors) != described["tensors_sha256"]:',
+        'if not described["tensors_sha256"]:',
     ),
     Fault(
         "a mirror image that is not mirrored back",
@@ -179,8 +180,8 @@ FAULTS = (
     Fault(
         "damaged files are handed out",
         "petseg/store/records.py",
-        "        elif sha256_file(path) != digest:",
-        "        elif len(sha256_file(path)) != len(digest):",
+        "    if sha256_file(path) != digest:",
+        "    if len(sha256_file(path)) != len(digest):",
     ),
     Fault(
         "a worse model is promoted",
@@ -190,9 +191,9 @@ FAULTS = (
     ),
     Fault(
         "promotions that do not wait for each other",
-        "petseg/store/champion.py",
-        'held(store / f".{LOG}.lock")',
-        'held(store / f".{LOG}.{os.getpid()}.lock")',
+        "petseg/store/ledger.py",
+        "held(store / LOCK)",
+        'held(store / f"{LOCK}.{os.getpid()}")',
     ),
     Fault(
         "a training that two processes write to",
@@ -239,14 +240,14 @@ FAULTS = (
     Fault(
         "scores that are not kept in the store",
         "stages/infer.py",
-        "run.keep(EVALUATIONS, key, made_by, {path.name: path for path in sorted(results.iterdir())})",
-        "_ = {path.name: path for path in sorted(results.iterdir())}",
+        "            keep(run, EVALUATIONS, key, made_by, files)",
+        "            _ = files",
     ),
     Fault(
         "a training that is finished does not hand its weights out",
         "stages/train.py",
-        "        run.export(copies | {EVOLUTION_MASKS:",
-        "        copies.pop(WEIGHTS)\n        run.export(copies | {EVOLUTION_MASKS:",
+        "        run.export(copies)",
+        "        copies.pop(WEIGHTS)\n        run.export(copies)",
     ),
     Fault(
         "a param that train reads and does not declare",
