@@ -12,6 +12,7 @@ PetsegError                     a mistake or a fault outside the code; one line 
 ├── StoreError                  the store of runs can't be read or written
 │   ├── RunLocked               another process trains the same run
 │   ├── DamagedFile             a file differs from its recorded hash
+│   ├── BrokenRecord            a record of the store is not what a record must be
 │   ├── PromotionRefused        a run is not known to be as good as the champion
 │   └── ExportError             a network can't be had in another format
 └── TrainingError
@@ -76,6 +77,10 @@ class RunLocked(StoreError):
 
 class DamagedFile(StoreError):
     """A file differs from its recorded hash, or can't be read."""
+
+
+class BrokenRecord(StoreError):
+    """A record of the store is not what a record must be."""
 
 
 class PromotionRefused(StoreError):

@@ -17,6 +17,7 @@ from petseg.params import Params, flat
 from petseg.pipeline.codehash import code_sha256, needed_files
 from petseg.pipeline.stage import run_stage
 from petseg.store.card import write_card
+from petseg.store.keep import keep
 from petseg.store.layout import EVALUATIONS, key_of
 from petseg.store.run import run_of_weights
 from petseg.tracking.outbox import flush_outbox, lock_entry
@@ -39,10 +40,13 @@ def infer(params: Params, archives: Path, arrays: Path, weights: Path, results: 
     else:
         device = set_up_torch(params.train.device, params.train.threads)
         predictor = Predictor.load(weights, about, device, params.infer.flip_average)
+        if run is not None:
+            run.check_tensors(predictor.about["tensors_sha256"], weights)
+        run_key = run.key if run else predictor.about.get("run_key")
         # All is chosen, and every test photo predicted, before a test trimap is looked at.
         predicted = predict(predictor, photos, boundary, params.infer)
         answers = against_truth(photos, archives, predicted)
-        write_outputs(results, photos, boundary, predicted, answers, predictor.about.get("run_key"))
+        write_outputs(results, photos, boundary, predicted, answers, run_key)
     copy_atomically(results / HEADLINES, metrics)
 
     if run is None:
@@ -53,7 +57,8 @@ def infer(params: Params, archives: Path, arrays: Path, weights: Path, results: 
         made_by = {"started": started, "settings": settings, "data_sha256": photos.digest}
         made_by |= {"code_sha256": code} | provenance(git_state(Path.cwd(), needed_files(Path(__file__))))
         with lock_entry(run.key):
-            run.keep(EVALUATIONS, key, made_by, {path.name: path for path in sorted(results.iterdir())})
+            files = {path.name: path for path in sorted(results.iterdir())}
+            keep(run, EVALUATIONS, key, made_by, files)
             write_card(run)
         flush_outbox()
     print(headline(json.loads(metrics.read_text(encoding="utf-8"))) + f": {metrics}")

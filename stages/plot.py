@@ -1,5 +1,6 @@
 """Draw what was prepared, learnt and predicted; or take the figures from the store."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from petseg.report import figures as draw
 from petseg.report import mask_figures
 from petseg.report.page import report
 from petseg.report.results import Results, true_masks
-from petseg.store.layout import FIGURES, PAGE, key_of
+from petseg.store.keep import keep
+from petseg.store.layout import CURVES, EVOLUTION_MASKS, FIGURES, PAGE, key_of
 from petseg.store.run import StoredRun, run_of
 from petseg.tracking.outbox import flush_outbox, lock_entry
 
@@ -34,6 +36,9 @@ def plot(
     run = run_of(main_root() / "runs", seen.run_key) if seen.run_key else None
     settings = flat(augment=params.augment, plot=params.plot)
     read = {path.name: sha256_file(path) for path in (evolution, history, *sorted(results.iterdir()))}
+    if run is not None and not is_of(run, read, evolution.name, history.name):
+        print(f"warning: run {run.key} has other masks, curves or scores than lie here: figures are not kept")
+        run = None
     code = code_sha256(Path(__file__))
     key = key_of(settings | {"read": read}, seen.arrays.digest, code)
 
@@ -44,23 +49,34 @@ def plot(
         if run is not None:
             made_by = {"started": started, "settings": settings, "data_sha256": seen.arrays.digest}
             made_by |= {"code_sha256": code} | provenance(git_state(Path.cwd(), needed_files(Path(__file__))))
-            keep(run, key, made_by, seen, figures)
+            keep_figures(run, key, made_by, seen, figures)
     if run is not None:
         flush_outbox()
     print(f"{len(list(figures.iterdir()))} figures: {figures}; everything on one page: petseg report")
 
 
-def keep(run: StoredRun, key: str, made_by: Mapping[str, object], seen: Results, figures: Path) -> None:
+def is_of(run: StoredRun, read: Mapping[str, str], evolution: str, history: str) -> bool:
+    """Tell whether what was read is this run's, byte for byte, and one evaluation of it."""
+    results = {name: digest for name, digest in read.items() if name not in (evolution, history)}
+    recorded = run.manifest.get("files", {})
+    return (
+        read[evolution] == recorded.get(EVOLUTION_MASKS)
+        and read[history] == recorded.get(CURVES)
+        and results in [evaluation.manifest["files"] for evaluation in run.evaluations]
+    )
+
+
+def keep_figures(
+    run: StoredRun, key: str, made_by: Mapping[str, object], seen: Results, figures: Path
+) -> None:
     """Keep the figures in the store, and with them the page, which names time and machine."""
-    page = figures.with_name(f".{PAGE}")
-    try:
-        with written_atomically(page) as file:
+    with tempfile.TemporaryDirectory(prefix="petseg-") as folder:
+        page = Path(folder, PAGE)
+        with written_atomically(page, durable=False) as file:
             file.write(report(seen, run))
         files = {path.name: path for path in sorted(figures.iterdir())}
         with lock_entry(run.key):
-            run.keep(FIGURES, key, made_by, files | {PAGE: page})
-    finally:
-        page.unlink(missing_ok=True)
+            keep(run, FIGURES, key, made_by, files | {PAGE: page})
 
 
 def draw_all(seen: Results, params: Params, archives: Path, folder: Path) -> None:
@@ -79,7 +95,8 @@ def draw_all(seen: Results, params: Params, archives: Path, folder: Path) -> Non
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
-        figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
+        with written_atomically(folder / f"{name}.png") as file:
+            figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
 
 
 def evolution_figure(seen: Results, wanted: tuple[int, ...]) -> Figure:

@@ -1,5 +1,6 @@
 """Train a network, or use the run of the store that these params, data and code have made already."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,19 @@ from petseg.core.formats import duration
 from petseg.core.git import git_state
 from petseg.core.progress import progress
 from petseg.core.project import main_root, provenance
-from petseg.core.textfiles import write_json
+from petseg.core.textfiles import write_json, write_table
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import MEAN, STD, load_photos
 from petseg.models.device import environment, set_up_torch
 from petseg.models.networks import parameter_count, settings_of
 from petseg.models.pretrained import Encoder
 from petseg.params import Params, flat
-from petseg.pipeline.codehash import check_reached, code_sha256, needed_files
+from petseg.pipeline.codehash import check_reached, code_archive, code_sha256, needed_files
 from petseg.pipeline.dvcfiles import locked_param
 from petseg.pipeline.stage import run_stage
 from petseg.store.adopt import adopt_if_unknown
 from petseg.store.card import write_card
+from petseg.store.heal import heal_from
 from petseg.store.layout import ABOUT, CURVES, EVOLUTION_MASKS, VALIDATION, WEIGHTS, key_of
 from petseg.store.writer import Run, open_run
 from petseg.tracking.outbox import flush_outbox
@@ -40,9 +42,10 @@ def train(
     photos, beginning = PetArrays.open(arrays), Encoder.open(encoder, params.model.encoder_weights)
     described = description(params, photos, beginning) | {"environment": environment(device)}
     git, key = git_state(Path.cwd(), needed_files(Path(__file__))), described["run_key"]
-    with open_run(store, key, described | provenance(git), git.changes or "") as run:
+    code = partial(code_archive, Path(__file__))
+    with open_run(store, key, described | provenance(git), git.changes or "", code) as run:
         if git.commit and git.changes is None:
-            print("warning: git can't say how the code differs from its commit, so the run can't either")
+            print("warning: git can't tell what was changed since the commit, so the run can't either")
         if changes := run.environment_changes(described["environment"]):
             print(f"warning: run {key} began elsewhere, where bits may differ: {'; '.join(changes)}")
         with live_row(run) as row:
@@ -51,7 +54,9 @@ def train(
             else:
                 train_run(run, row, params, photos, beginning, device)
         copies = {WEIGHTS: weights, ABOUT: weights.with_suffix(".json")}
-        run.export(copies | {EVOLUTION_MASKS: evolution, CURVES: history})
+        copies |= {EVOLUTION_MASKS: evolution, CURVES: history}
+        heal_from(run, copies.values())
+        run.export(copies)
         write_json(metrics, summary(run.history))
     if not row.broken:
         flush_outbox()
@@ -111,7 +116,7 @@ def train_run(
     state.evaluated.load_state_dict(run.best_weights())
     _, dice = validate(state.evaluated, validation, params.train, boundary)
     table = photos.index.loc[validation.rows, ["name", "breed", "species"]].assign(dice=dice)
-    table.to_csv(run.folder / VALIDATION, index=False, float_format="%.6f", lineterminator="\n")
+    write_table(run.folder / VALIDATION, table)
     described = {"model": params.model.model_dump(), "image_size": photos.size_px, "boundary": boundary}
     run.finish(described | {"mean": MEAN, "std": STD})
     write_card(run)

@@ -21,6 +21,8 @@ from petseg.cli.predict import predict
 from petseg.cli.report import report
 from petseg.cli.stages import infer, train
 from petseg.cli.ui import ui
+from petseg.core.files import why_not
+from petseg.core.textfiles import printable
 from petseg.errors import PetsegError
 
 app = typer.Typer(
@@ -58,9 +60,9 @@ def main() -> Never:
             print(f"petseg: {line}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.filename is None:
+        if error.errno is None:  # of a library, not of the system
             raise
-        print(f"petseg: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"petseg: {printable(why_not(error))}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
 

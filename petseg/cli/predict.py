@@ -77,7 +77,10 @@ def predict(
     out, table = expanded(out), expanded(table) if table else None
     _check(threshold, out, table)
     found = find_photos(photos, out)
-    todo = [photo for photo in found if not (resume and photo.is_done(out))]
+    from petseg.predict.photos import SHEET, SHEET_PHOTOS
+
+    shown = set() if (out / SHEET).exists() else set(found[:SHEET_PHOTOS])  # else the sheet lacked them
+    todo = [photo for photo in found if not resume or photo in shown or not photo.is_done(out)]
     _check_targets(todo, out, table, resume, force)
     known = _known_rows(table, force) if table and resume else []
     model = _model(wanted, device, threshold)

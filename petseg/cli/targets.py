@@ -13,11 +13,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from petseg.core.files import naming
 from petseg.core.project import main_root
 from petseg.core.textfiles import printable
 from petseg.errors import UsageError
 from petseg.pipeline.dvcfiles import LOCK, PIPELINE
-from petseg.store.champion import LOG
+from petseg.store.before import EARLIER
+from petseg.store.chain import MARKER
 from petseg.store.layout import KEY_LENGTH, MANIFEST
 from petseg.tracking.outbox import tracking_uri
 
@@ -198,7 +200,9 @@ def _content_of(folder: Path) -> str | None:
             keys = [entry.name for entry in entries if _KEY.fullmatch(entry.name)]
     except OSError:
         keys = []
-    is_store = (folder / LOG).is_file() or any((folder / key / MANIFEST).is_file() for key in keys)
+    is_store = any((folder / name).is_file() for name in (MARKER, EARLIER)) or any(
+        (folder / key / MANIFEST).is_file() for key in keys
+    )
     return _STORE if is_store else None
 
 
@@ -210,7 +214,8 @@ def _caches(root: Path) -> Iterator[Path]:
     from dvc.exceptions import DvcException
 
     try:
-        config = Config(str(root / ".dvc"), validate=False)
+        with naming(root / ".dvc/config"):
+            config = Config(str(root / ".dvc"), validate=False)
     except DvcException:  # DVC has no cache either, then
         return
     urls = [remote.get("url") for remote in config.get("remote", {}).values()]

@@ -1,18 +1,51 @@
-"""Files: their hashes, and ways to write them that a crash does not leave half done."""
+"""Files: their hashes, ways to write them that a crash does not leave half done, and why one can't be had."""
 
+import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO
+
+from petseg.errors import DamagedFile
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_BLOCK_BYTES = 1 << 20
+_LEFTOVER = ".*.tmp"  # what a killed process leaves of the writing below
+
+
+def read_file(path: Path) -> bytes:
+    """Return a file's bytes; an error of the system names the path."""
+    with naming(path):
+        return path.read_bytes()
 
 
 def sha256_file(path: Path) -> str:
     """Return the sha256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
+    with naming(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an error of the system the path that it is of; writing, flushing and closing name none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def why_not(error: OSError) -> str:
+    """Return what the system refused, in one line that begins with the path."""
+    reason = error.strerror or " ".join(str(error).split())
+    if error.errno in _DISK_FULL:
+        reason = f"disk full ({reason})"
+    return f"{error.filename}: {reason}" if error.filename is not None else reason
 
 
 @contextmanager
@@ -29,30 +62,161 @@ def written_atomically(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            yield file
+        with naming(path):
+            with temporary.open("wb") as file:
+                yield file
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.replace(path)
             if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-        if durable:
-            fsync_folder(path.parent)
+                fsync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def copy_atomically(source: Path, target: Path) -> None:
-    """Copy a file's bytes so that after any crash the old content of ``target`` or the new is there."""
-    with source.open("rb") as file, written_atomically(target) as copy:
-        shutil.copyfileobj(file, copy)
+@contextmanager
+def written_together(paths: Sequence[Path]) -> Iterator[Sequence[IO[bytes]]]:
+    """Write files of which all are new in the end, or none is, whatever fails on the way.
+
+    A crash between two renames, and it alone, can leave some of them new.
+
+    Args:
+        paths: the files; their folders are made.
+    """
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths}
+    placed: list[Path] = []
+    try:
+        with ExitStack() as stack:
+            for path in paths:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            files = [stack.enter_context(temporary[path].open("wb")) for path in paths]
+            yield files
+            for path, file in zip(paths, files, strict=True):
+                with naming(path):
+                    file.flush()
+                    os.fsync(file.fileno())
+        before = {path: read_file(path) for path in paths if path.exists()}
+        try:
+            for path in paths:
+                temporary[path].replace(path)
+                placed.append(path)
+        except BaseException:
+            for path in placed:
+                _put_back(path, before.get(path))
+            raise
+        for folder in {path.parent for path in paths}:
+            fsync_folder(folder)
+    finally:
+        for path in temporary.values():
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _put_back(path: Path, content: bytes | None) -> None:
+    """Bring a file to what it was before; None stands for no file."""
+    if content is None:
+        path.unlink(missing_ok=True)
+        return
+    with written_atomically(path) as file:
+        file.write(content)
+
+
+def listed(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return what lies in a folder, sorted; nothing where there is no folder.
+
+    Unlike ``Path.glob`` it does not take a folder that can't be read for an empty one.
+
+    Raises:
+        OSError: the folder can't be read.
+    """
+    try:
+        with naming(folder):
+            names = os.listdir(folder)  # noqa: PTH208  (as ``Path.iterdir``, but whole or not at all)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(folder / name for name in names if fnmatchcase(name, pattern))
+
+
+def copy_atomically(source: Path, target: Path, sha256: str | None = None) -> None:
+    """Copy a file's bytes so that after any crash the old content of ``target`` or the new is there.
+
+    Args:
+        source: a file.
+        target: where its copy goes.
+        sha256: what its bytes must have; they are hashed while they are copied.
+
+    Raises:
+        DamagedFile: they have another; ``target`` is as it was.
+    """
+    with written_atomically(target) as copy:
+        copy_bytes(source, copy, sha256)
+
+
+def copy_bytes(source: Path, copy: IO[bytes], sha256: str | None = None) -> None:
+    """Copy a file's bytes to an open file.
+
+    Raises:
+        DamagedFile: they have another hash than ``sha256``.
+    """
+    digest = hashlib.sha256()
+    with source.open("rb") as file:
+        while block := _read(file, source):
+            digest.update(block)
+            copy.write(block)
+    if sha256 is not None and digest.hexdigest() != sha256:
+        raise DamagedFile(f"{source}: differs from its recorded hash")
+
+
+def _read(file: IO[bytes], path: Path) -> bytes:
+    with naming(path):
+        return file.read(_BLOCK_BYTES)
+
+
+def remove_leftovers(folder: Path, deep: bool = False) -> list[Path]:
+    """Remove what killed processes left of files and folders that they were writing.
+
+    Args:
+        folder: where; whoever calls holds what keeps others from writing there.
+        deep: in its folders too, but for what a process that lives may be writing.
+
+    Returns:
+        What was removed.
+    """
+    names = folder.rglob(_LEFTOVER) if deep else map(folder.joinpath, _names_in(folder))
+    found = sorted(path for path in names if path.match(_LEFTOVER))
+    gone = [path for path in found if not (deep and _is_alive(path))]
+    for path in gone:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return gone
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Return the hidden names in a folder; none where there is no folder."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return [name for name in os.listdir(folder) if name.startswith(".")]  # noqa: PTH208  (much faster)
+    return []
+
+
+def _is_alive(path: Path) -> bool:
+    """Tell whether the process that a temporary file names is alive."""
+    pid = path.name.split(".")[-2]
+    return pid.isdecimal() and Path("/proc", pid).exists()
 
 
 @contextmanager
 def published_folder(target: Path) -> Iterator[Path]:
     """Make a folder that is there whole, with files that nobody writes to, or not at all.
 
-    Yields a draft beside ``target`` to be filled with files. At the end it is renamed into place; where
-    another process was faster, its folder stays. On an error the draft is removed.
+    Yields a draft beside ``target`` to be filled with files. At the end it is renamed into place. On an
+    error the draft is removed.
+
+    Raises:
+        OSError: there is a folder with files already, or the system refuses to write.
     """
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
@@ -61,11 +225,7 @@ def published_folder(target: Path) -> Iterator[Path]:
         yield draft
         for path in draft.iterdir():
             path.chmod(0o444)
-        try:
-            draft.replace(target)
-        except OSError:
-            if not target.is_dir():
-                raise
+        draft.replace(target)
         fsync_folder(target.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -75,6 +235,16 @@ def fsync_folder(folder: Path) -> None:
     """Flush a folder's entries to the disk, so that a rename in it outlasts a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(folder):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def folder_bytes(folder: str) -> int:
+    """Return how many bytes the files below a folder have."""
+    with os.scandir(folder) as entries:
+        return sum(
+            folder_bytes(entry.path) if entry.is_dir(follow_symlinks=False) else entry.stat().st_size
+            for entry in entries
+        )

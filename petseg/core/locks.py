@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -17,7 +17,7 @@ class Held(Exception):
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} is held by another process")
-        self.pid = path.read_text(encoding="utf-8").strip() or "?"
+        self.pid = path.read_text(encoding="utf-8", errors="replace").strip() or "?"
 
 
 @contextmanager
@@ -38,7 +38,8 @@ def held(path: Path, wait: bool = True) -> Iterator[None]:
     except Timeout:
         raise Held(path) from None
     try:
-        path.write_text(str(os.getpid()), encoding="utf-8")
+        with suppress(OSError):  # a full disk: nobody is told who holds it, and a prune can make room
+            path.write_text(str(os.getpid()), encoding="utf-8")
         yield
     finally:
         lock.release()

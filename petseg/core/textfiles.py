@@ -6,10 +6,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from petseg.core.files import written_atomically
+from petseg.core.files import read_file, written_atomically
 from petseg.errors import ParamsError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def to_json(values: object) -> str:
@@ -52,6 +55,12 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         file.write(text.getvalue().encode())
 
 
+def write_table(path: Path, table: "pd.DataFrame") -> None:
+    """Write a table as CSV, the same bytes for the same numbers; crash-safe."""
+    with written_atomically(path) as file:
+        file.write(table.to_csv(index=False, float_format="%.6f", lineterminator="\n").encode())
+
+
 def read_yaml(path: Path) -> Any:
     """Read a YAML file as DVC does: by YAML 1.2, where 1e-4 is a number and ``no`` a string.
 
@@ -61,7 +70,7 @@ def read_yaml(path: Path) -> Any:
     from ruamel.yaml.error import YAMLError  # not above: the command's help would wait for it
 
     try:
-        return _parsed(path.read_text(encoding="utf-8"))
+        return _parsed(read_file(path).decode())
     except (FileNotFoundError, NotADirectoryError):
         raise ParamsError(f"{path.name}: no such file in {path.absolute().parent}") from None
     except UnicodeDecodeError as error:

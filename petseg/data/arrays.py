@@ -40,13 +40,14 @@ class PetArrays:
         """Map the arrays of a folder into memory, without reading them.
 
         Raises:
-            DataError: a file is absent or unreadable, or the three do not belong together.
+            DataError: a file is absent or damaged, or the three do not belong together.
+            OSError: a file can't be read.
         """
         try:
             images = np.load(folder / IMAGES, mmap_mode="r")
             trimaps = np.load(folder / TRIMAPS, mmap_mode="r")
             index = pd.read_csv(folder / INDEX, dtype={"name": str, "breed": str}, keep_default_na=False)
-        except (OSError, ValueError) as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, EOFError, ValueError) as error:
             raise DataError(
                 f"{folder}: can't read the packed photos ({error}); run dvc repro preprocess"
             ) from None

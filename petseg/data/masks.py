@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from petseg.core.files import written_atomically
+from petseg.core.files import naming, written_atomically
 from petseg.errors import DataError
 
 
@@ -29,11 +29,12 @@ def load_masks(path: Path) -> tuple[NDArray[np.bool_], dict[str, NDArray[Any]]]:
 
     Raises:
         DataError: the file is absent or of another format.
+        OSError: it can't be read.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with naming(path), path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             beside = {name: file[name] for name in file.files}
         packed, shape = beside.pop("packed"), beside.pop("shape")
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: can't be read as packed masks ({error})") from None
     return np.unpackbits(packed, axis=-1, count=int(shape[-1])).astype(bool), beside

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from petseg.core.progress import watched
-from petseg.core.textfiles import write_json
+from petseg.core.textfiles import write_json, write_table
 from petseg.data.arrays import PetArrays
 from petseg.data.masks import save_masks
 from petseg.data.preprocess import original_trimaps
@@ -164,8 +164,3 @@ def every_threshold(arrays: PetArrays, predicted: Predicted, boundary: Boundary)
         for part, probability in (("val", predicted.validation), ("test", predicted.test))
     )
     return pd.concat(tables, axis=1).reset_index()
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, the same bytes for the same numbers."""
-    table.to_csv(path, index=False, float_format="%.6f", lineterminator="\n")

@@ -5,6 +5,7 @@ leaves the old one or the new one (petseg.core.files.written_atomically).
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from petseg.core.files import written_atomically
+from petseg.core.files import read_file, written_atomically
 from petseg.errors import DamagedFile
 
 _KEY = "petseg"  # the only key: safetensors writes several in no fixed order
@@ -57,29 +58,44 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         DamagedFile: the file is absent, cut short, of another format, or one bit of it differs.
+        OSError: it can't be read, which says nothing of what it holds.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            sealed = json.loads(file.metadata()[_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no dict)
+        content = read_file(path)  # not mapped: an error of the disk would kill who reads a mapped file
+        sealed = json.loads(_metadata(content)[_KEY])
+        tensors = safetensors.torch.load(content)
         text: str = sealed["text"]
         if hashlib.sha256(text.encode()).hexdigest() != sealed["sha256"]:
             raise DamagedFile(f"{path}: is damaged (its description differs from its hash)")
-        content = json.loads(text)
-        if sha256_tensors(tensors) != content["tensors_sha256"]:
+        described = json.loads(text)
+        if sha256_tensors(tensors) != described["tensors_sha256"]:
             raise DamagedFile(f"{path}: is damaged (its tensors differ from their hash)")
-    except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        about: dict[str, Any] = described["about"]
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise DamagedFile(f"{path}: can't be read as petseg weights ({error.strerror})") from None
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedFile(f"{path}: can't be read as petseg weights ({error})") from None
-    about: dict[str, Any] = content["about"]
     return tensors, about
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """Return what a safetensors file says of itself beside its tensors.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: it is no such file.
+    """
+    length = int.from_bytes(content[:8], "little")
+    if length > len(content):
+        raise ValueError("it is cut short, or no safetensors")
+    metadata: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    return metadata
 
 
 def is_sealed(path: Path) -> bool:
     """Tell whether a file says of itself that ``save_tensors`` wrote it, be it whole or not."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return _KEY in (file.metadata() or {})
-    except (OSError, safetensors.SafetensorError):
+        return _KEY in _metadata(read_file(path))
+    except (ValueError, TypeError, KeyError, AttributeError):
         return False
 
 
@@ -89,14 +105,11 @@ def load_foreign_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         DamagedFile: it is neither. Nothing in the file is executed.
     """
+    content = read_file(path)
     try:
-        with path.open("rb") as file:
-            head = file.read(_SAFETENSORS_HEAD.stop)[_SAFETENSORS_HEAD]
-        if head == b'{"':
-            return safetensors.torch.load_file(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+        if content[_SAFETENSORS_HEAD] == b'{"':
+            return safetensors.torch.load(content)
+        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # noqa: BLE001  (the unpickler raises anything on bytes that are no weights)
         raise DamagedFile(f"{path}: can't be read as weights, by safetensors or torch.save") from None
     if not isinstance(weights, Mapping) or not all(

@@ -7,11 +7,14 @@ same for every Python that is supported. Comments, docstrings and layout are not
 
 import ast
 import hashlib
+import io
 import sys
+import zipfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from petseg.core.files import read_file
 from petseg.errors import UnreachedCode
 
 # What a stage reaches that can't change a weight, a score or a figure: by whole path, or by folder.
@@ -31,14 +34,23 @@ LEFT_OUT: dict[str, str] = {
     "petseg/data/download.py": "fetches archives, whose photos are in the key by their hash",
     "petseg/models/encoder_download.py": "fetches weights, which are in the key by their hash",
     "petseg/pipeline/": "surrounds a stage, and reads what dvc.yaml says of it",
+    "petseg/store/additions.py": "reads and proves what was computed before",
     "petseg/store/adopt.py": "takes in weights that were trained elsewhere",
     "petseg/store/card.py": "words a record for people; petseg report and petseg runs show do so anew",
+    "petseg/store/before.py": "reads what a store has of before its ledger",
+    "petseg/store/chain.py": "reads the ledger, in which no result is",
+    "petseg/store/champion.py": "says which model is in use",
+    "petseg/store/heal.py": "puts damaged files back, byte for byte",
     "petseg/store/identify.py": "finds the run of a file of weights",
+    "petseg/store/keep.py": "keeps what was computed, byte for byte",
     "petseg/store/layout.py": "names files, and makes the key of these hashes",
+    "petseg/store/ledger.py": "logs what the store has ever finished",
     "petseg/store/records.py": "reads and proves records, and copies files byte for byte",
     "petseg/store/run.py": "reads, proves and copies what was computed before",
+    "petseg/store/typed.py": "checks records by their types",
     "petseg/tracking/": "logs in MLflow what the store has",
 }
+WIRING = ("dvc.yaml", "params.yaml")
 _COMPILED = (".pyc", ".pyo")
 _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where a statement holds statements
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -66,6 +78,24 @@ def needed_files(start: Path) -> list[Path]:
     """Return the files that a stage's script can't run without: those of its key, and all that it imports."""
     start = start.resolve()
     return sorted({*keyed_files(start), *reached_files(start, start.parent.parent)})
+
+
+def code_archive(start: Path) -> bytes:
+    """Return a ZIP archive of what training again needs of the project: its stages' code, and their wiring.
+
+    Args:
+        start: the script of a stage, beside those of the others.
+    """
+    root = start.resolve().parent.parent
+    scripts = sorted(start.resolve().parent.glob("*.py"))
+    files = {root / name for name in WIRING if (root / name).is_file()}
+    files.update(file for script in scripts for file in needed_files(script))
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as made:
+        for file in sorted(files):
+            entry = zipfile.ZipInfo(file.relative_to(root).as_posix())  # without a time: the same bytes again
+            made.writestr(entry, read_file(file), zipfile.ZIP_DEFLATED)
+    return archive.getvalue()
 
 
 def check_reached(start: Path) -> None:
@@ -183,12 +213,12 @@ def _parsed(file: Path, content: bytes) -> ast.Module | None:
 
 def _tree(file: Path) -> ast.Module | None:
     """Return the syntax tree of a file, of whatever encoding; None where it has none, and its bytes count."""
-    return _parsed(file, file.read_bytes()) if file.suffix == ".py" else None
+    return _parsed(file, read_file(file)) if file.suffix == ".py" else None
 
 
 def _file_sha256(file: Path) -> str:
     tree = _tree(file)
-    content = file.read_bytes() if tree is None else canonical(tree).encode()
+    content = read_file(file) if tree is None else canonical(tree).encode()
     return hashlib.sha256(content).hexdigest()
 
 

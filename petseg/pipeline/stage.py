@@ -1,7 +1,6 @@
 """What every stage has around it: checked params, paths, one-line errors, and a guard on its inputs."""
 
 import atexit
-import errno
 import gc
 import inspect
 import signal
@@ -11,15 +10,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Never
 
-from petseg.core.files import sha256_file
+from petseg.core.files import sha256_file, why_not
 from petseg.core.textfiles import read_yaml
 from petseg.errors import InputsChanged, ParamsError, PetsegError, UsageError
 from petseg.params import load_params
 from petseg.pipeline.dvcfiles import PIPELINE, code_files, options
 
 _PARAMS_FILE = Path("params.yaml")
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_ACCESS = (errno.EACCES, errno.EROFS, errno.EPERM)
 
 
 def run_stage(stage: Callable[..., None]) -> Never:
@@ -43,11 +40,9 @@ def run_stage(stage: Callable[..., None]) -> Never:
     except KeyboardInterrupt:
         _exit(f"petseg {name}: interrupted", 130)
     except OSError as error:
-        if error.errno in _DISK_FULL:
-            _exit(f"petseg {name}: disk full: {error.filename or error.strerror}", 1)
-        if error.errno in _NO_ACCESS:
-            _exit(f"petseg {name}: can't write or read {error.filename}: {error.strerror}", 1)
-        raise
+        if error.errno is None:  # of a library, not of the system
+            raise
+        _exit(f"petseg {name}: {why_not(error)}", 1)
     sys.exit(0)
 
 
@@ -81,7 +76,7 @@ def _lookup(values: Any, key: str) -> Any:
 def _check_unchanged(stage: str, before: dict[str, Any]) -> None:
     try:
         now = _inputs(stage)
-    except (ParamsError, OSError):
+    except (ParamsError, FileNotFoundError):
         now = {}
     changed = [what for what, value in before.items() if what not in now or now[what] != value]
     if changed:

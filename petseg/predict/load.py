@@ -1,6 +1,5 @@
 """Which model is used, named or not, and how its probability becomes a mask."""
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -17,7 +16,7 @@ from petseg.store.champion import champion
 from petseg.store.identify import Weights, runs_of
 from petseg.store.layout import ABOUT, WEIGHTS
 from petseg.store.records import differing
-from petseg.store.run import StoredRun, run_of, stored_runs
+from petseg.store.run import StoredRun, readable_runs, run_of
 from petseg.tracking.queries import found_runs
 
 CHAMPION = "champion"
@@ -61,7 +60,7 @@ class Model:
                 f"petseg runs which {weights} may find the run that made them"
             )
         evaluation = run.evaluation if run else None
-        flip_average = bool(evaluation and evaluation.manifest["settings"]["infer.flip_average"])
+        flip_average = bool(evaluation and evaluation.flip_average)
         threshold = evaluation.headlines["threshold"] if evaluation else UNDECIDED
         predictor = Predictor.load(weights, about, device, flip_average)
         return cls(name, predictor, threshold, run, evaluation is not None)
@@ -150,10 +149,11 @@ def _best_here(root: Path, device: torch.device) -> Model | None:
     They were trained on the packed photos that lie there, or else on those of the newest run; and by the
     boundary rule of params.yaml. A run that can't be read is named, and the others are compared.
     """
-    runs, broken = stored_runs(root / "runs")
-    for line in broken:
-        print(f"warning: {line}", file=sys.stderr)
-    runs = [run for run in runs if run.usable and "data_sha256" in run.manifest and not _is_fold(run)]
+    runs = [
+        run
+        for run in readable_runs(root / "runs")
+        if run.usable and "data_sha256" in run.manifest and not _is_fold(run)
+    ]
     if not runs:
         return None
     data, why = _photos_digest(root), BEST_HERE
@@ -207,7 +207,7 @@ def _photos_digest(root: Path) -> str | None:
     """Return the hash of the packed photos; None where they are not there, or not whole at present."""
     try:
         return PetArrays.open(arrays_folder(root)).digest
-    except (DataError, EOFError, OSError):  # while preprocess runs a file may be empty, or go once it is open
+    except (DataError, FileNotFoundError):  # while preprocess runs a file may be empty, or go once it is open
         return None
 
 

@@ -17,9 +17,9 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, fields
 from glob import glob
 from pathlib import Path
-from typing import Self
+from typing import Never, Self
 
-from petseg.core.files import written_atomically
+from petseg.core.files import naming, written_atomically
 from petseg.core.parallel import in_order
 from petseg.core.progress import progress
 from petseg.core.project import expanded
@@ -84,7 +84,7 @@ def _named(text: str, out: Path) -> Iterator[tuple[Path, str]]:
     """Yield the photos that one argument names, with their name below the folder that it names."""
     path, made = Path(text), {out / SHEET, *(out / kind for kind in WRITTEN_AS)}
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
+        for file in sorted(_below(path)):
             is_photo = file.suffix.lower() in SUFFIXES and (file.is_file() or file.is_symlink())
             if is_photo and made.isdisjoint({file.resolve(), *file.resolve().parents}):
                 yield file, file.relative_to(path).as_posix()
@@ -94,6 +94,16 @@ def _named(text: str, out: Path) -> Iterator[tuple[Path, str]]:
         for file in sorted(map(Path, glob(text, recursive=True))):  # noqa: PTH207  (Path.glob takes no absolute pattern)
             if file.is_file() and file.suffix.lower() in SUFFIXES:
                 yield file, file.name
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield all below a folder; Path.rglob would pass over a folder that can't be read."""
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        yield from (Path(parent, name) for name in (*folders, *files))
+
+
+def _raise(error: OSError) -> Never:
+    raise error
 
 
 def _why_nothing(path: Path) -> str:
@@ -138,7 +148,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with naming(path), path.open(newline="", encoding="utf-8") as file:
             table = csv.DictReader(file)
             rows, columns = list(table), table.fieldnames
     except (UnicodeDecodeError, csv.Error):
@@ -159,25 +169,29 @@ class Table:
     """
 
     def __init__(self, path: Path, coming: Sequence[Photo], known: Sequence[Mapping[str, str]] = ()) -> None:
+        self._path = path
         anew = {printable(photo.path) for photo in coming}
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            self._file = temporary.open("w", newline="", encoding="utf-8", buffering=1)
-            self._rows = csv.DictWriter(self._file, _COLUMNS, lineterminator="\n")
-            self._rows.writeheader()
-            self._rows.writerows(row for row in known if row["photo"] not in anew)
-            temporary.replace(path)  # a link, or another name of the same file, keeps what it leads to
+            with naming(path):
+                self._file = temporary.open("w", newline="", encoding="utf-8", buffering=1)
+                self._rows = csv.DictWriter(self._file, _COLUMNS, lineterminator="\n")
+                self._rows.writeheader()
+                self._rows.writerows(row for row in known if row["photo"] not in anew)
+                temporary.replace(path)  # a link, or another name of the same file, keeps what it leads to
         finally:
             temporary.unlink(missing_ok=True)
 
     def add(self, row: Row) -> None:
         """Write a row."""
-        self._rows.writerow(asdict(row))
+        with naming(self._path):
+            self._rows.writerow(asdict(row))
 
     def close(self) -> None:
         """Finish the file."""
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
 
 
 @dataclass

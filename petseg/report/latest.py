@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from petseg.errors import UsageError
+from petseg.errors import StoreError, UsageError
 from petseg.evaluation.outputs import HEADLINES
 from petseg.pipeline.dvcfiles import stage_paths
 from petseg.report.results import Results
-from petseg.store.run import Evaluation, StoredRun, run_of, stored_runs
+from petseg.store.additions import Evaluation
+from petseg.store.run import StoredRun, readable_runs, run_of
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,18 @@ def latest(root: Path) -> Latest:
     train, plot = stage_paths(root, "train"), stage_paths(root, "plot")
     key = _json(train["weights"].with_suffix(".json")).get("run_key")
     shown = _json(plot["results"] / HEADLINES)
-    run = run_of(root / "runs", key) if key else None
+    run, broken = None, False
+    try:
+        run = run_of(root / "runs", key) if isinstance(key, str) else None
+    except StoreError:  # readable_runs names it
+        broken = True
     if run is not None and run.evaluation:
         why = f"run {run.key}, which the pipeline trained last"
         return Latest(Results.of_run(run, train["arrays"], _showing(run, shown)), run, why)
-    if key and run is None and shown:
+    if key and run is None and not broken and shown:
         results = Results(train["arrays"], plot["evolution"], plot["history"], plot["results"])
         return Latest(results, None, f"run {key}, which is not in runs/: what DVC has of it")
-    runs, _ = stored_runs(root / "runs")
+    runs = readable_runs(root / "runs")
     scored = [run for run in runs if run.finished and not run.adopted and run.evaluation]
     if not scored:
         raise UsageError("nothing has been trained and scored here yet; dvc repro does both")
@@ -64,7 +69,7 @@ def _showing(run: StoredRun, headlines: dict[str, Any]) -> Evaluation | None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
-    return content
+    return content if isinstance(content, dict) else {}

@@ -33,8 +33,9 @@ from petseg.evaluation.outputs import (
 )
 from petseg.params import Boundary
 from petseg.report.mask_figures import Example
+from petseg.store.additions import Evaluation
 from petseg.store.layout import CURVES, EVOLUTION_MASKS
-from petseg.store.run import Evaluation, StoredRun
+from petseg.store.run import StoredRun
 
 T = TypeVar("T")
 
@@ -131,8 +132,8 @@ class Results:
     @cached_property
     def run_key(self) -> str | None:
         """The key of the run that trained the model, as far as it is known."""
-        key: str | None = self.scores.get("run_key")
-        return key
+        key = self.scores.get("run_key")
+        return key if isinstance(key, str) else None
 
     @cached_property
     def history(self) -> pd.DataFrame:

@@ -1,60 +1,83 @@
 """Weights that were trained elsewhere, or laid down by hand, taken into the store."""
 
+import stat
 from pathlib import Path
 from typing import Any
 
 from petseg.core.files import copy_atomically, published_folder, sha256_file
 from petseg.core.project import now
 from petseg.core.textfiles import write_json
-from petseg.errors import DamagedFile
+from petseg.errors import DamagedFile, StoreError, UsageError
 from petseg.models.weights import save_tensors
+from petseg.store.chain import ADOPTED
+from petseg.store.heal import heal
 from petseg.store.identify import Weights
 from petseg.store.layout import ABOUT, FORMAT, KEY_LENGTH, MANIFEST, WEIGHTS
-from petseg.store.records import sealed
-from petseg.store.run import StoredRun, holder_of, run_of
+from petseg.store.ledger import changing
+from petseg.store.records import damage_of, sealed
+from petseg.store.run import StoredRun, places_of, run_of
 
 ORIGINAL = "original"  # the file as it was found, byte for byte
 
 
 def adopt_if_unknown(file: Path, store: Path) -> None:
     """Take what lies at an output's path into the store before it is replaced, unless a run has it."""
-    if not file.exists() or holder_of(store, file):
+    if not file.exists():
         return
-    kept = adopt(file, store, "lay where training puts its weights")
-    print(f"{file}: holds what no run has; kept as run {kept.key}", flush=True)
+    kept, is_new = adopt(file, store, "lay where training puts its weights")
+    if is_new:
+        print(f"{file}: holds what no run has; kept as run {kept.key}", flush=True)
 
 
-def adopt(file: Path, store: Path, note: str) -> StoredRun:
+def adopt(file: Path, store: Path, note: str) -> tuple[StoredRun, bool]:
     """Take a file of weights into the store, as a finished run of unknown making.
 
     It is kept byte for byte, whatever it is; what can be read as weights is kept as safetensors too.
-    What lies beside it under the same name, ending in .json, is kept as its description.
+    What lies beside it under the same name, ending in .json, is kept as its description. Where a run has
+    it already, the stored copy is hashed, and put back from this file if it is damaged or gone.
 
     Args:
-        file: anything.
+        file: a regular file, with anything in it.
         store: folder of the runs.
         note: what is known of it.
 
     Returns:
-        The run; the one that has it already, where there is one.
+        The run that has it now, and whether it is new.
+
+    Raises:
+        UsageError: it is no regular file.
+        StoreError: there is a run of its name that can't be read.
     """
-    folder = store / sha256_file(file)[:KEY_LENGTH]
-    if known := holder_of(store, file) or run_of(store, folder.name):
-        return known
-    with published_folder(folder) as draft:
-        copy_atomically(file, draft / f"{ORIGINAL}{file.suffix}")
-        manifest: dict[str, Any] = {"format": FORMAT, "status": "finished", "created": now()}
-        manifest["adopted"] = {"file": str(file.resolve()), "note": note}
-        try:
-            weights = Weights.read(file)
-            about = {"run_key": folder.name}
-            manifest["tensors_sha256"] = save_tensors(draft / WEIGHTS, weights.tensors, about)
-            if (claimed := weights.about.get("run_key")) is not None:
-                manifest["adopted"]["claims"] = claimed
-        except DamagedFile as error:
-            manifest["adopted"]["unreadable"] = str(error)
-        if (description := file.with_suffix(".json")).is_file():
-            copy_atomically(description, draft / ABOUT)
-        manifest["files"] = {path.name: sha256_file(path) for path in sorted(draft.iterdir())}
-        write_json(draft / MANIFEST, sealed(manifest))
-    return StoredRun.open(folder)
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise UsageError(f"{file}: is no regular file")
+    digest = sha256_file(file)
+    folder = store / digest[:KEY_LENGTH]
+    with changing(store) as changes:
+        for run, name in places_of(store, digest):
+            if damage_of(run.folder / name, digest) is None or heal(changes, run, run, {digest: file}):
+                return run, False
+        if run_of(store, folder.name) is not None:  # which raises where its record can't be read
+            raise StoreError(f"{folder}: its record was edited; petseg runs verify {folder.name} says more")
+        with changes.noting(ADOPTED, folder.name), published_folder(folder) as draft:
+            copy_atomically(file, draft / f"{ORIGINAL}{file.suffix}", digest)
+            manifest = _manifest(file, draft, note) | {"clone": changes.clone}
+            manifest["files"] = {path.name: sha256_file(path) for path in sorted(draft.iterdir())}
+            write_json(draft / MANIFEST, sealed(manifest))
+    return StoredRun.open(folder), True
+
+
+def _manifest(file: Path, draft: Path, note: str) -> dict[str, Any]:
+    """Describe what was adopted, and write what can be read of it into the draft of its folder."""
+    origin: dict[str, Any] = {"file": str(file.resolve()), "note": note}
+    manifest = {"format": FORMAT, "status": "finished", "created": now(), "adopted": origin}
+    try:
+        weights = Weights.read(draft / f"{ORIGINAL}{file.suffix}")
+        about = {"run_key": draft.name.split(".")[1]}
+        manifest["tensors_sha256"] = save_tensors(draft / WEIGHTS, weights.tensors, about)
+        if (claimed := weights.about.get("run_key")) is not None:
+            origin["claims"] = claimed
+    except DamagedFile as error:
+        origin["unreadable"] = str(error).replace(str(draft / ORIGINAL) + file.suffix, str(file))
+    if (description := file.with_suffix(".json")).is_file():
+        copy_atomically(description, draft / ABOUT)
+    return manifest

@@ -11,8 +11,9 @@ from typing import Any
 from petseg.core.files import written_atomically
 from petseg.core.formats import duration, interval, score
 from petseg.evaluation.outputs import BREEDS
+from petseg.store.additions import Evaluation
 from petseg.store.layout import ABOUT, CARD, WEIGHTS
-from petseg.store.run import Evaluation, StoredRun
+from petseg.store.run import StoredRun
 
 WEAKEST = 5  # breeds that are named,
 ENOUGH = 5  # of those with so many test photos, where there are such
@@ -66,7 +67,11 @@ def facts(run: StoredRun) -> list[tuple[str, str]]:
     if run.adopted:
         origin = manifest["adopted"]
         return [("adopted", f"{manifest['created']}, from {origin['file']}"), ("known of it", origin["note"])]
-    best, environment, git = manifest["best"], manifest["environment"], manifest["git"]
+    best, git = manifest["best"], manifest["git"]
+    device, cpu, threads, torch, python = (
+        manifest["environment"].get(name, "unknown")
+        for name in ("device", "cpu_capability", "threads", "torch", "python")
+    )
     photos, source = manifest.get("photos", {}), manifest.get("data", {}).get("data.source")
     licence = "Oxford-IIIT Pet, CC BY-SA 4.0" if source in _PUBLISHED else "their licence is not recorded"
     counts = ", ".join(f"{count} to {use}" for use, count in photos.items())
@@ -74,11 +79,8 @@ def facts(run: StoredRun) -> list[tuple[str, str]]:
     return [
         ("trained", f"{manifest['created']}, {len(run.rows())} epochs in {duration(seconds)}"),
         ("kept", f"epoch {best['epoch']}, the best by validation Dice"),
-        (
-            "on",
-            f"{environment['device']} ({environment['cpu_capability']}), {environment['threads']} threads",
-        ),
-        ("with", f"torch {environment['torch']}, Python {environment['python']}"),
+        ("on", f"{device} ({cpu}), {threads} threads"),
+        ("with", f"torch {torch}, Python {python}"),
         ("code", f"commit {git['commit']}" + (", changed: see changes.diff" if git["dirty"] else "")),
         ("photos", f"{counts}; data.source `{source}`, {licence}"),
         ("sha256 of the data", f"`{manifest['data_sha256']}`"),
@@ -91,26 +93,27 @@ def _scores(run: StoredRun, evaluation: Evaluation | None) -> str:
         rows.append(("validation, which chose the epoch", f"{run.val_dice:.4f}", "", ""))
     if evaluation:
         told = evaluation.headlines
-        rows.append((f"**test**, {told['photos']} photos", *_three(told)))
-        rows += [(words, *_three(told[answer])) for answer, words in _ANSWERS.items()]
+        rows.append((f"**test**, {told.get('photos', 'unknown')} photos", *_three(told)))
+        rows += [(words, *_three(told[answer])) for answer, words in _ANSWERS.items() if answer in told]
     table = _table(("", "Dice (95 % interval)", "IoU", "boundary F"), rows)
     if not evaluation:
         return f"{table}\n\nNot yet scored on test photos: `dvc repro infer` does."
+    boundary = told.get("boundary", "unknown")
     return (
-        f"{table}\n\nMeans over photos; the border counts as {told['boundary']}; pet is what has a "
+        f"{table}\n\nMeans over photos; the border counts as {boundary}; pet is what has a "
         f"probability of {told['threshold']:g} or more. Italic: answers that never look at the photo."
     )
 
 
 def _three(scores: dict[str, Any]) -> tuple[str, str, str]:
-    iou, edges = (score(scores[f"{name}_per_image"]) or "undefined" for name in ("iou", "boundary_f"))
+    iou, edges = (score(scores.get(f"{name}_per_image")) or "undefined" for name in ("iou", "boundary_f"))
     return _dice(scores), iou, edges
 
 
 def _dice(row: Mapping[str, Any]) -> str:
     """Return the Dice of a row of JSON or CSV, with its interval."""
     names = ("dice_per_image", "dice_per_image_low", "dice_per_image_high")
-    dice, low, high = (float(row[name]) if row[name] not in (None, "") else None for name in names)
+    dice, low, high = (float(row[name]) if row.get(name) not in (None, "") else None for name in names)
     return interval(dice, low, high) or "undefined"
 
 

@@ -1,21 +1,20 @@
-"""The champion: which model is in use, by a log that only grows; MLflow's alias follows it."""
+"""The champion: which model is in use, by the store's ledger; MLflow's alias follows it."""
 
-import json
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from petseg.core.locks import held
+from petseg.core.formats import score
 from petseg.core.project import now, user
 from petseg.errors import PromotionRefused, StoreError
+from petseg.store.before import earlier_promotions
+from petseg.store.chain import PROMOTED, read_ledger
+from petseg.store.ledger import changing
 from petseg.store.run import StoredRun, run_of
-
-LOG = "champions.jsonl"
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """One line of the log.
+    """One promotion.
 
     Attributes:
         when: in UTC.
@@ -35,18 +34,22 @@ class Promotion:
 
 
 def promotions(store: Path) -> list[Promotion]:
-    """Return the log, the champion's line last.
-
-    Raises:
-        StoreError: it can't be read.
-    """
-    path = store / LOG
-    try:
-        return [Promotion(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError) as error:
-        raise StoreError(f"{path}: can't be read ({error})") from None
+    """Return all promotions, the champion's last."""
+    ledger = read_ledger(store)
+    if not ledger.lines:
+        return [Promotion(**line) for line in earlier_promotions(store)]
+    return [
+        Promotion(
+            line["at"],
+            line.get("run", ""),
+            line.get("val_dice"),
+            line.get("replaced"),
+            line.get("forced", False),
+            line["by"],
+        )
+        for line in ledger.lines
+        if line["event"] == PROMOTED
+    ]
 
 
 def champion(store: Path) -> str | None:
@@ -56,37 +59,41 @@ def champion(store: Path) -> str | None:
 
 
 def promote(run: StoredRun, force: bool) -> Promotion | None:
-    """Make a finished run the champion; of two at once the later one is, and both are in the log.
+    """Make a finished run the champion; of two at once the later one is, and both are in the ledger.
 
     Returns:
-        The new line of the log; None where the run is the champion already.
+        The promotion; None where the run is the champion already.
 
     Raises:
         PromotionRefused: it is not known to be as good as today's champion, and not forced.
         StoreError: it is not finished, or a file of it differs from the record.
     """
-    if not run.finished:
-        raise StoreError(f"run {run.key} is not finished")
-    if damages := list(run.damages()):
-        raise StoreError(f"run {run.key} is damaged: {damages[0]}")
     store = run.folder.parent
-    with held(store / f".{LOG}.lock"):
+    with changing(store) as changes:
+        run = StoredRun.open(run.folder)
+        if not run.finished:
+            raise StoreError(f"run {run.key} is not finished")
+        if damages := list(run.damages()):
+            raise StoreError(f"run {run.key} is damaged: {damages[0]}")
         before = champion(store)
         if before == run.key:
             return None
-        doubt = _doubt(run, run_of(store, before)) if before else None
+        doubt = _doubt(run, before)
         if doubt and not force:
             raise PromotionRefused(f"run {run.key} {doubt}; --force promotes it all the same")
-        line = Promotion(now(), run.key, run.val_dice, before, bool(doubt), user())
-        with (store / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(line)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    return line
+        made = Promotion(now(), run.key, run.val_dice, before, bool(doubt), user())
+        changes.append(PROMOTED, run=run.key, val_dice=made.val_dice, replaced=before, forced=made.forced)
+    return made
 
 
-def _doubt(run: StoredRun, today: StoredRun | None) -> str | None:
+def _doubt(run: StoredRun, before: str | None) -> str | None:
     """Say why a run is not known to be as good as today's champion."""
+    if before is None:
+        return None
+    try:
+        today = run_of(run.folder.parent, before)
+    except StoreError as error:
+        return f"can't be held against today's champion: {error}"
     if today is None:
         return "can't be held against today's champion, which the store has lost"
     if run.val_dice is None or today.val_dice is None:
@@ -95,7 +102,7 @@ def _doubt(run: StoredRun, today: StoredRun | None) -> str | None:
         return f"was validated on other photos than today's champion {today.key}"
     if run.val_dice < today.val_dice:
         return (
-            f"has a validation Dice of {run.val_dice:.4f}, "
-            f"less than today's champion {today.key} with {today.val_dice:.4f}"
+            f"has a validation Dice of {score(run.val_dice)}, "
+            f"less than today's champion {today.key} with {score(today.val_dice)}"
         )
     return None

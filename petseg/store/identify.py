@@ -7,7 +7,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from petseg.models.weights import is_sealed, load_foreign_tensors, load_tensors, sha256_tensors, validated
-from petseg.store.run import StoredRun, stored_runs
+from petseg.store.run import StoredRun, readable_runs
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,9 @@ class Weights:
 
     @property
     def epoch(self) -> int | None:
-        """Of which epoch, where the file is a checkpoint."""
-        return self.about["record"]["epoch"] if "record" in self.about else None
+        """Of which epoch, where the file is a checkpoint, or has the weights of a last epoch."""
+        epoch: int | None = self.about.get("record", self.about).get("epoch")
+        return epoch
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -47,8 +48,8 @@ class Weights:
 
 def runs_of(weights: Weights, store: Path) -> list[StoredRun]:
     """Return the runs of the store that ended with these weights, or, for a checkpoint, that it is of."""
-    runs, _ = stored_runs(store)
-    if weights.epoch is not None:
-        return [run for run in runs if run.key == weights.about["run_key"]]
-    digest = weights.sha256
-    return [run for run in runs if run.manifest.get("tensors_sha256") == digest]
+    runs = readable_runs(store)
+    if "record" in weights.about:  # a checkpoint, of which the store may keep no copy any more
+        return [run for run in runs if run.key == weights.about.get("run_key")]
+    ended, digest = ("tensors_sha256", "last_tensors_sha256"), weights.sha256
+    return [run for run in runs if digest in map(run.manifest.get, ended)]

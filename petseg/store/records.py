@@ -4,43 +4,118 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from petseg.core.files import copy_atomically, sha256_file
+from petseg.core.files import copy_bytes, naming, read_file, sha256_file, written_together
 from petseg.core.textfiles import without_nan
-from petseg.errors import DamagedFile, StoreError
+from petseg.errors import BrokenRecord, DamagedFile, StoreError
 from petseg.store.layout import FORMAT, MANIFEST
+from petseg.store.typed import Adopted, Begun, Trained, checked
+
+T = TypeVar("T")
+_DEEP, _LARGE = 64, 1e30
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read a run's manifest; empty where there is none.
 
     Raises:
-        StoreError: it can't be read, or is of a later format.
+        BrokenRecord: it is not what a manifest must be.
+        StoreError: it is of a later format.
+        OSError: it can't be read.
     """
     path = folder / MANIFEST
-    if not path.exists():
-        return {}
-    manifest: dict[str, Any] = read_json(path)
     try:
-        if manifest["format"] != FORMAT:
-            raise StoreError(f"{path}: has format {manifest['format']}, this petseg knows {FORMAT}")
-        manifest["status"]  # which every manifest has
-    except (KeyError, TypeError) as error:
-        raise StoreError(f"{path}: can't be read ({error})") from None
+        manifest = read_json(path)
+    except FileNotFoundError:
+        return {}
+    if not isinstance(manifest, dict):
+        raise BrokenRecord(f"{path}: is no record")
+    if (known := manifest.get("format")) != FORMAT and isinstance(known, int):
+        raise StoreError(f"{path}: has format {known}, this petseg knows {FORMAT}")
+    form = Adopted if "adopted" in manifest else Trained if manifest.get("status") == "finished" else Begun
+    checked(manifest, form, path)
     return manifest
+
+
+def read_record(path: Path, form: type[T]) -> T:
+    """Read a JSON file of the store that holds one record.
+
+    Raises:
+        BrokenRecord: it is not what it must be.
+        OSError: it can't be read.
+    """
+    return checked(read_json(path), form, path)
+
+
+def read_lines(path: Path, form: type[T]) -> list[T]:
+    """Read a file of the store that has a record a line; none where there is no such file.
+
+    Raises:
+        BrokenRecord: a line is not what it must be.
+        OSError: it can't be read.
+    """
+    try:
+        lines = read_file(path).splitlines()
+    except FileNotFoundError:
+        return []
+    places = (f"{path}, line {number}" for number in range(1, len(lines) + 1))
+    return [checked(parsed(line, place), form, place) for line, place in zip(lines, places, strict=True)]
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file of the store.
 
     Raises:
-        StoreError: it can't be read.
+        BrokenRecord: it is no JSON.
+        OSError: it can't be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: can't be read ({error})") from None
+        text = read_file(path)
+    except IsADirectoryError:
+        raise BrokenRecord(f"{path}: is a folder") from None
+    return parsed(text, path)
+
+
+def parsed(text: bytes, where: Path | str) -> Any:
+    """Return what JSON says.
+
+    Raises:
+        BrokenRecord: it is none, or says what no record does: numbers that can't be written, half a surrogate
+            pair, NUL, or lists in lists without end.
+    """
+    try:
+        record = _DECODER.decode(text.decode())
+        if text.count(b"[") + text.count(b"{") > _DEEP and _is_deep(record):
+            raise ValueError(f"more than {_DEEP} levels")
+        if b"\\u" in text:  # else it has neither of these
+            json.dumps(record, ensure_ascii=False).encode()
+            if b"\\u0000" in text:
+                raise ValueError("a NUL in it")
+    except (ValueError, RecursionError) as error:
+        raise BrokenRecord(f"{where}: is no JSON ({' '.join(str(error).split()):.80})") from None
+    return record
+
+
+def _number(text: str) -> int | float:
+    number = int(text) if text.lstrip("-").isdecimal() else float(text)
+    if not abs(number) < _LARGE:  # NaN neither
+        raise ValueError(f"{text:.20} is no number of a record")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=_number)
+
+
+def _is_deep(record: object) -> bool:
+    """Tell whether lists and dicts lie in each other deeper than functions may call themselves."""
+    level = [record] if isinstance(record, dict | list) else []
+    for _ in range(_DEEP):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [each for values in inner for each in values if isinstance(each, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,16 +141,24 @@ def export_files(folder: Path, recorded: Mapping[str, str], files: Mapping[str, 
         DamagedFile: one of them is gone, or differs from its recorded hash; nothing is copied then.
     """
     for damage in differing(folder, {name: recorded[name] for name in files}):
-        raise DamagedFile(damage)
-    for name, target in files.items():
-        copy_atomically(folder / name, target)
+        raise DamagedFile(f"{damage}; petseg runs verify --heal looks for a copy that is whole")
+    with written_together(list(files.values())) as copies:
+        for (name, target), copy in zip(files.items(), copies, strict=True):
+            with naming(target):
+                copy_bytes(folder / name, copy, recorded[name])
 
 
 def differing(folder: Path, recorded: Mapping[str, str]) -> Iterator[str]:
     """Say of each recorded file that is absent or differs from its hash."""
     for name, digest in recorded.items():
-        path = folder / name
-        if not path.is_file():
-            yield f"{path}: is gone"
-        elif sha256_file(path) != digest:
-            yield f"{path}: differs from its hash in {folder.name}'s record"
+        if damage := damage_of(folder / name, digest):
+            yield damage
+
+
+def damage_of(path: Path, digest: str) -> str | None:
+    """Say what is wrong with a file that must have this sha256; None where nothing is."""
+    if not path.is_file():
+        return f"{path}: is gone"
+    if sha256_file(path) != digest:
+        return f"{path}: differs from its recorded hash"
+    return None

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from petseg.models.device import environment
 from petseg.models.pretrained import Encoder
 from petseg.models.weights import load_tensors
 from petseg.pipeline.dvcfiles import options, stage_command
-from petseg.store.layout import CHANGES, WEIGHTS
+from petseg.store.layout import CHANGES, CODE, WEIGHTS
 from petseg.store.records import read_json
 from petseg.store.run import StoredRun, stored_runs
 
@@ -91,7 +92,7 @@ def reproduce(run: StoredRun, root: Path) -> Comparison:
     """
     if run.adopted or not run.finished:
         raise StoreError(f"run {run.key} is not a finished training, so it can't be reproduced")
-    with _worktree(run, root) as folder:
+    with _laid_out(run, root) as folder:
         train = stage_command(folder, "train")
         arrays, encoder = input_folders(train)
         _write_params(run.params | _put_encoder(run, root, folder, encoder), folder / "params.yaml")
@@ -114,25 +115,42 @@ def input_folders(train: list[str]) -> tuple[Path, Path]:
 
 
 @contextmanager
-def _worktree(run: StoredRun, root: Path) -> Iterator[Path]:
-    """Check the run's commit out into a temporary folder, with the run's own changes."""
-    commit = run.manifest["git"]["commit"]
-    if commit is None:
-        raise StoreError(f"run {run.key} was trained outside a git repository: its code is not known")
-    if neutral_git(root, "cat-file", "-e", f"{commit}^{{commit}}").returncode:
-        raise StoreError(f"run {run.key}: commit {commit} is not in this repository; git fetch may bring it")
+def _laid_out(run: StoredRun, root: Path) -> Iterator[Path]:
+    """Lay the run's code out in a temporary folder: the run's own copy of it, on its commit if that is there.
+
+    The commit has besides what only another set of photos asks for, such as the embedded ones. A run of an
+    earlier petseg has no copy: then its changes are applied to its commit.
+    """
+    commit, kept = run.manifest["git"]["commit"], run.folder / CODE
+    is_there = commit and not neutral_git(root, "cat-file", "-e", f"{commit}^{{commit}}").returncode
+    if not is_there and not kept.exists():
+        why = "was trained outside a git repository: its code is not known"
+        if commit:
+            why = f"commit {commit} is not in this repository; git fetch may bring it"
+        raise StoreError(f"run {run.key}: {why}")
     with tempfile.TemporaryDirectory(prefix="petseg-reproduce-") as temporary:
         folder = Path(temporary, "code")
         try:
-            done = neutral_git(root, "worktree", "add", "--quiet", "--detach", str(folder), commit)
-            if not done.returncode and (changes := run.folder / CHANGES).exists():
-                done = apply_changes(folder, changes)
-            if done.returncode:
-                reason = done.stderr.decode(errors="replace").strip()
-                raise StoreError(f"run {run.key}: its code can't be laid out ({reason:.200})")
+            if is_there:
+                _check_out(run, root, folder, commit)
+            if kept.exists():
+                run.export({CODE: Path(temporary, CODE)})
+                (folder / ".dvc").mkdir(parents=True, exist_ok=True)
+                zipfile.ZipFile(Path(temporary, CODE)).extractall(folder)
             yield folder
         finally:
-            neutral_git(root, "worktree", "remove", "--force", str(folder))
+            if is_there:
+                neutral_git(root, "worktree", "remove", "--force", str(folder))
+
+
+def _check_out(run: StoredRun, root: Path, folder: Path, commit: str) -> None:
+    done = neutral_git(root, "worktree", "add", "--quiet", "--detach", str(folder), commit)
+    changes = run.folder / CHANGES
+    if not done.returncode and changes.exists() and not (run.folder / CODE).exists():
+        done = apply_changes(folder, changes)
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip()
+        raise StoreError(f"run {run.key}: its code can't be laid out ({reason:.200})")
 
 
 def _put_encoder(run: StoredRun, root: Path, folder: Path, place: Path) -> dict[str, str]:

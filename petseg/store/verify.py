@@ -1,16 +1,25 @@
-"""Proof of the store: each file of it, and each copy that DVC and MLflow keep, hashed against the record."""
+"""Proof of the store: what the ledger says is held against what is there, and each file against its record.
+
+Each copy that DVC and MLflow keep is hashed too; a copy that is whole can heal a stored file that is not.
+"""
 
 import hashlib
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from petseg.core.files import sha256_file
+from petseg.core.files import listed, naming, remove_leftovers, sha256_file, why_not
 from petseg.core.progress import watched
-from petseg.store.layout import WEIGHTS
-from petseg.store.run import StoredRun, stored_runs
+from petseg.errors import StoreError
+from petseg.store.additions import is_as_sealed
+from petseg.store.chain import MARKER, PROMOTED, read_ledger
+from petseg.store.heal import heal_runs
+from petseg.store.layout import MANIFEST, RECORDS, WEIGHTS
+from petseg.store.ledger import begin_anew, changing
+from petseg.store.records import seal_of
+from petseg.store.run import StoredRun, run_of, stored_runs
 
 STORE, DVC, MLFLOW = "the store", "DVC's cache", "MLflow"
 
@@ -22,55 +31,162 @@ class Report:
     Attributes:
         runs: how many were looked at.
         files: how many files were hashed, by where they lie.
-        damages: a line for each file that is gone or differs.
+        damages: a line for each run, record or file that is gone or differs.
+        healed: a line for each that was put back.
     """
 
     runs: int = 0
     files: dict[str, int] = field(default_factory=lambda: dict.fromkeys((STORE, DVC, MLFLOW), 0))
     damages: list[str] = field(default_factory=list)
+    healed: list[str] = field(default_factory=list)
 
 
 Copy = tuple[StoredRun, str, Path | None]  # whose weights, where they are, a file with their bytes
 
 
 def verify(
-    root: Path, chosen: Sequence[StoredRun] | None, copies: Callable[[Sequence[StoredRun]], Iterable[Copy]]
+    root: Path,
+    chosen: Sequence[StoredRun] | None,
+    copies: Callable[[Sequence[StoredRun]], Iterable[Copy]],
+    heals: bool = False,
 ) -> Report:
-    """Hash every file again.
+    """Hash every file again, and hold what is there against the ledger.
 
     Args:
         root: of the main repository.
-        chosen: the runs; None for all of them, and for all that DVC's cache holds.
+        chosen: the runs; None for all of them, for the ledger, and for all that DVC's cache holds.
         copies: gives the copies of these runs' weights that are kept elsewhere; no file where one is lost.
+        heals: whether what differs is put back from a copy that does not, and a broken ledger begun anew.
     """
-    report = Report()
+    report, store = Report(), root / "runs"
+    known: dict[str, Path] = {}
     runs = list(chosen or ())
     if chosen is None:
-        runs, report.damages = stored_runs(root / "runs")
-        _verify_dvc(root, report)
-    report.runs = len(runs)
+        with _settled(store):
+            pass  # a torn last line is dropped, so that it is no reason to begin anew
+        if heals and (line := begin_anew(store)):
+            report.healed.append(line)
+        with _settled(store):
+            runs, report.damages = stored_runs(store)
+            report.damages += against_ledger(store, runs)
+    if chosen is None or heals:
+        _verify_dvc(root, report, known)
     finished = [run for run in runs if run.finished]
-    for run in watched(finished, "verify runs", len(finished)):
-        report.files[STORE] += run.recorded_files
-        report.damages += run.damages()
     for run, uri, path in copies(finished):
         report.files[MLFLOW] += 1
         if path is None or not path.is_file():
             report.damages.append(f"{uri}: is gone; it was a copy of run {run.key}'s weights")
-        elif sha256_file(path) != run.manifest["files"][WEIGHTS]:
+        elif (digest := _digest(path, report)) and digest != run.manifest["files"].get(WEIGHTS):
             report.damages.append(f"{uri}: differs from run {run.key}'s weights, whose copy it is")
+        elif digest:
+            known[digest] = path
+    if heals:
+        report.healed += [f"{path}: is put back" for path in heal_runs(finished, known)]
+    report.runs = len(runs)
+    for run in watched(finished, "verify runs", len(finished)):
+        report.files[STORE] += run.recorded_files
+        if list(run.damages()):
+            with _settled(store):  # a change may have been made meanwhile: what differs is looked at again
+                now = run_of(store, run.key)
+                report.damages += now.damages() if now is not None and now.finished else ()
     return report
 
 
-def _verify_dvc(root: Path, report: Report) -> None:
+@contextmanager
+def _settled(store: Path) -> Iterator[None]:
+    """Hold the store, once what a killed process had begun is ended; if it refuses, it is taken as it is."""
+    with ExitStack() as stack:
+        if (store / MARKER).exists():
+            with suppress(StoreError, OSError):
+                stack.enter_context(changing(store))
+                for run in stored_runs(store)[0]:
+                    if run.finished:
+                        remove_leftovers(run.folder, deep=True)
+        yield
+
+
+def _digest(path: Path, report: Report) -> str | None:
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        report.damages.append(why_not(error))
+        return None
+
+
+def against_ledger(store: Path, runs: Sequence[StoredRun]) -> list[str]:
+    """Say what the ledger knows and the store has not, or has in another form, and the other way round."""
+    ledger = read_ledger(store)
+    expected, damages = ledger.expected, ledger.damages
+    if not ledger.lines:  # the store has none yet, or it is lost, which is named
+        return damages
+    there = {run.key: run for run in runs}
+    for key, seal in expected.runs.items():
+        manifest = store / key / MANIFEST
+        if key not in there:
+            if not manifest.exists():
+                damages.append(f"{manifest}: is gone, and was not pruned")
+        elif _was_edited(there[key].manifest, seal):
+            damages.append(f"{manifest}: is not what the ledger says; it was edited")
+    for (key, kind, name), seal in expected.added.items():
+        record = store / key / kind / name / RECORDS[kind]
+        if key in there and not record.exists():
+            damages.append(f"{record}: is gone; the ledger knows it")
+        added = [each for each in (there[key].added if key in there else ()) if each.record == record]
+        if added and _was_edited(added[0].manifest, seal):
+            damages.append(f"{record}: is not what the ledger says; it was edited")
+    for run in runs:
+        if run.finished and run.key not in expected.runs:
+            damages.append(f"{run.folder}: is finished, and the ledger does not know it")
+        for each in run.added:
+            if (run.key, each.kind, each.key) not in expected.added:
+                damages.append(f"{each.folder}: the ledger does not know it")
+    promoted = [line for line in ledger.lines if line["event"] == PROMOTED]
+    if promoted and (today := promoted[-1].get("run", "")) not in there:
+        damages.append(f"{store / today}: is the champion by the ledger, and can't be read or is gone")
+    return damages
+
+
+def _was_edited(record: Mapping[str, Any], seal: str | None) -> bool:
+    """Tell whether a record says else than the ledger; one that its own seal gives away is named for that."""
+    return seal is not None and is_as_sealed(record) and seal_of(record) != seal
+
+
+def _verify_dvc(root: Path, report: Report, known: dict[str, Path]) -> None:
     """Hash the objects of DVC's cache, which are named by their own md5; DVC itself does not look again."""
-    ask = [sys.executable, "-m", "dvc", "cache", "dir"]
-    done = subprocess.run(ask, cwd=root, capture_output=True, text=True, check=False)
-    folder = Path(done.stdout.strip() or root / ".dvc/cache", "files/md5")
-    objects = sorted(path for path in folder.glob("??/*") if path.is_file())
+    folder = _dvc_cache(root) / "files/md5"
+    objects = [path for prefix in listed(folder, "??") for path in listed(prefix) if path.is_file()]
     report.files[DVC] = len(objects)
     for path in watched(objects, "verify DVC's cache", len(objects)):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "md5").hexdigest()
-        if digest != path.parent.name + path.name.removesuffix(".dir"):
+        try:
+            with naming(path):
+                md5, sha256 = _hashes(path)
+        except OSError as error:
+            report.damages.append(why_not(error))
+            continue
+        if md5 != path.parent.name + path.name.removesuffix(".dir"):
             report.damages.append(f"{path}: differs from the md5 that is its name")
+        else:
+            known[sha256] = path
+
+
+def _dvc_cache(root: Path) -> Path:
+    """Return DVC's cache, which its settings may put elsewhere."""
+    from dvc.config import Config  # not above: it takes a quarter of a second
+    from dvc.exceptions import DvcException
+
+    try:
+        with naming(root / ".dvc/config"):
+            config = Config(str(root / ".dvc"), validate=False)
+    except DvcException:
+        return root / ".dvc/cache"
+    return Path(root, ".dvc", str(config.get("cache", {}).get("dir") or "cache"))
+
+
+def _hashes(path: Path) -> tuple[str, str]:
+    """Return a file's md5 and sha256, in hex."""
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            md5.update(block)
+            sha256.update(block)
+    return md5.hexdigest(), sha256.hexdigest()

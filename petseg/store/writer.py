@@ -3,10 +3,10 @@
 What lies in its folder, and how it is read once it is finished: petseg.store.layout, petseg.store.run.
 """
 
-import itertools
 import json
+import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,27 +17,34 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from petseg.core.files import sha256_file, written_atomically
+from petseg.core.files import listed, remove_leftovers, sha256_file, written_atomically
 from petseg.core.project import now
 from petseg.core.textfiles import without_nan, write_csv, write_json
 from petseg.data.masks import save_masks
-from petseg.errors import DamagedFile, TrainingError
+from petseg.errors import BrokenRecord, DamagedFile, TrainingError
 from petseg.models.weights import load_tensors, save_tensors, validated
+from petseg.store.chain import FINISHED
 from petseg.store.layout import (
     ABOUT,
     CHANGES,
+    CHECKPOINTS,
+    CODE,
     CURVES,
     EVOLUTION,
     EVOLUTION_MASKS,
     FORMAT,
     HISTORY,
     KEY_LENGTH,
+    LAST_WEIGHTS,
     MANIFEST,
     SHOWN,
     WEIGHTS,
+    free,
 )
-from petseg.store.records import read_manifest, sealed
+from petseg.store.ledger import changing
+from petseg.store.records import read_lines, read_manifest, sealed
 from petseg.store.run import StoredRun, locked
+from petseg.store.typed import Row
 from petseg.training.history import EpochRecord, best_epoch
 from petseg.training.loop import TrainingState
 
@@ -62,6 +69,9 @@ class Run(StoredRun):
         """Bring ``state`` to the last finished epoch whose checkpoint, and whose best one, are whole.
 
         A damaged checkpoint is named, moved aside, and the one before it is used.
+
+        Raises:
+            OSError: a checkpoint can't be read; nothing is moved.
         """
         self.history = []
         whole = self._whole_checkpoints()
@@ -77,12 +87,12 @@ class Run(StoredRun):
     def _whole_checkpoints(self) -> set[Path]:
         """Return the checkpoints that are whole; the others are named and moved aside."""
         whole = set()
-        for path in (self.folder / "checkpoints").glob("epoch-*.safetensors"):
+        for path in listed(self._checkpoints, "epoch-*.safetensors"):
             try:
                 load_tensors(path)
                 whole.add(path)
             except DamagedFile as error:
-                aside = _free(path.with_suffix(".damaged"))
+                aside = free(path.with_suffix(".damaged"))
                 path.replace(aside)
                 print(f"warning: {error}; moved to {aside.name}", flush=True)
         return whole
@@ -105,13 +115,20 @@ class Run(StoredRun):
         self._drop_old_checkpoints()
 
     def finish(self, about: dict[str, Any]) -> None:
-        """Write the best epoch's weights and their description, seal the manifest, make all read-only.
+        """Write the weights of the best and of the last epoch, seal the manifest, make all read-only.
+
+        Then the checkpoints go: a finished run needs no optimizer's state.
 
         Args:
             about: what is needed to use the weights.
         """
         best = best_epoch(self.history)
         digest = save_tensors(self.folder / WEIGHTS, self.best_weights(), {"run_key": self.key})
+        ended = {"best": asdict(best), "tensors_sha256": digest}
+        if (last := self.history[-1].epoch) != best.epoch:
+            tensors = self._weights_of(last)
+            said = {"run_key": self.key, "epoch": last}
+            ended["last_tensors_sha256"] = save_tensors(self.folder / LAST_WEIGHTS, tensors, said)
         # Without what another run of the same bits would measure: so DVC's copy of it is reproducible.
         write_csv(self.folder / CURVES, [record.reproducible() for record in self.history])
         self._write_evolution_masks()
@@ -122,24 +139,30 @@ class Run(StoredRun):
             "tensors_sha256": digest,
         }
         write_json(self.folder / ABOUT, described)
-        apart = (MANIFEST, ".lock")
-        files = [path for path in sorted(self.folder.rglob("*")) if path.is_file() and path.name not in apart]
-        self.manifest |= {
-            "status": "finished",
-            "finished": now(),
-            "best": asdict(best),
-            "tensors_sha256": digest,
-            "size_bytes": sum(path.stat().st_size for path in files),
-        }
-        self.manifest["files"] = {str(path.relative_to(self.folder)): sha256_file(path) for path in files}
-        self.manifest = sealed(self.manifest)
-        write_json(self.folder / MANIFEST, self.manifest)
-        for path in (*files, self.folder / MANIFEST):
-            path.chmod(0o444)
+        self._seal(ended)
+        drop_checkpoints(self)
+
+    def _seal(self, ended: Mapping[str, Any]) -> None:
+        """Close the manifest over all files, and write it into the ledger."""
+        store, apart = self.folder.parent, (MANIFEST, ".lock")
+        found = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
+        files = [path for path in found if path.name not in apart and path.parent != self._checkpoints]
+        with changing(store) as changes, changes.noting(FINISHED, self.key):
+            manifest = self.manifest | {"status": "finished", "finished": now(), **ended}
+            manifest["size_bytes"] = sum(path.stat().st_size for path in files)
+            manifest["files"] = {str(path.relative_to(self.folder)): sha256_file(path) for path in files}
+            for path in files:
+                path.chmod(0o444)
+            write_json(self.folder / MANIFEST, sealed(manifest))
+            (self.folder / MANIFEST).chmod(0o444)
+        self.manifest = read_manifest(self.folder)
 
     def best_weights(self) -> dict[str, Tensor]:
         """Return the weights that were validated in the best epoch."""
-        tensors, _ = load_tensors(self._checkpoint(best_epoch(self.history).epoch))
+        return self._weights_of(best_epoch(self.history).epoch)
+
+    def _weights_of(self, epoch: int) -> dict[str, Tensor]:
+        tensors, _ = load_tensors(self._checkpoint(epoch))
         return validated(tensors)
 
     def environment_changes(self, present: Mapping[str, str | int]) -> list[str]:
@@ -153,14 +176,18 @@ class Run(StoredRun):
 
     def _write_evolution_masks(self) -> None:
         """Write the masks of all epochs into one file."""
-        pages = sorted((self.folder / EVOLUTION).glob("*.png"))
+        pages = listed(self.folder / EVOLUTION, "*.png")
         epochs = np.array([int(page.stem) for page in pages])
         masks = np.stack([_unstack(np.asarray(Image.open(page))) for page in pages])
         rows = np.array(self.manifest["shown_rows"])
         save_masks(self.folder / EVOLUTION_MASKS, masks, epochs=epochs, rows=rows)
 
     def _checkpoint(self, epoch: int) -> Path:
-        return self.folder / "checkpoints" / f"epoch-{epoch:05}.safetensors"
+        return self._checkpoints / f"epoch-{epoch:05}.safetensors"
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.folder / CHECKPOINTS
 
     def _best_checkpoint(self, history: Sequence[EpochRecord]) -> Path | None:
         """Return the checkpoint of the best epoch; None where no epoch has a validation Dice yet."""
@@ -177,13 +204,15 @@ class Run(StoredRun):
     def _drop_old_checkpoints(self) -> None:
         keep: set[Path | None] = {self._checkpoint(record.epoch) for record in self.history[-2:]}
         keep.add(self._best_checkpoint(self.history))
-        for path in (self.folder / "checkpoints").glob("epoch-*.safetensors"):
+        for path in listed(self._checkpoints, "epoch-*.safetensors"):
             if path not in keep:
                 path.unlink()
 
 
 @contextmanager
-def open_run(store: Path, key: str, description: dict[str, Any], changes: str = "") -> Iterator[Run]:
+def open_run(
+    store: Path, key: str, description: dict[str, Any], changes: str = "", code: Callable[[], bytes] = bytes
+) -> Iterator[Run]:
     """Open a run of the store for this process alone, or make it.
 
     Args:
@@ -191,47 +220,57 @@ def open_run(store: Path, key: str, description: dict[str, Any], changes: str = 
         key: of ``run_key``.
         description: what the manifest of a new run says, besides its status.
         changes: how the code differed from its commit, for a new run.
+        code: gives the files that its key hashed, as a ZIP archive, for a new run.
 
     Raises:
         RunLocked: another process holds it.
-        StoreError: it can't be read, or is of a later format.
+        StoreError: it is not what it must be, or the store's ledger is not.
+        OSError: it can't be read or written.
     """
     folder = store / key
     manifest = read_manifest(folder)
     if manifest.get("status") == "finished":  # nobody writes to it any more: many may read
-        yield Run(folder, manifest, read_history(folder))
+        run = Run(folder, manifest, read_history(folder))
+        drop_checkpoints(run)
+        yield run
         return
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        for left_over in folder.rglob(".*.tmp"):  # of a process that was killed while writing
-            left_over.unlink()
+        remove_leftovers(folder)
+        for part in (CHECKPOINTS, EVOLUTION):
+            remove_leftovers(folder / part)
         run = Run(folder, read_manifest(folder))
         if run.manifest:
-            run.history = read_history(folder) if (folder / HISTORY).exists() else []
+            run.history = read_history(folder)
         else:
-            if changes:
-                with written_atomically(folder / CHANGES) as file:
-                    file.write(changes.encode(errors="surrogateescape"))
-            run.note(
-                format=FORMAT,
-                status="running",
-                uid=uuid.uuid4().hex[:KEY_LENGTH],
-                created=now(),
-                **description,
-            )
+            with changing(store) as held:  # so that a store that can't be finished to is named first
+                clone = held.clone
+            for name, content in ((CHANGES, changes.encode(errors="surrogateescape")), (CODE, code())):
+                if content:
+                    with written_atomically(folder / name) as file:
+                        file.write(content)
+            begun = {"format": FORMAT, "status": "running", "uid": uuid.uuid4().hex[:KEY_LENGTH]}
+            run.note(**begun, created=now(), clone=clone, **description)
         yield run
 
 
 def read_history(folder: Path) -> list[EpochRecord]:
-    """Read a run's rows."""
-    lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines()
-    return [EpochRecord.of(json.loads(line)) for line in lines]
+    """Read a run's rows.
+
+    Raises:
+        BrokenRecord: they are not what they must be.
+    """
+    try:
+        return [EpochRecord.of(dict(row)) for row in read_lines(folder / HISTORY, Row)]
+    except TypeError as error:
+        raise BrokenRecord(f"{folder / HISTORY}: is no history of a training ({error})") from None
 
 
-def _free(path: Path) -> Path:
-    """Return the path, or the first of path-2, path-3 and so on that nothing lies at."""
-    names = itertools.chain([path.name], (f"{path.name}-{n}" for n in itertools.count(2)))
-    return next(free for free in map(path.with_name, names) if not free.exists())
+def drop_checkpoints(run: StoredRun) -> None:
+    """Remove the checkpoints of a finished run; those that its record names, of an earlier petseg, stay."""
+    folder = run.folder / CHECKPOINTS
+    if folder.is_dir() and not any(name.startswith(f"{CHECKPOINTS}/") for name in run.manifest["files"]):
+        shutil.rmtree(folder)
 
 
 def _unstack(strip: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from petseg.store.additions import Addition, Evaluation
 from petseg.store.layout import ABOUT, CARD, EVOLUTION, SHOWN, WEIGHTS
-from petseg.store.run import Addition, Evaluation, StoredRun
+from petseg.store.run import StoredRun
 from petseg.tracking.outbox import DataRecord
 
 _COLUMNS = 3  # of the picture of an epoch

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import petseg
+from petseg.core.files import listed
 from petseg.core.locks import Held, held
 from petseg.core.project import main_root, now
 
@@ -114,7 +115,7 @@ def _lock_of(path: Path) -> Path:
 def left_over() -> list[str]:
     """Return the names of the entries that no process holds."""
     found = []
-    for path in sorted(_folder().glob("[!.]*")):
+    for path in listed(_folder(), "[!.]*"):
         try:
             with held(_lock_of(path), wait=False):
                 if path.exists():

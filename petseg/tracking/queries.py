@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petseg.errors import StoreError, UsageError
-from petseg.store.layout import MANIFEST, WEIGHTS
+from petseg.store.layout import MANIFEST, WEIGHTS, manifests
 from petseg.store.run import StoredRun
 from petseg.tracking.client import EXPERIMENT, connect, every, experiment_id, is_mlflow_trouble, reason
 
@@ -44,7 +44,8 @@ def _named_runs(store: Path, text: str) -> list[Path]:
         if not folders:
             raise UsageError(f"no finished run fits the filter {text!r}")
         return folders
-    folders = sorted(store.glob(f"{text}*/{MANIFEST}")) if re.fullmatch("[0-9a-f]+", text) else []
+    named = manifests(store) if re.fullmatch("[0-9a-f]+", text) else []
+    folders = [path for path in named if path.parent.name.startswith(text)]
     if not folders and re.fullmatch("[0-9a-f]{32}", text):
         return _named_runs(store, f"attributes.run_id = '{text}'")
     if len(folders) != 1:
@@ -103,7 +104,8 @@ def weights_in_mlflow(runs: Sequence[StoredRun]) -> Iterator[tuple[StoredRun, st
         uids = {row.info.run_id: row.data.tags.get("run_uid") for row in found}
         rows = {row: of_uid[uid] for row, uid in uids.items() if uid in of_uid}
         models = every(lambda token: client.search_logged_models([experiment], page_token=token))
-        with_weights = [row.info.run_id for row in found if "weights" in row.data.tags]
+        told = [row for row in found if row.info.status == "FINISHED"]  # of others the files may come yet
+        with_weights = [row.info.run_id for row in told if "weights" in row.data.tags]
         copies = [(row, f"runs:/{row}/weights/{WEIGHTS}") for row in with_weights if row in rows]
         copies += [
             (model.source_run_id, f"{model.artifact_location}/artifacts/{WEIGHTS}")

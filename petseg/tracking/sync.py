@@ -12,10 +12,11 @@ from PIL import Image
 import petseg
 from petseg.core.locks import Held
 from petseg.core.progress import watched
-from petseg.errors import StoreError
+from petseg.errors import DamagedFile, StoreError
 from petseg.pipeline.codehash import code_sha256
+from petseg.store.additions import Addition, Evaluation
 from petseg.store.layout import ABOUT, SHOWN, WEIGHTS
-from petseg.store.run import Addition, Evaluation, StoredRun, run_of
+from petseg.store.run import StoredRun, run_of
 from petseg.tracking.client import (
     EXPERIMENT,
     Result,
@@ -140,6 +141,7 @@ def tell_run(client: "MlflowClient", run: StoredRun, said: Mapping[str, Any]) ->
     row = Row.open(client, record)
     news = not row.knows(run)
     if news:
+        run.check_whole(WEIGHTS, ABOUT)
         tell_training(row, run, record)
     for evaluation in run.evaluations:
         news |= _tell_addition(row, run, evaluation, of_evaluation(run, evaluation))
@@ -156,6 +158,8 @@ def _tell_addition(row: Row, run: StoredRun, addition: Addition, record: Record)
     child = Row.open(row.client, record, row.run_id)
     if child.finished:
         return False
+    for damage in addition.damages():
+        raise DamagedFile(damage)
     model_id = _tell_model(row, run, addition) if isinstance(addition, Evaluation) else None
     child.begin(record)
     for shown_by in (child, row):
@@ -169,8 +173,9 @@ def _tell_addition(row: Row, run: StoredRun, addition: Addition, record: Record)
 def _tell_model(row: Row, run: StoredRun, evaluation: Evaluation) -> str | None:
     """Log the network, with the threshold that was chosen, as a model of the row, and register it once."""
     weights, about = run.folder / WEIGHTS, run.folder / ABOUT
-    if not (weights.exists() and about.exists()):
+    if not run.usable:
         return None
+    run.check_whole(WEIGHTS, ABOUT)
     from petseg.tracking.logged_model import EVALUATION_TAG, log_model
     from petseg.tracking.registry import version_of
 
@@ -181,7 +186,7 @@ def _tell_model(row: Row, run: StoredRun, evaluation: Evaluation) -> str | None:
 
     decision = {
         "threshold": evaluation.headlines["threshold"],
-        "flip_average": evaluation.manifest["settings"]["infer.flip_average"],
+        "flip_average": evaluation.flip_average,
     }
     model_id = log_model(row.client, row.run_id, weights, about, decision, tags, _example(run))
     version_of(row.client, run)

@@ -20,7 +20,8 @@ from petseg.cli.doctor.checks import check_up
 from petseg.cli.doctor.findings import Check, Finding
 from petseg.core.files import copy_atomically
 from petseg.core.textfiles import read_yaml
-from petseg.store.champion import LOG, promote
+from petseg.store.chain import MARKER
+from petseg.store.champion import promote
 from petseg.store.layout import MANIFEST, WEIGHTS
 from petseg.tracking.outbox import lock_entry
 from tests.support import ROOT
@@ -201,7 +202,7 @@ def test_the_store_and_its_champion(project: Path, monkeypatch: pytest.MonkeyPat
     shutil.rmtree(run.folder)
     state, words = found(checkup.check_store, project)["champion"]
     assert (state, words.startswith(f"{KEY} is not in runs/")) == ("problem", True)
-    (project / "runs" / LOG).write_text("no log\n")
+    (project / "runs" / MARKER).write_text("no marker\n")
     assert ("runs", "problem") in [(one.name, one.state) for one in check_up(project)]
 
 

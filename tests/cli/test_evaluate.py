@@ -22,6 +22,7 @@ from petseg.core.textfiles import write_json
 from petseg.data.arrays import PetArrays
 from petseg.errors import DataError, PetsegError, UsageError
 from petseg.pipeline.dvcfiles import stage_paths
+from petseg.store.keep import keep
 from petseg.store.layout import CURVES, EVALUATIONS, EVOLUTION_MASKS, FORMAT, MANIFEST
 from petseg.store.run import StoredRun
 from tests.support import ROOT
@@ -216,7 +217,8 @@ def stored(root: Path, key: str, finished: str) -> StoredRun:
     shutil.copy(path["history"], folder / CURVES)
     manifest: dict[str, object] = {
         "format": FORMAT, "status": "finished", "created": finished, "finished": finished, "params": {},
-        "data_sha256": PetArrays.open(path["arrays"]).digest, "best": {"epoch": 3, "val_dice": 0.7},
+        "data_sha256": PetArrays.open(path["arrays"]).digest, "tensors_sha256": "t",
+        "best": {"epoch": 3, "val_dice": 0.7},
         "git": {"commit": "c" * 40, "dirty": False}, "photos": {"train": 1, "val": 1}, "data": {},
         "environment": {"device": "cpu", "cpu_capability": "AVX2", "threads": 1, "torch": "2", "python": "3"},
         "files": {name: sha256_file(folder / name) for name in (EVOLUTION_MASKS, CURVES)},
@@ -224,5 +226,5 @@ def stored(root: Path, key: str, finished: str) -> StoredRun:
     write_json(folder / MANIFEST, manifest)
     run = StoredRun.open(folder)
     files = {file.name: file for file in path["results"].iterdir()}
-    run.keep(EVALUATIONS, "e", {"settings": {"infer.flip_average": True}}, files)
+    keep(run, EVALUATIONS, "e", {"settings": {"infer.flip_average": True}}, files)
     return run

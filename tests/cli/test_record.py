@@ -16,6 +16,7 @@ from petseg.core.textfiles import write_json
 from petseg.errors import StoreError
 from petseg.store.layout import MANIFEST
 from tests.support import ROOT
+from tests.support.runs import trained
 
 KEY = "0123456789abcdef"
 LOCK: dict[str, Any] = {
@@ -49,7 +50,7 @@ def project(tmp_path: Path) -> Path:
     write_json(tmp_path / "models/model.json", {"run_key": KEY})
     write_json(
         tmp_path / "runs" / KEY / MANIFEST,
-        {"format": 1, "status": "finished", "created": "2026", "environment": MADE_ON, "files": {}},
+        trained(environment=MADE_ON),
     )
     identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
     for command in (["init", "-q"], ["add", "dvc.lock"], [*identity, "commit", "-qm", "recorded"]):

@@ -17,7 +17,7 @@ from petseg.cli.targets import check_kept_out, check_targets
 from petseg.core.files import sha256_file
 from petseg.core.project import expanded
 from petseg.errors import PetsegError, UsageError
-from petseg.store.champion import LOG
+from petseg.store.chain import MARKER
 from petseg.store.layout import ABOUT, WEIGHTS
 from tests.support import ROOT
 from tests.support.runs import make_run
@@ -112,7 +112,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(project / "mlflow.db")
     Image.new("RGB", (40, 30)).save(project / "photo.jpg")
     make_run(project / "runs" / KEY, "unet")
-    write(home / "big disk/store" / LOG)
+    write(home / "big disk/store" / MARKER)
     link(other / "runs", "../big disk/store")
     shutil.copytree(project / "runs", home / "no project/store")
     for path, target in (

@@ -79,9 +79,9 @@ def test_a_folder_whose_maker_fails_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_another_process_published_first_stays(tmp_path: Path) -> None:
-    with published_folder(tmp_path / "made") as draft:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/file").write_text("theirs")
+    with pytest.raises(OSError, match="not empty"), published_folder(tmp_path / "made") as draft:
         (draft / "file").write_text("ours")
-        (tmp_path / "made").mkdir()
-        (tmp_path / "made/file").write_text("theirs")
     assert (tmp_path / "made/file").read_text() == "theirs"
     assert [path.name for path in tmp_path.iterdir()] == ["made"]

@@ -223,7 +223,7 @@ def test_an_experiment_is_compared_with_what_was(project: Project) -> None:
 
 def test_runs_are_compared_by_key_and_by_filter(project: Project) -> None:
     project.run("dvc", "exp", "run", "--temp", "-S", "train.loss=dice", "-S", "train.epochs=1", "train")
-    keys = sorted(path.name for path in (project.folder / "runs").iterdir())
+    keys = sorted(project.manifests())
     told = project.run("python", "-m", "petseg", "compare", *keys, "--figure", "drawn/compared.png")
     assert "loss=dice" in told
     assert "val Dice, 4 photos" in told
@@ -283,6 +283,19 @@ def test_a_champion_is_mlflows_too(project: Project) -> None:
     assert "is the champion, and is not pruned" in petseg(project, "prune", key, fails=True)
 
 
+def test_a_run_whose_commit_is_gone_is_reproduced_by_the_code_that_it_keeps(
+    project: Project, forks: Path, tmp_path: Path
+) -> None:
+    """As where a clone was deleted before it was pushed, and its runs are all that is left."""
+    left = project.copy(tmp_path / "left", forks)
+    key = json.loads((left.folder / "models/model.json").read_text())["run_key"]
+    shutil.rmtree(left.folder / ".git")
+    left.edit("petseg/models/unet.py", {"max_pool2d": "avg_pool2d"})
+    left.run("git", "init", "-q")
+    left.commit("another history")
+    assert f"run {key}: identical" in petseg(left, "reproduce", key)
+
+
 def test_a_run_is_reproduced_bit_for_bit(project: Project) -> None:
     key = json.loads((project.folder / "models/model.json").read_text())["run_key"]
     before = {path: path.stat().st_mtime_ns for path in (project.folder / "runs").rglob("*")}
@@ -305,6 +318,6 @@ def test_another_clone_in_a_temporary_folder_gives_the_same_bits(
     for path in ("model.safetensors", "model.json", "evolution.npz"):
         assert ours[f"models/{path}"] == theirs[f"models/{path}"]
     # What must outlast the temporary folder is in the clone itself.
-    (run,) = (other.folder / "runs").iterdir()
-    assert json.loads((run / "manifest.json").read_text())["status"] == "finished"
+    (manifest,) = other.manifests().values()
+    assert manifest["status"] == "finished"
     assert len(mlflow_runs(other.folder)) == 1

@@ -76,8 +76,8 @@ def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     [
         ("fine", 0, ""),
         ("fail", 1, "petseg probe: no photo is left\n"),
-        ("full", 1, "petseg probe: disk full: No space left on device\n"),
-        ("forbidden", 1, "petseg probe: can't write or read runs: Permission denied\n"),
+        ("full", 1, "petseg probe: disk full (No space left on device)\n"),
+        ("forbidden", 1, "petseg probe: runs: Permission denied\n"),
         ("edit-unread", 0, ""),
         ("edit-read", 1, "petseg probe: params.yaml: train changed while the stage ran, so its outputs"),
         ("edit-code", 1, "petseg probe: petseg/errors.py changed while the stage ran"),

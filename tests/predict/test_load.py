@@ -44,7 +44,7 @@ class Project:
         record = json.loads((folder / MANIFEST).read_text())
         record |= {"created": f"2026-01-0{len(list(folder.parent.iterdir()))}"}
         record |= {"data_sha256": data or PetArrays.open(self.arrays).digest}
-        record |= {"params": {"data.boundary": boundary}, "best": {"val_dice": val_dice}}
+        record |= {"params": {"data.boundary": boundary}, "best": {"epoch": 1, "val_dice": val_dice}}
         write_json(folder / MANIFEST, record | manifest)
         return StoredRun.open(folder)
 
@@ -98,7 +98,7 @@ def test_a_champion_that_is_gone_is_an_error(project: Project) -> None:
     project.add(A, 0.9)
     champion = project.add(B, 0.8)
     promote(champion, force=True)
-    champion.delete()
+    shutil.rmtree(champion.folder)
     with pytest.raises(UsageError, match=f"the champion {B} is not in runs/"):
         _ = project.chosen
 
@@ -161,7 +161,7 @@ def test_without_packed_photos_it_is_the_best_on_the_newest_runs(project: Projec
     project.add(A, 0.9, data="older photos")
     project.add(B, 0.8, data="newer photos")
     project.add(C, 0.7, data="newer photos")
-    adopted = project.add("dddd", None, adopted={"file": "elsewhere"})
+    adopted = project.add("dddd", None, adopted={"file": "elsewhere", "note": ""})
     write_json(adopted.folder / MANIFEST, {k: v for k, v in adopted.manifest.items() if k != "data_sha256"})
     project.add("eeee", 0.95, data="a fold's photos", **split(0))
     for name in {IMAGES, TRIMAPS, INDEX} - set(left):
@@ -219,7 +219,7 @@ def test_a_run_that_can_not_be_read_is_named_and_the_others_are_compared(
     path = project.add(B, 0.8).folder / MANIFEST
     path.write_bytes(path.read_bytes()[:-9])
     assert A in project.chosen
-    assert f"warning: {path}: can't be read" in capsys.readouterr().err
+    assert f"warning: {path}: is no JSON" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, ABOUT])
@@ -245,7 +245,7 @@ def test_weights_of_another_run_are_not_taken_for_the_best(project: Project, tmp
     other = make_run(tmp_path / "other", "resnet34_unet").folder
     for name in (WEIGHTS, ABOUT):
         shutil.copy(other / name, best / name)
-    with pytest.raises(DamagedFile, match=f"{A}/{WEIGHTS}: differs from its hash in {A}'s record"):
+    with pytest.raises(DamagedFile, match=f"{A}/{WEIGHTS}: differs from its recorded hash"):
         _ = project.chosen
 
 

@@ -26,9 +26,11 @@ from petseg.report.page import LIMIT_BYTES, report
 from petseg.report.pictures import LARGEST_PX, mask_uri, photo_uri
 from petseg.report.results import Results
 from petseg.store.card import LIMITS
+from petseg.store.keep import keep
 from petseg.store.layout import EVALUATIONS
 from petseg.store.run import StoredRun
 from tests.support.results import BREEDS, EPOCHS, HOSTILE, KEY, VAL, write_results
+from tests.support.runs import trained
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page
@@ -50,18 +52,22 @@ def results(files: Results) -> Results:
 def run(files: Results) -> StoredRun:
     """A finished run of the store, with the evaluation that the results are of."""
     folder = files.folder.parent / KEY
-    manifest: dict[str, Any] = {
-        "format": 1, "status": "finished", "created": "2026-01-02T03:04:05+00:00", "run_key": KEY,
-        "params": {"model.name": "unet", "model.width": 2, "model.depth": 2, "train.gradient_clip": None},
-        "data": {"data.source": "sample"}, "data_sha256": "d" * 64, "code_sha256": "c" * 64,
-        "photos": {"train": 9, "val": 3}, "git": {"commit": "f00d" * 10, "dirty": True},
-        "environment": {"device": "cpu", "cpu_capability": "AVX2", "threads": 1, "torch": "2", "python": "3"},
-        "best": {"epoch": 3, "val_dice": 0.7123},
-    }  # fmt: skip
+    manifest = trained(
+        created="2026-01-02T03:04:05+00:00",
+        run_key=KEY,
+        params={"model.name": "unet", "model.width": 2, "model.depth": 2, "train.gradient_clip": None},
+        data={"data.source": "sample"},
+        data_sha256="d" * 64,
+        code_sha256="c" * 64,
+        photos={"train": 9, "val": 3},
+        git={"commit": "f00d" * 10, "dirty": True},
+        environment={"device": "cpu", "cpu_capability": "AVX2", "threads": 1, "torch": "2", "python": "3"},
+        best={"epoch": 3, "val_dice": 0.7123},
+    )
     write_json(folder / "manifest.json", manifest)
     run = StoredRun.open(folder)
     about = {"settings": {"infer.flip_average": True}}
-    run.keep(EVALUATIONS, "e", about, {HEADLINES: files.folder / HEADLINES})
+    keep(run, EVALUATIONS, "e", about, {HEADLINES: files.folder / HEADLINES})
     return run
 
 

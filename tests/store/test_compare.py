@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from petseg.core.textfiles import write_json
 from petseg.errors import StoreError, UsageError
+from petseg.evaluation.outputs import HEADLINES
 from petseg.report import figures
 from petseg.store.compare import Record, difference, differing, group, label, table
+from petseg.store.keep import keep
 from petseg.store.layout import EVALUATIONS
 from petseg.store.run import StoredRun
+from tests.support.runs import trained
 
 PHOTOS = [f"pug_{n}" for n in range(40)]
 
@@ -158,19 +162,20 @@ def test_the_table_is_sorted_by_validation_and_says_how_far_from_the_best() -> N
 
 def finished_run(folder: Path, **changes: object) -> StoredRun:
     folder.mkdir()
-    manifest = {
-        "format": 1,
-        "status": "finished",
+    known = {
         "created": "2026-01-01",
         "params": {"train.seed": 3},
         "data": {"data.source": "sample", "data.image_size": 64},
         "split": {"split.folds": None},
         "photos_sha256": "p",
-        "data_sha256": "d",
         "environment": {"torch": "2"},
-    } | changes
+    }
+    manifest = trained(**known | changes)
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    rows = [{"val_dice": 0.5, "elapsed_s": 2.0}, {"val_dice": None, "elapsed_s": 3.0}]
+    rows = [
+        {"epoch": 1, "val_dice": 0.5, "elapsed_s": 2.0},
+        {"epoch": 2, "val_dice": None, "elapsed_s": 3.0},
+    ]
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "validation.csv").write_text("name,breed,species,dice\nnull_1,null,cat,0.5\npug_1,pug,dog,\n")
     return StoredRun.open(folder)
@@ -180,7 +185,9 @@ def test_a_run_of_the_store_is_read(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "abc")
     assert "test" not in Record.of_run(run).dice
     (tmp_path / "scores.csv").write_text("name,dice\npug_9,0.7\n")
-    run.keep(EVALUATIONS, "e", {}, {"per_image.csv": tmp_path / "scores.csv"})
+    write_json(tmp_path / HEADLINES, {"threshold": 0.5})
+    files = {"per_image.csv": tmp_path / "scores.csv", HEADLINES: tmp_path / HEADLINES}
+    keep(run, EVALUATIONS, "e", {}, files)
     found = Record.of_run(StoredRun.open(run.folder))
     assert (found.key, found.seconds, found.params["data.image_size"]) == ("abc", 5.0, 64)
     assert "data.source" not in found.params  # which makes no other setting
@@ -199,8 +206,8 @@ def test_a_run_that_can_not_be_compared_is_named(tmp_path: Path) -> None:
     for file, content, reason in (
         ("validation.csv", None, no_finished_run),
         ("validation.csv", "name,dice\nx,abc\n", no_finished_run),
-        ("history.jsonl", "{", "history.jsonl: can't be read"),
-        ("manifest.json", '{"format": 1, "status": "finished"}', no_finished_run),
+        ("history.jsonl", "{", "history.jsonl, line 1: is no JSON"),
+        ("manifest.json", '{"format": 1, "status": "finished"}', "manifest.json: created: Field required"),
     ):
         folder = finished_run(tmp_path / f"def{file}{len(content or '')}").folder
         (folder / file).unlink()

@@ -3,101 +3,23 @@ import multiprocessing
 import shutil
 import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from petseg.cli import app
 from petseg.core.files import sha256_file
-from petseg.core.textfiles import write_json
-from petseg.errors import DamagedFile, PetsegError, PromotionRefused, StoreError
+from petseg.errors import DamagedFile, PromotionRefused, StoreError
 from petseg.evaluation.outputs import BREEDS, HEADLINES, PER_IMAGE, SCORES
 from petseg.models.weights import save_tensors
 from petseg.store.adopt import ORIGINAL, adopt, adopt_if_unknown
 from petseg.store.card import card
 from petseg.store.champion import champion, promote, promotions
 from petseg.store.identify import Weights, runs_of
-from petseg.store.layout import ABOUT, EVALUATIONS, FORMAT, HISTORY, MANIFEST, RECORDS, WEIGHTS
-from petseg.store.records import sealed
+from petseg.store.layout import ABOUT, EVALUATIONS, HISTORY, MANIFEST, RECORDS, WEIGHTS
 from petseg.store.run import StoredRun, locked, run_of, stored_runs
 from petseg.store.verify import DVC, STORE, verify
 from petseg.tracking.queries import weights_in_mlflow
-from tests.support import ROOT
-
-ENVIRONMENT = {"device": "cpu", "cpu_capability": "AVX2", "threads": 2, "torch": "2.12", "python": "3.11"}
-
-
-def make_run(root: Path, key: str, val_dice: float = 0.8, **changes: Any) -> StoredRun:
-    """A finished run, as training leaves it; its weights are filled with its validation Dice."""
-    folder = root / "runs" / key
-    digest = save_tensors(folder / WEIGHTS, {"w": torch.full((3,), val_dice)}, {"run_key": key})
-    write_json(folder / ABOUT, {"image_size": 64})
-    rows = [{"epoch": 1, "val_dice": val_dice, "elapsed_s": 61.0}]
-    (folder / HISTORY).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    manifest = {
-        "format": FORMAT,
-        "status": "finished",
-        "created": f"2026-01-0{len(list(root.glob('runs/*')))}T10:00:00+00:00",
-        "params": {"model.name": "unet", "model.width": 16, "train.loss": "bce", "train.seed": 0},
-        "data": {"data.source": "sample", "data.image_size": 64},
-        "photos": {"train": 12, "val": 4},
-        "split": {"split.fold": None},
-        "git": {"commit": "0123456789", "dirty": False},
-        "environment": ENVIRONMENT,
-        "data_sha256": "d",
-        "best": rows[0],
-        "tensors_sha256": digest,
-        "files": {path.name: sha256_file(path) for path in folder.iterdir()},
-    }
-    write_json(folder / MANIFEST, sealed(manifest | changes))
-    return StoredRun.open(folder)
-
-
-def evaluate(run: StoredRun, dice: float, key: str = "e1") -> StoredRun:
-    """Add scores as infer leaves them."""
-    folder = run.folder.parent.parent
-    told: dict[str, float | None] = {
-        "dice_per_image": dice,
-        "dice_per_image_low": dice - 0.1,
-        "dice_per_image_high": dice + 0.1,
-    }
-    told |= {"iou_per_image": dice / 2, "boundary_f_per_image": None}
-    answers = dict.fromkeys(("own_resolution", "mean_mask", "all_foreground"), told)
-    write_json(folder / "h", {"photos": 9, "boundary": "ignore", "threshold": 0.5} | told | answers)
-    (folder / "b").write_text(
-        "breed,photos,dice_per_image,dice_per_image_low,dice_per_image_high\n"
-        "rare_breed,1,0.1,0.1,0.1\nbasset_hound,7,0.5,0.4,0.6\n"
-    )
-    for name in "sp":
-        (folder / name).write_text(name)
-    files = {HEADLINES: folder / "h", BREEDS: folder / "b", SCORES: folder / "s", PER_IMAGE: folder / "p"}
-    run.keep(EVALUATIONS, key, {}, files)
-    return StoredRun.open(run.folder)
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with an empty store as the working folder."""
-    (tmp_path / ".dvc/tmp").mkdir(parents=True)
-    for name in ("params.yaml", "dvc.yaml", "stages/train.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text((ROOT / name).read_text())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
-
-
-def petseg(*arguments: str, fails: bool = False) -> str:
-    """Run the command, and return what it printed; its errors as the text that it would print."""
-    done = CliRunner().invoke(app, arguments)
-    if isinstance(done.exception, PetsegError):
-        assert fails, done.exception
-        return str(done.exception)
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    assert (done.exit_code != 0) is fails, done.output
-    return done.output
+from tests.support.store import evaluate, flip, make_run, petseg
 
 
 def test_the_store_is_read_in_order_and_names_what_it_can_not_read(root: Path) -> None:
@@ -110,7 +32,7 @@ def test_the_store_is_read_in_order_and_names_what_it_can_not_read(root: Path) -
     runs, broken = stored_runs(root / "runs")
     assert [run.key for run in runs] == ["bb", "aa"]
     assert len(broken) == 1
-    assert "cc/manifest.json: can't be read" in broken[0]
+    assert "cc/manifest.json: is no JSON" in broken[0]
     assert run_of(root / "runs", "zz") is None
     with pytest.raises(StoreError, match="is no run"):
         StoredRun.open(root / "runs/zz")
@@ -163,25 +85,18 @@ def test_restoring_replaces_nothing_that_no_run_has(root: Path) -> None:
 def test_damaged_or_unfinished_runs_are_not_handed_out(root: Path) -> None:
     run = make_run(root, "aa")
     flip(run.folder / WEIGHTS)
-    with pytest.raises(DamagedFile, match=r"aa/model\.safetensors: differs from its hash"):
+    with pytest.raises(DamagedFile, match=r"aa/model\.safetensors: differs from its recorded hash"):
         run.export({WEIGHTS: root / "w"})
     assert not (root / "w").exists()
     with pytest.raises(StoreError, match="run bb is not finished"):
         make_run(root, "bb", status="running").export({WEIGHTS: root / "w"})
 
 
-def flip(path: Path) -> None:
-    """Change one bit of a file."""
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.chmod(0o644)
-    path.write_bytes(data)
-
-
 @pytest.mark.whole
 def test_verify_counts_all_and_names_what_differs(root: Path) -> None:
-    run = evaluate(make_run(root, "aa"), 0.7)
+    run = make_run(root, "aa")
     make_run(root, "bb")
+    run = evaluate(run, 0.7)
     cached = root / ".dvc/cache/files/md5/90/0150983cd24fb0d6963f7d28e17f72"
     cached.parent.mkdir(parents=True)
     cached.write_text("abc")  # whose md5 is its name
@@ -255,13 +170,15 @@ def test_what_lies_at_the_output_is_kept_before_it_is_replaced(
 def test_weights_from_elsewhere_are_adopted_with_what_is_known(root: Path) -> None:
     torch.save({"w": torch.ones(2)}, root / "old.pt")
     (root / "old.json").write_text('{"note": "mine"}')
-    kept = adopt(root / "old.pt", root / "runs", "from my laptop")
+    kept, is_new = adopt(root / "old.pt", root / "runs", "from my laptop")
+    assert is_new
     assert kept.finished
     assert (kept.folder / f"{ORIGINAL}.pt").read_bytes() == (root / "old.pt").read_bytes()
     assert Weights.read(kept.folder / WEIGHTS).tensors["w"].tolist() == [1, 1]
-    assert adopt(root / "old.pt", root / "runs", "again").folder == kept.folder
+    again, is_new = adopt(root / "old.pt", root / "runs", "again")
+    assert (again.folder, is_new) == (kept.folder, False)
     trained = make_run(root, "aa", 0.9)
-    assert adopt(trained.folder / WEIGHTS, root / "runs", "what a run has").folder == trained.folder
+    assert adopt(trained.folder / WEIGHTS, root / "runs", "what a run has")[0].folder == trained.folder
     told = petseg("runs", "show", kept.key)
     assert "from my laptop" in told
     assert "reproduce" not in told  # nobody knows how they were made
@@ -272,10 +189,10 @@ def test_weights_from_elsewhere_are_adopted_with_what_is_known(root: Path) -> No
 
 def test_what_was_adopted_and_is_damaged_is_not_adopted_over(root: Path) -> None:
     torch.save({"w": torch.ones(2)}, root / "old.pt")
-    manifest = adopt(root / "old.pt", root / "runs", "").folder / MANIFEST
+    manifest = adopt(root / "old.pt", root / "runs", "")[0].folder / MANIFEST
     manifest.chmod(0o644)
     manifest.write_text("{")
-    with pytest.raises(StoreError, match=r"manifest\.json: can't be read"):
+    with pytest.raises(StoreError, match=r"manifest\.json: is no JSON"):
         adopt(root / "old.pt", root / "runs", "again")
 
 
@@ -357,7 +274,7 @@ def test_only_what_is_neither_champion_nor_best_nor_in_training_is_pruned(root: 
     assert [run.key for run in stored_runs(root / "runs")[0]] == ["aa", "bb", "cc", "dd"]
     assert json.loads(petseg("runs", "prune", "cc", "cc", "--yes", "--json")) == {"deleted": ["cc"]}
     assert "1 runs are deleted" in petseg("runs", "prune", "dd", "--yes")
-    assert sorted(path.name for path in (root / "runs").glob("[!.]*/")) == ["aa", "bb"]
+    assert sorted(path.parent.name for path in (root / "runs").glob("[!.]*/manifest.json")) == ["aa", "bb"]
 
 
 def test_the_card_tells_scores_weak_points_and_the_way_back(root: Path) -> None:

@@ -15,6 +15,7 @@ from petseg.data.masks import load_masks, save_masks
 from petseg.errors import DamagedFile, DataError, RunLocked, StoreError, TrainingError
 from petseg.models.weights import load_tensors, sha256_tensors
 from petseg.params import ModelParams, Params
+from petseg.store.keep import keep
 from petseg.store.layout import (
     ABOUT,
     CURVES,
@@ -31,6 +32,12 @@ from petseg.training.loop import TrainingState
 
 MODEL = ModelParams(name="unet", width=2, depth=1, dropout=0.0, encoder_weights="none")
 KEY = key_of({"a": 1}, "data", "code")
+BEGUN = {
+    "params": {"a": 1},
+    "data_sha256": "d",
+    "environment": {},
+    "git": {"commit": None, "dirty": False},
+}
 
 
 def record(epoch: int, val_dice: float) -> EpochRecord:
@@ -56,7 +63,7 @@ def add(run: Run, params: Params, epoch: int, val_dice: float) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    with open_run(tmp_path / "runs", KEY, {"params": {"a": 1}}) as run:
+    with open_run(tmp_path / "runs", KEY, BEGUN) as run:
         run.note(shown_rows=[4, 7, 9])
         yield run
 
@@ -121,7 +128,7 @@ def test_a_runs_size_is_that_of_its_files_and_of_what_was_added(
     finished = sum(path.stat().st_size for path in files)
     assert run.size_bytes == finished
     (tmp_path / "scores.json").write_text("x" * 1000)
-    run.keep(EVALUATIONS, "e1", {}, {"scores.json": tmp_path / "scores.json"})
+    keep(run, EVALUATIONS, "e1", {}, {"scores.json": tmp_path / "scores.json"})
     record = run.folder / EVALUATIONS / "e1/evaluation.json"
     assert run.size_bytes == finished + 1000 + record.stat().st_size
 
@@ -143,7 +150,7 @@ def test_altered_weights_are_not_handed_out(run: Run, params: Params, tmp_path: 
     path = run.folder / WEIGHTS
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(DamagedFile, match=rf"{KEY}/model\.safetensors: differs from its hash"):
+    with pytest.raises(DamagedFile, match=rf"{KEY}/model\.safetensors: differs from its recorded hash"):
         run.export({ABOUT: tmp_path / "j", WEIGHTS: tmp_path / "w"})
     assert not (tmp_path / "w").exists()
     assert not (tmp_path / "j").exists()
@@ -232,7 +239,7 @@ def test_when_to_stop_early(dices: list[float], patience: int | None, stale: boo
 def hold(
     store: Path, held: "multiprocessing.synchronize.Event", free: "multiprocessing.synchronize.Event"
 ) -> None:
-    with open_run(store, KEY, {}):
+    with open_run(store, KEY, BEGUN):
         held.set()
         free.wait(60)
 
@@ -246,28 +253,28 @@ def test_a_second_training_of_one_run_is_refused_by_pid(tmp_path: Path) -> None:
         assert held.wait(60)
         with (
             pytest.raises(RunLocked, match=rf"is being trained by process {other.pid};"),
-            open_run(tmp_path, KEY, {}),
+            open_run(tmp_path, KEY, BEGUN),
         ):
             pass
     finally:
         free.set()
         other.join()
-    with open_run(tmp_path, KEY, {}) as run:
+    with open_run(tmp_path, KEY, BEGUN) as run:
         assert (run.folder / ".lock").read_text() == str(os.getpid())
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "can't be read"),
+        ("{", "is no JSON"),
         ('{"format": 99}', "has format 99, this petseg knows 1"),
-        ("[]", "can't be read"),
+        ("[]", "is no record"),
     ],
 )
 def test_a_manifest_that_can_not_be_used(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / KEY).mkdir()
     (tmp_path / KEY / MANIFEST).write_text(text)
-    with pytest.raises(StoreError, match=message), open_run(tmp_path, KEY, {}):
+    with pytest.raises(StoreError, match=message), open_run(tmp_path, KEY, BEGUN):
         pass
 
 
@@ -296,7 +303,6 @@ def test_names_of_the_store_are_as_documented(run: Run, params: Params) -> None:
         HISTORY,
         WEIGHTS,
         ABOUT,
-        "checkpoints",
         "evolution",
         CURVES,
         EVOLUTION_MASKS,

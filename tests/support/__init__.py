@@ -2,6 +2,7 @@
 
 pets           photos and masks, drawn or of the sample, and the archives and folders that hold them
 runs           a finished run of the store, with random weights
+store          small runs of a store, without a network, and the command in this process
 results        what the pipeline leaves for the report
 project        a clone of this repository, whose pipeline runs as a user runs it
 forked         Python and DVC for such a clone, at once; ask_forked asks it for them

@@ -1,6 +1,7 @@
 """A finished run of the store, with random weights."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +13,23 @@ from petseg.models.weights import save_tensors
 from petseg.params import ModelParams
 from petseg.store.layout import ABOUT, EVALUATIONS, FORMAT, MANIFEST, RECORDS, WEIGHTS
 from petseg.store.run import StoredRun
+
+
+def trained(**changes: Any) -> dict[str, Any]:
+    """The manifest of a finished training, as far as every one must have it, with these entries changed."""
+    return {
+        "format": FORMAT,
+        "status": "finished",
+        "created": "2026-01-01T10:00:00+00:00",
+        "finished": "2026-01-01T11:00:00+00:00",
+        "params": {},
+        "data_sha256": "d",
+        "environment": {},
+        "git": {"commit": None, "dirty": False},
+        "best": {"epoch": 1, "val_dice": 0.5},
+        "tensors_sha256": "t",
+        "files": {},
+    } | changes
 
 
 def make_run(folder: Path, name: str, width: int = 4) -> StoredRun:
@@ -27,8 +45,7 @@ def make_run(folder: Path, name: str, width: int = 4) -> StoredRun:
     about = {"model": model.model_dump(), "image_size": 64, "boundary": "foreground"}
     write_json(folder / ABOUT, about | {"tensors_sha256": digest})
     hashes = {path.name: sha256_file(path) for path in folder.iterdir()}
-    record = {"format": FORMAT, "status": "finished", "created": "2026", "tensors_sha256": digest}
-    write_json(folder / MANIFEST, record | {"files": hashes})
+    write_json(folder / MANIFEST, trained(tensors_sha256=digest, files=hashes))
     evaluation = folder / EVALUATIONS / "e"
     write_json(evaluation / HEADLINES, {"threshold": 0.45})
     made = {"created": "2026", "settings": {"infer.flip_average": True}}

@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
+from petseg.core.files import sha256_file
 from petseg.core.textfiles import write_json
 from petseg.errors import StoreError, UsageError
 from petseg.evaluation.outputs import HEADLINES
@@ -27,6 +28,7 @@ from petseg.models.predictor import Predictor
 from petseg.models.weights import save_tensors, sha256_tensors
 from petseg.params import ModelParams, Params, flat
 from petseg.pipeline.codehash import code_sha256
+from petseg.store.keep import keep
 from petseg.store.layout import EVALUATIONS, FIGURES
 from petseg.store.run import StoredRun
 from petseg.tracking import outbox
@@ -79,7 +81,7 @@ def training(root: Path, key: str = "abcd", **manifest: Any) -> StoredRun:
     known = {
         "format": 1, "status": "running", "created": "2026-01-02T03:04:05+00:00", "uid": f"uid{key}",
         "params": {"train.epochs": 2}, "data_sha256": "f" * 64, "data": {"data.source": "sample"},
-        "git": {"commit": "c" * 40, "dirty": False},
+        "git": {"commit": "c" * 40, "dirty": False}, "environment": {},
     }  # fmt: skip
     folder = root / "runs" / key
     write_json(folder / "manifest.json", known | manifest)
@@ -104,7 +106,9 @@ def finish(run: StoredRun) -> None:
     write_json(run.folder / "model.json", about)
     run.manifest |= {
         "status": "finished", "finished": "2026-01-02T03:05:05+00:00", "tensors_sha256": digest,
-        "best": {"epoch": 2, "val_dice": 0.8}, "parameters": 99,
+        "best": {"epoch": 2, "val_dice": 0.8}, "parameters": 99, "files": {
+            path.name: sha256_file(path) for path in run.folder.glob("model.*")
+        },
     }  # fmt: skip
     write_json(run.folder / "manifest.json", run.manifest)
 
@@ -115,10 +119,10 @@ def evaluated(
     (run.folder / "card.md").write_text("card")
     write_json(root / HEADLINES, {"threshold": 0.45, "dice_per_image": dice, "own_resolution": {"iou": 0.5}})
     about: dict[str, Any] = {"settings": {"infer.flip_average": True}, "data_sha256": "f" * 64} | manifest
-    run.keep(EVALUATIONS, key, about, {HEADLINES: root / HEADLINES})
+    keep(run, EVALUATIONS, key, about, {HEADLINES: root / HEADLINES})
     Image.new("RGB", (8, 8)).save(root / "curves.png")
     about["settings"] = {"plot.examples": 6}
-    run.keep(FIGURES, f"f{key}", about, {"curves.png": root / "curves.png"})
+    keep(run, FIGURES, f"f{key}", about, {"curves.png": root / "curves.png"})
     return StoredRun.open(run.folder)
 
 
@@ -244,7 +248,7 @@ def test_what_can_not_be_read_does_not_stop_the_rest(root: Path) -> None:
             entry.path.write_text(text)
     told = sync(root / "runs", [run])
     assert (told.told, told.known) == (["abcd"], ["data-cut", "gone"])
-    assert "0000/manifest.json: can't be read" in told.broken[0]
+    assert "0000/manifest.json: is no JSON" in told.broken[0]
     assert left_over() == ["0000"]
 
 
@@ -350,7 +354,7 @@ def test_a_record_that_can_not_be_told_does_not_stop_the_rest(root: Path) -> Non
     assert done.told == ["cccc"]
     assert [line.partition(" (")[0] for line in done.broken] == [
         "aaaa: MLflow could not be told",
-        f"{runs[1].folder}/history.jsonl: can't be read",
+        f"{runs[1].folder}/history.jsonl, line 1: is no JSON",
     ]
     assert left_over() == ["aaaa", "bbbb"]
 
@@ -668,7 +672,7 @@ def test_runs_are_found_as_people_name_them(root: Path, capsys: pytest.CaptureFi
     assert found("params.`train.loss` LIKE '%c%'") == ["abcd"]
     assert "1 runs that MLflow lists are not in runs/" in capsys.readouterr().err
     (store / "abff/manifest.json").write_text("{")
-    with pytest.raises(StoreError, match=r"manifest\.json: can't be read"):
+    with pytest.raises(StoreError, match=r"manifest\.json: is no JSON"):
         found_runs(store, ["abff"])
 
 

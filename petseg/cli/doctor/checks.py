@@ -24,7 +24,9 @@ from petseg.errors import ParamsError
 from petseg.pipeline.codehash import needed_files
 from petseg.pipeline.dvcfiles import LOCK, PIPELINE, stage_paths
 from petseg.store.champion import champion
+from petseg.store.ledger import moved_from
 from petseg.store.run import holder_of, run_of, stored_runs
+from petseg.store.verify import against_ledger
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -205,8 +207,11 @@ def check_store(root: Path) -> Iterator[Finding]:
     """The store of runs: what is in it, what of it can't be read, and its champion."""
     store = root / "runs"
     runs, broken = stored_runs(store)
-    for line in broken:
+    for line in (*broken, *against_ledger(store, runs)):
         yield Finding("runs", "problem", f"{line}; petseg runs verify looks at all of it")
+    if (there := moved_from(store)) is not None:
+        said = f"the project was at {there} before: the next change of the store, and of MLflow, says so"
+        yield Finding("place of the project", "warning", said)
     finished = sum(run.finished for run in runs)
     open_ones = f", {len(runs) - finished} not finished" if finished < len(runs) else ""
     none = "none yet; dvc repro trains one"

@@ -1,19 +1,21 @@
 """``petseg runs prune``, ``promote``, ``champion``, ``sync``: what stays, what is in use, what MLflow has."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from petseg.cli.output import Answer
-from petseg.cli.runs.find import Id, found_run
+from petseg.cli.runs.find import Id, found_key, found_run
 from petseg.core.formats import score, size
 from petseg.core.project import main_root
 from petseg.errors import StoreError, UsageError
 from petseg.store.champion import Promotion, promotions
-from petseg.store.champion import champion as champion_of
 from petseg.store.champion import promote as promote_run
-from petseg.store.run import best_runs, stored_runs
+from petseg.store.prune import check_prunable
+from petseg.store.prune import prune as prune_runs
+from petseg.store.run import StoredRun, stored_runs
 
 
 def prune(
@@ -25,20 +27,24 @@ def prune(
     if as_json and not yes:
         raise UsageError("--json can't ask: it needs --yes")
     store = main_root() / "runs"
-    kept = {champion_of(store): "is the champion"}
-    for best in best_runs(store):
-        kept.setdefault(best.key, "is the best by validation Dice")
-    chosen = {run.key: run for run in map(found_run, runs)}.values()
-    for run in chosen:
-        if run.key in kept:
-            raise UsageError(f"run {run.key} {kept[run.key]}, and is not pruned")
-        if not as_json:
-            print(f"{run.key}  {run.network}  val Dice {score(run.val_dice)}  {size(run.size_bytes)}")
-    if not yes and not typer.confirm(f"Delete {len(chosen)} runs and their weights for ever?"):
+    keys = list(dict.fromkeys(found_key(text) for text in runs))
+    check_prunable(store, keys)
+    if not as_json:
+        for key in keys:
+            print(_to_be_pruned(store, key))
+    if not yes and not typer.confirm(f"Delete {len(keys)} runs and their weights for ever?"):
         return Answer(None, ["nothing is deleted"], 1)
-    for run in chosen:
-        run.delete()
-    return Answer({"deleted": [run.key for run in chosen]}, [f"{len(chosen)} runs are deleted"])
+    prune_runs(store, keys)
+    return Answer({"deleted": keys}, [f"{len(keys)} runs are deleted"])
+
+
+def _to_be_pruned(store: Path, key: str) -> str:
+    """Describe a run, which may be broken or lost."""
+    try:
+        run = StoredRun.open(store / key)
+        return f"{key}  {run.network}  val Dice {score(run.val_dice)}  {size(run.size_bytes)}"
+    except StoreError as error:
+        return f"{key}  {error}"
 
 
 def promote(

@@ -1,5 +1,6 @@
 """The one run that a person names."""
 
+import re
 from typing import Annotated
 
 import typer
@@ -12,6 +13,21 @@ Id = Annotated[
     str,
     typer.Argument(metavar="ID", help="The beginning of a run's key, an MLflow run id, or an MLflow filter."),
 ]
+
+
+def found_key(text: str) -> str:
+    """Find the key of the one run that a person names; the run may be broken, or known to the ledger alone.
+
+    Raises:
+        UsageError: none is called so, or several are.
+    """
+    from petseg.store.chain import read_ledger
+
+    store = main_root() / "runs"
+    lost = [key for key in read_ledger(store).expected.runs if not (store / key).exists()]
+    there = [path.name for path in store.glob("[!.]*/")]
+    found = [key for key in (*there, *lost) if re.fullmatch("[0-9a-f]+", text) and key.startswith(text)]
+    return found[0] if len(found) == 1 else found_run(text).key
 
 
 def found_run(text: str) -> StoredRun:

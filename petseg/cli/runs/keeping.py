@@ -16,6 +16,7 @@ from petseg.core.project import expanded, main_root
 from petseg.errors import UsageError
 from petseg.pipeline.dvcfiles import stage_paths
 from petseg.store.layout import ABOUT, WEIGHTS
+from petseg.store.ledger import changing
 from petseg.store.run import holder_of
 
 if TYPE_CHECKING:
@@ -42,11 +43,13 @@ def restore(
     files = {WEIGHTS: target} | ({ABOUT: about} if ABOUT in found.manifest.get("files", {}) else {})
     if to:
         check_targets("--to", *files.values(), force=force)
+        found.export(files)
     else:
         check_kept_out("", target.parent)
-        for path in () if force else files.values():
-            _check_known(path)
-    found.export(files)
+        with changing(main_root() / "runs"):  # so that no stage writes there between the check and the copy
+            for path in () if force else files.values():
+                _check_known(path)
+            found.export(files)
     facts = {"run": found.key, "weights": str(target), "about": str(about)}
     return Answer(facts, [f"run {found.key}: its weights are in {target}, their description in {about}"])
 
@@ -66,16 +69,25 @@ def verify(
     runs: Annotated[
         list[str] | None, typer.Argument(metavar="[ID]...", help="Which; without one, all.")
     ] = None,
+    heal: Annotated[
+        bool,
+        typer.Option(
+            "--heal", help="Put back what differs from DVC's or MLflow's copy; begin a broken ledger anew."
+        ),
+    ] = False,
 ) -> Answer:
-    """Hash the store's files again, and DVC's and MLflow's copies; exit with 1, naming each that differs."""
+    """Hash the store's files again, and DVC's and MLflow's copies, and hold them against the ledger.
+
+    It names each file, record and run that is gone or differs, and then exits with 1.
+    """
     from petseg.store.verify import verify as verify_store
     from petseg.tracking.queries import weights_in_mlflow
 
     chosen = [found_run(run) for run in runs] if runs else None
-    report = verify_store(main_root(), chosen, weights_in_mlflow)
+    report = verify_store(main_root(), chosen, weights_in_mlflow, heal)
     looked_at = ", ".join(f"{count} files in {where}" for where, count in report.files.items())
     verdict = f"{report.runs} runs: {looked_at}; {len(report.damages) or 'none'} differ"
-    return Answer(vars(report), [*report.damages, verdict], 1 if report.damages else 0)
+    return Answer(vars(report), [*report.healed, *report.damages, verdict], 1 if report.damages else 0)
 
 
 def reproduce(run: Id) -> Answer:
@@ -100,10 +112,11 @@ def adopt(
     file = regular_file(expanded(file))
     from petseg.store.adopt import adopt as adopt_file
 
-    kept = adopt_file(file, main_root() / "runs", note)
+    kept, is_new = adopt_file(file, main_root() / "runs", note)
     unreadable = kept.manifest["adopted"].get("unreadable") if kept.adopted else None
-    said = f"{file}: kept as run {kept.key}" + (f"; {unreadable}" if unreadable else "")
-    return Answer({"run": kept.key, "manifest": kept.manifest}, [said])
+    said = f"{file}: {'kept as' if is_new else 'is kept already, byte for byte, by'} run {kept.key}"
+    said += f"; {unreadable}" if unreadable else ""
+    return Answer({"run": kept.key, "is_new": is_new, "manifest": kept.manifest}, [said])
 
 
 def export(

@@ -14,7 +14,7 @@ from petseg.cli.targets import regular_file
 from petseg.core.formats import interval, score, size
 from petseg.core.project import expanded, main_root
 from petseg.core.textfiles import read_yaml
-from petseg.errors import UsageError
+from petseg.errors import StoreError, UsageError
 from petseg.store.champion import champion as champion_of
 from petseg.store.run import StoredRun, stored_runs
 
@@ -47,8 +47,16 @@ def list_runs(
     runs, broken = stored_runs(main_root() / "runs")
     defaults, today = _defaults(), champion_of(main_root() / "runs")
     fitting = [run for run in runs if all(_fits(run, *one) for one in wanted)]
-    rows = [_row(run, defaults, today) for run in fitting]
-    rows.sort(key=lambda row: (row[sort] is not None, row[sort] or 0))  # what has none comes first
+    broken += [line for run in fitting for line in run.broken]
+    rows = []
+    for run in fitting:
+        try:
+            rows.append(_row(run, defaults, today))
+        except StoreError as error:
+            broken.append(str(error))
+    rows.sort(
+        key=lambda row: (row[sort] is not None, 0 if row[sort] is None else row[sort])
+    )  # what has none comes first
     for line in broken:
         print(f"warning: {line}", file=sys.stderr)
     none = "no run fits" if wanted else "no run yet; dvc repro trains one"
@@ -61,6 +69,8 @@ def show(run: Id) -> Answer:
     evaluation = found.evaluation
     facts = {"folder": str(found.folder), "size": found.size_bytes, "manifest": found.manifest}
     facts["evaluation"] = evaluation and evaluation.headlines
+    for line in found.broken:
+        print(f"warning: {line}", file=sys.stderr)
     if found.finished:
         return Answer(facts, lambda: _show_card(found))
     epochs = len(found.rows())
@@ -109,7 +119,7 @@ def _row(run: StoredRun, defaults: dict[str, Any], champion: str | None) -> dict
         "id": run.key,
         "champion": run.key == champion,
         "status": run.manifest["status"],
-        "when": run.manifest["created"],
+        "when": str(run.manifest["created"]),
         "commit": git.get("commit"),
         "changed": git.get("dirty", False),
         "network": run.network,

@@ -11,7 +11,7 @@ from petseg.errors import UsageError
 from petseg.params import ModelParams
 from petseg.predict.load import Model, choose
 from petseg.store.champion import champion
-from petseg.store.run import StoredRun, run_of, stored_runs
+from petseg.store.run import StoredRun, readable_runs, run_of
 
 GIVEN = "given"  # in place of a key: weights that are no run's
 _KEPT = 2  # networks in memory, but for the one to begin with
@@ -72,7 +72,7 @@ class Models:
     def offers(self) -> list[Offer]:
         """Describe each network, the newest first."""
         today = champion(self._store)
-        runs = [run for run in stored_runs(self._store)[0] if run.usable]
+        runs = [run for run in readable_runs(self._store) if run.usable]
         offers = [Offer.of_run(run, run.key == today) for run in reversed(runs)]
         if self.first_key not in [offer.key for offer in offers]:
             kind = ModelParams.model_validate(self._first.predictor.about["model"])
@@ -92,7 +92,7 @@ class Models:
 
     def _load(self, key: str) -> Model:
         # A key becomes a path below, so it must be one of the folders that are there.
-        there = key in {run.key for run in stored_runs(self._store)[0] if run.usable}
+        there = key in {run.key for run in readable_runs(self._store) if run.usable}
         run = run_of(self._store, key) if there else None
         if run is None:
             raise UsageError("no finished run of the store has this key")

@@ -1,0 +1,70 @@
+"""What a store has of before it had a ledger, or of before its ledger was lost: from this one is begun."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from petseg.core.files import read_file
+from petseg.errors import BrokenRecord
+from petseg.store.layout import RECORDS, manifests, records_in
+from petseg.store.records import parsed, read_json, seal_of
+from petseg.store.typed import EarlierPromotion, checked
+
+EARLIER = "champions.jsonl"  # the promotions of a store that had no ledger yet
+
+
+def names_clone(store: Path) -> bool:
+    """Tell whether a record of the store is of a time when it had a ledger."""
+    for path in manifests(store):
+        with suppress(BrokenRecord, FileNotFoundError):
+            manifest = read_json(path)
+            if isinstance(manifest, dict) and "clone" in manifest:
+                return True
+    return False
+
+
+def found(store: Path) -> Iterator[dict[str, Any]]:
+    """Yield a line for each finished run of the store, and for all that was added to it."""
+    for path in manifests(store):
+        run = path.parent.name
+        seal, finished = _seal_in(path)
+        if finished:
+            yield {"run": run, "seal": seal}
+            for kind, name in RECORDS.items():
+                for record in records_in(path.parent / kind, name):
+                    seal, _ = _seal_in(record)
+                    yield {"run": run, "kind": kind, "key": record.parent.name, "seal": seal}
+
+
+def _seal_in(path: Path) -> tuple[str | None, bool]:
+    """Return the seal that a record holds, or else that of what it says; and whether it is finished.
+
+    A record that can't be read has none, and is taken for finished, so that it stays known.
+    """
+    try:
+        record = read_json(path)
+    except BrokenRecord:
+        return None, True
+    if not isinstance(record, dict):
+        return None, True
+    seal = record.get("sha256", seal_of(record))
+    return (seal if isinstance(seal, str) else None), record.get("status", "finished") == "finished"
+
+
+def earlier_promotions(store: Path) -> list[EarlierPromotion]:
+    """Return the promotions of a store that had no ledger yet; a line that is torn or broken is named."""
+    path = store / EARLIER
+    try:
+        lines = read_file(path).splitlines()
+    except FileNotFoundError:
+        return []
+    whole = []
+    for number, text in enumerate(lines, 1):
+        place = f"{path}, line {number}"
+        try:
+            whole.append(checked(parsed(text, place), EarlierPromotion, place))
+        except BrokenRecord as error:
+            print(f"warning: {error}; it is left out", file=sys.stderr)
+    return whole

@@ -1,0 +1,71 @@
+"""Stored files that are damaged or gone, put back from a copy whose bytes are those that were recorded."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from petseg.core.files import copy_atomically, sha256_file
+from petseg.store.additions import Addition, is_as_sealed
+from petseg.store.chain import HEALED, read_ledger
+from petseg.store.ledger import Changes, changing
+from petseg.store.records import damage_of, seal_of
+from petseg.store.run import StoredRun, run_of
+
+
+def heal(
+    changes: Changes, run: StoredRun, holder: StoredRun | Addition, copies: Mapping[str, Path]
+) -> list[Path]:
+    """Put back what is damaged or gone of the files that a record names, if nobody has edited the record.
+
+    Args:
+        changes: of the store, held.
+        run: whose files they are.
+        holder: the run, or an addition to it.
+        copies: files with these bytes, by their sha256.
+
+    Returns:
+        What was put back.
+    """
+    wanted = {name: digest for name, digest in holder.manifest["files"].items() if digest in copies}
+    damaged = [name for name, digest in wanted.items() if damage_of(holder.folder / name, digest)]
+    healed: list[Path] = []
+    for name in damaged if damaged and _is_as_in_ledger(run, holder) else ():
+        path, digest = holder.folder / name, wanted[name]
+        within = path.relative_to(run.folder).as_posix()
+        with changes.noting(HEALED, run.key, file=within, sha256=digest):
+            copy_atomically(copies[digest], path, digest)
+            path.chmod(0o444)
+        print(f"{path}: was damaged or gone; put back from {copies[digest]}", flush=True)
+        healed.append(path)
+    return healed
+
+
+def _is_as_in_ledger(run: StoredRun, holder: StoredRun | Addition) -> bool:
+    """Tell whether a record says what it said when the ledger wrote its seal down."""
+    known = read_ledger(run.folder.parent).expected
+    seal = known.runs.get(run.key)
+    if isinstance(holder, Addition):
+        seal = known.added.get((run.key, holder.kind, holder.key))
+    return is_as_sealed(holder.manifest) and seal in (None, seal_of(holder.manifest))
+
+
+def heal_runs(runs: Iterable[StoredRun], copies: Mapping[str, Path]) -> list[Path]:
+    """Put back what is damaged or gone of finished runs and of what was added to them.
+
+    Args:
+        runs: of one store.
+        copies: files, by the sha256 of their bytes.
+    """
+    healed = []
+    for found in runs:
+        with changing(found.folder.parent) as changes:
+            run = run_of(found.folder.parent, found.key)
+            if run is not None and run.finished:  # else it was pruned meanwhile
+                for holder in run.holders:
+                    healed += heal(changes, run, holder, copies)
+    return healed
+
+
+def heal_from(run: StoredRun, files: Iterable[Path]) -> None:
+    """Put back what is damaged or gone of a finished run from files that happen to have its bytes."""
+    if any(damage_of(run.folder / name, digest) for name, digest in run.manifest["files"].items()):
+        heal_runs([run], {sha256_file(file): file for file in files if file.is_file()})

@@ -1,0 +1,62 @@
+"""What a later stage made of a finished run, kept beside it: evaluations and figures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from petseg.core.files import copy_atomically, published_folder, sha256_file
+from petseg.core.project import now
+from petseg.core.textfiles import write_json
+from petseg.errors import BrokenRecord
+from petseg.store.chain import ADDED, SET_ASIDE
+from petseg.store.heal import heal
+from petseg.store.layout import RECORDS, free
+from petseg.store.ledger import Changes, changing
+from petseg.store.records import sealed
+from petseg.store.run import StoredRun
+
+
+def keep(run: StoredRun, kind: str, key: str, about: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+    """Add what a later stage made of a finished run; the same again adds nothing, and heals what is damaged.
+
+    Args:
+        run: of the store.
+        kind: EVALUATIONS or FIGURES.
+        key: hash of what determines it.
+        about: what it was made with.
+        files: what it left, by the name that it is to have in the store.
+    """
+    folder = run.folder / kind / key
+    with changing(run.folder.parent) as changes:
+        StoredRun.open(run.folder)  # it may have been pruned meanwhile
+        if _is_kept(changes, run, kind, key, files):
+            return
+        with changes.noting(ADDED, run.key, kind=kind, key=key), published_folder(folder) as draft:
+            for name, path in files.items():
+                copy_atomically(path, draft / name)
+            hashes = {path.name: sha256_file(path) for path in sorted(draft.iterdir())}
+            record = {"created": now(), **about, "clone": changes.clone, "files": hashes}
+            write_json(draft / RECORDS[kind], sealed(record))
+
+
+def _is_kept(changes: Changes, run: StoredRun, kind: str, key: str, files: Mapping[str, Path]) -> bool:
+    """Tell whether an addition is there and whole; one that can't be healed from these files is set aside."""
+    folder = run.folder / kind / key
+    if not folder.exists():
+        return False
+    try:
+        found = run.addition(kind, key)
+        if found is not None and not found.damages():
+            return True
+        if found is not None:
+            copies = {sha256_file(path): path for path in files.values()}
+            heal(changes, run, found, copies)
+            if not found.damages():
+                return True
+    except BrokenRecord:
+        pass
+    aside = free(folder.with_name(f".{key}.damaged"))
+    print(f"warning: {folder}: is damaged; set aside as {aside.name}", flush=True)
+    with changes.noting(SET_ASIDE, run.key, kind=kind, key=key):
+        folder.replace(aside)
+    return False

@@ -1,0 +1,81 @@
+"""Runs deleted for ever: never the champion, and never the best by validation."""
+
+import shutil
+import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from petseg.core.files import fsync_folder
+from petseg.errors import StoreError, UsageError
+from petseg.store.chain import PRUNED, read_ledger
+from petseg.store.champion import champion
+from petseg.store.ledger import changing
+from petseg.store.run import StoredRun, locked, readable_runs
+
+
+def best_runs(store: Path) -> list[StoredRun]:
+    """Return the finished run of the highest validation Dice, one for each set of photos."""
+    best: dict[str, StoredRun] = {}
+    for run in readable_runs(store):
+        if run.finished and run.val_dice is not None:
+            data = run.manifest.get("data_sha256", "")
+            if data not in best or run.val_dice > (best[data].val_dice or 0):
+                best[data] = run
+    return list(best.values())
+
+
+def why_kept(store: Path) -> dict[str, str]:
+    """Return the runs that are not pruned, by their keys, and why."""
+    kept = {best.key: "is the best by validation Dice" for best in best_runs(store)}
+    today = champion(store)
+    return kept | ({today: "is the champion"} if today else {})
+
+
+def check_prunable(store: Path, keys: Iterable[str]) -> None:
+    """Check that none of these runs is to be kept.
+
+    Raises:
+        UsageError: one is.
+    """
+    kept = why_kept(store)
+    for key in keys:
+        if key in kept:
+            raise UsageError(f"run {key} {kept[key]}, and is not pruned")
+
+
+def prune(store: Path, keys: list[str]) -> None:
+    """Take runs out of the store for ever; a crash leaves each whole, or out of everybody's sight.
+
+    Raises:
+        UsageError: one of them is to be kept; then none is deleted.
+        StoreError: the ledger is damaged; then none is deleted.
+        RunLocked: one of them is being trained; then none is deleted.
+    """
+    with changing(store) as changes, ExitStack() as held:
+        check_prunable(store, keys)
+        ledger = read_ledger(store)
+        if ledger.damages:  # so that nobody knows who is the champion
+            raise StoreError(ledger.damages[0])
+        known = ledger.expected.runs
+        there = [key for key in keys if (store / key).is_dir()]
+        for key in there:
+            held.enter_context(locked(store / key))
+        for key in keys:
+            if key not in there:
+                if key in known:  # it was lost: now the ledger knows that nobody misses it
+                    changes.append(PRUNED, run=key)
+                continue  # else another process has pruned it
+            gone = store / f".{key}.pruned.tmp"
+            with changes.noting(PRUNED, key):
+                (store / key).replace(gone)
+                try:
+                    fsync_folder(store)
+                except OSError:
+                    gone.replace(store / key)
+                    raise
+            try:
+                shutil.rmtree(gone)
+            except OSError as error:  # which names no folder
+                left = f"{gone}: {error.strerror}; what is left of the run goes with the next change"
+                print(f"warning: {left}", file=sys.stderr)

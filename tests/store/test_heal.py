@@ -1,0 +1,130 @@
+"""Claims by bytes: a stored file that is damaged or gone is put back when a good copy passes by."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from petseg.core.files import sha256_file
+from petseg.core.textfiles import write_json
+from petseg.errors import StoreError
+from petseg.store.adopt import adopt
+from petseg.store.chain import read_ledger
+from petseg.store.champion import promote
+from petseg.store.heal import heal_from, heal_runs
+from petseg.store.layout import ABOUT, HISTORY, MANIFEST, WEIGHTS
+from petseg.store.ledger import changing
+from petseg.store.prune import prune
+from petseg.store.records import sealed
+from petseg.store.run import StoredRun, stored_runs
+from petseg.store.verify import Copy, verify
+from tests.support.store import evaluate, flip, make_run
+
+
+@pytest.fixture
+def run(root: Path) -> StoredRun:
+    """A run with an evaluation, that the ledger knows."""
+    return evaluate(make_run(root, "aa"), 0.7)
+
+
+def healed(root: Path) -> list[str]:
+    return [line["file"] for line in read_ledger(root / "runs").lines if line["event"] == "healed"]
+
+
+def of_no_copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
+    yield from ()
+
+
+@pytest.mark.parametrize("harm", [flip, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_adopting_what_a_run_has_heals_it(root: Path, run: StoredRun, harm: object) -> None:
+    good, before = root / "copy.safetensors", (run.folder / WEIGHTS).read_bytes()
+    good.write_bytes(before)
+    (run.folder / WEIGHTS).chmod(0o644)
+    harm(run.folder / WEIGHTS)  # type: ignore[operator]
+    kept, is_new = adopt(good, root / "runs", "")
+    assert (kept.key, is_new) == ("aa", False)
+    assert (run.folder / WEIGHTS).read_bytes() == before
+    assert healed(root) == [WEIGHTS]
+    adopt(good, root / "runs", "")
+    assert healed(root) == [WEIGHTS]  # nothing to do is no line
+
+
+def test_the_same_evaluation_again_heals_the_one_that_is_kept(root: Path, run: StoredRun) -> None:
+    folder = run.folder / "evaluations/e1"
+    flip(folder / "test.json")
+    (folder / "breeds.csv").unlink()
+    assert evaluate(run, 0.7).evaluation is not None
+    assert list(StoredRun.open(run.folder).damages()) == []
+    assert sorted(healed(root)) == ["evaluations/e1/breeds.csv", "evaluations/e1/test.json"]
+
+
+def test_an_evaluation_that_can_not_be_healed_is_set_aside(root: Path, run: StoredRun) -> None:
+    flip(run.folder / "evaluations/e1/test.json")
+    again = evaluate(run, 0.6).evaluation  # other scores under the same key
+    assert again is not None
+    assert again.headlines["dice_per_image"] == 0.6
+    assert (run.folder / "evaluations/.e1.damaged/test.json").exists()
+    events = [line["event"] for line in read_ledger(root / "runs").lines]
+    assert events[-2:] == ["set aside", "added"]
+    assert verify(root, None, of_no_copies).damages == []
+
+
+def test_verify_heals_from_dvcs_cache_and_from_mlflow(root: Path, run: StoredRun) -> None:
+    content = (run.folder / HISTORY).read_bytes()
+    cached = root / ".dvc/cache/files/md5"
+    import hashlib
+
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    (cached / md5[:2]).mkdir(parents=True)
+    (cached / md5[:2] / md5[2:]).write_bytes(content)
+    shutil.copy(run.folder / WEIGHTS, root / "in_mlflow")
+    flip(run.folder / HISTORY)
+    (run.folder / WEIGHTS).unlink()
+    flip(run.folder / ABOUT)  # nobody has a copy of it
+
+    def copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
+        yield runs[0], "runs:/1/weights", root / "in_mlflow"
+
+    assert len(verify(root, None, copies).damages) == 3
+    assert (run.folder / HISTORY).read_bytes() != content
+    report = verify(root, None, copies, heals=True)
+    assert [line for line in report.damages if ABOUT not in line] == []
+    assert sorted(healed(root)) == [HISTORY, WEIGHTS]
+    assert (run.folder / HISTORY).read_bytes() == content
+
+
+def test_a_record_that_was_edited_heals_nothing(root: Path, run: StoredRun) -> None:
+    """Else the last good bytes would be replaced by others that the edit names."""
+    other = make_run(root, "bb", 0.6)
+    before = (run.folder / WEIGHTS).read_bytes()
+    manifest = json.loads((run.folder / MANIFEST).read_text())
+    manifest["files"][WEIGHTS] = sha256_file(other.folder / WEIGHTS)
+    write_json(run.folder / MANIFEST, manifest)
+    heal_runs(stored_runs(root / "runs")[0], {manifest["files"][WEIGHTS]: other.folder / WEIGHTS})
+    assert (run.folder / WEIGHTS).read_bytes() == before
+    write_json(run.folder / MANIFEST, sealed(manifest))  # by somebody who knows how a seal is made
+    heal_runs(stored_runs(root / "runs")[0], {manifest["files"][WEIGHTS]: other.folder / WEIGHTS})
+    assert (run.folder / WEIGHTS).read_bytes() == before
+    assert healed(root) == []
+
+
+def test_a_run_that_was_pruned_meanwhile_does_not_come_back(root: Path, run: StoredRun) -> None:
+    gone = make_run(root, "bb", 0.6)
+    shutil.copy(gone.folder / WEIGHTS, root / "copy")
+    prune(root / "runs", ["bb"])
+    heal_from(gone, [root / "copy"])
+    assert not gone.folder.exists()
+    with pytest.raises(StoreError, match="is no run"):
+        evaluate(gone, 0.5)
+    assert not gone.folder.exists()
+
+
+def test_what_is_damaged_is_not_promoted(root: Path, run: StoredRun) -> None:
+    flip(run.folder / "evaluations/e1/test.json")
+    with pytest.raises(StoreError, match="run aa is damaged"):
+        promote(run, force=True)
+    with changing(root / "runs"):
+        pass
+    assert not [line for line in read_ledger(root / "runs").lines if line["event"] == "promoted"]

@@ -1,0 +1,291 @@
+"""The ledger, by what a killed process, a full disk, an editor or a copy of the project does to it."""
+
+import errno
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from petseg.core.textfiles import write_json
+from petseg.errors import PetsegError, StoreError
+from petseg.store.adopt import adopt
+from petseg.store.before import EARLIER
+from petseg.store.chain import LEDGER, MARKER, read_ledger
+from petseg.store.champion import champion, promote, promotions
+from petseg.store.layout import MANIFEST
+from petseg.store.ledger import begin_anew, changing
+from petseg.store.prune import prune
+from petseg.store.run import StoredRun, stored_runs
+from petseg.store.verify import against_ledger
+from tests.support.store import evaluate, make_run
+
+
+def begun(root: Path, *keys: str) -> Path:
+    """A store with these finished runs, the first the best and the champion, and its ledger."""
+    for number, key in enumerate(keys):
+        make_run(root, key, 0.9 - number / 10)
+    promote(StoredRun.open(root / "runs" / keys[0]), force=True)
+    return root / "runs"
+
+
+def chain(store: Path) -> Path:
+    (path,) = (store / LEDGER).glob("*.jsonl")
+    return path
+
+
+def damages(store: Path) -> list[str]:
+    runs, broken = stored_runs(store)
+    return broken + against_ledger(store, runs)
+
+
+def leftovers(store: Path) -> list[Path]:
+    return [*store.rglob(".*.tmp"), *store.glob(".pending.json*")]
+
+
+# What a process does before it ends as SIGKILL ends it: at its nth call of the system.
+CALLS = {"open", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.mkdir", "os.truncate", "os.scandir"}
+
+
+def killed_at(call: int, command: Callable[[], object]) -> bool:
+    """Run a command in a process that is killed before its nth call; was it?"""
+
+    def run() -> None:
+        left = call
+
+        def watch(event: str, _: object) -> None:
+            nonlocal left
+            if event in CALLS:
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(watch)
+        command()
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join()
+    return process.exitcode == -signal.SIGKILL
+
+
+COMMANDS: dict[str, Callable[[Path], object]] = {
+    "prune": lambda root: prune(root / "runs", ["bb", "cc"]),
+    "adopt": lambda root: adopt(root / "old.pt", root / "runs", "of before"),
+    "keep": lambda root: evaluate(StoredRun.open(root / "runs/aa"), 0.7),
+    "promote": lambda root: promote(StoredRun.open(root / "runs/bb"), force=True),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_process_may_be_killed_at_any_call(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    begun(root, "aa", "bb", "cc")
+    (root / "old.pt").write_bytes(b"no weights")
+    call, killed = 0, True
+    while killed:
+        own = tmp_path_factory.mktemp("own") / root.name
+        shutil.copytree(root, own)
+        store = own / "runs"
+        write_json(store / MARKER, json.loads((store / MARKER).read_text()) | {"root": str(own)})
+        killed = killed_at(call, lambda own=own: COMMANDS[name](own))  # type: ignore[misc]
+        with changing(store):
+            pass
+        assert damages(store) == [], call
+        assert leftovers(store) == [], call
+        COMMANDS[name](own)  # as if nothing had been
+        assert damages(store) == [], call
+        shutil.rmtree(own)
+        call += 1
+    assert call > 10
+
+
+def test_a_full_disk_leaves_no_half_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = begun(root, "aa", "bb")
+    before = chain(store).read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("petseg.store.ledger.os.fsync", full)
+        with pytest.raises(OSError, match="no space"), changing(store) as changes:
+            changes.append("promoted", run="bb")
+    assert chain(store).read_bytes() == before
+    assert champion(store) == "aa"
+    promote(StoredRun.open(store / "bb"), force=True)
+    assert champion(store) == "bb"
+    assert damages(store) == []
+
+
+def test_a_torn_last_line_is_named_and_then_dropped(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    store = begun(root, "aa", "bb")
+    with chain(store).open("ab") as file:
+        file.write(b'{"at": "2026')
+    assert [line for line in damages(store) if "its last line is torn" in line]
+    assert champion(store) == "aa"
+    promote(StoredRun.open(store / "bb"), force=True)
+    assert "its last line was torn, and is dropped" in capfd.readouterr().err
+    assert (champion(store), damages(store)) == ("bb", [])
+
+
+def edited(store: Path, number: int) -> None:
+    lines = chain(store).read_bytes().split(b"\n")
+    lines[number] = lines[number].replace(b'"by": "', b'"by": "x')
+    chain(store).write_bytes(b"\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("harm", "named"),
+    [
+        (lambda store: edited(store, 1), "line 3: does not hold the hash of the line before it"),
+        (lambda store: edited(store, -2), "line 4: is not what store.json says; it was edited"),
+        (
+            lambda store: chain(store).write_bytes(chain(store).read_bytes()[:-200]),
+            "1 of its 4 lines are gone",
+        ),
+        (lambda store: chain(store).write_bytes(b""), "4 of its 4 lines are gone"),
+        (lambda store: chain(store).unlink(), "jsonl: is gone"),
+        (lambda store: shutil.rmtree(store / LEDGER), "jsonl: is gone"),
+        (lambda store: (store / MARKER).unlink(), "store.json: is gone"),
+        (lambda store: (store / MARKER).write_text("[]"), "store.json: "),
+        (lambda store: chain(store).write_bytes(b"[]\n" * 4), "line 1: "),
+    ],
+)
+def test_a_harmed_ledger_is_named_and_can_be_begun_anew(
+    root: Path, harm: Callable[[Path], object], named: str
+) -> None:
+    store = begun(root, "aa", "bb")
+    harm(store)
+    assert [line for line in damages(store) if named in line]
+    assert len(stored_runs(store)[0]) == 2
+    assert begin_anew(store) is not None
+    assert damages(store) == []
+    assert begin_anew(store) is None
+    promote(StoredRun.open(store / "bb"), force=True)
+    assert champion(store) == "bb"
+
+
+def test_a_ledger_begun_anew_knows_what_the_old_one_knew(root: Path) -> None:
+    store = begun(root, "aa", "bb", "cc")
+    evaluate(StoredRun.open(store / "bb"), 0.7)
+    shutil.rmtree(store / "cc")
+    shutil.rmtree(store / "bb/evaluations/e1")
+    edited(store, 1)
+    begin_anew(store)
+    assert champion(store) == "aa"
+    assert sorted(line.partition(": ")[0] for line in damages(store)) == [
+        str(store / "bb/evaluations/e1/evaluation.json"),
+        str(store / "cc" / MANIFEST),
+    ]
+    prune(store, ["cc"])
+    assert not [line for line in damages(store) if "/cc/" in line]
+
+
+def test_nothing_is_pruned_while_the_ledger_may_be_wrong_about_the_champion(root: Path) -> None:
+    store = begun(root, "aa", "bb", "cc")
+    promote(StoredRun.open(store / "cc"), force=True)
+    promote(StoredRun.open(store / "aa"), force=True)
+    edited(store, -3)
+    with pytest.raises(StoreError, match="was edited"):
+        prune(store, ["cc"])
+    assert (store / "cc").exists()
+
+
+def test_a_ledger_of_a_later_petseg_is_left_alone(root: Path) -> None:
+    store = begun(root, "aa", "bb")
+    write_json(store / MARKER, json.loads((store / MARKER).read_text()) | {"format": 3})
+    before = {path: path.read_bytes() for path in (store / MARKER, chain(store))}
+    with pytest.raises(StoreError, match="has format 3, this petseg knows 2"):
+        begin_anew(store)
+    with pytest.raises(StoreError, match="has format 3, this petseg knows 2"):
+        prune(store, ["bb"])
+    assert {path: path.read_bytes() for path in before} == before
+    assert (champion(store), len(stored_runs(store)[0])) == ("aa", 2)
+
+
+def test_promotions_of_before_the_ledger_are_kept(root: Path) -> None:
+    make_run(root, "aa", 0.9)
+    make_run(root, "bb", 0.8)
+    old = {"when": "2025-01-01T00:00:00+00:00", "val_dice": 0.9, "before": None, "forced": False, "by": "me"}
+    lines = [json.dumps(old | {"key": key}) for key in ("bb", "aa")]
+    (root / "runs" / EARLIER).write_text("\n".join([lines[0], "{", lines[1], lines[0][:20]]))
+    assert [line.key for line in promotions(root / "runs")] == ["bb", "aa"]
+    with changing(root / "runs"):
+        pass
+    assert [(line.key, line.when) for line in promotions(root / "runs")] == [
+        (key, old["when"]) for key in ("bb", "aa")
+    ]
+    assert damages(root / "runs") == []
+
+
+def test_a_clock_that_was_set_back_changes_no_order(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = begun(root, "aa", "bb", "cc")
+    monkeypatch.setattr("petseg.store.ledger.now", lambda: "2035-01-01T00:00:00+00:00")
+    promote(StoredRun.open(store / "bb"), force=True)
+    monkeypatch.undo()
+    promote(StoredRun.open(store / "cc"), force=True)
+    assert champion(store) == "cc"
+    os.chdir(root)
+    shutil.copytree(root, root.parent / "copy")
+    copy = root.parent / "copy/runs"
+    promote(StoredRun.open(copy / "aa"), force=True)
+    assert (champion(copy), champion(store)) == ("aa", "cc")
+    shutil.rmtree(root.parent / "copy")
+
+
+def test_a_copied_store_goes_on_with_its_own_lines(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    store = begun(root, "aa", "bb")
+    shutil.copytree(root / "runs", root / "copy/runs")
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    copy = root / "copy/runs"
+    for key in ("bb", "aa", "bb"):
+        promote(StoredRun.open(copy / key), force=True)
+        assert champion(copy) == key
+    assert capfd.readouterr().err.count("is a copy of") == 1
+    assert {path: path.read_bytes() for path in before} == before
+    assert damages(copy) == []
+    store.rename(root / "elsewhere")
+    (root / "moved").mkdir()
+    (root / "elsewhere").rename(root / "moved/runs")
+    for key in ("bb", "aa"):
+        promote(StoredRun.open(root / "moved/runs" / key), force=True)
+    assert capfd.readouterr().err.count("was moved here from") == 1
+    assert len(list((root / "moved/runs" / LEDGER).iterdir())) == 1
+
+
+def change_much(root: Path, number: int) -> None:
+    for turn in range(6):
+        key = f"{number}{turn}"
+        (root / f"{key}.pt").write_text(key)
+        run, is_new = adopt(root / f"{key}.pt", root / "runs", "")
+        assert is_new
+        promote(StoredRun.open(root / "runs" / "ab"[number % 2]), force=True)
+        prune(root / "runs", [run.key])
+
+
+def test_processes_at_once_lose_no_line(root: Path) -> None:
+    store = begun(root, "a", "b")
+    context = multiprocessing.get_context("fork")
+    others = [context.Process(target=change_much, args=(root, number)) for number in range(3)]
+    for other in others:
+        other.start()
+    while any(other.is_alive() for other in others):
+        with changing(store):
+            assert damages(store) == []
+    assert [other.exitcode for other in others] == [0, 0, 0]
+    events = [line["event"] for line in read_ledger(store).lines]
+    assert (events.count("adopted"), events.count("pruned")) == (18, 18)
+    assert sorted(path.name for path in store.glob("[!.]*/")) == ["a", "b", LEDGER]
+
+
+def test_what_can_not_be_written_is_one_line(root: Path) -> None:
+    (root / "runs").write_text("no folder")
+    with pytest.raises((OSError, PetsegError), match="runs"), changing(root / "runs"):
+        pass

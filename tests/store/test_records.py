@@ -1,0 +1,135 @@
+"""Records with values that nobody meant: each is one line, and the other runs are read."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from petseg.errors import BrokenRecord, PetsegError, StoreError
+from petseg.report.latest import latest
+from petseg.store.adopt import adopt
+from petseg.store.card import card
+from petseg.store.chain import LEDGER, MARKER
+from petseg.store.champion import promote, promotions
+from petseg.store.layout import HISTORY, MANIFEST
+from petseg.store.ledger import changing
+from petseg.store.prune import why_kept
+from petseg.store.records import parsed, sealed
+from petseg.store.run import StoredRun, stored_runs
+from petseg.store.verify import against_ledger
+from tests.support.store import evaluate, make_run, petseg
+
+GONE = ""  # takes the key out; the others are put there as they stand here
+VALUES = [
+    *("null", "[]", "{}", '"x"', '""', "-1", "true", "0.5", "1e400", "1" + "0" * 400, "NaN", GONE),
+    *('"\\ud800"', '"\\u0000"', '"../../x"', '"/x"', "[" * 600 + "]" * 600, "[" * 10**5),
+]
+
+
+@pytest.mark.parametrize("value", [*VALUES, "\xff", "{", "nul"], ids=lambda value: value[:8] or "empty")
+def test_what_is_read_can_be_written(value: str) -> None:
+    try:
+        record = parsed(value.encode("latin-1"), "here")
+    except BrokenRecord as error:
+        assert str(error).startswith("here: is no JSON")  # noqa: PT017
+        assert len(str(error)) < 200  # noqa: PT017
+    else:
+        json.dumps(record, allow_nan=False, ensure_ascii=False).encode()
+
+
+@pytest.fixture
+def store(root: Path) -> Path:
+    """A finished run, with an evaluation; one that trains; adopted weights; and the champion."""
+    run = make_run(root, "aa", 0.9)
+    make_run(root, "cc", 0.5, status="running")
+    champion = make_run(root, "bb", 0.8)
+    evaluate(run, 0.7)
+    (root / "old.pt").write_bytes(b"no weights")
+    adopt(root / "old.pt", root / "runs", "of before")
+    promote(champion, force=True)
+    return root / "runs"
+
+
+def places(record: Any, *above: str) -> Iterator[tuple[str, ...]]:
+    """Yield each key of a record, and each of what lies in it."""
+    for key, value in record.items() if isinstance(record, dict) else ():
+        yield (*above, key)
+        yield from places(value, *above, key)
+
+
+def with_value(text: str, place: tuple[str, ...], value: str, seals: bool) -> str:
+    """Return a record with another value at one place."""
+    record = json.loads(text)
+    holder = record
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = json.loads(value) if seals and value in VALUES[:8] else "@"
+    if value == GONE:
+        del holder[place[-1]]
+    return json.dumps(sealed(record) if seals else record).replace('"@"', value)
+
+
+def use(store: Path) -> None:
+    """Read the store in all ways; nothing but an error of petseg's own may come of it, in one line."""
+    runs, broken = stored_runs(store)
+    for line in [*broken, *against_ledger(store, runs)]:
+        line.encode()
+        assert "\n" not in line
+    assert "bb" in [run.key for run in runs]
+    commands: list[Callable[[], object]] = [lambda: latest(store.parent)]
+    for run in filter(lambda run: run.finished, runs):
+        list(run.damages())
+        commands.append(lambda run=run: card(run).encode())  # type: ignore[misc]
+    for command in commands:
+        try:
+            command()
+        except PetsegError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+    why_kept(store)
+    promotions(store)
+    assert "bb" in petseg("runs", "list")
+
+
+ADOPTED = f"[0-9a-f]*[0-9a-f]/{MANIFEST}"  # the longest name
+RECORDS = [f"aa/{MANIFEST}", f"cc/{MANIFEST}", ADOPTED, f"aa/{HISTORY}", MARKER, f"{LEDGER}/*"]
+RECORDS += [f"aa/evaluations/e1/{name}.json" for name in ("evaluation", "test")]
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_no_value_in_a_record_stops_the_others(store: Path, name: str) -> None:
+    path = max(store.glob(name), key=lambda path: len(str(path)))
+    path.chmod(0o644)
+    whole = path.read_text()
+    lines = [whole] if path.suffix == ".json" else whole.splitlines()
+    turn = 0
+    for number, line in enumerate(lines):
+        for place in places(json.loads(line)):
+            value = VALUES[7 * turn % len(VALUES)]  # one of them at each place, another at the next
+            changed = with_value(line, place, value, seals=turn % 2 == 0)
+            path.write_text("\n".join([*lines[:number], changed, *lines[number + 1 :]]) + "\n")
+            use(store)
+            turn += 1
+    path.write_text(whole)
+    assert turn >= 3
+    with changing(store):
+        pass
+
+
+def test_a_pending_change_with_any_value_is_ended_or_named(store: Path) -> None:
+    made = {"run": "aa", "kind": "evaluations", "key": "e1", "file": HISTORY, "sha256": "0"}
+    for event in ("finished", "adopted", "added", "pruned", "healed", "set aside", "unknown"):
+        text = json.dumps({"event": event, **made})
+        for place in places(json.loads(text)):
+            for value in VALUES:
+                before = (store / MARKER).read_text()
+                begun = with_value(text, place, value, seals=False)
+                (store / MARKER).write_text(f'{before.rstrip()[:-1]}, "pending": {begun}}}')
+                try:
+                    with changing(store):
+                        pass
+                except StoreError as error:  # in one line
+                    (store / MARKER).write_text(before if f"{MARKER}: " in str(error) else "{")
+                assert "pending" not in json.loads((store / MARKER).read_text())
+    assert StoredRun.open(store / "aa").finished
