@@ -45,6 +45,7 @@ LEFT_OUT: dict[str, str] = {
     "petseg/store/keep.py": "keeps what was computed, byte for byte",
     "petseg/store/layout.py": "names files, and makes the key of these hashes",
     "petseg/store/ledger.py": "logs what the store has ever finished",
+    "petseg/store/prune.py": "deletes runs, and the checkpoints of finished ones",
     "petseg/store/records.py": "reads and proves records, and copies files byte for byte",
     "petseg/store/run.py": "reads, proves and copies what was computed before",
     "petseg/store/typed.py": "checks records by their types",

@@ -15,14 +15,14 @@ from petseg.store.identify import Weights
 from petseg.store.layout import ABOUT, FORMAT, KEY_LENGTH, MANIFEST, WEIGHTS
 from petseg.store.ledger import changing
 from petseg.store.records import damage_of, sealed
-from petseg.store.run import StoredRun, places_of, run_of
+from petseg.store.run import StoredRun, holder_of, places_of, run_of
 
 ORIGINAL = "original"  # the file as it was found, byte for byte
 
 
 def adopt_if_unknown(file: Path, store: Path) -> None:
     """Take what lies at an output's path into the store before it is replaced, unless a run has it."""
-    if not file.exists():
+    if not file.exists() or holder_of(store, file):
         return
     kept, is_new = adopt(file, store, "lay where training puts its weights")
     if is_new:

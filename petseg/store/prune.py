@@ -1,15 +1,16 @@
-"""Runs deleted for ever: never the champion, and never the best by validation."""
+"""Runs deleted for ever, never the champion or the best by validation; and a finished run's checkpoints."""
 
 import shutil
 import sys
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from petseg.core.files import fsync_folder
+from petseg.core.files import fsync_folder, listed
 from petseg.errors import StoreError, UsageError
 from petseg.store.chain import PRUNED, read_ledger
 from petseg.store.champion import champion
+from petseg.store.layout import CHECKPOINTS
 from petseg.store.ledger import changing
 from petseg.store.run import StoredRun, locked, readable_runs
 
@@ -79,3 +80,16 @@ def prune(store: Path, keys: list[str]) -> None:
             except OSError as error:  # which names no folder
                 left = f"{gone}: {error.strerror}; what is left of the run goes with the next change"
                 print(f"warning: {left}", file=sys.stderr)
+
+
+def drop_checkpoints(run: StoredRun) -> None:
+    """Remove the checkpoints of a finished run.
+
+    Those that its record names, of an earlier petseg, stay, and so does what was damaged and moved aside.
+    """
+    folder = run.folder / CHECKPOINTS
+    for path in listed(folder, "epoch-*.safetensors"):
+        if f"{CHECKPOINTS}/{path.name}" not in run.manifest["files"]:
+            path.unlink()
+    with suppress(OSError):  # there is none, or something is left in it
+        folder.rmdir()

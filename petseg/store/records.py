@@ -13,7 +13,7 @@ from petseg.store.layout import FORMAT, MANIFEST
 from petseg.store.typed import Adopted, Begun, Trained, checked
 
 T = TypeVar("T")
-_DEEP, _LARGE = 64, 1e30
+_DEEP, _LARGE = 64, 1e300
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from petseg.store.chain import MARKER, PROMOTED, read_ledger
 from petseg.store.heal import heal_runs
 from petseg.store.layout import MANIFEST, RECORDS, WEIGHTS
 from petseg.store.ledger import begin_anew, changing
+from petseg.store.prune import drop_checkpoints
 from petseg.store.records import seal_of
 from petseg.store.run import StoredRun, run_of, stored_runs
 
@@ -102,6 +103,7 @@ def _settled(store: Path) -> Iterator[None]:
                 for run in stored_runs(store)[0]:
                     if run.finished:
                         remove_leftovers(run.folder, deep=True)
+                        drop_checkpoints(run)
         yield
 
 

@@ -4,7 +4,6 @@ What lies in its folder, and how it is read once it is finished: petseg.store.la
 """
 
 import json
-import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,6 +41,7 @@ from petseg.store.layout import (
     free,
 )
 from petseg.store.ledger import changing
+from petseg.store.prune import drop_checkpoints
 from petseg.store.records import read_lines, read_manifest, sealed
 from petseg.store.run import StoredRun, locked
 from petseg.store.typed import Row
@@ -264,13 +264,6 @@ def read_history(folder: Path) -> list[EpochRecord]:
         return [EpochRecord.of(dict(row)) for row in read_lines(folder / HISTORY, Row)]
     except TypeError as error:
         raise BrokenRecord(f"{folder / HISTORY}: is no history of a training ({error})") from None
-
-
-def drop_checkpoints(run: StoredRun) -> None:
-    """Remove the checkpoints of a finished run; those that its record names, of an earlier petseg, stay."""
-    folder = run.folder / CHECKPOINTS
-    if folder.is_dir() and not any(name.startswith(f"{CHECKPOINTS}/") for name in run.manifest["files"]):
-        shutil.rmtree(folder)
 
 
 def _unstack(strip: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -422,7 +422,13 @@ def machine(mlflow_database: Path) -> Iterator[Machine]:
 
 
 @pytest.mark.fault(60, "an I/O error at some calls of a command or stage")
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if command.slow else [])
+        for name, command in COMMANDS.items()
+    ],
+)
 def test_io_errors(machine: Machine, name: str, record_property: Callable[[str, object], None]) -> None:
     made, wrong = judged(machine, name, some_calls)
     record_property("io_errors", [name, dict(made), len(wrong)])

@@ -1,6 +1,7 @@
 """Disks, servers, databases and clocks that fail: faults 19 to 24."""
 
 import json
+import re
 import socket
 import sqlite3
 import subprocess
@@ -47,9 +48,9 @@ def mounted(folder: Path, *options: str) -> Iterator[None]:
 
 @pytest.mark.fault(19, "disk full: the store's file system")
 def test_a_full_disk(project: Project) -> None:
-    with mounted(project.folder / "runs", "-o", "size=150k"):
+    with mounted(project.folder / "runs", "-o", "size=350k"):
         printed = project.run(*project.train_command, fails=True)
-        assert "petseg train: disk full: " in printed
+        assert re.search(r"^petseg train: /\S+: disk full \(.*\)$", printed, re.M)
         assert "Traceback" not in printed
         found = project.last_checkpoints()
         assert found
@@ -58,13 +59,15 @@ def test_a_full_disk(project: Project) -> None:
 
 
 @pytest.mark.fault(19, "disk full: a limit on the size of files")
-def test_a_file_that_must_not_grow(project: Project, reference: Manifest, mlflow_database: Path) -> None:
-    project.run(*project.train_command)
-    largest = max(path.stat().st_size for path in only_run(project).rglob("*.safetensors"))
-    project.forget_trainings(mlflow_database)
+def test_a_file_that_must_not_grow(project: Project, reference: Manifest) -> None:
+    killed_at = str(Path(__file__).with_name("killed_at.py"))
+    before = ("petseg.store.writer", "Run.add", "before", "3")  # the code, which is larger, is there
+    project.run("python", killed_at, *before, *project.train_command[2:], fails=True)
+    largest = max(path.stat().st_size for path in project.last_checkpoints())
     limit = f"ulimit -f {largest // 1024 - 1}; exec {' '.join(project.train_command)}"
     printed = project.run("bash", "-c", limit, fails=True, environment=project.environment())
-    assert "petseg train: disk full: " in printed
+    assert "goes on after epoch 2" in printed
+    assert re.search(r"^petseg train: /\S+: disk full \(.*\)$", printed, re.M)
     finishes(project, reference)
 
 
@@ -91,8 +94,7 @@ def test_a_full_cache(project: Project, reference: Manifest) -> None:
 def test_a_read_only_store(project: Project) -> None:
     with mounted(project.folder / "runs", "-o", "ro"):
         printed = project.run(*project.train_command, fails=True)
-    assert "petseg train: can't write or read" in printed
-    assert "Read-only file system" in printed
+    assert ": Read-only file system" in printed
     assert "epoch" not in printed
 
 
