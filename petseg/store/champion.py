@@ -74,7 +74,7 @@ def promote(run: StoredRun, force: bool) -> Promotion | None:
         if not run.finished:
             raise StoreError(f"run {run.key} is not finished")
         if damages := list(run.damages()):
-            raise StoreError(f"run {run.key} is damaged: {damages[0]}")
+            raise StoreError(f"run {run.key} can't be proved: {damages[0]}")
         before = champion(store)
         if before == run.key:
             return None

@@ -63,6 +63,9 @@ ERRORS = {  # with which a call can fail
 
 # Of MLflow, which may know more or less after a fault, and what is still to be logged there.
 MLFLOWS = re.compile(r"project/(mlflow\.db|mlartifacts(/|$)|\.dvc/tmp(/|$))")
+MARKER = re.compile(r"/runs/store\.json$")
+PRUNED = re.compile(r"\.pruned\.tmp(/|$)")
+GOES_LATER = "goes with the next change"
 LOCK = re.compile(r"(^|/)\.[^/]*lock$")  # is never removed, lest two processes hold it
 DRAFT = re.compile(r"\.tmp(/|$)|\.damaged")
 STOPS_NOTHING = re.compile(r"(petseg( \w+)?: )?(warning|note): | *predict: \d+ of \d+")
@@ -216,12 +219,9 @@ class Undisturbed:
 
 
 def own(changes: dict[str, str]) -> dict[str, str]:
-    """Leave out what is MLflow's, and locks."""
-    return {
-        path: content
-        for path, content in changes.items()
-        if not MLFLOWS.match(path) and not LOCK.search(path)
-    }
+    """Leave out what is MLflow's, locks, and the store's marker, which may lag behind the ledger."""
+    apart = (MLFLOWS, LOCK, MARKER)
+    return {path: of for path, of in changes.items() if not any(each.search(path) for each in apart)}
 
 
 @dataclass(frozen=True)
@@ -280,9 +280,11 @@ class Judge:
         if not ended.calls:
             return None
         all_changes = machine.folder.changes()
-        changes = own(all_changes)
+        later = GOES_LATER in ended.stderr  # what is left of a pruned run, and is named
+        left = {path: of for path, of in all_changes.items() if not (later and PRUNED.search(path))}
+        changes = own(left)
         found = [*self._of_lines(ended, Failing(ended.calls[0], failing.nth, failing.error))]
-        found += self._of_files(ended, all_changes, changes)
+        found += self._of_files(ended, left, changes)
         whole = ended.code == 0 or self.undisturbed.is_whole(changes)
         found += self._of_what_follows(all_changes, done=whole)
         return [f"{text}\n{_last_lines(ended)}" for text in found]

@@ -215,7 +215,7 @@ def test_a_worse_model_does_not_become_champion(root: Path) -> None:
     assert forced.forced
     assert [line.key for line in promotions(root / "runs")] == ["bb", "aa", "cc"]
     flip(bad.folder / WEIGHTS)
-    with pytest.raises(StoreError, match="run bb is damaged"):
+    with pytest.raises(StoreError, match="run bb can't be proved"):
         promote(bad, force=True)
 
 
