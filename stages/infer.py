@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from petseg.core.files import copy_atomically
+from petseg.core.files import copy_atomically, listed, remove_leftovers
 from petseg.core.formats import interval, score
 from petseg.core.git import git_state
 from petseg.core.project import main_root, now, provenance
@@ -32,6 +32,7 @@ def infer(params: Params, archives: Path, arrays: Path, weights: Path, results: 
         train__device=params.train.device,
         train__threads=params.train.threads,
     )
+    remove_leftovers(results)  # of this stage, if it was killed
     code = code_sha256(Path(__file__))
     key = key_of(settings, photos.digest, code)
 
@@ -57,7 +58,7 @@ def infer(params: Params, archives: Path, arrays: Path, weights: Path, results: 
         made_by = {"started": started, "settings": settings, "data_sha256": photos.digest}
         made_by |= {"code_sha256": code} | provenance(git_state(Path.cwd(), needed_files(Path(__file__))))
         with lock_entry(run.key):
-            files = {path.name: path for path in sorted(results.iterdir())}
+            files = {path.name: path for path in listed(results, "[!.]*")}
             keep(run, EVALUATIONS, key, made_by, files)
             write_card(run)
         flush_outbox()

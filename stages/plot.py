@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from petseg.core.files import sha256_file, written_atomically
+from petseg.core.files import listed, remove_leftovers, sha256_file, written_atomically
 from petseg.core.git import git_state
 from petseg.core.project import main_root, now, provenance
 from petseg.data.arrays import PetArrays
@@ -32,10 +32,11 @@ DPI = 110
 def plot(
     params: Params, archives: Path, arrays: Path, evolution: Path, history: Path, results: Path, figures: Path
 ) -> None:
+    remove_leftovers(figures)  # of this stage, if it was killed
     started, seen = now(), Results(arrays, evolution, history, results)
     run = run_of(main_root() / "runs", seen.run_key) if seen.run_key else None
     settings = flat(augment=params.augment, plot=params.plot)
-    read = {path.name: sha256_file(path) for path in (evolution, history, *sorted(results.iterdir()))}
+    read = {path.name: sha256_file(path) for path in (evolution, history, *listed(results, "[!.]*"))}
     if run is not None and not is_of(run, read, evolution.name, history.name):
         print(f"warning: run {run.key} has other masks, curves or scores than lie here: figures are not kept")
         run = None
@@ -52,7 +53,7 @@ def plot(
             keep_figures(run, key, made_by, seen, figures)
     if run is not None:
         flush_outbox()
-    print(f"{len(list(figures.iterdir()))} figures: {figures}; everything on one page: petseg report")
+    print(f"{len(listed(figures, '[!.]*'))} figures: {figures}; everything on one page: petseg report")
 
 
 def is_of(run: StoredRun, read: Mapping[str, str], evolution: str, history: str) -> bool:
@@ -74,7 +75,7 @@ def keep_figures(
         page = Path(folder, PAGE)
         with written_atomically(page, durable=False) as file:
             file.write(report(seen, run))
-        files = {path.name: path for path in sorted(figures.iterdir())}
+        files = {path.name: path for path in listed(figures, "[!.]*")}
         with lock_entry(run.key):
             keep(run, FIGURES, key, made_by, files | {PAGE: page})
 
