@@ -13,11 +13,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from petseg.core.files import naming
 from petseg.core.project import main_root
 from petseg.core.textfiles import printable
 from petseg.errors import UsageError
-from petseg.pipeline.dvcfiles import LOCK, PIPELINE
+from petseg.pipeline.dvcfiles import LOCK, PIPELINE, dvc_settings
 from petseg.store.before import EARLIER
 from petseg.store.chain import MARKER
 from petseg.store.layout import KEY_LENGTH, MANIFEST
@@ -210,13 +209,8 @@ def _caches(root: Path) -> Iterator[Path]:
     """Yield the folders that DVC's settings name: its cache, and the remotes that are folders."""
     if not (root / ".dvc").is_dir():
         return
-    from dvc.config import Config  # not above: it takes a quarter of a second
-    from dvc.exceptions import DvcException
-
-    try:
-        with naming(root / ".dvc/config"):
-            config = Config(str(root / ".dvc"), validate=False)
-    except DvcException:  # DVC has no cache either, then
+    config = dvc_settings(root)
+    if config is None:  # DVC has no cache either, then
         return
     urls = [remote.get("url") for remote in config.get("remote", {}).values()]
     places: list[str | None] = [config.get("cache", {}).get("dir"), *urls]

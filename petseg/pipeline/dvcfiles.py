@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from petseg.core.files import naming
 from petseg.core.textfiles import read_yaml
 from petseg.errors import ParamsError, UsageError
 
@@ -44,6 +45,22 @@ def code_files(root: Path, stage: str) -> Iterator[Path]:
         if Path(dep).parts[0] in CODE:
             files = sorted(path.rglob("*")) if path.is_dir() else [path]
             yield from (file for file in files if file.is_file() and "__pycache__" not in file.parts)
+
+
+def dvc_settings(root: Path) -> dict[str, Any] | None:
+    """Return DVC's settings of a project, of all their levels; None where DVC itself can't read them.
+
+    Raises:
+        OSError: a file of them can't be read.
+    """
+    from dvc.config import Config  # not above: it takes a quarter of a second
+    from dvc.exceptions import DvcException
+
+    try:
+        with naming(root / ".dvc/config"):
+            return dict(Config(str(root / ".dvc"), validate=False))
+    except DvcException:
+        return None
 
 
 def locked_param(stage: str, key: str, root: Path = Path()) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 from petseg.core.files import listed, naming, remove_leftovers, sha256_file, why_not
 from petseg.core.progress import watched
 from petseg.errors import StoreError
+from petseg.pipeline.dvcfiles import dvc_settings
 from petseg.store.additions import is_as_sealed
 from petseg.store.chain import MARKER, PROMOTED, read_ledger
 from petseg.store.heal import heal_runs
@@ -173,15 +174,8 @@ def _verify_dvc(root: Path, report: Report, known: dict[str, Path]) -> None:
 
 def _dvc_cache(root: Path) -> Path:
     """Return DVC's cache, which its settings may put elsewhere."""
-    from dvc.config import Config  # not above: it takes a quarter of a second
-    from dvc.exceptions import DvcException
-
-    try:
-        with naming(root / ".dvc/config"):
-            config = Config(str(root / ".dvc"), validate=False)
-    except DvcException:
-        return root / ".dvc/cache"
-    return Path(root, ".dvc", str(config.get("cache", {}).get("dir") or "cache"))
+    cache = (dvc_settings(root) or {}).get("cache", {})
+    return Path(root, ".dvc", str(cache.get("dir") or "cache"))
 
 
 def _hashes(path: Path) -> tuple[str, str]:

@@ -169,6 +169,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def read(path: Path) -> bytes:
+    # Path.readlink would change a target such as "./a".
     return os.fsencode(os.readlink(path)) if path.is_symlink() else path.read_bytes()  # noqa: PTH115
 
 

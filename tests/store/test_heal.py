@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -38,11 +38,11 @@ def of_no_copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
 
 
 @pytest.mark.parametrize("harm", [flip, Path.unlink, lambda path: path.write_bytes(b"")])
-def test_adopting_what_a_run_has_heals_it(root: Path, run: StoredRun, harm: object) -> None:
+def test_adopting_what_a_run_has_heals_it(root: Path, run: StoredRun, harm: Callable[[Path], object]) -> None:
     good, before = root / "copy.safetensors", (run.folder / WEIGHTS).read_bytes()
     good.write_bytes(before)
     (run.folder / WEIGHTS).chmod(0o644)
-    harm(run.folder / WEIGHTS)  # type: ignore[operator]
+    harm(run.folder / WEIGHTS)
     kept, is_new = adopt(good, root / "runs", "")
     assert (kept.key, is_new) == ("aa", False)
     assert (run.folder / WEIGHTS).read_bytes() == before

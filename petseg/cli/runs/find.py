@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from petseg.core.files import listed
 from petseg.core.project import main_root
 from petseg.errors import UsageError
 from petseg.store.run import StoredRun
@@ -25,7 +26,7 @@ def found_key(text: str) -> str:
 
     store = main_root() / "runs"
     lost = [key for key in read_ledger(store).expected.runs if not (store / key).exists()]
-    there = [path.name for path in store.glob("[!.]*/")]
+    there = [path.name for path in listed(store, "[!.]*") if path.is_dir()]
     found = [key for key in (*there, *lost) if re.fullmatch("[0-9a-f]+", text) and key.startswith(text)]
     return found[0] if len(found) == 1 else found_run(text).key
 
