@@ -31,7 +31,8 @@ from petseg.models.device import set_up_torch
 from petseg.params import Params, load_params
 from petseg.store.keep import keep
 from petseg.store.layout import CARD, EVALUATIONS
-from petseg.store.run import StoredRun, stored_runs
+from petseg.store.run import StoredRun
+from petseg.store.runs import stored_runs
 from petseg.store.writer import open_run
 from petseg.tracking.rows import live_row
 from petseg.training.loop import TrainingState, fit, predict_masks, train_step

@@ -16,7 +16,8 @@ from pathlib import Path
 from petseg.core.progress import watched
 from petseg.store.chain import PROMOTED
 from petseg.store.ledger import changing
-from petseg.store.run import StoredRun, stored_runs
+from petseg.store.run import StoredRun
+from petseg.store.runs import stored_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS, LINES = 1000, 200

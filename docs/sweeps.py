@@ -28,7 +28,7 @@ from petseg.params import flatten, load_params
 from petseg.report import figures
 from petseg.store import compare as comparing
 from petseg.store.compare import Record, Setting
-from petseg.store.run import stored_runs
+from petseg.store.runs import stored_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS, PAGE, FIGURES = ROOT / "docs/results/runs.jsonl", ROOT / "docs/results.md", ROOT / "docs/results"

@@ -19,7 +19,7 @@ from petseg.pipeline.stage import run_stage
 from petseg.store.card import write_card
 from petseg.store.keep import keep
 from petseg.store.layout import EVALUATIONS, key_of
-from petseg.store.run import run_of_weights
+from petseg.store.runs import run_of_weights
 from petseg.tracking.outbox import flush_outbox, lock_entry
 
 

@@ -22,7 +22,8 @@ from petseg.report.page import report
 from petseg.report.results import Results, true_masks
 from petseg.store.keep import keep
 from petseg.store.layout import CURVES, EVOLUTION_MASKS, FIGURES, PAGE, key_of
-from petseg.store.run import StoredRun, run_of
+from petseg.store.run import StoredRun
+from petseg.store.runs import run_of
 from petseg.tracking.outbox import flush_outbox, lock_entry
 
 PREPARED_PHOTOS = 3  # in the figure of preprocessing

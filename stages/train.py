@@ -23,7 +23,7 @@ from petseg.pipeline.stage import run_stage
 from petseg.store.adopt import adopt_if_unknown
 from petseg.store.card import write_card
 from petseg.store.heal import heal_from
-from petseg.store.layout import ABOUT, CURVES, EVOLUTION_MASKS, VALIDATION, WEIGHTS, key_of
+from petseg.store.layout import ABOUT, CARD, CURVES, EVOLUTION_MASKS, VALIDATION, WEIGHTS, key_of
 from petseg.store.writer import Run, open_run
 from petseg.tracking.outbox import flush_outbox
 from petseg.tracking.rows import LiveRow, live_row
@@ -53,6 +53,8 @@ def train(
                 print(f"run {key} is finished: its weights are used, nothing is trained", flush=True)
             else:
                 train_run(run, row, params, photos, beginning, device)
+            if not (run.folder / CARD).exists():  # as a finished run has none whose process was killed
+                write_card(run)
         copies = {WEIGHTS: weights, ABOUT: weights.with_suffix(".json")}
         copies |= {EVOLUTION_MASKS: evolution, CURVES: history}
         heal_from(run, copies.values())
@@ -119,7 +121,6 @@ def train_run(
     write_table(run.folder / VALIDATION, table)
     described = {"model": params.model.model_dump(), "image_size": photos.size_px, "boundary": boundary}
     run.finish(described | {"mean": MEAN, "std": STD})
-    write_card(run)
 
 
 def evenly_spread(n: int) -> list[int]:

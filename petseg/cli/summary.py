@@ -9,7 +9,7 @@ from petseg.core.formats import interval
 from petseg.core.project import main_root
 from petseg.core.textfiles import read_yaml, yaml_value
 from petseg.pipeline.dvcfiles import CODE, LOCK, stage_paths
-from petseg.store.run import run_of
+from petseg.store.runs import run_of
 
 RECORDED = Path("recorded.json")  # on what the committed dvc.lock was made
 KIND = ("processor", "cpu_capability", "device", "threads", "torch", "torchvision", "numpy", "pillow")

@@ -231,6 +231,13 @@ def published_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def withdraw_folder(folder: Path) -> None:
+    """Remove a folder that was published, so that after any crash it is there whole or not at all."""
+    gone = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    folder.replace(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def fsync_folder(folder: Path) -> None:
     """Flush a folder's entries to the disk, so that a rename in it outlasts a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

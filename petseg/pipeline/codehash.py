@@ -45,9 +45,11 @@ LEFT_OUT: dict[str, str] = {
     "petseg/store/keep.py": "keeps what was computed, byte for byte",
     "petseg/store/layout.py": "names files, and makes the key of these hashes",
     "petseg/store/ledger.py": "logs what the store has ever finished",
+    "petseg/store/pending.py": "looks whether a change was made",
     "petseg/store/prune.py": "deletes runs, and the checkpoints of finished ones",
     "petseg/store/records.py": "reads and proves records, and copies files byte for byte",
     "petseg/store/run.py": "reads, proves and copies what was computed before",
+    "petseg/store/runs.py": "finds runs",
     "petseg/store/typed.py": "checks records by their types",
     "petseg/tracking/": "logs in MLflow what the store has",
 }

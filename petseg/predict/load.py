@@ -16,7 +16,8 @@ from petseg.store.champion import champion
 from petseg.store.identify import Weights, runs_of
 from petseg.store.layout import ABOUT, WEIGHTS
 from petseg.store.records import differing
-from petseg.store.run import StoredRun, readable_runs, run_of
+from petseg.store.run import StoredRun
+from petseg.store.runs import readable_runs, run_of
 from petseg.tracking.queries import found_runs
 
 CHAMPION = "champion"
@@ -52,6 +53,7 @@ class Model:
 
         Raises:
             DamagedFile: they or their description can't be read, or do not belong together.
+            OSError: an evaluation can't be read.
         """
         about = weights.with_suffix(".json")
         if not about.is_file():
@@ -59,7 +61,7 @@ class Model:
                 f"{weights}: {about.name}, which says of which network they are, is not beside it; "
                 f"petseg runs which {weights} may find the run that made them"
             )
-        evaluation = run.evaluation if run else None
+        evaluation = run.proved_evaluation() if run else None
         flip_average = bool(evaluation and evaluation.flip_average)
         threshold = evaluation.headlines["threshold"] if evaluation else UNDECIDED
         predictor = Predictor.load(weights, about, device, flip_average)

@@ -138,6 +138,8 @@ def _converted(module: PhotoToProbability) -> onnx.ModelProto:
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del part.metadata_props[:]  # where in whose folder the code lies that made it
     return model
 
 

@@ -10,7 +10,8 @@ from petseg.evaluation.outputs import HEADLINES
 from petseg.pipeline.dvcfiles import stage_paths
 from petseg.report.results import Results
 from petseg.store.additions import Evaluation
-from petseg.store.run import StoredRun, readable_runs, run_of
+from petseg.store.run import StoredRun
+from petseg.store.runs import readable_runs, run_of
 
 
 @dataclass(frozen=True)

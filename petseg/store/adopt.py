@@ -1,10 +1,11 @@
 """Weights that were trained elsewhere, or laid down by hand, taken into the store."""
 
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from petseg.core.files import copy_atomically, published_folder, sha256_file
+from petseg.core.files import copy_atomically, published_folder, sha256_file, withdraw_folder
 from petseg.core.project import now
 from petseg.core.textfiles import write_json
 from petseg.errors import DamagedFile, StoreError, UsageError
@@ -15,7 +16,8 @@ from petseg.store.identify import Weights
 from petseg.store.layout import ABOUT, FORMAT, KEY_LENGTH, MANIFEST, WEIGHTS
 from petseg.store.ledger import changing
 from petseg.store.records import damage_of, sealed
-from petseg.store.run import StoredRun, holder_of, places_of, run_of
+from petseg.store.run import StoredRun
+from petseg.store.runs import holder_of, places_of, run_of
 
 ORIGINAL = "original"  # the file as it was found, byte for byte
 
@@ -58,7 +60,8 @@ def adopt(file: Path, store: Path, note: str) -> tuple[StoredRun, bool]:
                 return run, False
         if run_of(store, folder.name) is not None:  # which raises where its record can't be read
             raise StoreError(f"{folder}: its record was edited; petseg runs verify {folder.name} says more")
-        with changes.noting(ADOPTED, folder.name), published_folder(folder) as draft:
+        undo = partial(withdraw_folder, folder)
+        with changes.noting(ADOPTED, folder.name, undo), published_folder(folder) as draft:
             copy_atomically(file, draft / f"{ORIGINAL}{file.suffix}", digest)
             manifest = _manifest(file, draft, note) | {"clone": changes.clone}
             manifest["files"] = {path.name: sha256_file(path) for path in sorted(draft.iterdir())}

@@ -9,7 +9,8 @@ from petseg.errors import PromotionRefused, StoreError
 from petseg.store.before import earlier_promotions
 from petseg.store.chain import PROMOTED, read_ledger
 from petseg.store.ledger import changing
-from petseg.store.run import StoredRun, run_of
+from petseg.store.run import StoredRun
+from petseg.store.runs import run_of
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from petseg.store.additions import Addition, is_as_sealed
 from petseg.store.chain import HEALED, read_ledger
 from petseg.store.ledger import Changes, changing
 from petseg.store.records import damage_of, seal_of
-from petseg.store.run import StoredRun, run_of
+from petseg.store.run import StoredRun
+from petseg.store.runs import run_of
 
 
 def heal(

@@ -7,7 +7,8 @@ from typing import Any, Self
 from torch import Tensor
 
 from petseg.models.weights import is_sealed, load_foreign_tensors, load_tensors, sha256_tensors, validated
-from petseg.store.run import StoredRun, readable_runs
+from petseg.store.run import StoredRun
+from petseg.store.runs import known_runs
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,12 @@ class Weights:
 
 
 def runs_of(weights: Weights, store: Path) -> list[StoredRun]:
-    """Return the runs of the store that ended with these weights, or, for a checkpoint, that it is of."""
-    runs = readable_runs(store)
+    """Return the runs of the store that ended with these weights, or, for a checkpoint, that it is of.
+
+    Raises:
+        OSError: a run can't be read.
+    """
+    runs = known_runs(store)
     if "record" in weights.about:  # a checkpoint, of which the store may keep no copy any more
         return [run for run in runs if run.key == weights.about.get("run_key")]
     ended, digest = ("tensors_sha256", "last_tensors_sha256"), weights.sha256

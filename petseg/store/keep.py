@@ -1,10 +1,11 @@
 """What a later stage made of a finished run, kept beside it: evaluations and figures."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from petseg.core.files import copy_atomically, published_folder, sha256_file
+from petseg.core.files import copy_atomically, published_folder, sha256_file, withdraw_folder
 from petseg.core.project import now
 from petseg.core.textfiles import write_json
 from petseg.errors import BrokenRecord
@@ -31,7 +32,8 @@ def keep(run: StoredRun, kind: str, key: str, about: Mapping[str, Any], files: M
         StoredRun.open(run.folder)  # it may have been pruned meanwhile
         if _is_kept(changes, run, kind, key, files):
             return
-        with changes.noting(ADDED, run.key, kind=kind, key=key), published_folder(folder) as draft:
+        noting = changes.noting(ADDED, run.key, partial(withdraw_folder, folder), kind=kind, key=key)
+        with noting, published_folder(folder) as draft:
             for name, path in files.items():
                 copy_atomically(path, draft / name)
             hashes = {path.name: sha256_file(path) for path in sorted(draft.iterdir())}
@@ -57,6 +59,6 @@ def _is_kept(changes: Changes, run: StoredRun, kind: str, key: str, files: Mappi
         pass
     aside = free(folder.with_name(f".{key}.damaged"))
     print(f"warning: {folder}: is damaged; set aside as {aside.name}", flush=True)
-    with changes.noting(SET_ASIDE, run.key, kind=kind, key=key):
+    with changes.noting(SET_ASIDE, run.key, partial(aside.replace, folder), kind=kind, key=key):
         folder.replace(aside)
     return False

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,16 +24,10 @@ from petseg.core.textfiles import write_json
 from petseg.errors import BrokenRecord, StoreError
 from petseg.store.before import earlier_promotions, found, names_clone
 from petseg.store.chain import (
-    ADDED,
-    ADOPTED,
     BEGAN,
-    FINISHED,
-    HEALED,
     LEDGER,
     MARKER,
     PROMOTED,
-    PRUNED,
-    SET_ASIDE,
     STORE_FORMAT,
     WAY_OUT,
     against_marker,
@@ -44,9 +38,10 @@ from petseg.store.chain import (
     read_ledger,
     read_marker,
 )
-from petseg.store.layout import RECORDS, free
-from petseg.store.records import damage_of, parsed, read_manifest, read_record, seal_of
-from petseg.store.typed import Added, Line, Marker, Pending, checked
+from petseg.store.layout import free
+from petseg.store.pending import what_was_made
+from petseg.store.records import parsed, read_record
+from petseg.store.typed import Line, Marker, Pending, checked
 
 LOCK = ".lock"
 _TAIL_BYTES = 1 << 16  # in which the last line lies
@@ -71,12 +66,15 @@ class Changes:
         return self.store / LEDGER / f"{self.clone}.jsonl"
 
     @contextmanager
-    def noting(self, event: str, run: str, **more: str) -> Iterator[None]:
+    def noting(
+        self, event: str, run: str, undo: Callable[[], object] | None = None, **more: str
+    ) -> Iterator[None]:
         """Make a change, and write its line into the ledger once it is made.
 
         Args:
             event: what is done.
             run: to which run.
+            undo: takes the change back if its line can't be written; None: the next process writes the line.
             more: to which addition or file of it.
         """
         pending = cast(Pending, {"event": event, "run": run, **more})
@@ -88,7 +86,14 @@ class Changes:
             with suppress(OSError, StoreError):  # else the next process ends it
                 self._end(pending)
             raise
-        self._end(pending)
+        try:
+            self._end(pending)
+        except OSError:
+            with suppress(OSError):  # else the next process ends it
+                if undo is not None:
+                    undo()
+                    self._forget_pending()
+            raise
 
     def append(self, event: str, **more: Any) -> None:
         """Write a line into the ledger, and wait until the disk has it."""
@@ -126,7 +131,7 @@ class Changes:
         Returns:
             Whether the line was written.
         """
-        made = _what_was_made(self.store, pending)
+        made = what_was_made(self.store, pending)
         if made is None or self._was_last(made):
             self._forget_pending()
             return False
@@ -152,30 +157,6 @@ def _removed(folder: Path, deep: bool = False) -> Iterator[str]:
             yield f"{path}: was left half done"
     except OSError as error:
         print(f"warning: {why_not(error)}; was left half done, and can't be removed", file=sys.stderr)
-
-
-def _what_was_made(store: Path, pending: Pending) -> dict[str, Any] | None:
-    """Return the line of a change that had begun; None where it was not made."""
-    if "kind" in pending and "key" not in pending:
-        return None
-    line = cast("dict[str, Any]", dict(pending))
-    folder = store / pending["run"]
-    if pending["event"] == PRUNED:
-        return None if folder.exists() else line
-    if pending["event"] == HEALED and "file" in pending and "sha256" in pending:
-        return None if damage_of(folder / pending["file"], pending["sha256"]) else line
-    if pending["event"] == SET_ASIDE and "kind" in pending:
-        return None if (folder / pending["kind"] / pending["key"]).exists() else line
-    if pending["event"] not in (FINISHED, ADOPTED, ADDED):
-        return None
-    with suppress(StoreError, FileNotFoundError):
-        if "kind" in pending:
-            record = read_record(folder / pending["kind"] / pending["key"] / RECORDS[pending["kind"]], Added)
-            return line | {"seal": seal_of(cast("dict[str, Any]", record))}
-        manifest = read_manifest(folder)
-        if manifest.get("status") == "finished":
-            return line | {"seal": seal_of(manifest)}
-    return None
 
 
 @contextmanager

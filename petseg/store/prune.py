@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from petseg.core.files import fsync_folder, listed
@@ -12,13 +13,14 @@ from petseg.store.chain import PRUNED, read_ledger
 from petseg.store.champion import champion
 from petseg.store.layout import CHECKPOINTS
 from petseg.store.ledger import changing
-from petseg.store.run import StoredRun, locked, readable_runs
+from petseg.store.run import StoredRun, locked
+from petseg.store.runs import known_runs
 
 
 def best_runs(store: Path) -> list[StoredRun]:
     """Return the finished run of the highest validation Dice, one for each set of photos."""
     best: dict[str, StoredRun] = {}
-    for run in readable_runs(store):
+    for run in known_runs(store):
         if run.finished and run.val_dice is not None:
             data = run.manifest.get("data_sha256", "")
             if data not in best or run.val_dice > (best[data].val_dice or 0):
@@ -68,7 +70,7 @@ def prune(store: Path, keys: list[str]) -> None:
                     changes.append(PRUNED, run=key)
                 continue  # else another process has pruned it
             gone = store / f".{key}.pruned.tmp"
-            with changes.noting(PRUNED, key):
+            with changes.noting(PRUNED, key, partial(gone.replace, store / key)):
                 (store / key).replace(gone)
                 try:
                     fsync_folder(store)

@@ -25,7 +25,8 @@ from petseg.models.weights import load_tensors
 from petseg.pipeline.dvcfiles import options, stage_command
 from petseg.store.layout import CHANGES, CODE, WEIGHTS
 from petseg.store.records import read_json
-from petseg.store.run import StoredRun, stored_runs
+from petseg.store.run import StoredRun
+from petseg.store.runs import stored_runs
 
 _ENCODER_PARAM = "model.encoder_weights"
 

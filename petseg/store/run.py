@@ -12,7 +12,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
-from petseg.core.files import folder_bytes, sha256_file, why_not
+from petseg.core.files import folder_bytes, why_not
 from petseg.core.locks import Held, held
 from petseg.errors import BrokenRecord, DamagedFile, RunLocked, StoreError
 from petseg.store.additions import Addition, Evaluation, is_as_sealed
@@ -24,10 +24,9 @@ from petseg.store.layout import (
     MANIFEST,
     RECORDS,
     WEIGHTS,
-    manifests,
     records_in,
 )
-from petseg.store.records import damage_of, differing, export_files, read_lines, read_manifest
+from petseg.store.records import differing, export_files, read_lines, read_manifest
 from petseg.store.typed import Row
 
 AnyAddition = TypeVar("AnyAddition", bound=Addition)
@@ -136,11 +135,14 @@ class StoredRun:
     @property
     def broken(self) -> list[str]:
         """A line for each addition that is not what it must be; the others are used."""
-        return [*self._added[2], *filter(None, map(_problem_of, self._added[0]))]
+        return [why_unreadable(error) for error in self._problems()]
+
+    def _problems(self) -> list[StoreError | OSError]:
+        return [*self._added[2], *(error for each in self._added[0] if (error := _problem_of(each)))]
 
     @cached_property
-    def _added(self) -> tuple[list[Evaluation], list[Addition], list[str]]:
-        broken: list[str] = []
+    def _added(self) -> tuple[list[Evaluation], list[Addition], list[StoreError | OSError]]:
+        broken: list[StoreError | OSError] = []
         evaluations = _opened(Evaluation, self.folder / EVALUATIONS, broken)
         return evaluations, _opened(Addition, self.folder / FIGURES, broken), broken
 
@@ -148,6 +150,23 @@ class StoredRun:
     def evaluation(self) -> Evaluation | None:
         """The newest evaluation; None where infer has not run."""
         return self.evaluations[-1] if self.evaluations else None
+
+    def proved_evaluation(self) -> Evaluation | None:
+        """Return the newest evaluation whose scores are as recorded, to be used; others are named on stderr.
+
+        Raises:
+            OSError: an evaluation can't be read.
+        """
+        for error in self._problems():
+            if isinstance(error, OSError):
+                raise error
+            warn_once(str(error))
+        for each in reversed(self.evaluations):
+            damages = each.damages()
+            if not damages:
+                return each
+            warn_once(f"{damages[0]}; this evaluation is not used")
+        return None
 
     @property
     def size_bytes(self) -> int:
@@ -174,7 +193,7 @@ class StoredRun:
                     yield from differing(holder.folder, {name: digest})
                 except OSError as error:  # the other files are looked at all the same
                     yield why_not(error)
-        yield from self._added[2]
+        yield from map(why_unreadable, self._added[2])
 
     def addition(self, kind: str, key: str) -> Addition | None:
         """Return an evaluation or a set of figures by its key; None where the run does not have it.
@@ -266,82 +285,33 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def stored_runs(store: Path) -> tuple[list[StoredRun], list[str]]:
-    """Read every run of the store, the oldest first, and say which can't be read."""
-    runs, broken = [], []
-    for path in manifests(store):
-        try:
-            runs.append(StoredRun.open(path.parent))
-        except (StoreError, OSError) as error:
-            if path.exists():  # else it was pruned meanwhile
-                broken.append(_why(error))
-    return sorted(runs, key=lambda run: (run.manifest["created"], run.key)), sorted(broken)
-
-
-def readable_runs(store: Path) -> list[StoredRun]:
-    """Read every run of the store that can be read, the oldest first; the others are named on stderr."""
-    runs, broken = stored_runs(store)
-    for line in broken:
-        _warn_once(line)
-    return runs
-
-
 @cache
-def _warn_once(line: str) -> None:
+def warn_once(line: str) -> None:
+    """Print a warning that this process has not printed yet."""
     print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
-def _opened(form: type[AnyAddition], folder: Path, broken: list[str]) -> list[AnyAddition]:
-    """Read what a stage added, the oldest first, and say which can't be read."""
+def _opened(form: type[AnyAddition], folder: Path, broken: list[StoreError | OSError]) -> list[AnyAddition]:
+    """Read what a stage added, the oldest first; add to ``broken`` why others can't be read."""
     found = []
     for record in records_in(folder, RECORDS[folder.name]):
         try:
             found.append(form.open(record))
         except (BrokenRecord, OSError) as error:
             if record.exists():  # else it was set aside meanwhile
-                broken.append(_why(error))
+                broken.append(error)
     return sorted(found, key=lambda each: (each.manifest["created"], each.key))
 
 
-def _problem_of(evaluation: Evaluation) -> str | None:
-    """Say why the scores of an evaluation can't be used; None where they can."""
+def _problem_of(evaluation: Evaluation) -> BrokenRecord | OSError | None:
+    """Return why the scores of an evaluation can't be read; None where they can."""
     try:
         _ = evaluation.headlines
     except (BrokenRecord, OSError) as error:
-        return _why(error)
+        return error
     return None
 
 
-def _why(error: StoreError | OSError) -> str:
+def why_unreadable(error: StoreError | OSError) -> str:
+    """Return in one line why a record can't be read."""
     return why_not(error) if isinstance(error, OSError) else str(error)
-
-
-def run_of(store: Path, key: str) -> StoredRun | None:
-    """Return a run by its whole key; None where the store does not have it, as in a clone that pulled it."""
-    folder = store / key
-    if not key.isalnum():  # a name from a file, which might lead elsewhere
-        return None
-    return StoredRun.open(folder) if (folder / MANIFEST).exists() else None
-
-
-def places_of(store: Path, digest: str) -> Iterator[tuple[StoredRun, str]]:
-    """Yield each finished run, and its file, whose record has this hash, be the file whole or not."""
-    for run in readable_runs(store):
-        for name, recorded in run.manifest.get("files", {}).items():
-            if recorded == digest:
-                yield run, name
-
-
-def holder_of(store: Path, file: Path) -> StoredRun | None:
-    """Return a finished run that has this file, byte for byte, as its stored copy proves."""
-    digest = sha256_file(file)
-    for run, name in places_of(store, digest):
-        if damage_of(run.folder / name, digest) is None:
-            return run
-    return None
-
-
-def run_of_weights(store: Path, weights: Path) -> StoredRun | None:
-    """Return the run whose weights a file is, byte for byte; None where the store has no such run."""
-    found = places_of(store, sha256_file(weights))
-    return next((run for run, name in found if name == WEIGHTS), None)

@@ -21,7 +21,8 @@ from petseg.store.layout import MANIFEST, RECORDS, WEIGHTS
 from petseg.store.ledger import begin_anew, changing
 from petseg.store.prune import drop_checkpoints
 from petseg.store.records import seal_of
-from petseg.store.run import StoredRun, run_of, stored_runs
+from petseg.store.run import StoredRun
+from petseg.store.runs import run_of, stored_runs
 
 STORE, DVC, MLFLOW = "the store", "DVC's cache", "MLflow"
 

@@ -5,6 +5,7 @@ The store of runs comes first and MLflow second: a call that fails costs a warni
 
 import logging
 import os
+import sqlite3
 import sys
 import time
 import traceback
@@ -144,6 +145,8 @@ def is_mlflow_trouble(error: Exception) -> bool:
 
     By where it was raised: what databases, artifact stores and servers raise has no base in common.
     """
+    if isinstance(error, sqlite3.Error):  # raised by no Python of a package
+        return True
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(str(frame.f_globals.get("__name__")).split(".")[0] in _MLFLOWS for frame in frames)
 

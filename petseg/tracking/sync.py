@@ -16,7 +16,8 @@ from petseg.errors import DamagedFile, StoreError
 from petseg.pipeline.codehash import code_sha256
 from petseg.store.additions import Addition, Evaluation
 from petseg.store.layout import ABOUT, SHOWN, WEIGHTS
-from petseg.store.run import StoredRun, run_of
+from petseg.store.run import StoredRun
+from petseg.store.runs import run_of
 from petseg.tracking.client import (
     EXPERIMENT,
     Result,

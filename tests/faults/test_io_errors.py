@@ -67,6 +67,7 @@ MARKER = re.compile(r"/runs/store\.json$")
 PRUNED = re.compile(r"\.pruned\.tmp(/|$)")
 GOES_LATER = "goes with the next change"
 LOCK = re.compile(r"(^|/)\.[^/]*lock$")  # is never removed, lest two processes hold it
+CHECKPOINT = re.compile(r"/runs/[0-9a-f]{16}/checkpoints(/epoch-\d+\.safetensors)?$")
 DRAFT = re.compile(r"\.tmp(/|$)|\.damaged")
 STOPS_NOTHING = re.compile(r"(petseg( \w+)?: )?(warning|note): | *predict: \d+ of \d+")
 BLAMES = re.compile(r"\b(is damaged|is gone|differs from|is no run)\b")
@@ -313,6 +314,8 @@ class Judge:
         ]:
             yield f"a leftover: {' '.join(drafts)}"
         odd = {path: content for path, content in changes.items() if path not in usual and path not in drafts}
+        if ended.code != 0 and not self.command.whole:  # a training is gone on with from them
+            odd = {path: content for path, content in odd.items() if not CHECKPOINT.search(path)}
         if odd:
             yield f"it changed what it never does: {odd}"
         elif ended.code == 0 and not self.undisturbed.is_whole(changes):

@@ -45,6 +45,7 @@ def test_onnx_gives_what_torch_gives_on_real_photos(
     assert (made.threshold, made.compared) == (0.45, 6)
     assert made.difference is not None
     assert 0 < made.difference < 1e-4
+    assert str(ROOT).encode() not in made.path.read_bytes()  # it says nothing of whose machine made it
     session = onnxruntime.InferenceSession(made.path)
     known = session.get_modelmeta().custom_metadata_map
     assert json.loads(known["run_key"]) == "run"

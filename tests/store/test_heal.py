@@ -18,7 +18,8 @@ from petseg.store.layout import ABOUT, HISTORY, MANIFEST, WEIGHTS
 from petseg.store.ledger import changing
 from petseg.store.prune import prune
 from petseg.store.records import sealed
-from petseg.store.run import StoredRun, stored_runs
+from petseg.store.run import StoredRun
+from petseg.store.runs import stored_runs
 from petseg.store.verify import Copy, verify
 from tests.support.store import evaluate, flip, make_run
 

@@ -21,7 +21,8 @@ from petseg.store.champion import champion, promote, promotions
 from petseg.store.layout import MANIFEST
 from petseg.store.ledger import begin_anew, changing
 from petseg.store.prune import prune
-from petseg.store.run import StoredRun, stored_runs
+from petseg.store.run import StoredRun
+from petseg.store.runs import stored_runs
 from petseg.store.verify import against_ledger
 from tests.support.store import evaluate, make_run
 

@@ -17,7 +17,8 @@ from petseg.store.layout import HISTORY, MANIFEST
 from petseg.store.ledger import changing
 from petseg.store.prune import why_kept
 from petseg.store.records import parsed, sealed
-from petseg.store.run import StoredRun, stored_runs
+from petseg.store.run import StoredRun
+from petseg.store.runs import stored_runs
 from petseg.store.verify import against_ledger
 from tests.support.store import evaluate, make_run, petseg
 

@@ -16,7 +16,8 @@ from petseg.store.card import card
 from petseg.store.champion import champion, promote, promotions
 from petseg.store.identify import Weights, runs_of
 from petseg.store.layout import ABOUT, EVALUATIONS, HISTORY, MANIFEST, RECORDS, WEIGHTS
-from petseg.store.run import StoredRun, locked, run_of, stored_runs
+from petseg.store.run import StoredRun, locked
+from petseg.store.runs import run_of, stored_runs
 from petseg.store.verify import DVC, STORE, verify
 from petseg.tracking.queries import weights_in_mlflow
 from tests.support.store import evaluate, flip, make_run, petseg

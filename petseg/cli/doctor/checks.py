@@ -25,7 +25,7 @@ from petseg.pipeline.codehash import needed_files
 from petseg.pipeline.dvcfiles import LOCK, PIPELINE, stage_paths
 from petseg.store.champion import champion
 from petseg.store.ledger import moved_from
-from petseg.store.run import holder_of, run_of, stored_runs
+from petseg.store.runs import holder_of, run_of, stored_runs
 from petseg.store.verify import against_ledger
 
 if TYPE_CHECKING:

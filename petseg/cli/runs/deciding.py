@@ -15,7 +15,8 @@ from petseg.store.champion import Promotion, promotions
 from petseg.store.champion import promote as promote_run
 from petseg.store.prune import check_prunable
 from petseg.store.prune import prune as prune_runs
-from petseg.store.run import StoredRun, stored_runs
+from petseg.store.run import StoredRun
+from petseg.store.runs import stored_runs
 
 
 def prune(

@@ -17,7 +17,7 @@ from petseg.errors import UsageError
 from petseg.pipeline.dvcfiles import stage_paths
 from petseg.store.layout import ABOUT, WEIGHTS
 from petseg.store.ledger import changing
-from petseg.store.run import holder_of
+from petseg.store.runs import holder_of
 
 if TYPE_CHECKING:
     from petseg.predict.onnx import Export
@@ -50,8 +50,11 @@ def restore(
             for path in () if force else files.values():
                 _check_known(path)
             found.export(files)
-    facts = {"run": found.key, "weights": str(target), "about": str(about)}
-    return Answer(facts, [f"run {found.key}: its weights are in {target}, their description in {about}"])
+    described = (
+        f", their description in {about}" if ABOUT in files else "; the store has no description of them"
+    )
+    facts = {"run": found.key, "weights": str(target), "about": str(about) if ABOUT in files else None}
+    return Answer(facts, [f"run {found.key}: its weights are in {target}{described}"])
 
 
 def _check_known(path: Path) -> None:

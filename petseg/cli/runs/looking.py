@@ -16,7 +16,8 @@ from petseg.core.project import expanded, main_root
 from petseg.core.textfiles import read_yaml
 from petseg.errors import StoreError, UsageError
 from petseg.store.champion import champion as champion_of
-from petseg.store.run import StoredRun, stored_runs
+from petseg.store.run import StoredRun
+from petseg.store.runs import stored_runs
 
 _ORDERS = ("when", "val", "test", "size")
 _COLUMNS = (

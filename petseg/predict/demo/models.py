@@ -11,7 +11,8 @@ from petseg.errors import UsageError
 from petseg.params import ModelParams
 from petseg.predict.load import Model, choose
 from petseg.store.champion import champion
-from petseg.store.run import StoredRun, readable_runs, run_of
+from petseg.store.run import StoredRun
+from petseg.store.runs import readable_runs, run_of
 
 GIVEN = "given"  # in place of a key: weights that are no run's
 _KEPT = 2  # networks in memory, but for the one to begin with
