@@ -18,12 +18,13 @@ from petseg.models.networks import parameter_count, settings_of
 from petseg.models.pretrained import Encoder
 from petseg.params import Params, flat
 from petseg.pipeline.codehash import check_reached, code_archive, code_sha256, needed_files
-from petseg.pipeline.dvcfiles import locked_param
+from petseg.pipeline.dvcfiles import locked_param, stage_paths
 from petseg.pipeline.stage import run_stage
 from petseg.store.adopt import adopt_if_unknown
 from petseg.store.card import write_card
 from petseg.store.heal import heal_from
 from petseg.store.layout import ABOUT, CARD, CURVES, EVOLUTION_MASKS, VALIDATION, WEIGHTS, key_of
+from petseg.store.records import damage_of
 from petseg.store.writer import Run, open_run
 from petseg.tracking.outbox import flush_outbox
 from petseg.tracking.rows import LiveRow, live_row
@@ -58,12 +59,21 @@ def train(
         copies = {WEIGHTS: weights, ABOUT: weights.with_suffix(".json")}
         copies |= {EVOLUTION_MASKS: evolution, CURVES: history}
         heal_from(run, copies.values())
+        drop_scores_of_others(weights, run)
         run.export(copies)
         write_json(metrics, summary(run.history))
     if not row.broken:
         flush_outbox()
     best = best_epoch(run.history)
     print(f"best epoch {best.epoch}, validation Dice {best.val_dice:.4f}: runs/{key}/{WEIGHTS}")
+
+
+def drop_scores_of_others(weights: Path, run: Run) -> None:
+    """Remove the scores that infer left of other weights than the run's, lest DVC show them as the run's."""
+    scores = stage_paths(Path.cwd(), "infer")["metrics"]
+    if scores.exists() and damage_of(weights, run.manifest["files"][WEIGHTS]):
+        scores.unlink()
+        print(f"{scores.relative_to(Path.cwd())}: was of other weights, and is gone until infer scores these")
 
 
 def description(params: Params, photos: PetArrays, encoder: Encoder) -> dict[str, Any]:

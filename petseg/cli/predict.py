@@ -72,16 +72,18 @@ def predict(
     Of each a mask, an overlay and a cut-out. Any format that Pillow reads, and HEIC; turned upright as the
     camera says. A bad file is named and left out, and the exit code is then 3.
     """
-    from petseg.predict.photos import Table, cut_out_all, find_photos  # not above: torch is slow
+    from petseg.cli.targets import check_kept_out
+    from petseg.predict.photos import SHEET, SHEET_PHOTOS, Table, cut_out_all, find_photos  # torch is slow
 
     out, table = expanded(out), expanded(table) if table else None
+    check_kept_out("--out", out)
     _check(threshold, out, table)
     found = find_photos(photos, out)
-    from petseg.predict.photos import SHEET, SHEET_PHOTOS
 
     shown = set() if (out / SHEET).exists() else set(found[:SHEET_PHOTOS])  # else the sheet lacked them
     todo = [photo for photo in found if not resume or photo in shown or not photo.is_done(out)]
-    _check_targets(todo, out, table, resume, force)
+    given = [*(photo.path for photo in found), *([expanded(wanted)] if wanted else [])]
+    _check_targets(todo, out, table, given, resume, force)
     known = _known_rows(table, force) if table and resume else []
     model = _model(wanted, device, threshold)
     with ExitStack() as stack:
@@ -99,18 +101,21 @@ def _check(threshold: float | None, out: Path, table: Path | None) -> None:
         raise UsageError(f"--csv {table}: must be a file")
 
 
-def _check_targets(todo: "Sequence[Photo]", out: Path, table: Path | None, resume: bool, force: bool) -> None:
-    """Check that each file may be written, and that none is there which is not to be replaced."""
-    from petseg.cli.targets import check_kept_out, check_targets
+def _check_targets(
+    todo: "Sequence[Photo]", out: Path, table: Path | None, given: Sequence[Path], resume: bool, force: bool
+) -> None:
+    """Check that each file may be written: that it is none of those given, and not there already."""
+    from petseg.cli.targets import check_not_read, check_targets
     from petseg.predict.photos import SHEET
 
-    check_kept_out("--out", out)
     pictures = [out / SHEET, *(path for photo in todo for path in photo.outputs(out).values())]
     if resume and not force:  # what is there stays
         pictures = [path for path in pictures if not path.exists()]
     check_targets("--out", *pictures, force=True)
+    check_not_read("--out", pictures, given)
     if table:
         check_targets("--csv", table, force=True)
+        check_not_read("--csv", [table], given)
     if not resume and not force:
         _refuse_to_overwrite([*([table] if table else []), *pictures])
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from petseg.core.project import main_root
 from petseg.core.textfiles import printable
 from petseg.errors import UsageError
-from petseg.pipeline.dvcfiles import LOCK, PIPELINE, dvc_settings
+from petseg.pipeline.dvcfiles import LOCK, PIPELINE, dvc_settings, pipeline_paths
 from petseg.store.before import EARLIER
 from petseg.store.chain import MARKER
 from petseg.store.layout import KEY_LENGTH, MANIFEST
@@ -75,6 +75,22 @@ def check_kept_out(option: str, *paths: Path) -> None:
             raise UsageError(f"{_named(option, path)}: can't be resolved ({error})") from None
         if reason:
             raise UsageError(f"{_named(option, path)}: lies in {reason}; choose another place")
+
+
+def check_not_read(option: str, paths: Iterable[Path], given: Iterable[Path]) -> None:
+    """Check that a command would write none of the files that it is to read.
+
+    Raises:
+        UsageError: it would, by this name or through links.
+    """
+    read = {place for path in given for place in (_place(path), Path(os.path.realpath(path)))}
+    for path in paths:
+        if _place(path) in read:
+            raise UsageError(f"{_named(option, path)}: is read too; choose another place")
+
+
+def _place(path: Path) -> Path:
+    return Path(os.path.realpath(path.parent), path.name)
 
 
 def regular_file(path: Path) -> Path:
@@ -140,6 +156,7 @@ class _Guard:
         self._projects.add(root)
         kept = {root / name: what for name, what in _IN_A_PROJECT.items()}
         kept |= {root / f"mlflow.db{ending}": _MLFLOW for ending in _DATABASE}
+        kept |= dict.fromkeys(pipeline_paths(root), _SETTINGS)
         self._add_all(root, kept | dict.fromkeys(_caches(root), _CACHE))
 
     def _add_all(self, root: Path, kept: dict[Path, str]) -> None:

@@ -10,6 +10,7 @@ from petseg.core.textfiles import read_yaml
 from petseg.errors import ParamsError, UsageError
 
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
+_PATHS = ("deps", "outs", "metrics", "plots")  # of a stage
 CODE = ("petseg", "stages")  # folders
 
 
@@ -28,6 +29,16 @@ def stage_paths(root: Path, stage: str) -> dict[str, Path]:
     if not (root / PIPELINE).is_file():
         raise UsageError(f"no project of petseg in {root} or above; cd into the clone of one")
     return {name: root / path for name, path in options(stage_command(root, stage)[3:]).items()}
+
+
+def pipeline_paths(root: Path) -> set[Path]:
+    """Return the files and folders that the stages of a project read and write, by dvc.yaml."""
+    try:
+        stages = read_yaml(root / PIPELINE)["stages"].values()
+        named = [each for stage in stages for kind in _PATHS for each in stage.get(kind, [])]
+        return {root / (each if isinstance(each, str) else next(iter(each))) for each in named}
+    except (ParamsError, KeyError, TypeError, AttributeError):  # of another program, by other rules
+        return set()
 
 
 def options(words: list[str]) -> dict[str, str]:

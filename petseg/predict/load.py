@@ -15,7 +15,6 @@ from petseg.pipeline.dvcfiles import stage_paths
 from petseg.store.champion import champion
 from petseg.store.identify import Weights, runs_of
 from petseg.store.layout import ABOUT, WEIGHTS
-from petseg.store.records import differing
 from petseg.store.run import StoredRun
 from petseg.store.runs import readable_runs, run_of
 from petseg.tracking.queries import found_runs
@@ -85,11 +84,8 @@ class Model:
         if not why and champion(run.folder.parent) == run.key:
             why = IS_CHAMPION
         name = f"run {run.key}, {why}" if why else f"run {run.key}"
-        model = cls.load(run.folder / WEIGHTS, run, name, device)
-        recorded = {file: run.manifest["files"][file] for file in (WEIGHTS, ABOUT)}
-        if damages := list(differing(run.folder, recorded)):
-            raise DamagedFile(damages[0])
-        return model
+        run.check_whole(WEIGHTS, ABOUT)
+        return cls.load(run.folder / WEIGHTS, run, name, device)
 
     @classmethod
     def of_file(cls, weights: Path, store: Path, device: torch.device) -> Self:

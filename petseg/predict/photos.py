@@ -61,11 +61,11 @@ def find_photos(wanted: Sequence[str], out: Path) -> list[Photo]:
     names: dict[Path, str] = {}
     seen: set[Path] = set()
     for text in wanted:
-        found = dict(_named(str(expanded(text)), out.resolve()))
+        found = dict(_named(str(expanded(text)), _real(out)))
         if not found:
             raise UsageError(f"{text}: {_why_nothing(Path(text))}")
-        names |= {path: name for path, name in found.items() if path.resolve() not in seen}
-        seen |= {path.resolve() for path in found}
+        names |= {path: name for path, name in found.items() if _real(path) not in seen}
+        seen |= set(map(_real, found))
     twice = {name for name, count in Counter(map(_stem, names.values())).items() if count > 1}
     photos = [Photo(path, name if _stem(name) in twice else _stem(name)) for path, name in names.items()]
     _check_distinct(photos)
@@ -86,7 +86,7 @@ def _named(text: str, out: Path) -> Iterator[tuple[Path, str]]:
     if path.is_dir():
         for file in sorted(_below(path)):
             is_photo = file.suffix.lower() in SUFFIXES and (file.is_file() or file.is_symlink())
-            if is_photo and made.isdisjoint({file.resolve(), *file.resolve().parents}):
+            if is_photo and made.isdisjoint({_real(file), *_real(file).parents}):
                 yield file, file.relative_to(path).as_posix()
     elif path.exists():
         yield path, path.name
@@ -94,6 +94,11 @@ def _named(text: str, out: Path) -> Iterator[tuple[Path, str]]:
         for file in sorted(map(Path, glob(text, recursive=True))):  # noqa: PTH207  (Path.glob takes no absolute pattern)
             if file.is_file() and file.suffix.lower() in SUFFIXES:
                 yield file, file.name
+
+
+def _real(path: Path) -> Path:
+    """Return where a path leads; unlike Path.resolve it knows an answer for links in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -12,6 +12,8 @@ from petseg.store.layout import RECORDS
 from petseg.store.records import differing, export_files, read_record, seal_of
 from petseg.store.typed import Added, Headlines
 
+EDITED = "differs from the hash that it holds"
+
 
 @dataclass(frozen=True)
 class Addition:
@@ -46,7 +48,7 @@ class Addition:
 
     def damages(self) -> list[str]:
         """Say of its record, and of each file, whether it is absent or differs from its hash."""
-        own = [] if is_as_sealed(self.manifest) else [f"{self.record}: differs from the hash that it holds"]
+        own = [] if is_as_sealed(self.manifest) else [f"{self.record}: {EDITED}"]
         return own + list(differing(self.folder, self.manifest["files"]))
 
     def export(self, files: Mapping[str, Path]) -> None:

@@ -11,15 +11,13 @@ from petseg.core.textfiles import write_json
 from petseg.errors import DamagedFile, StoreError, UsageError
 from petseg.models.weights import save_tensors
 from petseg.store.chain import ADOPTED
-from petseg.store.heal import heal
+from petseg.store.heal import heal, say
 from petseg.store.identify import Weights
-from petseg.store.layout import ABOUT, FORMAT, KEY_LENGTH, MANIFEST, WEIGHTS
+from petseg.store.layout import ABOUT, FORMAT, KEY_LENGTH, MANIFEST, ORIGINAL, WEIGHTS
 from petseg.store.ledger import changing
 from petseg.store.records import damage_of, sealed
 from petseg.store.run import StoredRun
 from petseg.store.runs import holder_of, places_of, run_of
-
-ORIGINAL = "original"  # the file as it was found, byte for byte
 
 
 def adopt_if_unknown(file: Path, store: Path) -> None:
@@ -56,7 +54,10 @@ def adopt(file: Path, store: Path, note: str) -> tuple[StoredRun, bool]:
     folder = store / digest[:KEY_LENGTH]
     with changing(store) as changes:
         for run, name in places_of(store, digest):
-            if damage_of(run.folder / name, digest) is None or heal(changes, run, run, {digest: file}):
+            if damage_of(run.folder / name, digest) is None:
+                return run, False
+            if healed := heal(changes, run, run, {digest: file}):
+                say(healed)
                 return run, False
         if run_of(store, folder.name) is not None:  # which raises where its record can't be read
             raise StoreError(f"{folder}: its record was edited; petseg runs verify {folder.name} says more")

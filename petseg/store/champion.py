@@ -67,7 +67,7 @@ def promote(run: StoredRun, force: bool) -> Promotion | None:
 
     Raises:
         PromotionRefused: it is not known to be as good as today's champion, and not forced.
-        StoreError: it is not finished, or a file of it differs from the record.
+        StoreError: it is not finished, does not say what its network is, or differs from its record.
     """
     store = run.folder.parent
     with changing(store) as changes:
@@ -82,6 +82,8 @@ def promote(run: StoredRun, force: bool) -> Promotion | None:
         doubt = _doubt(run, before)
         if doubt and not force:
             raise PromotionRefused(f"run {run.key} {doubt}; --force promotes it all the same")
+        if not run.usable:
+            raise StoreError(f"run {run.key} can't be used: nothing says what its network is")
         made = Promotion(now(), run.key, run.val_dice, before, bool(doubt), user())
         changes.append(PROMOTED, run=run.key, val_dice=made.val_dice, replaced=before, forced=made.forced)
     return made

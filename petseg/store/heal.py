@@ -14,7 +14,7 @@ from petseg.store.runs import run_of
 
 def heal(
     changes: Changes, run: StoredRun, holder: StoredRun | Addition, copies: Mapping[str, Path]
-) -> list[Path]:
+) -> list[str]:
     """Put back what is damaged or gone of the files that a record names, if nobody has edited the record.
 
     Args:
@@ -24,19 +24,18 @@ def heal(
         copies: files with these bytes, by their sha256.
 
     Returns:
-        What was put back.
+        A line for each file that was put back.
     """
     wanted = {name: digest for name, digest in holder.manifest["files"].items() if digest in copies}
     damaged = [name for name, digest in wanted.items() if damage_of(holder.folder / name, digest)]
-    healed: list[Path] = []
+    healed: list[str] = []
     for name in damaged if damaged and _is_as_in_ledger(run, holder) else ():
         path, digest = holder.folder / name, wanted[name]
         within = path.relative_to(run.folder).as_posix()
         with changes.noting(HEALED, run.key, file=within, sha256=digest):
             copy_atomically(copies[digest], path, digest)
             path.chmod(0o444)
-        print(f"{path}: was damaged or gone; put back from {copies[digest]}", flush=True)
-        healed.append(path)
+        healed.append(f"{path}: was damaged or gone; put back from {copies[digest]}")
     return healed
 
 
@@ -49,12 +48,15 @@ def _is_as_in_ledger(run: StoredRun, holder: StoredRun | Addition) -> bool:
     return is_as_sealed(holder.manifest) and seal in (None, seal_of(holder.manifest))
 
 
-def heal_runs(runs: Iterable[StoredRun], copies: Mapping[str, Path]) -> list[Path]:
+def heal_runs(runs: Iterable[StoredRun], copies: Mapping[str, Path]) -> list[str]:
     """Put back what is damaged or gone of finished runs and of what was added to them.
 
     Args:
         runs: of one store.
         copies: files, by the sha256 of their bytes.
+
+    Returns:
+        A line for each file that was put back.
     """
     healed = []
     for found in runs:
@@ -69,4 +71,10 @@ def heal_runs(runs: Iterable[StoredRun], copies: Mapping[str, Path]) -> list[Pat
 def heal_from(run: StoredRun, files: Iterable[Path]) -> None:
     """Put back what is damaged or gone of a finished run from files that happen to have its bytes."""
     if any(damage_of(run.folder / name, digest) for name, digest in run.manifest["files"].items()):
-        heal_runs([run], {sha256_file(file): file for file in files if file.is_file()})
+        say(heal_runs([run], {sha256_file(file): file for file in files if file.is_file()}))
+
+
+def say(healed: Iterable[str]) -> None:
+    """Print what was put back."""
+    for line in healed:
+        print(line, flush=True)

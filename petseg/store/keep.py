@@ -10,7 +10,7 @@ from petseg.core.project import now
 from petseg.core.textfiles import write_json
 from petseg.errors import BrokenRecord
 from petseg.store.chain import ADDED, SET_ASIDE
-from petseg.store.heal import heal
+from petseg.store.heal import heal, say
 from petseg.store.layout import RECORDS, free
 from petseg.store.ledger import Changes, changing
 from petseg.store.records import sealed
@@ -52,7 +52,7 @@ def _is_kept(changes: Changes, run: StoredRun, kind: str, key: str, files: Mappi
             return True
         if found is not None:
             copies = {sha256_file(path): path for path in files.values()}
-            heal(changes, run, found, copies)
+            say(heal(changes, run, found, copies))
             if not found.damages():
                 return True
     except BrokenRecord:

@@ -10,6 +10,7 @@
     ``shown.png``         the fixed validation photos, side by side
     ``evolution/``        a PNG an epoch: the masks predicted for them
     ``model.safetensors`` weights of the best epoch, once the run is finished; the next five likewise
+    ``original.*``        in place of most of these: the file that was adopted, byte for byte
     ``last.safetensors``  weights of the last epoch, where that is not the best
     ``model.json``        what is needed to use them
     ``history.csv``       what of the history the same training gives again, for DVC
@@ -39,6 +40,7 @@ SHOWN, EVOLUTION = "shown.png", "evolution"
 CURVES, EVOLUTION_MASKS = "history.csv", "evolution.npz"
 EVALUATIONS, FIGURES = "evaluations", "figures"  # what later stages add,
 RECORDS = {EVALUATIONS: "evaluation.json", FIGURES: "figures.json"}  # and the record of each addition
+ORIGINAL = "original"  # adopted weights as they were found, byte for byte; with their ending
 PAGE = "report.html"  # among the figures
 FORMAT = 1
 KEY_LENGTH = 16

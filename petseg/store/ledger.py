@@ -302,7 +302,10 @@ def begin_anew(store: Path) -> str | None:
         begin(store, "the ledger was broken, and was set aside", lines)
         for path in old:  # last: a crash leaves what the next call begins anew
             path.replace(free(path.with_name(f"{path.name}.damaged")))
-        return f"{store / LEDGER}: was broken, and is begun anew with all that is there"
+        unknown = (
+            "" if promoted else "; of promotions it knew nothing: petseg runs promote ID names the champion"
+        )
+        return f"{store / LEDGER}: was broken, and is begun anew with all that is there{unknown}"
 
 
 def _marked(store: Path, chain: Path) -> Marker:

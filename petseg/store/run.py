@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar, cast
 from petseg.core.files import folder_bytes, why_not
 from petseg.core.locks import Held, held
 from petseg.errors import BrokenRecord, DamagedFile, RunLocked, StoreError
-from petseg.store.additions import Addition, Evaluation, is_as_sealed
+from petseg.store.additions import EDITED, Addition, Evaluation, is_as_sealed
 from petseg.store.layout import (
     ABOUT,
     EVALUATIONS,
@@ -135,7 +135,8 @@ class StoredRun:
     @property
     def broken(self) -> list[str]:
         """A line for each addition that is not what it must be; the others are used."""
-        return [why_unreadable(error) for error in self._problems()]
+        edited = [f"{self.record}: {EDITED}"] if self.finished and not is_as_sealed(self.manifest) else []
+        return edited + [why_unreadable(error) for error in self._problems()]
 
     def _problems(self) -> list[StoreError | OSError]:
         return [*self._added[2], *(error for each in self._added[0] if (error := _problem_of(each)))]
@@ -187,7 +188,7 @@ class StoredRun:
         """Say of each file of a finished run that is absent or differs from its recorded hash."""
         for holder in self.holders:
             if not is_as_sealed(holder.manifest):
-                yield f"{holder.record}: differs from the hash that it holds"
+                yield f"{holder.record}: {EDITED}"
             for name, digest in holder.manifest["files"].items():
                 try:
                     yield from differing(holder.folder, {name: digest})
@@ -240,11 +241,13 @@ class StoredRun:
             raise DamagedFile(f"{weights}: its tensors are not those of run {self.key}; nothing is recorded")
 
     def check_whole(self, *names: str) -> None:
-        """Check that these stored files, as far as the run has them, are as recorded.
+        """Check that the record was not edited, and that these files, as far as it has them, are as recorded.
 
         Raises:
-            DamagedFile: one of them is gone, or differs.
+            DamagedFile: it was edited, or one of them is gone, or differs.
         """
+        if not is_as_sealed(self.manifest):
+            raise DamagedFile(f"{self.record}: {EDITED}; petseg runs verify says more")
         files = self.manifest.get("files", {})
         recorded = {name: digest for name, digest in files.items() if name in names}
         for damage in differing(self.folder, recorded):

@@ -10,21 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from petseg.core.files import listed, naming, remove_leftovers, sha256_file, why_not
+from petseg.core.files import copy_atomically, listed, naming, remove_leftovers, sha256_file, why_not
 from petseg.core.progress import watched
 from petseg.errors import StoreError
 from petseg.pipeline.dvcfiles import dvc_settings
-from petseg.store.additions import is_as_sealed
+from petseg.store.additions import EDITED, is_as_sealed
 from petseg.store.chain import MARKER, PROMOTED, read_ledger
 from petseg.store.heal import heal_runs
 from petseg.store.layout import MANIFEST, RECORDS, WEIGHTS
 from petseg.store.ledger import begin_anew, changing
 from petseg.store.prune import drop_checkpoints
-from petseg.store.records import seal_of
+from petseg.store.records import damage_of, seal_of
 from petseg.store.run import StoredRun
 from petseg.store.runs import run_of, stored_runs
 
 STORE, DVC, MLFLOW = "the store", "DVC's cache", "MLflow"
+_NO_COPY = "; no copy that is whole was found"
 
 
 @dataclass
@@ -44,7 +45,21 @@ class Report:
     healed: list[str] = field(default_factory=list)
 
 
-Copy = tuple[StoredRun, str, Path | None]  # whose weights, where they are, a file with their bytes
+@dataclass(frozen=True)
+class Copy:
+    """A copy of a run's weights that is kept elsewhere.
+
+    Attributes:
+        run: whose weights.
+        uri: where they are.
+        file: one with their bytes; None where the copy is lost.
+        put: replaces the copy by a file; returns whether it could.
+    """
+
+    run: StoredRun
+    uri: str
+    file: Path | None
+    put: Callable[[Path], bool]
 
 
 def verify(
@@ -58,11 +73,13 @@ def verify(
     Args:
         root: of the main repository.
         chosen: the runs; None for all of them, for the ledger, and for all that DVC's cache holds.
-        copies: gives the copies of these runs' weights that are kept elsewhere; no file where one is lost.
+        copies: gives the copies of these runs' weights that are kept elsewhere.
         heals: whether what differs is put back from a copy that does not, and a broken ledger begun anew.
     """
     report, store = Report(), root / "runs"
     known: dict[str, Path] = {}
+    bad_copies: list[tuple[Copy, str]] = []
+    bad_objects: list[tuple[Path, str]] = []
     runs = list(chosen or ())
     if chosen is None:
         with _settled(store):
@@ -70,29 +87,62 @@ def verify(
         if heals and (line := begin_anew(store)):
             report.healed.append(line)
         with _settled(store):
-            runs, report.damages = stored_runs(store)
-            report.damages += against_ledger(store, runs)
+            runs, broken = stored_runs(store)
+            report.damages = list(dict.fromkeys([*broken, *against_ledger(store, runs)]))
     if chosen is None or heals:
-        _verify_dvc(root, report, known)
+        bad_objects = _verify_dvc(root, report, known)
     finished = [run for run in runs if run.finished]
-    for run, uri, path in copies(finished):
+    for copy in copies(finished):
         report.files[MLFLOW] += 1
-        if path is None or not path.is_file():
-            report.damages.append(f"{uri}: is gone; it was a copy of run {run.key}'s weights")
-        elif (digest := _digest(path, report)) and digest != run.manifest["files"].get(WEIGHTS):
-            report.damages.append(f"{uri}: differs from run {run.key}'s weights, whose copy it is")
+        if copy.file is None or not copy.file.is_file():
+            bad_copies.append((copy, f"{copy.uri}: is gone; it was a copy of run {copy.run.key}'s weights"))
+        elif (digest := _digest(copy.file, report)) and digest != copy.run.manifest["files"].get(WEIGHTS):
+            said = f"{copy.uri}: differs from run {copy.run.key}'s weights, whose copy it is"
+            bad_copies.append((copy, said))
         elif digest:
-            known[digest] = path
+            known[digest] = copy.file
     if heals:
-        report.healed += [f"{path}: is put back" for path in heal_runs(finished, known)]
+        report.healed += heal_runs(finished, known)
     report.runs = len(runs)
     for run in watched(finished, "verify runs", len(finished)):
         report.files[STORE] += run.recorded_files
         if list(run.damages()):
             with _settled(store):  # a change may have been made meanwhile: what differs is looked at again
                 now = run_of(store, run.key)
-                report.damages += now.damages() if now is not None and now.finished else ()
+                found = now.damages() if now is not None and now.finished else ()
+                report.damages += (
+                    f"{line}{_NO_COPY if heals and EDITED not in line else ''}" for line in found
+                )
+    for copy, said in bad_copies:
+        _name_or_heal(report, said, heals and _given_back(copy))
+    for path, said in bad_objects:
+        _name_or_heal(report, said, heals and _put_object(path, finished))
     return report
+
+
+def _name_or_heal(report: Report, said: str, healed: bool) -> None:
+    if healed:
+        report.healed.append(f"{said}; put back from the store")
+    else:
+        report.damages.append(said)
+
+
+def _given_back(copy: Copy) -> bool:
+    """Replace a copy of a run's weights by the stored ones, if these are whole; return whether it was."""
+    stored = copy.run.folder / WEIGHTS
+    return damage_of(stored, copy.run.manifest["files"].get(WEIGHTS, "")) is None and copy.put(stored)
+
+
+def _put_object(path: Path, runs: Iterable[StoredRun]) -> bool:
+    """Replace an object of DVC's cache by a stored file that has its md5; return whether there is one."""
+    wanted = path.parent.name + path.name
+    holders = (holder for run in runs for holder in run.holders)
+    for file in (holder.folder / name for holder in holders for name in holder.manifest["files"]):
+        if file.is_file() and _hashes(file)[0] == wanted:
+            copy_atomically(file, path)
+            path.chmod(0o444)  # as DVC has it
+            return True
+    return False
 
 
 @contextmanager
@@ -155,8 +205,13 @@ def _was_edited(record: Mapping[str, Any], seal: str | None) -> bool:
     return seal is not None and is_as_sealed(record) and seal_of(record) != seal
 
 
-def _verify_dvc(root: Path, report: Report, known: dict[str, Path]) -> None:
-    """Hash the objects of DVC's cache, which are named by their own md5; DVC itself does not look again."""
+def _verify_dvc(root: Path, report: Report, known: dict[str, Path]) -> list[tuple[Path, str]]:
+    """Hash the objects of DVC's cache, which are named by their own md5; DVC itself does not look again.
+
+    Returns:
+        Those that differ, and what is said of each.
+    """
+    bad: list[tuple[Path, str]] = []
     folder = _dvc_cache(root) / "files/md5"
     objects = [path for prefix in listed(folder, "??") for path in listed(prefix) if path.is_file()]
     report.files[DVC] = len(objects)
@@ -168,9 +223,10 @@ def _verify_dvc(root: Path, report: Report, known: dict[str, Path]) -> None:
             report.damages.append(why_not(error))
             continue
         if md5 != path.parent.name + path.name.removesuffix(".dir"):
-            report.damages.append(f"{path}: differs from the md5 that is its name")
+            bad.append((path, f"{path}: differs from the md5 that is its name"))
         else:
             known[sha256] = path
+    return bad
 
 
 def _dvc_cache(root: Path) -> Path:

@@ -25,12 +25,15 @@ from petseg.models.weights import load_tensors, save_tensors, validated
 from petseg.store.chain import FINISHED
 from petseg.store.layout import (
     ABOUT,
+    CARD,
     CHANGES,
     CHECKPOINTS,
     CODE,
     CURVES,
+    EVALUATIONS,
     EVOLUTION,
     EVOLUTION_MASKS,
+    FIGURES,
     FORMAT,
     HISTORY,
     KEY_LENGTH,
@@ -144,9 +147,10 @@ class Run(StoredRun):
 
     def _seal(self, ended: Mapping[str, Any]) -> None:
         """Close the manifest over all files, and write it into the ledger."""
-        store, apart = self.folder.parent, (MANIFEST, ".lock")
-        found = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
-        files = [path for path in found if path.name not in apart and path.parent != self._checkpoints]
+        store, apart = self.folder.parent, (MANIFEST, CARD, CHECKPOINTS, EVALUATIONS, FIGURES)
+        parts = [part for part in listed(self.folder, "[!.]*") if part.name not in apart]
+        found = (path for part in parts for path in (sorted(part.rglob("*")) if part.is_dir() else [part]))
+        files = [path for path in found if path.is_file()]
         with changing(store) as changes, changes.noting(FINISHED, self.key):
             manifest = self.manifest | {"status": "finished", "finished": now(), **ended}
             manifest["size_bytes"] = sum(path.stat().st_size for path in files)

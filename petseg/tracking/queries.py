@@ -1,14 +1,18 @@
 """What is read back from MLflow: which runs fit a filter, and the copies of weights that it keeps."""
 
 import re
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from petseg.errors import StoreError, UsageError
 from petseg.store.layout import MANIFEST, WEIGHTS, manifests
 from petseg.store.run import StoredRun
+from petseg.store.verify import Copy
 from petseg.tracking.client import EXPERIMENT, connect, every, experiment_id, is_mlflow_trouble, reason
 
 if TYPE_CHECKING:
@@ -87,11 +91,11 @@ def row_of(client: "MlflowClient", run: StoredRun) -> "Run | None":
     return found[0] if found else None
 
 
-def weights_in_mlflow(runs: Sequence[StoredRun]) -> Iterator[tuple[StoredRun, str, Path | None]]:
-    """Yield each copy of the runs' weights that MLflow keeps: whose it is, its URI, a file with its bytes.
+def weights_in_mlflow(runs: Sequence[StoredRun]) -> Iterator[Copy]:
+    """Yield each copy of the runs' weights that MLflow keeps.
 
-    The file is None where MLflow lists the copy and can't hand it out. A run that MLflow does not know, or a
-    store that does not answer, has no copies; the latter costs a warning.
+    A run that MLflow does not know, or a store that does not answer, has no copies; the latter costs a
+    warning.
     """
     of_uid = {run.uid: run for run in runs}
     try:
@@ -106,9 +110,21 @@ def weights_in_mlflow(runs: Sequence[StoredRun]) -> Iterator[tuple[StoredRun, st
         models = every(lambda token: client.search_logged_models([experiment], page_token=token))
         told = [row for row in found if row.info.status == "FINISHED"]  # of others the files may come yet
         with_weights = [row.info.run_id for row in told if "weights" in row.data.tags]
-        copies = [(row, f"runs:/{row}/weights/{WEIGHTS}") for row in with_weights if row in rows]
+        copies = [
+            (
+                row,
+                f"runs:/{row}/weights/{WEIGHTS}",
+                partial(client.log_artifact, row, artifact_path="weights"),
+            )
+            for row in with_weights
+            if row in rows
+        ]
         copies += [
-            (model.source_run_id, f"{model.artifact_location}/artifacts/{WEIGHTS}")
+            (
+                model.source_run_id,
+                f"{model.artifact_location}/artifacts/{WEIGHTS}",
+                partial(_log_into_model, client, model.model_id),
+            )
             for model in models
             if model.source_run_id in rows and model.status == LoggedModelStatus.READY
         ]
@@ -120,11 +136,29 @@ def weights_in_mlflow(runs: Sequence[StoredRun]) -> Iterator[tuple[StoredRun, st
             file=sys.stderr,
         )
         return
-    for row, uri in copies:
+    for row, uri, log in copies:
         try:
             path = Path(mlflow.artifacts.download_artifacts(uri))
         except Exception as error:
             if not is_mlflow_trouble(error):
                 raise
             path = None
-        yield rows[row], uri, path
+        yield Copy(rows[row], uri, path, partial(_answered, log))
+
+
+def _log_into_model(client: "MlflowClient", model_id: str, file: Path) -> None:
+    with TemporaryDirectory() as folder:
+        Path(folder, "artifacts").mkdir()
+        shutil.copy(file, Path(folder, "artifacts"))
+        client.log_model_artifacts(model_id, folder)
+
+
+def _answered(call: Callable[[Path], object], file: Path) -> bool:
+    """Make a call of MLflow's; return whether MLflow did it."""
+    try:
+        call(file)
+    except Exception as error:
+        if not is_mlflow_trouble(error):
+            raise
+        return False
+    return True

@@ -85,7 +85,7 @@ def test_dvcs_cache_heals_the_store(project: Project) -> None:
         (project.folder / "runs" / scored / name).unlink()
     told = petseg(project, "verify", fails=True)
     assert told.count("is gone") == 2
-    assert f"{WEIGHTS}: is put back" in petseg(project, "verify", "--heal")
+    assert f"{WEIGHTS}: was damaged or gone; put back from" in petseg(project, "verify", "--heal")
     assert stored(project) == before
 
 

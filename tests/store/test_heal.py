@@ -1,5 +1,6 @@
 """Claims by bytes: a stored file that is damaged or gone is put back when a good copy passes by."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -75,8 +76,6 @@ def test_an_evaluation_that_can_not_be_healed_is_set_aside(root: Path, run: Stor
 def test_verify_heals_from_dvcs_cache_and_from_mlflow(root: Path, run: StoredRun) -> None:
     content = (run.folder / HISTORY).read_bytes()
     cached = root / ".dvc/cache/files/md5"
-    import hashlib
-
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     (cached / md5[:2]).mkdir(parents=True)
     (cached / md5[:2] / md5[2:]).write_bytes(content)
@@ -86,14 +85,38 @@ def test_verify_heals_from_dvcs_cache_and_from_mlflow(root: Path, run: StoredRun
     flip(run.folder / ABOUT)  # nobody has a copy of it
 
     def copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
-        yield runs[0], "runs:/1/weights", root / "in_mlflow"
+        yield Copy(runs[0], "runs:/1/weights", root / "in_mlflow", lambda _: False)
 
     assert len(verify(root, None, copies).damages) == 3
     assert (run.folder / HISTORY).read_bytes() != content
     report = verify(root, None, copies, heals=True)
     assert [line for line in report.damages if ABOUT not in line] == []
+    assert report.damages[0].endswith(
+        "model.json: differs from its recorded hash; no copy that is whole was found"
+    )
     assert sorted(healed(root)) == [HISTORY, WEIGHTS]
     assert (run.folder / HISTORY).read_bytes() == content
+
+
+def test_verify_heals_copies_from_the_store(root: Path, run: StoredRun) -> None:
+    weights = run.folder / WEIGHTS
+    md5 = hashlib.md5(weights.read_bytes(), usedforsecurity=False).hexdigest()
+    cached = root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"damaged")
+    (root / "in_mlflow").write_bytes(b"damaged")
+
+    def copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
+        yield Copy(
+            runs[0], "runs:/1", root / "in_mlflow", lambda file: shutil.copy(file, root / "in_mlflow") != ""
+        )
+        yield Copy(runs[0], "runs:/2", None, lambda _: False)  # MLflow does not take it
+
+    assert len(verify(root, None, copies).damages) == 3
+    report = verify(root, None, copies, heals=True)
+    assert report.damages == ["runs:/2: is gone; it was a copy of run aa's weights"]
+    assert [line.partition(": ")[0] for line in report.healed] == ["runs:/1", str(cached)]
+    assert cached.read_bytes() == (root / "in_mlflow").read_bytes() == weights.read_bytes()
 
 
 def test_a_record_that_was_edited_heals_nothing(root: Path, run: StoredRun) -> None:

@@ -11,11 +11,19 @@ from petseg.core.files import sha256_file
 from petseg.errors import DamagedFile, PromotionRefused, StoreError
 from petseg.evaluation.outputs import BREEDS, HEADLINES, PER_IMAGE, SCORES
 from petseg.models.weights import save_tensors
-from petseg.store.adopt import ORIGINAL, adopt, adopt_if_unknown
+from petseg.store.adopt import adopt, adopt_if_unknown
 from petseg.store.card import card
 from petseg.store.champion import champion, promote, promotions
 from petseg.store.identify import Weights, runs_of
-from petseg.store.layout import ABOUT, EVALUATIONS, HISTORY, MANIFEST, RECORDS, WEIGHTS
+from petseg.store.layout import (
+    ABOUT,
+    EVALUATIONS,
+    HISTORY,
+    MANIFEST,
+    ORIGINAL,
+    RECORDS,
+    WEIGHTS,
+)
 from petseg.store.run import StoredRun, locked
 from petseg.store.runs import run_of, stored_runs
 from petseg.store.verify import DVC, STORE, verify

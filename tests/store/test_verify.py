@@ -24,7 +24,7 @@ from tests.support.store import evaluate, flip, make_run, petseg
 @pytest.fixture
 def store(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three runs, each with an evaluation; one is the champion; DVC has no cache here."""
-    monkeypatch.setattr("petseg.store.verify._verify_dvc", lambda *_: None)  # it asks DVC, for a second
+    monkeypatch.setattr("petseg.store.verify._verify_dvc", lambda *_: [])  # it asks DVC, for a second
     for run in [make_run(root, key) for key in ("aa", "bb", "dd")]:
         evaluate(run, 0.7)
     promote(StoredRun.open(root / "runs/aa"), force=True)

@@ -23,9 +23,10 @@ from petseg.core.textfiles import read_yaml
 from petseg.errors import ParamsError
 from petseg.pipeline.codehash import needed_files
 from petseg.pipeline.dvcfiles import LOCK, PIPELINE, stage_paths
+from petseg.store.chain import WAY_OUT
 from petseg.store.champion import champion
 from petseg.store.ledger import moved_from
-from petseg.store.runs import holder_of, run_of, stored_runs
+from petseg.store.runs import holder_of, run_of, run_of_weights, stored_runs
 from petseg.store.verify import against_ledger
 
 if TYPE_CHECKING:
@@ -207,8 +208,9 @@ def check_store(root: Path) -> Iterator[Finding]:
     """The store of runs: what is in it, what of it can't be read, and its champion."""
     store = root / "runs"
     runs, broken = stored_runs(store)
-    for line in (*broken, *against_ledger(store, runs)):
-        yield Finding("runs", "problem", f"{line}; petseg runs verify looks at all of it")
+    for line in dict.fromkeys((*broken, *against_ledger(store, runs))):
+        more = "" if WAY_OUT in line else "; petseg runs verify looks at all of it"
+        yield Finding("runs", "problem", f"{line}{more}")
     if (there := moved_from(store)) is not None:
         said = f"the project was at {there} before: the next change of the store, and of MLflow, says so"
         yield Finding("place of the project", "warning", said)
@@ -257,6 +259,9 @@ def check_weights(root: Path) -> Iterator[Finding]:
         )
     elif holder_of(root / "runs", path):
         yield Finding(name, "ok", "is a run's, byte for byte")
+    elif run := run_of_weights(root / "runs", path):
+        said = f"is run {run.key}'s, whose stored copy is damaged or gone: petseg runs adopt {name} heals it"
+        yield Finding(name, "problem", said)
     else:
         yield Finding(name, "warning", f"is what no run has; petseg runs adopt {name} keeps it")
 

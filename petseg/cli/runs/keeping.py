@@ -15,7 +15,7 @@ from petseg.core.formats import size
 from petseg.core.project import expanded, main_root
 from petseg.errors import UsageError
 from petseg.pipeline.dvcfiles import stage_paths
-from petseg.store.layout import ABOUT, WEIGHTS
+from petseg.store.layout import ABOUT, ORIGINAL, WEIGHTS
 from petseg.store.ledger import changing
 from petseg.store.runs import holder_of
 
@@ -37,10 +37,13 @@ def restore(
     """Get a run's weights back, byte for byte."""
     found = found_run(run)
     target = expanded(to) if to else stage_paths(main_root(), "train")["weights"]
-    if target.suffix != ".safetensors":
-        raise UsageError(f"--to {to}: must end in .safetensors")
-    about = target.with_suffix(".json")
-    files = {WEIGHTS: target} | ({ABOUT: about} if ABOUT in found.manifest.get("files", {}) else {})
+    stored, about = found.manifest.get("files", {}), target.with_suffix(".json")
+    weights = WEIGHTS
+    if target.suffix != ".safetensors":  # as adopted weights may have been
+        weights = f"{ORIGINAL}{target.suffix}"
+        if weights not in stored:
+            raise UsageError(f"--to {to}: must end in .safetensors")
+    files = {weights: target} | ({ABOUT: about} if ABOUT in stored else {})
     if to:
         check_targets("--to", *files.values(), force=force)
         found.export(files)
@@ -65,7 +68,9 @@ def _check_known(path: Path) -> None:
     """
     if not os.path.lexists(path) or (path.is_file() and holder_of(main_root() / "runs", path)):
         return
-    raise UsageError(f"{path}: is what no run has; petseg runs adopt {path} keeps it, --force does not")
+    raise UsageError(
+        f"{path}: is what no run has; petseg runs adopt {path} keeps it; --force replaces it, and it is lost"
+    )
 
 
 def verify(
