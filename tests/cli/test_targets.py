@@ -73,6 +73,9 @@ KEPT = {
     "to-cache/new": CACHE,
     "../local cache/new": CACHE,
     "../remote/files/new": CACHE,
+    "plots/test/new": SETTINGS,  # which the next dvc repro would delete
+    "data/sample/new": SETTINGS,
+    "../other/petseg/core/new": SETTINGS,
     "../somebody's/cache/files/md5/aa/new": CACHE,
 }
 
@@ -221,7 +224,7 @@ def test_what_git_can_not_say_is_no_yes(home: Path, monkeypatch: pytest.MonkeyPa
         index.write_bytes(kept)
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "dvc.yaml", "dvc.lock", "Params.yaml"])
+@pytest.mark.parametrize("name", ["params.yaml", "dvc.yaml", "dvc.lock", "Params.yaml", "metrics/test.json"])
 def test_the_pipelines_files_are_kept_though_git_does_not_track_them(home: Path, name: str) -> None:
     for folder in ("", "../other/"):
         assert f"lies in {SETTINGS}" in refusal(*COMMANDS["csv"][0], f"{folder}{name}", "--force")
@@ -331,8 +334,31 @@ def test_a_link_is_replaced_and_what_it_leads_to_is_left_alone(home: Path, tmp_p
 def test_links_in_a_circle_are_one_line(home: Path, tmp_path: Path) -> None:
     link(tmp_path / "one", "other")
     link(tmp_path / "other", "one")
-    result = CliRunner().invoke(app, [*COMMANDS["report"][0], str(tmp_path / "one/x.html")])
-    assert isinstance(result.exception, PetsegError | OSError)
+    for name in ("report", "predict"):
+        result = CliRunner().invoke(app, [*COMMANDS[name][0], str(tmp_path / "one/x.html")])
+        assert isinstance(result.exception, PetsegError | OSError)
+
+
+def test_predict_writes_over_nothing_that_it_reads(home: Path, tmp_path: Path) -> None:
+    photo, model = tmp_path / "masks/pet.png", tmp_path / "net.safetensors"
+    write(photo)
+    write(model)
+    link(tmp_path / "linked.png", "masks/pet.png")
+    link(tmp_path / "here", str(tmp_path))
+    for table in ("masks/pet.png", "here/masks/pet.png", "net.safetensors"):
+        command = (
+            "predict",
+            str(tmp_path / "linked.png"),
+            "--model",
+            str(model),
+            "--out",
+            str(tmp_path / "o"),
+        )
+        said = refusal(*command, "--csv", str(tmp_path / table), "--force")
+        assert said == f"--csv {tmp_path / table}: is read too; choose another place"
+    said = refusal("predict", str(photo), "--out", str(tmp_path), "--force")
+    assert said == f"--out {photo}: is read too; choose another place"
+    assert photo.read_text() == model.read_text() == "precious"
 
 
 def test_other_places_are_free(home: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Every way of running ends in the same place: one row a model, one run in the store, the same weights."""
 
+import csv
 import shutil
 import subprocess
 from pathlib import Path
@@ -179,3 +180,19 @@ def test_what_is_edited_during_a_stage_makes_it_fail(
     assert "changed while the stage ran" in printed
     assert (project.folder / "dvc.lock").read_bytes() == lock
     project.run("git", "checkout", "-q", ".")
+
+
+def test_scores_of_other_weights_are_shown_for_no_training(project: Project) -> None:
+    scores = project.folder / "metrics/test.json"
+    assert scores.exists()
+    project.run("dvc", "exp", "run", "-n", "unscored", "-S", "train.seed=11", "train")
+    assert not scores.exists()
+    table = list(csv.DictReader(project.run("dvc", "exp", "show", "--csv").splitlines()))
+    (row,) = [row for row in table if row["Experiment"] == "unscored"]
+    assert row["val_dice"]
+    assert row["dice_per_image"] == "!"  # by which DVC says that there is none
+    assert "unscored" in project.run("make", "table")
+    project.run("dvc", "repro")
+    assert scores.exists()
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout", "--force")
