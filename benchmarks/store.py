@@ -15,7 +15,7 @@ from pathlib import Path
 
 from petseg.core.progress import watched
 from petseg.store.chain import PROMOTED
-from petseg.store.ledger import changing
+from petseg.store.ledger import begin_anew, changing
 from petseg.store.run import StoredRun
 from petseg.store.runs import stored_runs
 
@@ -49,8 +49,7 @@ def fill(work: Path, run: StoredRun) -> None:
     (work / ".dvc").mkdir()
     for number in watched(range(RUNS), "copy runs", RUNS):
         shutil.copytree(run.folder, work / "runs" / f"{number:016x}")
-    with changing(work / "runs"):  # begins the ledger
-        pass
+    begin_anew(work / "runs")  # of all that is there
 
 
 def verified(work: Path) -> tuple[float, int, str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from petseg.core.files import copy_atomically, listed, naming, remove_leftovers, sha256_file, why_not
@@ -52,13 +53,13 @@ class Copy:
     Attributes:
         run: whose weights.
         uri: where they are.
-        file: one with their bytes; None where the copy is lost.
+        fetch: puts it into a folder, and returns the file there; None where the copy is lost.
         put: replaces the copy by a file; returns whether it could.
     """
 
     run: StoredRun
     uri: str
-    file: Path | None
+    fetch: Callable[[Path], Path | None]
     put: Callable[[Path], bool]
 
 
@@ -92,17 +93,13 @@ def verify(
     if chosen is None or heals:
         bad_objects = _verify_dvc(root, report, known)
     finished = [run for run in runs if run.finished]
-    for copy in copies(finished):
-        report.files[MLFLOW] += 1
-        if copy.file is None or not copy.file.is_file():
-            bad_copies.append((copy, f"{copy.uri}: is gone; it was a copy of run {copy.run.key}'s weights"))
-        elif (digest := _digest(copy.file, report)) and digest != copy.run.manifest["files"].get(WEIGHTS):
-            said = f"{copy.uri}: differs from run {copy.run.key}'s weights, whose copy it is"
-            bad_copies.append((copy, said))
-        elif digest:
-            known[digest] = copy.file
     if heals:
         report.healed += heal_runs(finished, known)
+    for copy in copies(finished):
+        report.files[MLFLOW] += 1
+        with TemporaryDirectory(prefix="petseg-") as folder:
+            if (said := _verify_copy(copy, Path(folder), report, heals)) is not None:
+                bad_copies.append((copy, said))
     report.runs = len(runs)
     for run in watched(finished, "verify runs", len(finished)):
         report.files[STORE] += run.recorded_files
@@ -118,6 +115,20 @@ def verify(
     for path, said in bad_objects:
         _name_or_heal(report, said, heals and _put_object(path, finished))
     return report
+
+
+def _verify_copy(copy: Copy, folder: Path, report: Report, heals: bool) -> str | None:
+    """Hash a copy of a run's weights, from which the stored ones may be healed; say what is wrong with it."""
+    key, recorded = copy.run.key, copy.run.manifest["files"].get(WEIGHTS)
+    file = copy.fetch(folder)
+    if file is None or not file.is_file():
+        return f"{copy.uri}: is gone; it was a copy of run {key}'s weights"
+    digest = _digest(file, report)
+    if digest is not None and digest != recorded:
+        return f"{copy.uri}: differs from run {key}'s weights, whose copy it is"
+    if digest is not None and heals and damage_of(copy.run.folder / WEIGHTS, digest):
+        report.healed += heal_runs([copy.run], {digest: file})
+    return None
 
 
 def _name_or_heal(report: Report, said: str, healed: bool) -> None:

@@ -100,7 +100,6 @@ def weights_in_mlflow(runs: Sequence[StoredRun]) -> Iterator[Copy]:
     of_uid = {run.uid: run for run in runs}
     try:
         client = connect()
-        import mlflow
         from mlflow.entities import LoggedModelStatus
 
         experiment, query = experiment_id(client, EXPERIMENT), "tags.stage = 'train'"
@@ -137,13 +136,18 @@ def weights_in_mlflow(runs: Sequence[StoredRun]) -> Iterator[Copy]:
         )
         return
     for row, uri, log in copies:
-        try:
-            path = Path(mlflow.artifacts.download_artifacts(uri))
-        except Exception as error:
-            if not is_mlflow_trouble(error):
-                raise
-            path = None
-        yield Copy(rows[row], uri, path, partial(_answered, log))
+        yield Copy(rows[row], uri, partial(_fetched, uri), partial(_answered, log))
+
+
+def _fetched(uri: str, folder: Path) -> Path | None:
+    import mlflow
+
+    try:
+        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+    except Exception as error:
+        if not is_mlflow_trouble(error):
+            raise
+        return None
 
 
 def _log_into_model(client: "MlflowClient", model_id: str, file: Path) -> None:

@@ -85,7 +85,7 @@ def test_verify_heals_from_dvcs_cache_and_from_mlflow(root: Path, run: StoredRun
     flip(run.folder / ABOUT)  # nobody has a copy of it
 
     def copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
-        yield Copy(runs[0], "runs:/1/weights", root / "in_mlflow", lambda _: False)
+        yield Copy(runs[0], "runs:/1/weights", lambda _: root / "in_mlflow", lambda _: False)
 
     assert len(verify(root, None, copies).damages) == 3
     assert (run.folder / HISTORY).read_bytes() != content
@@ -106,11 +106,12 @@ def test_verify_heals_copies_from_the_store(root: Path, run: StoredRun) -> None:
     cached.write_bytes(b"damaged")
     (root / "in_mlflow").write_bytes(b"damaged")
 
+    def put(file: Path) -> bool:
+        return bool(shutil.copy(file, root / "in_mlflow"))
+
     def copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
-        yield Copy(
-            runs[0], "runs:/1", root / "in_mlflow", lambda file: shutil.copy(file, root / "in_mlflow") != ""
-        )
-        yield Copy(runs[0], "runs:/2", None, lambda _: False)  # MLflow does not take it
+        yield Copy(runs[0], "runs:/1", lambda _: root / "in_mlflow", put)
+        yield Copy(runs[0], "runs:/2", lambda _: None, lambda _: False)  # MLflow does not take it
 
     assert len(verify(root, None, copies).damages) == 3
     report = verify(root, None, copies, heals=True)
