@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from petseg.core.files import written_atomically
-from petseg.core.project import main_root
+from petseg.core.project import expanded, main_root
 from petseg.errors import UsageError
 
 _NAMED_SOURCES = ("sample", "oxford")
@@ -201,13 +201,13 @@ def _check(changed: Mapping[str, Any], root: Path) -> None:
 def _check_source(source: str, root: Path) -> None:
     """Check that there is what data.source names, as far as that can be told before it is fetched."""
     known = source in _NAMED_SOURCES or "://" in source
-    if not known and not (root / Path(source).expanduser()).exists():
+    if not known and not (root / expanded(source)).exists():
         raise UsageError(f"data.source: {source}: no such folder; sample, oxford and URLs are known too")
 
 
 def source_of(given: str, root: Path) -> str:
     """Return what data.source is to hold: a folder counts from the root there, and from here when typed."""
-    here = Path(given).expanduser()
+    here = expanded(given)
     if given in _NAMED_SOURCES or "://" in given or not here.exists():
         return given
     here = here.resolve()

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from petseg.core.files import sha256_file
+from petseg.core.files import listed, sha256_file
 from petseg.errors import BrokenRecord, StoreError
-from petseg.store.layout import MANIFEST, WEIGHTS, manifests, records_in
+from petseg.store.layout import MANIFEST, ORIGINAL, WEIGHTS, manifests
 from petseg.store.records import damage_of
 from petseg.store.run import StoredRun, warn_once, why_unreadable
 
@@ -47,10 +47,10 @@ def _all_runs(store: Path) -> tuple[list[StoredRun], list[StoreError | OSError]]
         except (StoreError, OSError) as error:
             if path.exists():  # else it was pruned meanwhile
                 errors.append(error)
-    known = {run.folder for run in runs}
-    for weights in records_in(store, WEIGHTS):
-        if weights.parent not in known and not (weights.parent / MANIFEST).exists() and weights.exists():
-            errors.append(BrokenRecord(f"{weights.parent / MANIFEST}: is gone, and was not pruned"))
+    for folder in listed(store, "[!.]*"):
+        weights = [*listed(folder, WEIGHTS), *listed(folder, f"{ORIGINAL}*")]
+        if weights and not (folder / MANIFEST).exists() and folder.exists():  # else it was pruned meanwhile
+            errors.append(BrokenRecord(f"{folder / MANIFEST}: is gone, and was not pruned"))
     return sorted(runs, key=lambda run: (run.manifest["created"], run.key)), errors
 
 

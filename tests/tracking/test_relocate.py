@@ -53,7 +53,8 @@ def test_files_follow_a_project_that_was_moved(
     assert not (tmp_path / name).exists()
     mlflow.set_tracking_uri(tracking_uri())
     for run in mlflow.search_runs(experiment_names=[EXPERIMENT], output_format="list"):
-        file = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="note.txt")
+        note, got = f"runs:/{run.info.run_id}/note.txt", str(tmp_path / "got")
+        file = mlflow.artifacts.download_artifacts(note, dst_path=got)
         assert Path(file).is_file()
     log(tmp_path / "there now", monkeypatch, "third")
     assert capsys.readouterr().err == ""
