@@ -49,7 +49,7 @@ LEFT_OUT: dict[str, str] = {
     "petseg/store/prune.py": "deletes runs, and the checkpoints of finished ones",
     "petseg/store/records.py": "reads and proves records, and copies files byte for byte",
     "petseg/store/run.py": "reads, proves and copies what was computed before",
-    "petseg/store/runs.py": "finds runs",
+    "petseg/store/runs.py": "finds the runs of a store",
     "petseg/store/typed.py": "checks records by their types",
     "petseg/tracking/": "logs in MLflow what the store has",
 }
