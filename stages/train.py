@@ -60,6 +60,7 @@ def train(
         copies |= {EVOLUTION_MASKS: evolution, CURVES: history}
         heal_from(run, copies.values())
         drop_scores_of_others(weights, run)
+        adopt_if_unknown(weights, store)  # as something may have been laid there meanwhile
         run.export(copies)
         write_json(metrics, summary(run.history))
     if not row.broken:

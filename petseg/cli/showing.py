@@ -1,4 +1,4 @@
-"""What was made for people to look at, before whom it is opened."""
+"""Save figures and pages, and open them where there is a screen."""
 
 import os
 import sys

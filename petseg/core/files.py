@@ -10,6 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from petseg.errors import DamagedFile
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -40,8 +42,10 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def why_not(error: OSError) -> str:
-    """Return what the system refused, in one line that begins with the path."""
+def why_not(error: Exception) -> str:
+    """Return an error in one line; of what the system refused it begins with the path."""
+    if not isinstance(error, OSError):
+        return str(error)
     reason = error.strerror or " ".join(str(error).split())
     if error.errno in _DISK_FULL:
         reason = f"disk full ({reason})"
@@ -59,7 +63,7 @@ def written_atomically(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
         path: the file; its folder is made.
         durable: whether it must outlast a power cut; if not, nothing waits for the disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with naming(path):
@@ -184,8 +188,7 @@ def remove_leftovers(folder: Path, deep: bool = False) -> list[Path]:
     Returns:
         What was removed.
     """
-    names = folder.rglob(_LEFTOVER) if deep else map(folder.joinpath, _names_in(folder))
-    found = sorted(path for path in names if path.match(_LEFTOVER))
+    found = sorted(folder.rglob(_LEFTOVER)) if deep else listed(folder, _LEFTOVER)
     gone = [path for path in found if not (deep and _is_alive(path))]
     for path in gone:
         if path.is_dir() and not path.is_symlink():
@@ -195,17 +198,10 @@ def remove_leftovers(folder: Path, deep: bool = False) -> list[Path]:
     return gone
 
 
-def _names_in(folder: Path) -> list[str]:
-    """Return the hidden names in a folder; none where there is no folder."""
-    with suppress(FileNotFoundError, NotADirectoryError):
-        return [name for name in os.listdir(folder) if name.startswith(".")]  # noqa: PTH208  (much faster)
-    return []
-
-
 def _is_alive(path: Path) -> bool:
     """Tell whether the process that a temporary file names is alive."""
     pid = path.name.split(".")[-2]
-    return pid.isdecimal() and Path("/proc", pid).exists()
+    return pid.isdecimal() and psutil.pid_exists(int(pid))
 
 
 @contextmanager
@@ -220,7 +216,8 @@ def published_folder(target: Path) -> Iterator[Path]:
     """
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    _make_folder(target.parent)
+    draft.mkdir()
     try:
         yield draft
         for path in draft.iterdir():
@@ -235,7 +232,16 @@ def withdraw_folder(folder: Path) -> None:
     """Remove a folder that was published, so that after any crash it is there whole or not at all."""
     gone = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     folder.replace(gone)
+    fsync_folder(folder.parent)
     shutil.rmtree(gone, ignore_errors=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that they outlast a power cut."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
 
 
 def fsync_folder(folder: Path) -> None:

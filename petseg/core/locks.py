@@ -17,7 +17,10 @@ class Held(Exception):
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} is held by another process")
-        self.pid = path.read_text(encoding="utf-8", errors="replace").strip() or "?"
+        try:
+            self.pid = path.read_text(encoding="utf-8", errors="replace").strip() or "?"
+        except OSError:  # whoever held it has just removed it
+            self.pid = "?"
 
 
 @contextmanager

@@ -8,14 +8,14 @@ from typing import Any
 from petseg.core.files import copy_atomically, published_folder, sha256_file, withdraw_folder
 from petseg.core.project import now
 from petseg.core.textfiles import write_json
-from petseg.errors import DamagedFile, StoreError, UsageError
+from petseg.errors import BrokenRecord, DamagedFile, StoreError, UsageError
 from petseg.models.weights import save_tensors
 from petseg.store.chain import ADOPTED
 from petseg.store.heal import heal, say
 from petseg.store.identify import Weights
 from petseg.store.layout import ABOUT, FORMAT, KEY_LENGTH, MANIFEST, ORIGINAL, WEIGHTS
 from petseg.store.ledger import changing
-from petseg.store.records import damage_of, sealed
+from petseg.store.records import damage_of, read_json, sealed
 from petseg.store.run import StoredRun
 from petseg.store.runs import holder_of, places_of, run_of
 
@@ -73,15 +73,27 @@ def adopt(file: Path, store: Path, note: str) -> tuple[StoredRun, bool]:
 def _manifest(file: Path, draft: Path, note: str) -> dict[str, Any]:
     """Describe what was adopted, and write what can be read of it into the draft of its folder."""
     origin: dict[str, Any] = {"file": str(file.resolve()), "note": note}
+    digest: str | None = None
     manifest = {"format": FORMAT, "status": "finished", "created": now(), "adopted": origin}
     try:
         weights = Weights.read(draft / f"{ORIGINAL}{file.suffix}")
         about = {"run_key": draft.name.split(".")[1]}
-        manifest["tensors_sha256"] = save_tensors(draft / WEIGHTS, weights.tensors, about)
+        digest = manifest["tensors_sha256"] = save_tensors(draft / WEIGHTS, weights.tensors, about)
         if (claimed := weights.about.get("run_key")) is not None:
             origin["claims"] = claimed
     except DamagedFile as error:
         origin["unreadable"] = str(error).replace(str(draft / ORIGINAL) + file.suffix, str(file))
-    if (description := file.with_suffix(".json")).is_file():
-        copy_atomically(description, draft / ABOUT)
+    if _describes(file.with_suffix(".json"), digest):
+        copy_atomically(file.with_suffix(".json"), draft / ABOUT)
     return manifest
+
+
+def _describes(description: Path, tensors_sha256: str | None) -> bool:
+    """Tell whether there is a description beside weights, and it does not say that it is of others."""
+    try:
+        about = read_json(description)
+    except FileNotFoundError:
+        return False
+    except BrokenRecord:
+        return True  # it is kept byte for byte, as the weights are
+    return not isinstance(about, dict) or about.get("tensors_sha256") in (None, tensors_sha256)

@@ -1,4 +1,4 @@
-"""What a store has of before it had a ledger, or of before its ledger was lost: from this one is begun."""
+"""Read the runs and promotions of a store that has no ledger, to begin one from them."""
 
 import sys
 from collections.abc import Iterator

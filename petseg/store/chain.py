@@ -62,7 +62,7 @@ class Ledger:
             elif line["event"] == PRUNED:
                 known.runs.pop(run, None)
                 known.added = {key: seal for key, seal in known.added.items() if key[0] != run}
-            elif line["event"] == SET_ASIDE:
+            elif line["event"] == SET_ASIDE and "kind" in line:
                 known.added.pop((run, line["kind"], line["key"]), None)
         return known
 

@@ -96,11 +96,11 @@ def _doubt(run: StoredRun, before: str | None) -> str | None:
     try:
         today = run_of(run.folder.parent, before)
     except StoreError as error:
-        return f"can't be held against today's champion: {error}"
+        return f"can't be compared with today's champion: {error}"
     if today is None:
-        return "can't be held against today's champion, which the store has lost"
+        return "can't be compared with today's champion, which the store has lost"
     if run.val_dice is None or today.val_dice is None:
-        return f"can't be held against today's champion {today.key}: a validation Dice is not known"
+        return f"can't be compared with today's champion {today.key}: a validation Dice is not known"
     if run.manifest["data_sha256"] != today.manifest["data_sha256"]:
         return f"was validated on other photos than today's champion {today.key}"
     if run.val_dice < today.val_dice:

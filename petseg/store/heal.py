@@ -27,9 +27,9 @@ def heal(
         A line for each file that was put back.
     """
     wanted = {name: digest for name, digest in holder.manifest["files"].items() if digest in copies}
-    damaged = [name for name, digest in wanted.items() if damage_of(holder.folder / name, digest)]
+    damaged = [name for name, digest in wanted.items() if is_damaged(holder.folder / name, digest)]
     healed: list[str] = []
-    for name in damaged if damaged and _is_as_in_ledger(run, holder) else ():
+    for name in damaged if damaged and is_as_in_ledger(run, holder) else ():
         path, digest = holder.folder / name, wanted[name]
         within = path.relative_to(run.folder).as_posix()
         with changes.noting(HEALED, run.key, file=within, sha256=digest):
@@ -39,7 +39,15 @@ def heal(
     return healed
 
 
-def _is_as_in_ledger(run: StoredRun, holder: StoredRun | Addition) -> bool:
+def is_damaged(path: Path, digest: str) -> bool:
+    """Tell whether a file is gone or has another sha256; what can't be read is not known to be damaged."""
+    try:
+        return damage_of(path, digest) is not None
+    except OSError:
+        return False
+
+
+def is_as_in_ledger(run: StoredRun, holder: StoredRun | Addition) -> bool:
     """Tell whether a record says what it said when the ledger wrote its seal down."""
     known = read_ledger(run.folder.parent).expected
     seal = known.runs.get(run.key)

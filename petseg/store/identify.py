@@ -1,4 +1,4 @@
-"""Whose weights are these: from a file alone, whatever it is called and wherever it lies, to its run."""
+"""Find the run that made a file of weights, by the hash of its tensors."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from petseg.core.files import copy_atomically, published_folder, sha256_file, withdraw_folder
+from petseg.core.files import copy_atomically, fsync_folder, published_folder, sha256_file, withdraw_folder
 from petseg.core.project import now
 from petseg.core.textfiles import write_json
 from petseg.errors import BrokenRecord
@@ -61,4 +61,5 @@ def _is_kept(changes: Changes, run: StoredRun, kind: str, key: str, files: Mappi
     print(f"warning: {folder}: is damaged; set aside as {aside.name}", flush=True)
     with changes.noting(SET_ASIDE, run.key, partial(aside.replace, folder), kind=kind, key=key):
         folder.replace(aside)
+        fsync_folder(folder.parent)
     return False

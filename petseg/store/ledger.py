@@ -40,8 +40,8 @@ from petseg.store.chain import (
 )
 from petseg.store.layout import free
 from petseg.store.pending import what_was_made
-from petseg.store.records import parsed, read_record
-from petseg.store.typed import Line, Marker, Pending, checked
+from petseg.store.records import read_record
+from petseg.store.typed import Marker, Pending
 
 LOCK = ".lock"
 _TAIL_BYTES = 1 << 16  # in which the last line lies
@@ -117,22 +117,28 @@ class Changes:
         }
         self._forget_pending()
 
-    def end_pending(self) -> None:
-        """End the change of a process that was killed."""
+    def end_pending(self, is_logged: bool) -> None:
+        """End the change of a process that was killed.
+
+        Args:
+            is_logged: whether the ledger has its line.
+        """
         if (pending := self.marker.get("pending")) is None:
             return
         self.ended += _removed(self.store / pending["run"], deep=True)
-        if self._end(pending):
+        if is_logged:
+            self._forget_pending()
+        elif self._end(pending):
             self.ended.append(f"run {pending['run']} {pending['event']}")
 
     def _end(self, pending: Pending) -> bool:
-        """Write a change's line, if it was made and has none, and forget that it had begun.
+        """Write a change's line, if it was made, and forget that it had begun.
 
         Returns:
             Whether the line was written.
         """
         made = what_was_made(self.store, pending)
-        if made is None or self._was_last(made):
+        if made is None:
             self._forget_pending()
             return False
         self.append(**made)
@@ -142,12 +148,6 @@ class Changes:
         self.marker.pop("pending", None)
         with suppress(OSError):  # the ledger has it: the marker may lag behind
             write_json(self.store / MARKER, self.marker)
-
-    def _was_last(self, made: Mapping[str, Any]) -> bool:
-        with suppress(BrokenRecord):
-            last = checked(parsed(self.last, self.chain), Line, self.chain)
-            return made.items() <= last.items()
-        return False  # there is none, or it was edited
 
 
 def _removed(folder: Path, deep: bool = False) -> Iterator[str]:
@@ -161,9 +161,10 @@ def _removed(folder: Path, deep: bool = False) -> Iterator[str]:
 
 @contextmanager
 def changing(store: Path) -> Iterator[Changes]:
-    """Hold the store, to change it, once what a killed process has left is ended and removed.
+    """Lock the store for a change, once what a killed process left is finished or removed.
 
-    It is taken after an entry of the outbox and after a run, where these are held too.
+    It is taken after an entry of the outbox and after a run, where these are held too. Prune alone takes runs
+    after the store, and does not wait for them.
 
     Raises:
         StoreError: the ledger is lost, or broken.
@@ -171,8 +172,9 @@ def changing(store: Path) -> Iterator[Changes]:
     with held(store / LOCK):
         marker = _marker_to_change(store)
         chain = store / LEDGER / f"{marker['clone']}.jsonl"
+        lines = marker["lines"]
         changes = Changes(store, marker, _last_line(chain, marker))
-        changes.end_pending()
+        changes.end_pending(is_logged=marker["lines"] > lines)  # the marker was written when it began
         changes.ended += [*_removed(store), *_removed(store / LEDGER)]
         for line in changes.ended:
             print(f"ended what a process that was stopped had begun: {line}", file=sys.stderr)
@@ -180,17 +182,14 @@ def changing(store: Path) -> Iterator[Changes]:
 
 
 def _marker_to_change(store: Path) -> Marker:
-    """Return the marker; made anew where the store is of before, or where it alone is lost."""
+    """Return the marker; a store of an earlier petseg gets one."""
     damages: list[str] = []
     marker = read_marker(store, damages)
     if damages:
         raise StoreError(damages[0])
     if marker is None:
-        chains = chains_of(store)
-        if len(chains) > 1 or (not chains and names_clone(store)):
+        if chains_of(store) or names_clone(store):
             raise StoreError(f"{store / MARKER}: is gone; {WAY_OUT}")
-        if chains:
-            return _marked(store, chains[0])
         return begin(store, "the store had no ledger yet", [*_earlier_promotions(store), *_all_there(store)])
     if not (store / LEDGER / f"{marker['clone']}.jsonl").is_file():
         raise StoreError(f"{store / LEDGER / marker['clone']}.jsonl: is gone; {WAY_OUT}")
@@ -202,21 +201,29 @@ def _at_home(store: Path, marker: Marker) -> Marker:
     here, there = store.resolve().parent, Path(marker["root"])
     if here == there:
         return marker
-    chain = store / LEDGER / f"{marker['clone']}.jsonl"
-    with suppress(OSError, BrokenRecord):
-        if read_record(there / store.name / MARKER, Marker)["clone"] == marker["clone"]:
-            print(
-                f"{store}: is a copy of {there / store.name}, and goes on with a ledger of its own",
-                file=sys.stderr,
-            )
-            return _with_pending(begin(store, f"copied from {there}", ()), marker)
+    if _is_there_too(there / store.name / MARKER, marker["clone"]):
+        said = f"{store}: is a copy of {there / store.name}, and goes on with a ledger of its own"
+        print(said, file=sys.stderr)
+        return _with_pending(begin(store, f"copied from {there}", ()), marker)
     print(f"{store}: was moved here from {there}", file=sys.stderr)
-    return _with_pending(_marked(store, chain), marker)
+    marker["root"] = str(here)  # its length and last hash stay, so that no line gets lost on the way
+    write_json(store / MARKER, marker)
+    return marker
 
 
-def _with_pending(marker: Marker, before: Marker) -> Marker:
+def _is_there_too(marker: Path, clone: str) -> bool:
+    """Tell whether the store is still where it was: where that can't be read it may be."""
+    try:
+        return read_record(marker, Marker)["clone"] == clone
+    except (FileNotFoundError, NotADirectoryError, BrokenRecord):
+        return False
+    except OSError:
+        return True
+
+
+def _with_pending(marker: Marker, before: Marker | None) -> Marker:
     """Return a new marker with the change that had begun by an earlier one; it is ended at once."""
-    if "pending" in before:
+    if before is not None and "pending" in before:
         marker["pending"] = before["pending"]
     return marker
 
@@ -282,7 +289,7 @@ def begin_anew(store: Path) -> str | None:
     lost: these stay named until somebody prunes them.
     """
     with held(store / LOCK):
-        read_marker(store, [])  # raises where it is of a later petseg
+        marker = read_marker(store, [])  # raises where it is of a later petseg
         ledger = read_ledger(store)
         if not ledger.damages:
             return None
@@ -299,7 +306,8 @@ def begin_anew(store: Path) -> str | None:
             if (run, kind, key) not in names
         ]
         lines = [*promoted.values(), *({"event": BEGAN, **each} for each in lost), *there]
-        begin(store, "the ledger was broken, and was set aside", lines)
+        made = begin(store, "the ledger was broken, and was set aside", lines)
+        write_json(store / MARKER, _with_pending(made, marker))
         for path in old:  # last: a crash leaves what the next call begins anew
             path.replace(free(path.with_name(f"{path.name}.damaged")))
         unknown = (

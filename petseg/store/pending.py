@@ -1,4 +1,4 @@
-"""A change of the store that had begun when its process was killed: whether it was made."""
+"""Find out whether a change of the store was completed before its process was killed."""
 
 from contextlib import suppress
 from pathlib import Path

@@ -14,7 +14,7 @@ from petseg.store.champion import champion
 from petseg.store.layout import CHECKPOINTS
 from petseg.store.ledger import changing
 from petseg.store.run import StoredRun, locked
-from petseg.store.runs import known_runs
+from petseg.store.runs import known_runs, run_of
 
 
 def best_runs(store: Path) -> list[StoredRun]:
@@ -48,11 +48,11 @@ def check_prunable(store: Path, keys: Iterable[str]) -> None:
 
 
 def prune(store: Path, keys: list[str]) -> None:
-    """Take runs out of the store for ever; a crash leaves each whole, or out of everybody's sight.
+    """Take runs out of the store for ever; a crash leaves each whole, or in a hidden folder.
 
     Raises:
         UsageError: one of them is to be kept; then none is deleted.
-        StoreError: the ledger is damaged; then none is deleted.
+        StoreError: the ledger is damaged, or a run that is kept is; then none is deleted.
         RunLocked: one of them is being trained; then none is deleted.
     """
     with changing(store) as changes, ExitStack() as held:
@@ -60,13 +60,18 @@ def prune(store: Path, keys: list[str]) -> None:
         ledger = read_ledger(store)
         if ledger.damages:  # so that nobody knows who is the champion
             raise StoreError(ledger.damages[0])
+        for key in why_kept(store):
+            if (kept := run_of(store, key)) and (damages := list(kept.damages())):
+                raise StoreError(
+                    f"run {key}, which is kept, can't be proved: {damages[0]}; nothing is deleted"
+                )
         known = ledger.expected.runs
         there = [key for key in keys if (store / key).is_dir()]
         for key in there:
             held.enter_context(locked(store / key))
         for key in keys:
             if key not in there:
-                if key in known:  # it was lost: now the ledger knows that nobody misses it
+                if key in known:  # the run was lost: it is no longer expected
                     changes.append(PRUNED, run=key)
                 continue  # else another process has pruned it
             gone = store / f".{key}.pruned.tmp"
@@ -92,6 +97,6 @@ def drop_checkpoints(run: StoredRun) -> None:
     folder = run.folder / CHECKPOINTS
     for path in listed(folder, "epoch-*.safetensors"):
         if f"{CHECKPOINTS}/{path.name}" not in run.manifest["files"]:
-            path.unlink()
+            path.unlink(missing_ok=True)
     with suppress(OSError):  # there is none, or something is left in it
         folder.rmdir()

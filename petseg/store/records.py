@@ -140,12 +140,21 @@ def export_files(folder: Path, recorded: Mapping[str, str], files: Mapping[str, 
     Raises:
         DamagedFile: one of them is gone, or differs from its recorded hash; nothing is copied then.
     """
-    for damage in differing(folder, {name: recorded[name] for name in files}):
-        raise DamagedFile(f"{damage}; petseg runs verify --heal looks for a copy that is whole")
+    check_files(folder, {name: recorded[name] for name in files})
     with written_together(list(files.values())) as copies:
         for (name, target), copy in zip(files.items(), copies, strict=True):
             with naming(target):
                 copy_bytes(folder / name, copy, recorded[name])
+
+
+def check_files(folder: Path, recorded: Mapping[str, str]) -> None:
+    """Check that files of a folder of the store are as recorded.
+
+    Raises:
+        DamagedFile: one of them is gone, or differs from its recorded hash.
+    """
+    if damage := next(differing(folder, recorded), None):
+        raise DamagedFile(f"{damage}; petseg runs verify --heal looks for a copy that is whole")
 
 
 def differing(folder: Path, recorded: Mapping[str, str]) -> Iterator[str]:

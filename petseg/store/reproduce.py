@@ -1,4 +1,4 @@
-"""The doubter's command: train a run again from its commit, in a folder apart, and compare bit for bit."""
+"""Train a run again from its commit, in a separate folder, and compare the tensors bit for bit."""
 
 import os
 import shutil
@@ -58,7 +58,7 @@ class Comparison:
             one, other = ours.get(name), theirs.get(name)
             if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
                 result.tensors.append(f"{name}: of another shape or type, or in one of them alone")
-            elif not torch.equal(one, other):
+            elif not torch.equal(_bits(one), _bits(other)):
                 farthest = float((one.double() - other.double()).abs().max())
                 result.tensors.append(f"{name}: differs by up to {farthest:.3g}")
         then, now = (made.manifest["environment"] for made in (run, again))
@@ -203,3 +203,8 @@ def _run(folder: Path, command: Sequence[str]) -> None:
     done = subprocess.run(command, cwd=folder, env=variables, stdout=sys.stderr, check=False)
     if done.returncode:
         raise StoreError(f"{' '.join(command[1:4])} failed with exit code {done.returncode}; see above")
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor's bytes: by its values 0 equals -0, and NaN differs from itself."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8)

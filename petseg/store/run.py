@@ -1,4 +1,4 @@
-"""The store of runs, which only grows, to read: its runs are listed, proved and copied out of it.
+"""Read one run of the store, check its files, and copy them out.
 
 petseg.store.layout says what lies in a run's folder, petseg.store.writer writes it. Nothing here needs torch.
 """
@@ -26,7 +26,7 @@ from petseg.store.layout import (
     WEIGHTS,
     records_in,
 )
-from petseg.store.records import differing, export_files, read_lines, read_manifest
+from petseg.store.records import check_files, differing, export_files, read_lines, read_manifest
 from petseg.store.typed import Row
 
 AnyAddition = TypeVar("AnyAddition", bound=Addition)
@@ -71,7 +71,7 @@ class StoredRun:
 
     @property
     def usable(self) -> bool:
-        """Whether it has weights, and says of which network they are."""
+        """Whether it has weights and a description of them."""
         return self.finished and {WEIGHTS, ABOUT} <= self.manifest["files"].keys()
 
     @property
@@ -136,7 +136,7 @@ class StoredRun:
     def broken(self) -> list[str]:
         """A line for each addition that is not what it must be; the others are used."""
         edited = [f"{self.record}: {EDITED}"] if self.finished and not is_as_sealed(self.manifest) else []
-        return edited + [why_unreadable(error) for error in self._problems()]
+        return edited + [why_not(error) for error in self._problems()]
 
     def _problems(self) -> list[StoreError | OSError]:
         return [*self._added[2], *(error for each in self._added[0] if (error := _problem_of(each)))]
@@ -194,7 +194,7 @@ class StoredRun:
                     yield from differing(holder.folder, {name: digest})
                 except OSError as error:  # the other files are looked at all the same
                     yield why_not(error)
-        yield from map(why_unreadable, self._added[2])
+        yield from map(why_not, self._added[2])
 
     def addition(self, kind: str, key: str) -> Addition | None:
         """Return an evaluation or a set of figures by its key; None where the run does not have it.
@@ -249,9 +249,7 @@ class StoredRun:
         if not is_as_sealed(self.manifest):
             raise DamagedFile(f"{self.record}: {EDITED}; petseg runs verify says more")
         files = self.manifest.get("files", {})
-        recorded = {name: digest for name, digest in files.items() if name in names}
-        for damage in differing(self.folder, recorded):
-            raise DamagedFile(f"{damage}; petseg runs verify --heal looks for a copy that is whole")
+        check_files(self.folder, {name: digest for name, digest in files.items() if name in names})
 
     def export(self, files: Mapping[str, Path]) -> None:
         """Copy files of a finished run out of the store, byte for byte.
@@ -313,8 +311,3 @@ def _problem_of(evaluation: Evaluation) -> BrokenRecord | OSError | None:
     except (BrokenRecord, OSError) as error:
         return error
     return None
-
-
-def why_unreadable(error: StoreError | OSError) -> str:
-    """Return in one line why a record can't be read."""
-    return why_not(error) if isinstance(error, OSError) else str(error)

@@ -3,17 +3,17 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from petseg.core.files import listed, sha256_file
+from petseg.core.files import listed, sha256_file, why_not
 from petseg.errors import BrokenRecord, StoreError
 from petseg.store.layout import MANIFEST, ORIGINAL, WEIGHTS, manifests
 from petseg.store.records import damage_of
-from petseg.store.run import StoredRun, warn_once, why_unreadable
+from petseg.store.run import StoredRun, warn_once
 
 
 def stored_runs(store: Path) -> tuple[list[StoredRun], list[str]]:
     """Read every run of the store, the oldest first, and say which can't be read."""
     runs, errors = _all_runs(store)
-    return runs, sorted(map(why_unreadable, errors))
+    return runs, sorted(map(why_not, errors))
 
 
 def readable_runs(store: Path) -> list[StoredRun]:

@@ -134,8 +134,8 @@ class Added(TypedDict):
     sha256: NotRequired[str]
 
 
-class Answer(TypedDict):
-    """The scores of another answer than the model's under the rule in use."""
+class Scores(TypedDict):
+    """Scores under the rule in use, of the model or of another answer."""
 
     dice_per_image: NotRequired[float | None]
     dice_per_image_low: NotRequired[float | None]
@@ -144,20 +144,15 @@ class Answer(TypedDict):
     boundary_f_per_image: NotRequired[float | None]
 
 
-class Headlines(TypedDict):
+class Headlines(Scores):
     """The scores that matter, of an evaluation."""
 
     threshold: float
     boundary: NotRequired[str]
     photos: NotRequired[int]
-    dice_per_image: NotRequired[float | None]
-    dice_per_image_low: NotRequired[float | None]
-    dice_per_image_high: NotRequired[float | None]
-    iou_per_image: NotRequired[float | None]
-    boundary_f_per_image: NotRequired[float | None]
-    own_resolution: NotRequired[Answer]
-    mean_mask: NotRequired[Answer]
-    all_foreground: NotRequired[Answer]
+    own_resolution: NotRequired[Scores]
+    mean_mask: NotRequired[Scores]
+    all_foreground: NotRequired[Scores]
 
 
 class Pending(TypedDict):

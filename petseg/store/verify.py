@@ -1,4 +1,4 @@
-"""Proof of the store: what the ledger says is held against what is there, and each file against its record.
+"""Verify the store: compare the ledger with the runs, and each file with its recorded hash.
 
 Each copy that DVC and MLflow keep is hashed too; a copy that is whole can heal a stored file that is not.
 """
@@ -17,7 +17,7 @@ from petseg.errors import StoreError
 from petseg.pipeline.dvcfiles import dvc_settings
 from petseg.store.additions import EDITED, is_as_sealed
 from petseg.store.chain import MARKER, PROMOTED, read_ledger
-from petseg.store.heal import heal_runs
+from petseg.store.heal import heal_runs, is_as_in_ledger, is_damaged
 from petseg.store.layout import MANIFEST, RECORDS, WEIGHTS
 from petseg.store.ledger import begin_anew, changing
 from petseg.store.prune import drop_checkpoints
@@ -35,7 +35,7 @@ class Report:
 
     Attributes:
         runs: how many were looked at.
-        files: how many files were hashed, by where they lie.
+        files: how many files were looked for, by where they lie.
         damages: a line for each run, record or file that is gone or differs.
         healed: a line for each that was put back.
     """
@@ -126,7 +126,7 @@ def _verify_copy(copy: Copy, folder: Path, report: Report, heals: bool) -> str |
     digest = _digest(file, report)
     if digest is not None and digest != recorded:
         return f"{copy.uri}: differs from run {key}'s weights, whose copy it is"
-    if digest is not None and heals and damage_of(copy.run.folder / WEIGHTS, digest):
+    if digest is not None and heals and is_damaged(copy.run.folder / WEIGHTS, digest):
         report.healed += heal_runs([copy.run], {digest: file})
     return None
 
@@ -139,9 +139,16 @@ def _name_or_heal(report: Report, said: str, healed: bool) -> None:
 
 
 def _given_back(copy: Copy) -> bool:
-    """Replace a copy of a run's weights by the stored ones, if these are whole; return whether it was."""
-    stored = copy.run.folder / WEIGHTS
-    return damage_of(stored, copy.run.manifest["files"].get(WEIGHTS, "")) is None and copy.put(stored)
+    """Replace a copy of a run's weights by the stored ones, if these are whole; return whether it is now."""
+    stored, digest = copy.run.folder / WEIGHTS, copy.run.manifest["files"].get(WEIGHTS, "")
+    try:
+        if not is_as_in_ledger(copy.run, copy.run) or damage_of(stored, digest) or not copy.put(stored):
+            return False
+        with TemporaryDirectory(prefix="petseg-") as folder:
+            file = copy.fetch(Path(folder))
+            return file is not None and damage_of(file, digest) is None
+    except OSError:
+        return False
 
 
 def _put_object(path: Path, runs: Iterable[StoredRun]) -> bool:
@@ -149,10 +156,12 @@ def _put_object(path: Path, runs: Iterable[StoredRun]) -> bool:
     wanted = path.parent.name + path.name
     holders = (holder for run in runs for holder in run.holders)
     for file in (holder.folder / name for holder in holders for name in holder.manifest["files"]):
-        if file.is_file() and _hashes(file)[0] == wanted:
-            copy_atomically(file, path)
-            path.chmod(0o444)  # as DVC has it
-            return True
+        with suppress(OSError):
+            md5, sha256 = _hashes(file)
+            if md5 == wanted:
+                copy_atomically(file, path, sha256)
+                path.chmod(0o444)  # as DVC has it
+                return True
     return False
 
 

@@ -92,7 +92,9 @@ class Run(StoredRun):
         whole = set()
         for path in listed(self._checkpoints, "epoch-*.safetensors"):
             try:
-                load_tensors(path)
+                _, about = load_tensors(path)
+                if about.get("run_key") != self.key:
+                    raise DamagedFile(f"{path}: is a checkpoint of run {about.get('run_key')}")
                 whole.add(path)
             except DamagedFile as error:
                 aside = free(path.with_suffix(".damaged"))

@@ -159,8 +159,8 @@ def _tell_addition(row: Row, run: StoredRun, addition: Addition, record: Record)
     child = Row.open(row.client, record, row.run_id)
     if child.finished:
         return False
-    for damage in addition.damages():
-        raise DamagedFile(damage)
+    if damages := addition.damages():
+        raise DamagedFile(damages[0])
     model_id = _tell_model(row, run, addition) if isinstance(addition, Evaluation) else None
     child.begin(record)
     for shown_by in (child, row):

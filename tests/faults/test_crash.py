@@ -13,7 +13,7 @@ import mlflow
 import pytest
 
 from petseg.models.weights import load_tensors
-from tests.support.project import Project, killed_after, mlflow_runs
+from tests.support.project import Project, killed_after, mlflow_runs, wait_for
 
 KILLS = 200
 KILLED_AT = str(Path(__file__).with_name("killed_at.py"))
@@ -191,13 +191,6 @@ def test_stopped_by_a_signal(
     (row,) = mlflow_runs(project.folder)
     assert row.info.status == "KILLED"
     assert "goes on after epoch" in finish(project, reference)
-
-
-def wait_for(process: Any, text: str) -> None:
-    for line in process.stdout:
-        if text in line:
-            return
-    raise AssertionError(f"{text!r} was never printed")
 
 
 @pytest.mark.fault(7, "only dvc is killed, and training goes on as an orphan")

@@ -354,12 +354,12 @@ def _names(failing: Failing, line: str) -> bool:
     """Tell whether a line names what failed and why; of MLflow's files it need not name each."""
     path = Path(failing.call.path)
     name = re.sub(r"^\.(.*?)(\.\d+)?\.tmp$", r"\1", path.name)
-    if re.search("MLflow|mlflow", line + name):
+    if MLFLOWS.search(failing.call.path) and "MLflow" in line:
         return True
     reasons = [os.strerror(failing.error)]
     reasons += ["disk full"] if failing.error in (errno.ENOSPC, errno.EDQUOT) else []
     return any(reason in line for reason in reasons) and any(
-        part in line for part in (name, path.parent.name)
+        part in line for part in (name, str(path.parent))
     )
 
 

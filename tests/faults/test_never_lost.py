@@ -11,7 +11,7 @@ import pytest
 
 from petseg.models.weights import load_tensors
 from petseg.store.layout import WEIGHTS
-from tests.support.project import Project, mlflow_runs
+from tests.support.project import Project, mlflow_runs, wait_for
 
 Manifest = dict[str, Any]
 REPRO = ("dvc", "repro", "--single-item", "train")
@@ -46,11 +46,27 @@ def test_what_was_laid_down_by_hand_is_kept(project: Project, by: str) -> None:
     project.run(*REPRO)
     weights = project.folder / "models" / WEIGHTS
     ours = weights.read_bytes()
-    weights.unlink()
-    weights.write_bytes(b"precious")
+    for path, text in ((weights, b"precious"), (weights.with_suffix(".json"), b'{"note": "mine"}')):
+        path.unlink()
+        path.write_bytes(text)
     printed = project.run(*(REPRO if by == "dvc" else project.train_command))
     assert "holds what no run has; kept as run" in printed
     assert weights.read_bytes() == ours
+    assert [p.read_bytes() for p in project.folder.glob("runs/*/original.safetensors")] == [b"precious"]
+    (described,) = [path for path in project.folder.glob("runs/*/model.json") if b"mine" in path.read_bytes()]
+    assert (described.parent / "original.safetensors").is_file()
+
+
+@pytest.mark.fault(13, "weights laid by hand at the output's path")
+def test_what_is_laid_down_while_training_runs_is_kept(project: Project) -> None:
+    weights = project.folder / "models" / WEIGHTS
+    with project.start(*project.train_command) as process:
+        wait_for(process, "epoch 2/6")
+        weights.parent.mkdir(exist_ok=True)
+        weights.write_bytes(b"precious")
+        process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert weights.read_bytes() != b"precious"
     assert [p.read_bytes() for p in project.folder.glob("runs/*/original.safetensors")] == [b"precious"]
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,6 +119,66 @@ def test_verify_heals_copies_from_the_store(root: Path, run: StoredRun) -> None:
     assert report.damages == ["runs:/2: is gone; it was a copy of run aa's weights"]
     assert [line.partition(": ")[0] for line in report.healed] == ["runs:/1", str(cached)]
     assert cached.read_bytes() == (root / "in_mlflow").read_bytes() == weights.read_bytes()
+
+
+def test_the_same_repair_twice_is_two_lines(root: Path, run: StoredRun) -> None:
+    shutil.copy(run.folder / WEIGHTS, root / "copy")
+    for number in (1, 2):
+        flip(run.folder / WEIGHTS)
+        heal_from(run, [root / "copy"])
+        assert healed(root) == [WEIGHTS] * number
+
+
+def test_mlflows_copy_is_not_replaced_by_what_an_edited_record_names(root: Path, run: StoredRun) -> None:
+    other = make_run(root, "bb", 0.6)
+    shutil.copy(run.folder / WEIGHTS, root / "in_mlflow")
+    good = (root / "in_mlflow").read_bytes()
+    shutil.copy(other.folder / WEIGHTS, run.folder / WEIGHTS)
+    manifest = json.loads((run.folder / MANIFEST).read_text())
+    manifest["files"][WEIGHTS] = other.manifest["files"][WEIGHTS]
+
+    def put(file: Path) -> bool:
+        return bool(shutil.copy(file, root / "in_mlflow"))
+
+    def copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
+        yield Copy(StoredRun.open(run.folder), "runs:/1", lambda _: root / "in_mlflow", put)
+
+    for edited in (manifest, sealed(manifest)):
+        write_json(run.folder / MANIFEST, edited)
+        report = verify(root, None, copies, heals=True)
+        assert "runs:/1: differs from run aa's weights, whose copy it is" in report.damages
+        assert (root / "in_mlflow").read_bytes() == good
+
+
+def test_what_is_put_back_is_looked_at(root: Path, run: StoredRun) -> None:
+    (root / "in_mlflow").write_bytes(b"damaged")
+
+    def copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
+        yield Copy(runs[0], "runs:/1", lambda _: root / "in_mlflow", lambda _: True)  # it does nothing
+
+    assert len(verify(root, None, copies, heals=True).damages) == 1
+
+
+def test_a_file_that_can_not_be_read_stops_no_healing(
+    root: Path, run: StoredRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(run.folder / WEIGHTS, root / "in_mlflow")
+    flip(run.folder / WEIGHTS)
+    opened = Path.open
+
+    def refused(path: Path, *given: Any, **named: Any) -> Any:
+        if path == run.folder / HISTORY:
+            raise OSError(5, "Input/output error", str(path))
+        return opened(path, *given, **named)
+
+    def copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
+        yield Copy(runs[0], "runs:/1", lambda _: root / "in_mlflow", lambda _: False)
+
+    monkeypatch.setattr(Path, "open", refused)
+    report = verify(root, None, copies, heals=True)
+    assert [line for line in report.damages if HISTORY not in line] == []
+    assert len(report.damages) == 1
+    assert healed(root) == [WEIGHTS]
 
 
 def test_a_record_that_was_edited_heals_nothing(root: Path, run: StoredRun) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from petseg.core.files import why_not
 from petseg.core.textfiles import write_json
-from petseg.errors import PetsegError, StoreError
+from petseg.errors import StoreError
 from petseg.store.adopt import adopt
 from petseg.store.before import EARLIER
 from petseg.store.chain import LEDGER, MARKER, read_ledger
@@ -261,6 +262,71 @@ def test_a_copied_store_goes_on_with_its_own_lines(root: Path, capfd: pytest.Cap
     assert len(list((root / "moved/runs" / LEDGER).iterdir())) == 1
 
 
+def moved(root: Path) -> Path:
+    """Rename the project; return its store."""
+    (root / "moved").mkdir()
+    return (root / "runs").rename(root / "moved/runs")
+
+
+def test_a_move_hides_no_line_that_was_cut(root: Path) -> None:
+    store = begun(root, "aa", "bb")
+    promote(StoredRun.open(store / "bb"), force=True)
+    text = chain(store).read_bytes()
+    chain(store).write_bytes(text[: text[:-1].rfind(b"\n") + 1])
+    store = moved(root)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="lines are gone"), changing(store):
+            pass
+        assert any("lines are gone" in line for line in damages(store))
+
+
+def test_a_torn_line_holds_no_moved_store_up(root: Path) -> None:
+    store = begun(root, "aa", "bb")
+    with chain(store).open("ab") as file:
+        file.write(b'{"at": ')
+    store = moved(root)
+    promote(StoredRun.open(store / "bb"), force=True)
+    assert damages(store) == []
+
+
+def test_a_lost_marker_hides_no_line_that_was_cut(root: Path) -> None:
+    store = begun(root, "aa", "bb")
+    (store / MARKER).unlink()
+    with pytest.raises(StoreError, match="is gone"), changing(store):
+        pass
+    assert any(f"{MARKER}: is gone" in line for line in damages(store))
+
+
+def test_a_store_is_a_copy_where_the_original_can_not_be_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = begun(root, "aa", "bb")
+    shutil.copytree(store, root / "copy/runs")
+    read = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path == store / MARKER:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    promote(StoredRun.open(root / "copy/runs/bb"), force=True)
+    assert "is a copy of" in capfd.readouterr().err
+    assert len(list((root / "copy/runs" / LEDGER).iterdir())) == 2
+
+
+def test_a_prune_that_was_killed_is_ended_though_the_ledger_is_broken(root: Path) -> None:
+    store = begun(root, "aa", "bb")
+    marker = json.loads((store / MARKER).read_text())
+    write_json(store / MARKER, marker | {"pending": {"event": "pruned", "run": "bb"}})
+    shutil.rmtree(store / "bb")
+    chain(store).write_bytes(b"broken\n" + chain(store).read_bytes())
+    assert begin_anew(store)
+    with changing(store):
+        pass
+    assert damages(store) == []
+
+
 def change_much(root: Path, number: int) -> None:
     for turn in range(6):
         key = f"{number}{turn}"
@@ -288,5 +354,6 @@ def test_processes_at_once_lose_no_line(root: Path) -> None:
 
 def test_what_can_not_be_written_is_one_line(root: Path) -> None:
     (root / "runs").write_text("no folder")
-    with pytest.raises((OSError, PetsegError), match="runs"), changing(root / "runs"):
+    with pytest.raises(OSError, match="exists") as refused, changing(root / "runs"):
         pass
+    assert why_not(refused.value) == f"{root / 'runs'}: File exists"

@@ -223,7 +223,7 @@ def test_the_champion_stays_the_champion(project: OldProject) -> None:
     (line,) = (STORE / "runs/champions.jsonl").read_text().splitlines()
     assert project.read("champion") == project.read("champion", "--log") == [json.loads(line)]
     assert "val Dice 0.6965, by user" in project.runs("champion")
-    assert f"can't be held against today's champion {FINISHED}" in project.runs("promote", ADOPTED, code=1)
+    assert f"can't be compared with today's champion {FINISHED}" in project.runs("promote", ADOPTED, code=1)
     assert f"run {FINISHED} is the champion, and is not pruned" in project.runs(
         "prune", FINISHED, "--yes", code=2
     )
@@ -256,7 +256,6 @@ def test_an_old_run_is_reproduced(own: OldProject) -> None:
     assert done.returncode in (0, 1), done.stderr
     result = json.loads(done.stdout)
     assert done.returncode == (0 if result["identical"] else 1)
-    assert result["identical"] is not bool(result["tensors"])
     assert result["inputs"] == []
     differing = {line.partition(":")[0] for line in result["environment"]}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -286,6 +286,14 @@ def test_only_what_is_neither_champion_nor_best_nor_in_training_is_pruned(root: 
     assert sorted(path.parent.name for path in (root / "runs").glob("[!.]*/manifest.json")) == ["aa", "bb"]
 
 
+def test_nothing_is_pruned_while_a_run_that_is_kept_can_not_be_proved(root: Path) -> None:
+    best = make_run(root, "aa", 0.9)
+    make_run(root, "bb", 0.8)
+    flip(best.folder / WEIGHTS)
+    assert "run aa, which is kept, can't be proved" in petseg("runs", "prune", "--yes", "bb", fails=True)
+    assert (root / "runs/bb").is_dir()
+
+
 def test_the_card_tells_scores_weak_points_and_the_way_back(root: Path) -> None:
     run = make_run(root, "aa", 0.9)
     assert "Not yet scored on test photos" in card(run)

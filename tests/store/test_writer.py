@@ -13,7 +13,7 @@ import torch
 from petseg.core.files import sha256_file
 from petseg.data.masks import load_masks, save_masks
 from petseg.errors import DamagedFile, DataError, RunLocked, StoreError, TrainingError
-from petseg.models.weights import load_tensors, sha256_tensors
+from petseg.models.weights import load_tensors, save_tensors, sha256_tensors
 from petseg.params import ModelParams, Params
 from petseg.store.keep import keep
 from petseg.store.layout import (
@@ -195,6 +195,19 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(
     assert [row.epoch for row in read_history(run.folder)] == [1]
     assert newest.with_suffix(".damaged").read_bytes() == bytes(data)
     assert "epoch-00002.safetensors: is damaged" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_run_is_not_resumed(
+    run: Run, params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(run, params, 1, 0.5)
+    path = run.folder / "checkpoints/epoch-00001.safetensors"
+    tensors, about = load_tensors(path)
+    save_tensors(path.with_name("epoch-00002.safetensors"), tensors, about | {"run_key": "another"})
+    state = state_of(params, 0)
+    run.resume(state)
+    assert state.epoch == 1
+    assert "epoch-00002.safetensors: is a checkpoint of run another; moved to" in capsys.readouterr().out
 
 
 def test_without_its_best_checkpoint_a_run_goes_back_to_before(run: Run, params: Params) -> None:

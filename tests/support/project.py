@@ -245,3 +245,11 @@ def mlflow_runs(
     mlflow.set_tracking_uri(f"sqlite:///{copy}")
     found = mlflow.search_runs(experiment_names=[experiment], output_format="list")
     return [run for run in found if children or "mlflow.parentRunId" not in run.data.tags]
+
+
+def wait_for(process: Any, text: str) -> None:
+    """Read what a process prints, up to a line with this text."""
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"{text!r} was never printed")

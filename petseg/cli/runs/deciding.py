@@ -13,6 +13,7 @@ from petseg.core.project import main_root
 from petseg.errors import StoreError, UsageError
 from petseg.store.champion import Promotion, promotions
 from petseg.store.champion import promote as promote_run
+from petseg.store.layout import ABOUT, WEIGHTS
 from petseg.store.prune import check_prunable
 from petseg.store.prune import prune as prune_runs
 from petseg.store.run import StoredRun
@@ -58,12 +59,27 @@ def promote(
     from petseg.tracking.registry import follow
 
     found = found_run(run)
+    if found.adopted and found.usable:
+        _check_network(found)
     line = promote_run(found, force)
     version = follow(found)
     already = "was the champion already" if line is None else "is the champion"
     in_mlflow = f"; in MLflow models:/petseg@champion, version {version}" if version else ""
     facts = {"run": found.key, "was_already": line is None, "mlflow_version": version}
     return Answer(facts, [f"run {found.key} {already}{in_mlflow}"])
+
+
+def _check_network(run: StoredRun) -> None:
+    """Check that adopted weights fit the network that their description names.
+
+    Raises:
+        DamagedFile: they don't, or there is no such network.
+    """
+    from petseg.models.device import set_up_torch  # not above: torch would slow down every other command
+    from petseg.models.predictor import Predictor
+
+    cpu = set_up_torch("cpu", threads=1)
+    Predictor.load(run.folder / WEIGHTS, run.folder / ABOUT, cpu, flip_average=False)
 
 
 def champion(
@@ -92,7 +108,7 @@ def sync(
         bool, typer.Option("--quiet", help="Print warnings alone; exit 1 only if MLflow is not there.")
     ] = False,
 ) -> Answer:
-    """Tell MLflow what it was not told in time, or of runs that it does not know; nothing twice."""
+    """Log in MLflow what is missing there. Nothing is logged twice."""
     from petseg.tracking.sync import sync as deliver
 
     store = main_root() / "runs"

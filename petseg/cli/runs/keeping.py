@@ -27,7 +27,7 @@ def restore(
     run: Id,
     to: Annotated[
         Path | None,
-        typer.Option(help=f"Where the weights go, and beside them their description; else models/{WEIGHTS}."),
+        typer.Option(help=f"The file to write; the description goes beside it. Default: models/{WEIGHTS}."),
     ] = None,
     force: Annotated[
         bool,
@@ -49,7 +49,7 @@ def restore(
         found.export(files)
     else:
         check_kept_out("", target.parent)
-        with changing(main_root() / "runs"):  # so that no stage writes there between the check and the copy
+        with changing(main_root() / "runs"):  # else another could write between the check and the copy
             for path in () if force else files.values():
                 _check_known(path)
             found.export(files)

@@ -11,6 +11,7 @@ from petseg.cli.output import Answer
 from petseg.cli.runs.find import Id, found_run
 from petseg.cli.table import lines, screen_width
 from petseg.cli.targets import regular_file
+from petseg.core.files import why_not
 from petseg.core.formats import interval, score, size
 from petseg.core.project import expanded, main_root
 from petseg.core.textfiles import read_yaml
@@ -53,8 +54,8 @@ def list_runs(
     for run in fitting:
         try:
             rows.append(_row(run, defaults, today))
-        except StoreError as error:
-            broken.append(str(error))
+        except (StoreError, OSError) as error:
+            broken.append(why_not(error))
     rows.sort(
         key=lambda row: (row[sort] is not None, 0 if row[sort] is None else row[sort])
     )  # what has none comes first
