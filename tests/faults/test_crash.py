@@ -13,6 +13,7 @@ import mlflow
 import pytest
 
 from petseg.models.weights import load_tensors
+from petseg.store.run import StoredRun
 from tests.support.project import Project, killed_after, mlflow_runs, wait_for
 
 KILLS = 200
@@ -107,12 +108,22 @@ def test_killed_at_random(project: Project, reference: Manifest, mlflow_database
             continue
         assert code == -signal.SIGKILL, log.read_text()
         kills += 1
-        found = project.last_checkpoints()
-        for path in found:
-            load_tensors(path)  # each is whole
-        before, newest = newest, int(found[-1].stem.removeprefix("epoch-")) if found else 0
+        before, newest = newest, whole_epochs(project)
         assert newest >= before, "an epoch was lost"
         print(f"kill {kills}: {newest} epochs are there; {trainings} trainings have come to their end")
+
+
+def whole_epochs(project: Project) -> int:
+    """Return how many epochs are there, once what they left is proved whole."""
+    found = project.last_checkpoints()
+    for path in found:
+        load_tensors(path)
+    for key, manifest in project.manifests().items():
+        if manifest["status"] == "finished":  # and its checkpoints may be gone
+            run = StoredRun.open(project.folder / "runs" / key)
+            assert list(run.damages()) == []
+            return len(run.rows())
+    return int(found[-1].stem.removeprefix("epoch-")) if found else 0
 
 
 def train(project: Project, log: Path, kill_after_s: float | None) -> int:
