@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from petseg.core.files import sha256_file
+from petseg.core.files import naming, sha256_file
 from petseg.errors import DataError
 
 IMAGES, TRIMAPS, INDEX = "images.npy", "trimaps.npy", "index.csv"
@@ -44,8 +44,10 @@ class PetArrays:
             OSError: a file can't be read.
         """
         try:
-            images = np.load(folder / IMAGES, mmap_mode="r")
-            trimaps = np.load(folder / TRIMAPS, mmap_mode="r")
+            with naming(folder / IMAGES):
+                images = np.load(folder / IMAGES, mmap_mode="r")
+            with naming(folder / TRIMAPS):
+                trimaps = np.load(folder / TRIMAPS, mmap_mode="r")
             index = pd.read_csv(folder / INDEX, dtype={"name": str, "breed": str}, keep_default_na=False)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, EOFError, ValueError) as error:
             raise DataError(

@@ -1,6 +1,7 @@
 """Stored files that are damaged or gone, put back from a copy whose bytes are those that were recorded."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from petseg.core.files import copy_atomically, sha256_file
@@ -10,6 +11,23 @@ from petseg.store.ledger import Changes, changing
 from petseg.store.records import damage_of, seal_of
 from petseg.store.run import StoredRun
 from petseg.store.runs import run_of
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of a run's weights that is kept elsewhere.
+
+    Attributes:
+        run: whose weights.
+        uri: where they are.
+        fetch: puts it into a folder, and returns the file there; None where the copy is lost.
+        put: replaces the copy by a file; returns whether it could.
+    """
+
+    run: StoredRun
+    uri: str
+    fetch: Callable[[Path], Path | None]
+    put: Callable[[Path], bool]
 
 
 def heal(

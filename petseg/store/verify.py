@@ -17,7 +17,7 @@ from petseg.errors import StoreError
 from petseg.pipeline.dvcfiles import dvc_settings
 from petseg.store.additions import EDITED, is_as_sealed
 from petseg.store.chain import MARKER, PROMOTED, read_ledger
-from petseg.store.heal import heal_runs, is_as_in_ledger, is_damaged
+from petseg.store.heal import Copy, heal_runs, is_as_in_ledger, is_damaged
 from petseg.store.layout import MANIFEST, RECORDS, WEIGHTS
 from petseg.store.ledger import begin_anew, changing
 from petseg.store.prune import drop_checkpoints
@@ -44,23 +44,6 @@ class Report:
     files: dict[str, int] = field(default_factory=lambda: dict.fromkeys((STORE, DVC, MLFLOW), 0))
     damages: list[str] = field(default_factory=list)
     healed: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Copy:
-    """A copy of a run's weights that is kept elsewhere.
-
-    Attributes:
-        run: whose weights.
-        uri: where they are.
-        fetch: puts it into a folder, and returns the file there; None where the copy is lost.
-        put: replaces the copy by a file; returns whether it could.
-    """
-
-    run: StoredRun
-    uri: str
-    fetch: Callable[[Path], Path | None]
-    put: Callable[[Path], bool]
 
 
 def verify(

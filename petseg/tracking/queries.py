@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from petseg.errors import StoreError, UsageError
+from petseg.store.heal import Copy
 from petseg.store.layout import MANIFEST, WEIGHTS, manifests
 from petseg.store.run import StoredRun
-from petseg.store.verify import Copy
 from petseg.tracking.client import EXPERIMENT, connect, every, experiment_id, is_mlflow_trouble, reason
 
 if TYPE_CHECKING:

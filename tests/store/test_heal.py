@@ -15,14 +15,14 @@ from petseg.errors import StoreError
 from petseg.store.adopt import adopt
 from petseg.store.chain import read_ledger
 from petseg.store.champion import promote
-from petseg.store.heal import heal_from, heal_runs
+from petseg.store.heal import Copy, heal_from, heal_runs
 from petseg.store.layout import ABOUT, HISTORY, MANIFEST, WEIGHTS
 from petseg.store.ledger import changing
 from petseg.store.prune import prune
 from petseg.store.records import sealed
 from petseg.store.run import StoredRun
 from petseg.store.runs import stored_runs
-from petseg.store.verify import Copy, verify
+from petseg.store.verify import verify
 from tests.support.store import evaluate, flip, make_run
 
 

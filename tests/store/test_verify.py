@@ -13,11 +13,12 @@ from petseg.core.textfiles import write_json
 from petseg.store.adopt import adopt
 from petseg.store.chain import MARKER
 from petseg.store.champion import promote
+from petseg.store.heal import Copy
 from petseg.store.layout import ABOUT, MANIFEST, WEIGHTS
 from petseg.store.prune import prune
 from petseg.store.records import sealed
 from petseg.store.run import StoredRun
-from petseg.store.verify import Copy, verify
+from petseg.store.verify import verify
 from tests.support.store import evaluate, flip, make_run, petseg
 
 
