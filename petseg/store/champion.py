@@ -8,6 +8,7 @@ from petseg.core.project import now, user
 from petseg.errors import PromotionRefused, StoreError
 from petseg.store.before import earlier_promotions
 from petseg.store.chain import PROMOTED, read_ledger
+from petseg.store.heal import is_as_in_ledger
 from petseg.store.ledger import changing
 from petseg.store.run import StoredRun
 from petseg.store.runs import run_of
@@ -76,6 +77,8 @@ def promote(run: StoredRun, force: bool) -> Promotion | None:
             raise StoreError(f"run {run.key} is not finished")
         if damages := list(run.damages()):
             raise StoreError(f"run {run.key} can't be proved: {damages[0]}")
+        if not is_as_in_ledger(run, run):
+            raise StoreError(f"run {run.key} can't be proved: {run.record}: is not what the ledger says")
         before = champion(store)
         if before == run.key:
             return None

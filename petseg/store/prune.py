@@ -11,8 +11,10 @@ from petseg.core.files import fsync_folder, listed
 from petseg.errors import StoreError, UsageError
 from petseg.store.chain import PRUNED, read_ledger
 from petseg.store.champion import champion
-from petseg.store.layout import CHECKPOINTS
+from petseg.store.heal import is_as_in_ledger
+from petseg.store.layout import CHECKPOINTS, LAST_WEIGHTS, WEIGHTS
 from petseg.store.ledger import changing
+from petseg.store.records import differing
 from petseg.store.run import StoredRun, locked
 from petseg.store.runs import known_runs, run_of
 
@@ -60,12 +62,16 @@ def prune(store: Path, keys: list[str]) -> None:
         ledger = read_ledger(store)
         if ledger.damages:  # so that nobody knows who is the champion
             raise StoreError(ledger.damages[0])
-        for key in why_kept(store):
-            if (kept := run_of(store, key)) and (damages := list(kept.damages())):
-                raise StoreError(
-                    f"run {key}, which is kept, can't be proved: {damages[0]}; nothing is deleted"
-                )
         known = ledger.expected.runs
+        for key in why_kept(store):
+            if (kept := run_of(store, key)) is not None:
+                damages = list(kept.damages())
+                if not damages and not (key in known and is_as_in_ledger(kept, kept)):
+                    damages = [f"{kept.record}: is not what the ledger says; it was edited"]
+                if damages:
+                    raise StoreError(
+                        f"run {key}, which is kept, can't be proved: {damages[0]}; nothing is deleted"
+                    )
         there = [key for key in keys if (store / key).is_dir()]
         for key in there:
             held.enter_context(locked(store / key))
@@ -90,13 +96,17 @@ def prune(store: Path, keys: list[str]) -> None:
 
 
 def drop_checkpoints(run: StoredRun) -> None:
-    """Remove the checkpoints of a finished run.
+    """Remove the checkpoints of a finished run, if the weights that were made from them are whole.
 
     Those that its record names, of an earlier petseg, stay, and so does what was damaged and moved aside.
     """
-    folder = run.folder / CHECKPOINTS
-    for path in listed(folder, "epoch-*.safetensors"):
-        if f"{CHECKPOINTS}/{path.name}" not in run.manifest["files"]:
-            path.unlink(missing_ok=True)
+    folder, recorded = run.folder / CHECKPOINTS, run.manifest["files"]
+    found = listed(folder, "epoch-*.safetensors")
+    unneeded = [path for path in found if f"{CHECKPOINTS}/{path.name}" not in recorded]
+    weights = {name: recorded[name] for name in (WEIGHTS, LAST_WEIGHTS) if name in recorded}
+    if unneeded and any(differing(run.folder, weights)):
+        return
+    for path in unneeded:
+        path.unlink(missing_ok=True)
     with suppress(OSError):  # there is none, or something is left in it
         folder.rmdir()

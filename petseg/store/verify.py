@@ -73,6 +73,9 @@ def verify(
         with _settled(store):
             runs, broken = stored_runs(store)
             report.damages = list(dict.fromkeys([*broken, *against_ledger(store, runs)]))
+    else:
+        known_damages = against_ledger(store, stored_runs(store)[0])
+        report.damages += [line for line in known_damages if any(str(run.folder) in line for run in chosen)]
     if chosen is None or heals:
         bad_objects = _verify_dvc(root, report, known)
     finished = [run for run in runs if run.finished]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from petseg.core.files import sha256_file
+from petseg.core.textfiles import write_json
 from petseg.errors import DamagedFile, PromotionRefused, StoreError
 from petseg.evaluation.outputs import BREEDS, HEADLINES, PER_IMAGE, SCORES
 from petseg.models.weights import save_tensors
@@ -24,6 +25,7 @@ from petseg.store.layout import (
     RECORDS,
     WEIGHTS,
 )
+from petseg.store.prune import prune
 from petseg.store.run import StoredRun, locked
 from petseg.store.runs import run_of, stored_runs
 from petseg.store.verify import DVC, STORE, verify
@@ -292,6 +294,37 @@ def test_nothing_is_pruned_while_a_run_that_is_kept_can_not_be_proved(root: Path
     flip(best.folder / WEIGHTS)
     assert "run aa, which is kept, can't be proved" in petseg("runs", "prune", "--yes", "bb", fails=True)
     assert (root / "runs/bb").is_dir()
+
+
+def test_checkpoints_stay_while_the_weights_that_were_made_from_them_are_not_whole(root: Path) -> None:
+    run = make_run(root, "aa")
+    checkpoint = run.folder / "checkpoints/epoch-00001.safetensors"
+    checkpoint.parent.mkdir()
+    checkpoint.write_text("all that is left")
+    good = (run.folder / WEIGHTS).read_bytes()
+    for harm in (flip, Path.unlink):
+        harm(run.folder / WEIGHTS)
+        for heals in (False, True):
+            assert verify(root, None, lambda _: (), heals).damages
+            assert checkpoint.exists()
+    (run.folder / WEIGHTS).write_bytes(good)
+    assert verify(root, None, lambda _: ()).damages == []
+    assert not checkpoint.exists()
+
+
+def test_a_record_that_was_edited_is_neither_promoted_nor_kept_in_place_of_the_best(root: Path) -> None:
+    store, worse = root / "runs", make_run(root, "bb", 0.6)
+    promote(make_run(root, "aa", 0.9), force=False)
+    edited = {key: value for key, value in worse.manifest.items() if key != "sha256"}
+    write_json(worse.record, edited | {"best": {"epoch": 1, "val_dice": 0.99}})
+    (named,) = verify(root, [StoredRun.open(worse.folder)], lambda _: ()).damages
+    assert "bb/manifest.json: is not what the ledger says" in named
+    with pytest.raises(StoreError, match="run bb can't be proved"):
+        promote(StoredRun.open(worse.folder), force=True)
+    make_run(root, "cc", 0.1)
+    with pytest.raises(StoreError, match="run bb, which is kept, can't be proved"):
+        prune(store, ["cc"])
+    assert (store / "cc").is_dir()
 
 
 def test_the_card_tells_scores_weak_points_and_the_way_back(root: Path) -> None:
