@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 
 from petseg.core.progress import watched
+from petseg.store.beginning import begin_anew
 from petseg.store.chain import PROMOTED
-from petseg.store.ledger import begin_anew, changing
+from petseg.store.ledger import changing
 from petseg.store.run import StoredRun
 from petseg.store.runs import stored_runs
 

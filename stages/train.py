@@ -22,8 +22,9 @@ from petseg.pipeline.dvcfiles import locked_param, stage_paths
 from petseg.pipeline.stage import run_stage
 from petseg.store.adopt import adopt_if_unknown
 from petseg.store.card import write_card
-from petseg.store.heal import heal_from
-from petseg.store.layout import ABOUT, CARD, CURVES, EVOLUTION_MASKS, VALIDATION, WEIGHTS, key_of
+from petseg.store.heal import heal_from, say
+from petseg.store.layout import ABOUT, CARD, CURVES, EVOLUTION_MASKS, HISTORY, VALIDATION, WEIGHTS, key_of
+from petseg.store.rebuild import heal_from_checkpoints
 from petseg.store.records import damage_of
 from petseg.store.writer import Run, open_run
 from petseg.tracking.outbox import flush_outbox
@@ -59,8 +60,10 @@ def train(
         copies = {WEIGHTS: weights, ABOUT: weights.with_suffix(".json")}
         copies |= {EVOLUTION_MASKS: evolution, CURVES: history}
         heal_from(run, copies.values())
+        say(heal_from_checkpoints(run))
         drop_scores_of_others(weights, run)
         adopt_if_unknown(weights, store)  # as something may have been laid there meanwhile
+        run.check_whole(HISTORY)  # of which the metrics are made
         run.export(copies)
         write_json(metrics, summary(run.history))
     if not row.broken:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
@@ -21,14 +22,22 @@ _LEFTOVER = ".*.tmp"  # what a killed process leaves of the writing below
 
 def read_file(path: Path) -> bytes:
     """Return a file's bytes; an error of the system names the path."""
+    _check_regular(path)
     with naming(path):
         return path.read_bytes()
 
 
 def sha256_file(path: Path) -> str:
     """Return the sha256 of a file's bytes, in hex."""
+    _check_regular(path)
     with naming(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse what has no end, or waits for a writer, as the system refuses a folder."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EISDIR, "is no regular file", str(path))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from petseg.pipeline.dvcfiles import stage_paths
 from petseg.store.champion import champion
 from petseg.store.identify import Weights, runs_of
 from petseg.store.layout import ABOUT, WEIGHTS
-from petseg.store.run import StoredRun
+from petseg.store.run import StoredRun, warn_once
 from petseg.store.runs import readable_runs, run_of
 from petseg.tracking.queries import found_runs
 
@@ -145,13 +145,11 @@ def _best_here(root: Path, device: torch.device) -> Model | None:
     """Load the best run by validation Dice of those that can be compared; None where there is no such run.
 
     They were trained on the packed photos that lie there, or else on those of the newest run; and by the
-    boundary rule of params.yaml. A run that can't be read is named, and the others are compared.
+    boundary rule of params.yaml. A run that can't be read, or was
+    edited, is named, and the others are compared.
     """
-    runs = [
-        run
-        for run in readable_runs(root / "runs")
-        if run.usable and "data_sha256" in run.manifest and not _is_fold(run)
-    ]
+    usable = [run for run in readable_runs(root / "runs") if run.usable and not _is_fold(run)]
+    runs = [run for run in usable if "data_sha256" in run.manifest and not _is_edited(run)]
     if not runs:
         return None
     data, why = _photos_digest(root), BEST_HERE
@@ -207,6 +205,13 @@ def _photos_digest(root: Path) -> str | None:
         return PetArrays.open(arrays_folder(root)).digest
     except (DataError, FileNotFoundError):  # while preprocess runs a file may be empty, or go once it is open
         return None
+
+
+def _is_edited(run: StoredRun) -> bool:
+    """Tell whether a run's record was edited, and name it."""
+    if edit := run.edit():
+        warn_once(f"{edit}; the run is not used")
+    return edit is not None
 
 
 def _is_fold(run: StoredRun) -> bool:

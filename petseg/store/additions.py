@@ -6,13 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, cast
 
-from petseg.errors import BrokenRecord
+from petseg.errors import BrokenRecord, DamagedFile
 from petseg.evaluation.outputs import HEADLINES
+from petseg.store.chain import Place, edit_of
 from petseg.store.layout import RECORDS
-from petseg.store.records import differing, export_files, read_record, seal_of
+from petseg.store.records import differing, export_files, link_to, read_record
 from petseg.store.typed import Added, Headlines
-
-EDITED = "differs from the hash that it holds"
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,21 @@ class Addition:
     def record(self) -> Path:
         return self.folder / RECORDS[self.kind]
 
+    @property
+    def place(self) -> Place:
+        """What the ledger knows it by."""
+        return self.folder.parents[1].name, self.kind, self.key
+
+    def edit(self) -> str | None:
+        """Say what shows that its record was edited, or lies elsewhere; None where nothing does."""
+        if link := link_to(self.folder.parents[1], f"{self.kind}/{self.key}"):
+            return f"{link}: is a link, and no folder of the store"
+        return edit_of(self.folder.parents[2], self.place, self.record, self.manifest)
+
     def damages(self) -> list[str]:
         """Say of its record, and of each file, whether it is absent or differs from its hash."""
-        own = [] if is_as_sealed(self.manifest) else [f"{self.record}: {EDITED}"]
-        return own + list(differing(self.folder, self.manifest["files"]))
+        edit = self.edit()
+        return ([edit] if edit else []) + list(differing(self.folder, self.manifest["files"]))
 
     def export(self, files: Mapping[str, Path]) -> None:
         """Copy files of it out of the store, byte for byte.
@@ -58,8 +68,10 @@ class Addition:
             files: by their name in the store, where they go.
 
         Raises:
-            DamagedFile: one of them is gone, or differs from its recorded hash; nothing is copied then.
+            DamagedFile: its record was edited, or one of them is gone, or differs from its recorded hash;
+                nothing is copied then.
         """
+        check_unedited(self.edit())
         export_files(self.folder, self.manifest["files"], files)
 
 
@@ -84,6 +96,11 @@ class Evaluation(Addition):
         return bool(self.manifest.get("settings", {}).get("infer.flip_average", False))
 
 
-def is_as_sealed(record: Mapping[str, Any]) -> bool:
-    """Tell whether a record says what it said when it was sealed; records of before had no seal."""
-    return bool(record.get("sha256", seal_of(record)) == seal_of(record))
+def check_unedited(edit: str | None) -> None:
+    """Raise what shows that a record was edited.
+
+    Raises:
+        DamagedFile: it was.
+    """
+    if edit:
+        raise DamagedFile(f"{edit}; petseg runs verify says more")

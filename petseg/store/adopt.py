@@ -15,7 +15,7 @@ from petseg.store.heal import heal, say
 from petseg.store.identify import Weights
 from petseg.store.layout import ABOUT, FORMAT, KEY_LENGTH, MANIFEST, ORIGINAL, WEIGHTS
 from petseg.store.ledger import changing
-from petseg.store.records import damage_of, read_json, sealed
+from petseg.store.records import damage_in, read_json, sealed
 from petseg.store.run import StoredRun
 from petseg.store.runs import holder_of, places_of, run_of
 
@@ -54,7 +54,7 @@ def adopt(file: Path, store: Path, note: str) -> tuple[StoredRun, bool]:
     folder = store / digest[:KEY_LENGTH]
     with changing(store) as changes:
         for run, name in places_of(store, digest):
-            if damage_of(run.folder / name, digest) is None:
+            if damage_in(run.folder, name, digest) is None:
                 return run, False
             if healed := heal(changes, run, run, {digest: file}):
                 say(healed)
@@ -90,10 +90,10 @@ def _manifest(file: Path, draft: Path, note: str) -> dict[str, Any]:
 
 def _describes(description: Path, tensors_sha256: str | None) -> bool:
     """Tell whether there is a description beside weights, and it does not say that it is of others."""
+    if not description.is_file():  # nor a pipe or a device, which may have no end
+        return False
     try:
         about = read_json(description)
-    except FileNotFoundError:
-        return False
     except BrokenRecord:
         return True  # it is kept byte for byte, as the weights are
     return not isinstance(about, dict) or about.get("tensors_sha256") in (None, tensors_sha256)

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from petseg.core.files import read_file
 from petseg.errors import BrokenRecord
@@ -25,17 +24,17 @@ def names_clone(store: Path) -> bool:
     return False
 
 
-def found(store: Path) -> Iterator[dict[str, Any]]:
-    """Yield a line for each finished run of the store, and for all that was added to it."""
+def found(store: Path) -> Iterator[tuple[tuple[str, ...], str | None]]:
+    """Yield the place of each record of a finished run and of all that was added to it, and its seal."""
     for path in manifests(store):
         run = path.parent.name
         seal, finished = _seal_in(path)
         if finished:
-            yield {"run": run, "seal": seal}
+            yield (run,), seal
             for kind, name in RECORDS.items():
                 for record in records_in(path.parent / kind, name):
                     seal, _ = _seal_in(record)
-                    yield {"run": run, "kind": kind, "key": record.parent.name, "seal": seal}
+                    yield (run, kind, record.parent.name), seal
 
 
 def _seal_in(path: Path) -> tuple[str | None, bool]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from petseg.core.files import copy_atomically, sha256_file
-from petseg.store.additions import Addition, is_as_sealed
-from petseg.store.chain import HEALED, read_ledger
+from petseg.store.additions import Addition
+from petseg.store.chain import HEALED
 from petseg.store.ledger import Changes, changing
-from petseg.store.records import damage_of, seal_of
+from petseg.store.records import damage_in, differing, link_to
 from petseg.store.run import StoredRun
 from petseg.store.runs import run_of
 
@@ -45,10 +45,12 @@ def heal(
         A line for each file that was put back.
     """
     wanted = {name: digest for name, digest in holder.manifest["files"].items() if digest in copies}
-    damaged = [name for name, digest in wanted.items() if is_damaged(holder.folder / name, digest)]
+    damaged = [name for name, digest in wanted.items() if is_damaged(holder.folder, name, digest)]
     healed: list[str] = []
-    for name in damaged if damaged and is_as_in_ledger(run, holder) else ():
+    for name in damaged if damaged and not holder.edit() else ():
         path, digest = holder.folder / name, wanted[name]
+        if link_to(holder.folder, name) not in (None, path):  # a folder: the file would be put elsewhere
+            continue
         within = path.relative_to(run.folder).as_posix()
         with changes.noting(HEALED, run.key, file=within, sha256=digest):
             copy_atomically(copies[digest], path, digest)
@@ -57,21 +59,12 @@ def heal(
     return healed
 
 
-def is_damaged(path: Path, digest: str) -> bool:
-    """Tell whether a file is gone or has another sha256; what can't be read is not known to be damaged."""
+def is_damaged(folder: Path, name: str, digest: str) -> bool:
+    """Tell whether a stored file is gone or differs; what can't be read is not known to be damaged."""
     try:
-        return damage_of(path, digest) is not None
+        return damage_in(folder, name, digest) is not None
     except OSError:
         return False
-
-
-def is_as_in_ledger(run: StoredRun, holder: StoredRun | Addition) -> bool:
-    """Tell whether a record says what it said when the ledger wrote its seal down."""
-    known = read_ledger(run.folder.parent).expected
-    seal = known.runs.get(run.key)
-    if isinstance(holder, Addition):
-        seal = known.added.get((run.key, holder.kind, holder.key))
-    return is_as_sealed(holder.manifest) and seal in (None, seal_of(holder.manifest))
 
 
 def heal_runs(runs: Iterable[StoredRun], copies: Mapping[str, Path]) -> list[str]:
@@ -96,7 +89,7 @@ def heal_runs(runs: Iterable[StoredRun], copies: Mapping[str, Path]) -> list[str
 
 def heal_from(run: StoredRun, files: Iterable[Path]) -> None:
     """Put back what is damaged or gone of a finished run from files that happen to have its bytes."""
-    if any(damage_of(run.folder / name, digest) for name, digest in run.manifest["files"].items()):
+    if any(differing(run.folder, run.manifest["files"])):
         say(heal_runs([run], {sha256_file(file): file for file in files if file.is_file()}))
 
 

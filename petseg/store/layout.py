@@ -52,6 +52,11 @@ def key_of(settings: Mapping[str, Any], data_sha256: str, code_sha256: str) -> s
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 
+def weights_about(key: str, epoch: int | None = None) -> dict[str, Any]:
+    """Return what a run's weights say of themselves; those of the best epoch do not name it."""
+    return {"run_key": key} if epoch is None else {"run_key": key, "epoch": epoch}
+
+
 def manifests(store: Path) -> list[Path]:
     """Return the manifest of each run of the store, sorted."""
     return records_in(store, MANIFEST)

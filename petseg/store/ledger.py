@@ -9,41 +9,37 @@ So the store knows what it has ever finished, and ``petseg runs verify`` names w
 
 import json
 import os
-import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from petseg.core.files import naming, read_file, remove_leftovers, why_not, written_atomically
+from petseg.core.files import naming, remove_leftovers, why_not
 from petseg.core.locks import held
 from petseg.core.project import now, user
 from petseg.core.textfiles import write_json
 from petseg.errors import BrokenRecord, StoreError
-from petseg.store.before import earlier_promotions, found, names_clone
+from petseg.store.before import names_clone
+from petseg.store.beginning import begin_beside, begin_first
 from petseg.store.chain import (
-    BEGAN,
     LEDGER,
+    LOCK,
     MARKER,
-    PROMOTED,
-    STORE_FORMAT,
     WAY_OUT,
+    Chain,
     against_marker,
+    chain_of,
     chains_of,
     hash_of,
     last_of,
-    read_chain,
-    read_ledger,
     read_marker,
 )
-from petseg.store.layout import free
 from petseg.store.pending import what_was_made
 from petseg.store.records import read_record
 from petseg.store.typed import Marker, Pending
 
-LOCK = ".lock"
 _TAIL_BYTES = 1 << 16  # in which the last line lies
 
 
@@ -63,7 +59,7 @@ class Changes:
 
     @property
     def chain(self) -> Path:
-        return self.store / LEDGER / f"{self.clone}.jsonl"
+        return chain_of(self.store, self.clone)
 
     @contextmanager
     def noting(
@@ -171,9 +167,8 @@ def changing(store: Path) -> Iterator[Changes]:
     """
     with held(store / LOCK):
         marker = _marker_to_change(store)
-        chain = store / LEDGER / f"{marker['clone']}.jsonl"
         lines = marker["lines"]
-        changes = Changes(store, marker, _last_line(chain, marker))
+        changes = Changes(store, marker, _last_line(chain_of(store, marker["clone"]), marker))
         changes.end_pending(is_logged=marker["lines"] > lines)  # the marker was written when it began
         changes.ended += [*_removed(store), *_removed(store / LEDGER)]
         for line in changes.ended:
@@ -190,9 +185,9 @@ def _marker_to_change(store: Path) -> Marker:
     if marker is None:
         if chains_of(store) or names_clone(store):
             raise StoreError(f"{store / MARKER}: is gone; {WAY_OUT}")
-        return begin(store, "the store had no ledger yet", [*_earlier_promotions(store), *_all_there(store)])
-    if not (store / LEDGER / f"{marker['clone']}.jsonl").is_file():
-        raise StoreError(f"{store / LEDGER / marker['clone']}.jsonl: is gone; {WAY_OUT}")
+        return begin_first(store)
+    if not (chain := chain_of(store, marker["clone"])).is_file():
+        raise StoreError(f"{chain}: is gone; {WAY_OUT}")
     return _at_home(store, marker)
 
 
@@ -202,9 +197,9 @@ def _at_home(store: Path, marker: Marker) -> Marker:
     if here == there:
         return marker
     if _is_there_too(there / store.name / MARKER, marker["clone"]):
-        said = f"{store}: is a copy of {there / store.name}, and goes on with a ledger of its own"
-        print(said, file=sys.stderr)
-        return _with_pending(begin(store, f"copied from {there}", ()), marker)
+        told = f"{store}: is a copy of {there / store.name}, and goes on with a ledger of its own"
+        print(told, file=sys.stderr)
+        return begin_beside(store, f"copied from {there}", marker)
     print(f"{store}: was moved here from {there}", file=sys.stderr)
     marker["root"] = str(here)  # its length and last hash stay, so that no line gets lost on the way
     write_json(store / MARKER, marker)
@@ -219,13 +214,6 @@ def _is_there_too(marker: Path, clone: str) -> bool:
         return False
     except OSError:
         return True
-
-
-def _with_pending(marker: Marker, before: Marker | None) -> Marker:
-    """Return a new marker with the change that had begun by an earlier one; it is ended at once."""
-    if before is not None and "pending" in before:
-        marker["pending"] = before["pending"]
-    return marker
 
 
 def moved_from(store: Path) -> Path | None:
@@ -254,88 +242,8 @@ def _last_line(chain: Path, marker: Marker) -> bytes:
     count = marker["lines"] + whole.count(b"\n", known) if known > 0 else whole.count(b"\n")
     if known > 0 and len(whole) < known:
         raise StoreError(f"{chain}: the last of its {marker['lines']} lines are gone; {WAY_OUT}")
-    if damage := against_marker(chain, whole, count, marker):
+    if damage := against_marker(chain, Chain([], whole, count), marker):
         raise StoreError(damage)
     last = last_of(whole)
     marker |= {"lines": count, "size": begin + len(whole), "last": hash_of(last)}
     return last
-
-
-def begin(store: Path, why: str, lines: Iterable[Mapping[str, Any]]) -> Marker:
-    """Begin a part of the ledger; whoever calls holds the store.
-
-    Args:
-        store: folder of the runs.
-        why: for the first line.
-        lines: those that follow.
-    """
-    chain = store / LEDGER / f"{secrets.token_hex(8)}.jsonl"
-    text = last = b""
-    # Not before what others wrote by a clock that is ahead: the champion is who was promoted last.
-    at = max([now(), *(line["at"] for other in chains_of(store) for line in read_chain(other, [])[0])])
-    for each in ({"event": BEGAN, "why": why}, *lines):
-        known = {key: value for key, value in each.items() if key != "before"}
-        last = json.dumps({"at": at, "by": user(), **known, "before": hash_of(last)}).encode()
-        text += last + b"\n"
-    with written_atomically(chain) as file:
-        file.write(text)
-    return _marked(store, chain)
-
-
-def begin_anew(store: Path) -> str | None:
-    """Set a ledger aside that is broken, and begin another; return what was done.
-
-    The new one has the old one's promotions, and the runs and additions that it knew and the store has
-    lost: these stay named until somebody prunes them.
-    """
-    with held(store / LOCK):
-        marker = read_marker(store, [])  # raises where it is of a later petseg
-        ledger = read_ledger(store)
-        if not ledger.damages:
-            return None
-        old = chains_of(store)
-        promoted = {json.dumps(line): line for line in ledger.lines if line["event"] == PROMOTED}
-        there, known = list(_all_there(store)), ledger.expected
-        names = {(each["run"], each.get("kind"), each.get("key")) for each in there}
-        lost: list[dict[str, Any]] = [
-            {"run": run, "seal": seal} for run, seal in known.runs.items() if (run, None, None) not in names
-        ]
-        lost += [
-            {"run": run, "kind": kind, "key": key, "seal": seal}
-            for (run, kind, key), seal in known.added.items()
-            if (run, kind, key) not in names
-        ]
-        lines = [*promoted.values(), *({"event": BEGAN, **each} for each in lost), *there]
-        made = begin(store, "the ledger was broken, and was set aside", lines)
-        write_json(store / MARKER, _with_pending(made, marker))
-        for path in old:  # last: a crash leaves what the next call begins anew
-            path.replace(free(path.with_name(f"{path.name}.damaged")))
-        unknown = (
-            "" if promoted else "; of promotions it knew nothing: petseg runs promote ID names the champion"
-        )
-        return f"{store / LEDGER}: was broken, and is begun anew with all that is there{unknown}"
-
-
-def _marked(store: Path, chain: Path) -> Marker:
-    """Write the marker of a clone that goes on with this chain."""
-    whole, root = read_file(chain), str(store.resolve().parent)
-    marker: Marker = {
-        "format": STORE_FORMAT,
-        "clone": chain.stem,
-        "root": root,
-        "lines": whole.count(b"\n"),
-        "last": hash_of(last_of(whole)),
-        "size": len(whole),
-    }
-    write_json(store / MARKER, marker)
-    return marker
-
-
-def _all_there(store: Path) -> Iterator[dict[str, Any]]:
-    return ({"event": BEGAN, **each} for each in found(store))
-
-
-def _earlier_promotions(store: Path) -> Iterator[dict[str, Any]]:
-    for line in earlier_promotions(store):
-        known = {"val_dice": line["val_dice"], "replaced": line["before"], "forced": line["forced"]}
-        yield {"at": line["when"], "by": line["by"], "event": PROMOTED, "run": line["key"], **known}

@@ -7,7 +7,7 @@ from typing import Any, cast
 from petseg.errors import StoreError
 from petseg.store.chain import ADDED, ADOPTED, FINISHED, HEALED, PRUNED, SET_ASIDE
 from petseg.store.layout import RECORDS
-from petseg.store.records import damage_of, read_manifest, read_record, seal_of
+from petseg.store.records import damage_in, read_manifest, read_record, seal_of
 from petseg.store.typed import Added, Pending
 
 
@@ -20,7 +20,7 @@ def what_was_made(store: Path, pending: Pending) -> dict[str, Any] | None:
     if pending["event"] == PRUNED:
         return None if folder.exists() else line
     if pending["event"] == HEALED and "file" in pending and "sha256" in pending:
-        return None if damage_of(folder / pending["file"], pending["sha256"]) else line
+        return None if damage_in(folder, pending["file"], pending["sha256"]) else line
     if pending["event"] == SET_ASIDE and "kind" in pending:
         return None if (folder / pending["kind"] / pending["key"]).exists() else line
     if pending["event"] not in (FINISHED, ADOPTED, ADDED):

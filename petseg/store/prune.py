@@ -11,7 +11,6 @@ from petseg.core.files import fsync_folder, listed
 from petseg.errors import StoreError, UsageError
 from petseg.store.chain import PRUNED, read_ledger
 from petseg.store.champion import champion
-from petseg.store.heal import is_as_in_ledger
 from petseg.store.layout import CHECKPOINTS, LAST_WEIGHTS, WEIGHTS
 from petseg.store.ledger import changing
 from petseg.store.records import differing
@@ -62,22 +61,18 @@ def prune(store: Path, keys: list[str]) -> None:
         ledger = read_ledger(store)
         if ledger.damages:  # so that nobody knows who is the champion
             raise StoreError(ledger.damages[0])
-        known = ledger.expected.runs
+        known = ledger.seals
         for key in why_kept(store):
-            if (kept := run_of(store, key)) is not None:
-                damages = list(kept.damages())
-                if not damages and not (key in known and is_as_in_ledger(kept, kept)):
-                    damages = [f"{kept.record}: is not what the ledger says; it was edited"]
-                if damages:
-                    raise StoreError(
-                        f"run {key}, which is kept, can't be proved: {damages[0]}; nothing is deleted"
-                    )
+            if (kept := run_of(store, key)) is not None and (damages := list(kept.damages())):
+                raise StoreError(
+                    f"run {key}, which is kept, can't be proved: {damages[0]}; nothing is deleted"
+                )
         there = [key for key in keys if (store / key).is_dir()]
         for key in there:
             held.enter_context(locked(store / key))
         for key in keys:
             if key not in there:
-                if key in known:  # the run was lost: it is no longer expected
+                if (key,) in known:  # the run was lost: it is no longer expected
                     changes.append(PRUNED, run=key)
                 continue  # else another process has pruned it
             gone = store / f".{key}.pruned.tmp"

@@ -12,6 +12,7 @@ from petseg.errors import BrokenRecord, DamagedFile, StoreError
 from petseg.store.layout import FORMAT, MANIFEST
 from petseg.store.typed import Adopted, Begun, Trained, checked
 
+EDITED = "differs from the hash that it holds"
 T = TypeVar("T")
 _DEEP, _LARGE = 64, 1e300
 
@@ -73,7 +74,7 @@ def read_json(path: Path) -> Any:
     try:
         text = read_file(path)
     except IsADirectoryError:
-        raise BrokenRecord(f"{path}: is a folder") from None
+        raise BrokenRecord(f"{path}: is no regular file") from None
     return parsed(text, path)
 
 
@@ -123,6 +124,11 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "sha256": seal_of(record)}
 
 
+def is_as_sealed(record: Mapping[str, Any]) -> bool:
+    """Tell whether a record says what it said when it was sealed; records of before had no seal."""
+    return bool(record.get("sha256", seal_of(record)) == seal_of(record))
+
+
 def seal_of(record: Mapping[str, Any]) -> str:
     """Return the hash of all that a record says, but for the hash that it holds."""
     said = {key: value for key, value in record.items() if key != "sha256"}
@@ -160,8 +166,23 @@ def check_files(folder: Path, recorded: Mapping[str, str]) -> None:
 def differing(folder: Path, recorded: Mapping[str, str]) -> Iterator[str]:
     """Say of each recorded file that is absent or differs from its hash."""
     for name, digest in recorded.items():
-        if damage := damage_of(folder / name, digest):
+        if damage := damage_in(folder, name, digest):
             yield damage
+
+
+def damage_in(folder: Path, name: str, digest: str) -> str | None:
+    """Say what is wrong with a file of the store; None where nothing is.
+
+    A link proves nothing of the store: what it leads to may be replaced or deleted at any time.
+    """
+    link = link_to(folder, name)
+    return f"{link}: is a link, and no file of the store" if link else damage_of(folder / name, digest)
+
+
+def link_to(folder: Path, name: str) -> Path | None:
+    """Return the first link on the way from a folder to what lies in it; None where there is none."""
+    way = (folder / name, *(folder / parent for parent in Path(name).parents[:-1]))
+    return next((path for path in reversed(way) if path.is_symlink()), None)
 
 
 def damage_of(path: Path, digest: str) -> str | None:

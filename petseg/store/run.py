@@ -15,7 +15,8 @@ from typing import Any, Self, TypeVar, cast
 from petseg.core.files import folder_bytes, why_not
 from petseg.core.locks import Held, held
 from petseg.errors import BrokenRecord, DamagedFile, RunLocked, StoreError
-from petseg.store.additions import EDITED, Addition, Evaluation, is_as_sealed
+from petseg.store.additions import Addition, Evaluation, check_unedited
+from petseg.store.chain import Place, edit_of
 from petseg.store.layout import (
     ABOUT,
     EVALUATIONS,
@@ -59,6 +60,15 @@ class StoredRun:
     @property
     def record(self) -> Path:
         return self.folder / MANIFEST
+
+    @property
+    def place(self) -> Place:
+        """What the ledger knows it by."""
+        return (self.key,)
+
+    def edit(self) -> str | None:
+        """Say what shows that the record of a finished run was edited; None where nothing does."""
+        return edit_of(self.folder.parent, self.place, self.record, self.manifest) if self.finished else None
 
     @property
     def uid(self) -> str:
@@ -134,8 +144,8 @@ class StoredRun:
 
     @property
     def broken(self) -> list[str]:
-        """A line for each addition that is not what it must be; the others are used."""
-        edited = [f"{self.record}: {EDITED}"] if self.finished and not is_as_sealed(self.manifest) else []
+        """A line for each record that was edited, or is not what it must be; the others are used."""
+        edited = [edit for holder in self.holders if (edit := holder.edit())]
         return edited + [why_not(error) for error in self._problems()]
 
     def _problems(self) -> list[StoreError | OSError]:
@@ -187,8 +197,8 @@ class StoredRun:
     def damages(self) -> Iterator[str]:
         """Say of each file of a finished run that is absent or differs from its recorded hash."""
         for holder in self.holders:
-            if not is_as_sealed(holder.manifest):
-                yield f"{holder.record}: {EDITED}"
+            if edit := holder.edit():
+                yield edit
             for name, digest in holder.manifest["files"].items():
                 try:
                     yield from differing(holder.folder, {name: digest})
@@ -246,8 +256,7 @@ class StoredRun:
         Raises:
             DamagedFile: it was edited, or one of them is gone, or differs.
         """
-        if not is_as_sealed(self.manifest):
-            raise DamagedFile(f"{self.record}: {EDITED}; petseg runs verify says more")
+        check_unedited(self.edit())
         files = self.manifest.get("files", {})
         check_files(self.folder, {name: digest for name, digest in files.items() if name in names})
 
@@ -259,7 +268,8 @@ class StoredRun:
 
         Raises:
             StoreError: the run is not finished, or has no such file.
-            DamagedFile: one of them is gone, or differs from its recorded hash; nothing is copied then.
+            DamagedFile: its record was edited, or one of them is gone, or differs from its recorded hash;
+                nothing is copied then.
         """
         if not self.finished:
             raise StoreError(
@@ -267,6 +277,7 @@ class StoredRun:
             )
         if absent := files.keys() - self.manifest["files"].keys():
             raise StoreError(f"run {self.key} has no {', '.join(sorted(absent))}: see {self.folder}")
+        check_unedited(self.edit())
         export_files(self.folder, self.manifest["files"], files)
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from petseg.core.files import listed, sha256_file, why_not
 from petseg.errors import BrokenRecord, StoreError
-from petseg.store.layout import MANIFEST, ORIGINAL, WEIGHTS, manifests
-from petseg.store.records import damage_of
+from petseg.store.layout import CHECKPOINTS, MANIFEST, ORIGINAL, WEIGHTS, manifests
+from petseg.store.records import damage_in
 from petseg.store.run import StoredRun, warn_once
 
 
@@ -48,7 +48,7 @@ def _all_runs(store: Path) -> tuple[list[StoredRun], list[StoreError | OSError]]
             if path.exists():  # else it was pruned meanwhile
                 errors.append(error)
     for folder in listed(store, "[!.]*"):
-        weights = [*listed(folder, WEIGHTS), *listed(folder, f"{ORIGINAL}*")]
+        weights = [*listed(folder, WEIGHTS), *listed(folder, f"{ORIGINAL}*"), *listed(folder / CHECKPOINTS)]
         if weights and not (folder / MANIFEST).exists() and folder.exists():  # else it was pruned meanwhile
             errors.append(BrokenRecord(f"{folder / MANIFEST}: is gone, and was not pruned"))
     return sorted(runs, key=lambda run: (run.manifest["created"], run.key)), errors
@@ -78,7 +78,7 @@ def holder_of(store: Path, file: Path) -> StoredRun | None:
     """Return a finished run that has this file, byte for byte, as its stored copy proves."""
     digest = sha256_file(file)
     for run, name in places_of(store, digest):
-        if damage_of(run.folder / name, digest) is None:
+        if damage_in(run.folder, name, digest) is None:
             return run
     return None
 

@@ -179,6 +179,13 @@ class Marker(TypedDict):
     pending: NotRequired[Pending]
 
 
+class Seen(TypedDict):
+    """How long another clone's part of the ledger was, and the hash of its last line."""
+
+    lines: int
+    last: str
+
+
 class Line(TypedDict):
     """One line of the ledger."""
 
@@ -195,6 +202,7 @@ class Line(TypedDict):
     val_dice: NotRequired[float | None]
     replaced: NotRequired[str | None]
     forced: NotRequired[bool]
+    others: NotRequired[dict[Name, Seen]]
     before: str
 
 

@@ -9,19 +9,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from petseg.core.files import copy_atomically, listed, naming, remove_leftovers, sha256_file, why_not
 from petseg.core.progress import watched
-from petseg.errors import StoreError
+from petseg.errors import DamagedFile, StoreError
 from petseg.pipeline.dvcfiles import dvc_settings
-from petseg.store.additions import EDITED, is_as_sealed
+from petseg.store.beginning import begin_anew
 from petseg.store.chain import MARKER, PROMOTED, read_ledger
-from petseg.store.heal import Copy, heal_runs, is_as_in_ledger, is_damaged
-from petseg.store.layout import MANIFEST, RECORDS, WEIGHTS
-from petseg.store.ledger import begin_anew, changing
+from petseg.store.heal import Copy, heal_runs, is_damaged
+from petseg.store.layout import CHECKPOINTS, MANIFEST, RECORDS, WEIGHTS
+from petseg.store.ledger import changing
 from petseg.store.prune import drop_checkpoints
-from petseg.store.records import damage_of, seal_of
+from petseg.store.records import damage_of
 from petseg.store.run import StoredRun
 from petseg.store.runs import run_of, stored_runs
 
@@ -62,73 +61,108 @@ def verify(
     """
     report, store = Report(), root / "runs"
     known: dict[str, Path] = {}
-    bad_copies: list[tuple[Copy, str]] = []
-    bad_objects: list[tuple[Path, str]] = []
-    runs = list(chosen or ())
     if chosen is None:
-        with _settled(store):
-            pass  # a torn last line is dropped, so that it is no reason to begin anew
-        if heals and (line := begin_anew(store)):
-            report.healed.append(line)
-        with _settled(store):
-            runs, broken = stored_runs(store)
-            report.damages = list(dict.fromkeys([*broken, *against_ledger(store, runs)]))
+        runs = _verify_ledger(store, report, heals)
     else:
-        known_damages = against_ledger(store, stored_runs(store)[0])
-        report.damages += [line for line in known_damages if any(str(run.folder) in line for run in chosen)]
-    if chosen is None or heals:
-        bad_objects = _verify_dvc(root, report, known)
-    finished = [run for run in runs if run.finished]
-    if heals:
-        report.healed += heal_runs(finished, known)
-    for copy in copies(finished):
-        report.files[MLFLOW] += 1
-        with TemporaryDirectory(prefix="petseg-") as folder:
-            if (said := _verify_copy(copy, Path(folder), report, heals)) is not None:
-                bad_copies.append((copy, said))
+        runs, lines = list(chosen), against_ledger(store, stored_runs(store)[0])
+        report.damages += [line for line in lines if any(str(run.folder) in line for run in runs)]
     report.runs = len(runs)
-    for run in watched(finished, "verify runs", len(finished)):
-        report.files[STORE] += run.recorded_files
-        if list(run.damages()):
-            with _settled(store):  # a change may have been made meanwhile: what differs is looked at again
-                now = run_of(store, run.key)
-                found = now.damages() if now is not None and now.finished else ()
-                report.damages += (
-                    f"{line}{_NO_COPY if heals and EDITED not in line else ''}" for line in found
-                )
-    for copy, said in bad_copies:
-        _name_or_heal(report, said, heals and _given_back(copy))
-    for path, said in bad_objects:
-        _name_or_heal(report, said, heals and _put_object(path, finished))
+    finished = [run for run in runs if run.finished]
+    bad_objects = _verify_dvc(root, report, known) if chosen is None or heals else []
+    if heals:
+        report.healed += [*heal_runs(finished, known), *_healed_from_checkpoints(finished)]
+    bad_copies = _verify_copies(copies(finished), report, heals)
+    for run in watched(runs, "verify runs", len(runs)):
+        report.damages += (
+            _damages_of(run, report, heals) if run.finished else _damaged_checkpoints(run, report)
+        )
+    for copy, line in bad_copies:
+        _name_or_heal(report, line, heals and _given_back(copy))
+    stored = _by_md5(finished) if heals and bad_objects else {}
+    for path, line in bad_objects:
+        _name_or_heal(report, line, heals and _put_object(path, stored))
     return report
 
 
-def _verify_copy(copy: Copy, folder: Path, report: Report, heals: bool) -> str | None:
-    """Hash a copy of a run's weights, from which the stored ones may be healed; say what is wrong with it."""
-    key, recorded = copy.run.key, copy.run.manifest["files"].get(WEIGHTS)
-    file = copy.fetch(folder)
-    if file is None or not file.is_file():
-        return f"{copy.uri}: is gone; it was a copy of run {key}'s weights"
-    digest = _digest(file, report)
-    if digest is not None and digest != recorded:
-        return f"{copy.uri}: differs from run {key}'s weights, whose copy it is"
-    if digest is not None and heals and is_damaged(copy.run.folder / WEIGHTS, digest):
-        report.healed += heal_runs([copy.run], {digest: file})
-    return None
+def _verify_ledger(store: Path, report: Report, heals: bool) -> list[StoredRun]:
+    """Hold the store against the ledger, which is begun anew first if it is broken; return all runs."""
+    with _settled(store):
+        pass  # a torn last line is dropped, so that it is no reason to begin anew
+    if heals:
+        report.healed += begin_anew(store)
+    with _settled(store):
+        runs, broken = stored_runs(store)
+        report.damages += dict.fromkeys([*broken, *against_ledger(store, runs)])
+    return runs
 
 
-def _name_or_heal(report: Report, said: str, healed: bool) -> None:
+def _healed_from_checkpoints(runs: Iterable[StoredRun]) -> Iterator[str]:
+    for run in runs:
+        if listed(run.folder / CHECKPOINTS):
+            from petseg.store.rebuild import heal_from_checkpoints  # rarely: torch takes seconds
+
+            yield from heal_from_checkpoints(run)
+
+
+def _damages_of(run: StoredRun, report: Report, heals: bool) -> Iterator[str]:
+    """Say of each file of a finished run, and of its records, whether it is gone or differs."""
+    store = run.folder.parent
+    report.files[STORE] += run.recorded_files
+    if list(run.damages()):
+        with _settled(store):  # a change may have been made meanwhile: what differs is looked at again
+            now = run_of(store, run.key)
+            if now is not None and now.finished:
+                edits = {holder.edit() for holder in now.holders}
+                for line in now.damages():
+                    yield f"{line}{_NO_COPY if heals and line not in edits else ''}"
+
+
+def _damaged_checkpoints(run: StoredRun, report: Report) -> Iterator[str]:
+    """Say of each checkpoint of a training that goes on, or was stopped, whether it is damaged."""
+    for path in listed(run.folder / CHECKPOINTS, "epoch-*.safetensors"):
+        from petseg.models.weights import load_tensors  # rarely: torch takes seconds
+
+        report.files[STORE] += 1
+        try:
+            _, about = load_tensors(path)
+            if about.get("run_key") != run.key:
+                yield f"{path}: is a checkpoint of run {about.get('run_key')}"
+        except (DamagedFile, OSError) as error:
+            if path.exists():  # else the training needs it no more
+                yield why_not(error)
+
+
+def _verify_copies(copies: Iterable[Copy], report: Report, heals: bool) -> list[tuple[Copy, str]]:
+    """Hash copies of runs' weights, from which the stored ones may be healed; return the bad ones, and why."""
+    bad: list[tuple[Copy, str]] = []
+    for copy in copies:
+        report.files[MLFLOW] += 1
+        key, recorded = copy.run.key, copy.run.manifest["files"].get(WEIGHTS)
+        with TemporaryDirectory(prefix="petseg-") as folder:
+            file = copy.fetch(Path(folder))
+            if file is None or not file.is_file():
+                bad.append((copy, f"{copy.uri}: is gone; it was a copy of run {key}'s weights"))
+                continue
+            digest = _digest(file, report)
+            if digest is not None and digest != recorded:
+                bad.append((copy, f"{copy.uri}: differs from run {key}'s weights, whose copy it is"))
+            elif digest is not None and heals and is_damaged(copy.run.folder, WEIGHTS, digest):
+                report.healed += heal_runs([copy.run], {digest: file})
+    return bad
+
+
+def _name_or_heal(report: Report, line: str, healed: bool) -> None:
     if healed:
-        report.healed.append(f"{said}; put back from the store")
+        report.healed.append(f"{line}; put back from the store")
     else:
-        report.damages.append(said)
+        report.damages.append(line)
 
 
 def _given_back(copy: Copy) -> bool:
     """Replace a copy of a run's weights by the stored ones, if these are whole; return whether it is now."""
     stored, digest = copy.run.folder / WEIGHTS, copy.run.manifest["files"].get(WEIGHTS, "")
     try:
-        if not is_as_in_ledger(copy.run, copy.run) or damage_of(stored, digest) or not copy.put(stored):
+        if copy.run.edit() or is_damaged(copy.run.folder, WEIGHTS, digest) or not copy.put(stored):
             return False
         with TemporaryDirectory(prefix="petseg-") as folder:
             file = copy.fetch(Path(folder))
@@ -137,18 +171,28 @@ def _given_back(copy: Copy) -> bool:
         return False
 
 
-def _put_object(path: Path, runs: Iterable[StoredRun]) -> bool:
-    """Replace an object of DVC's cache by a stored file that has its md5; return whether there is one."""
-    wanted = path.parent.name + path.name
+def _by_md5(runs: Iterable[StoredRun]) -> dict[str, tuple[Path, str]]:
+    """Return the stored files, and the sha256 of each, by md5; without those that can't be read."""
+    found: dict[str, tuple[Path, str]] = {}
     holders = (holder for run in runs for holder in run.holders)
     for file in (holder.folder / name for holder in holders for name in holder.manifest["files"]):
         with suppress(OSError):
             md5, sha256 = _hashes(file)
-            if md5 == wanted:
-                copy_atomically(file, path, sha256)
-                path.chmod(0o444)  # as DVC has it
-                return True
-    return False
+            found[md5] = file, sha256
+    return found
+
+
+def _put_object(path: Path, stored: Mapping[str, tuple[Path, str]]) -> bool:
+    """Replace an object of DVC's cache by a stored file that has its md5; return whether there is one."""
+    if (found := stored.get(path.parent.name + path.name)) is None:
+        return False
+    file, sha256 = found
+    try:
+        copy_atomically(file, path, sha256)
+        path.chmod(0o444)  # as DVC has it
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -176,39 +220,19 @@ def _digest(path: Path, report: Report) -> str | None:
 def against_ledger(store: Path, runs: Sequence[StoredRun]) -> list[str]:
     """Say what the ledger knows and the store has not, or has in another form, and the other way round."""
     ledger = read_ledger(store)
-    expected, damages = ledger.expected, ledger.damages
+    damages = ledger.damages
     if not ledger.lines:  # the store has none yet, or it is lost, which is named
         return damages
-    there = {run.key: run for run in runs}
-    for key, seal in expected.runs.items():
-        manifest = store / key / MANIFEST
-        if key not in there:
-            if not manifest.exists():
-                damages.append(f"{manifest}: is gone, and was not pruned")
-        elif _was_edited(there[key].manifest, seal):
-            damages.append(f"{manifest}: is not what the ledger says; it was edited")
-    for (key, kind, name), seal in expected.added.items():
-        record = store / key / kind / name / RECORDS[kind]
-        if key in there and not record.exists():
-            damages.append(f"{record}: is gone; the ledger knows it")
-        added = [each for each in (there[key].added if key in there else ()) if each.record == record]
-        if added and _was_edited(added[0].manifest, seal):
-            damages.append(f"{record}: is not what the ledger says; it was edited")
-    for run in runs:
-        if run.finished and run.key not in expected.runs:
-            damages.append(f"{run.folder}: is finished, and the ledger does not know it")
-        for each in run.added:
-            if (run.key, each.kind, each.key) not in expected.added:
-                damages.append(f"{each.folder}: the ledger does not know it")
+    there = {run.key for run in runs}
+    for place in ledger.seals:
+        key, *added = place
+        record = store.joinpath(*place, RECORDS[added[0]] if added else MANIFEST)
+        if not record.exists() and (key in there or not added):
+            damages.append(f"{record}: is gone, and was not pruned")
     promoted = [line for line in ledger.lines if line["event"] == PROMOTED]
     if promoted and (today := promoted[-1].get("run", "")) not in there:
         damages.append(f"{store / today}: is the champion by the ledger, and can't be read or is gone")
     return damages
-
-
-def _was_edited(record: Mapping[str, Any], seal: str | None) -> bool:
-    """Tell whether a record says else than the ledger; one that its own seal gives away is named for that."""
-    return seal is not None and is_as_sealed(record) and seal_of(record) != seal
 
 
 def _verify_dvc(root: Path, report: Report, known: dict[str, Path]) -> list[tuple[Path, str]]:

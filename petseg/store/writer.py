@@ -42,6 +42,7 @@ from petseg.store.layout import (
     SHOWN,
     WEIGHTS,
     free,
+    weights_about,
 )
 from petseg.store.ledger import changing
 from petseg.store.prune import drop_checkpoints
@@ -128,12 +129,11 @@ class Run(StoredRun):
             about: what is needed to use the weights.
         """
         best = best_epoch(self.history)
-        digest = save_tensors(self.folder / WEIGHTS, self.best_weights(), {"run_key": self.key})
+        digest = save_tensors(self.folder / WEIGHTS, self.best_weights(), weights_about(self.key))
         ended = {"best": asdict(best), "tensors_sha256": digest}
         if (last := self.history[-1].epoch) != best.epoch:
-            tensors = self._weights_of(last)
-            said = {"run_key": self.key, "epoch": last}
-            ended["last_tensors_sha256"] = save_tensors(self.folder / LAST_WEIGHTS, tensors, said)
+            tensors, about_last = self._weights_of(last), weights_about(self.key, last)
+            ended["last_tensors_sha256"] = save_tensors(self.folder / LAST_WEIGHTS, tensors, about_last)
         # Without what another run of the same bits would measure: so DVC's copy of it is reproducible.
         write_csv(self.folder / CURVES, [record.reproducible() for record in self.history])
         self._write_evolution_masks()

@@ -16,6 +16,8 @@ from petseg.models.device import set_up_torch
 from petseg.predict.load import Model, choose
 from petseg.store.champion import promote
 from petseg.store.layout import ABOUT, MANIFEST, WEIGHTS
+from petseg.store.ledger import changing
+from petseg.store.records import sealed
 from petseg.store.run import StoredRun
 from tests.support import ROOT
 from tests.support.runs import make_run
@@ -222,6 +224,23 @@ def test_a_run_that_can_not_be_read_is_named_and_the_others_are_compared(
     assert f"warning: {path}: is no JSON" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_a_run_whose_record_was_edited_is_named_and_the_others_are_compared(
+    project: Project, capsys: pytest.CaptureFixture[str], is_sealed: bool
+) -> None:
+    project.add(A, 0.7)
+    run = project.add(B, 0.6)
+    with changing(project.root / "runs"):
+        pass  # begins the ledger
+    edited = run.manifest | {"best": {"epoch": 1, "val_dice": 0.99}}
+    write_json(run.record, sealed(edited) if is_sealed else edited)
+    assert A in project.chosen
+    edit = f"{run.record}: is not what the ledger says; it was edited"
+    assert f"warning: {edit}; the run is not used" in capsys.readouterr().err
+    with pytest.raises(DamagedFile, match=f"{edit}; petseg runs verify says more"):
+        StoredRun.open(run.folder).export({WEIGHTS: project.root / WEIGHTS})
+
+
 @pytest.mark.parametrize("name", [WEIGHTS, ABOUT])
 def test_a_damaged_best_run_is_named_and_no_other_is_taken(project: Project, name: str) -> None:
     project.add(A, 0.7)
@@ -245,7 +264,7 @@ def test_weights_of_another_run_are_not_taken_for_the_best(project: Project, tmp
     other = make_run(tmp_path / "other", "resnet34_unet").folder
     for name in (WEIGHTS, ABOUT):
         shutil.copy(other / name, best / name)
-    with pytest.raises(DamagedFile, match=f"{A}/{WEIGHTS}: differs from its recorded hash"):
+    with pytest.raises(DamagedFile, match=rf"{A}/model\.(json|safetensors): differs from its recorded hash"):
         _ = project.chosen
 
 

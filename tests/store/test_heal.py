@@ -2,21 +2,25 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from petseg.core.files import sha256_file
 from petseg.core.textfiles import write_json
-from petseg.errors import StoreError
+from petseg.errors import DamagedFile, StoreError
+from petseg.models.weights import save_tensors
 from petseg.store.adopt import adopt
+from petseg.store.beginning import begin_anew
 from petseg.store.chain import read_ledger
 from petseg.store.champion import promote
 from petseg.store.heal import Copy, heal_from, heal_runs
-from petseg.store.layout import ABOUT, HISTORY, MANIFEST, WEIGHTS
+from petseg.store.layout import ABOUT, CHECKPOINTS, HISTORY, LAST_WEIGHTS, MANIFEST, WEIGHTS
 from petseg.store.ledger import changing
 from petseg.store.prune import prune
 from petseg.store.records import sealed
@@ -214,3 +218,96 @@ def test_what_is_damaged_is_not_promoted(root: Path, run: StoredRun) -> None:
     with changing(root / "runs"):
         pass
     assert not [line for line in read_ledger(root / "runs").lines if line["event"] == "promoted"]
+
+
+@pytest.mark.parametrize("epoch", [1, 3], ids=["best", "last"])
+def test_weights_are_made_anew_from_the_checkpoint_that_a_killed_training_left(
+    root: Path, run: StoredRun, epoch: int
+) -> None:
+    name, about = (WEIGHTS, {}) if epoch == 1 else (LAST_WEIGHTS, {"epoch": epoch})
+    other = root / "runs/bb"
+    tensors = {"w": torch.full((3,), 0.5)}
+    save_tensors(other / name, tensors, {"run_key": "bb", **about})
+    write_json(other / MANIFEST, sealed(run.manifest | {"files": {name: sha256_file(other / name)}}))
+    state = {"average/w": tensors["w"], "network/w": torch.zeros(3), "optimizer/w": torch.ones(3)}
+    for number, weights in ((epoch, state), (2, {"network/w": torch.ones(3)})):
+        save_tensors(
+            other / CHECKPOINTS / f"epoch-{number:05}.safetensors", weights, {"record": {"epoch": number}}
+        )
+    (root / "runs/store.json").unlink()
+    begin_anew(root / "runs")
+    before = (other / name).read_bytes()
+    flip(other / name)
+    report = verify(root, None, of_no_copies, heals=True)
+    assert report.damages == []
+    assert f"put back from {other / CHECKPOINTS}/epoch-{epoch:05}.safetensors" in "".join(report.healed)
+    assert (other / name).read_bytes() == before
+    assert verify(root, None, of_no_copies).damages == []
+
+
+def test_a_link_is_no_stored_file(root: Path, run: StoredRun) -> None:
+    weights, output = run.folder / WEIGHTS, root / "models/model.safetensors"
+    output.parent.mkdir()
+    weights.rename(output)
+    weights.symlink_to(output)
+    (damage,) = verify(root, None, of_no_copies).damages
+    assert damage == f"{weights}: is a link, and no file of the store"
+    with pytest.raises(DamagedFile, match="is a link"):
+        run.export({WEIGHTS: root / "away.safetensors"})
+    adopt(output, root / "runs", "")
+    assert not weights.is_symlink()
+    assert verify(root, None, of_no_copies).damages == []
+
+
+def test_a_linked_folder_is_no_part_of_the_store_and_nothing_is_put_into_it(
+    root: Path, run: StoredRun
+) -> None:
+    elsewhere = root / "elsewhere"
+    (run.folder / "evaluations").rename(elsewhere)
+    (run.folder / "evaluations").symlink_to(elsewhere)
+    before = {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()}
+    flip(elsewhere / "e1/test.json")
+    before[elsewhere / "e1/test.json"] = (elsewhere / "e1/test.json").read_bytes()
+    (damage, *_) = verify(root, None, of_no_copies, heals=True).damages
+    assert damage == f"{run.folder}/evaluations: is a link, and no folder of the store"
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_damaged_checkpoints_of_a_stopped_training_are_named(root: Path, run: StoredRun) -> None:
+    stopped = root / "runs/cc"
+    checkpoints = [stopped / CHECKPOINTS / f"epoch-{number:05}.safetensors" for number in (1, 2, 3)]
+    for path, key in zip(checkpoints, ("cc", "cc", "dd"), strict=True):
+        save_tensors(path, {"network/w": torch.ones(3)}, {"run_key": key})
+    write_json(stopped / MANIFEST, run.manifest | {"status": "running"})
+    checkpoints[0].write_bytes(checkpoints[0].read_bytes()[:-2])
+    first, last = verify(root, None, of_no_copies).damages
+    assert first.startswith(f"{checkpoints[0]}: ")
+    assert last == f"{checkpoints[2]}: is a checkpoint of run dd"
+    (stopped / MANIFEST).unlink()
+    assert f"{stopped / MANIFEST}: is gone" in verify(root, None, of_no_copies).damages[0]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_regular_file_is_named_and_waited_for_by_nobody(
+    root: Path, run: StoredRun, kind: str
+) -> None:
+    def lay(path: Path) -> None:
+        path.unlink(missing_ok=True)
+        {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](
+            path
+        )
+
+    (root / "w.pt").write_bytes(b"weights")
+    lay(root / "w.json")
+    adopted, _ = adopt(root / "w.pt", root / "runs", "")
+    assert "model.json" not in adopted.manifest["files"]
+    lay(run.folder / "evaluations/e1/evaluation.json")
+    lay(run.folder / ABOUT)
+    (root / "runs/zz").mkdir()
+    lay(root / "runs/zz" / MANIFEST)
+    damages = verify(root, None, of_no_copies).damages
+    for path in (run.folder / "evaluations/e1/evaluation.json", root / "runs/zz" / MANIFEST):
+        assert f"{path}: is no regular file" in damages
+    assert any(line.startswith(f"{run.folder / ABOUT}: ") for line in damages)
+    with pytest.raises(DamagedFile):
+        run.export({ABOUT: root / "away.json"})

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,11 +18,13 @@ from petseg.core.textfiles import write_json
 from petseg.errors import StoreError
 from petseg.store.adopt import adopt
 from petseg.store.before import EARLIER
+from petseg.store.beginning import begin_anew
 from petseg.store.chain import LEDGER, MARKER, read_ledger
 from petseg.store.champion import champion, promote, promotions
 from petseg.store.layout import MANIFEST
-from petseg.store.ledger import begin_anew, changing
+from petseg.store.ledger import changing
 from petseg.store.prune import prune
+from petseg.store.records import sealed
 from petseg.store.run import StoredRun
 from petseg.store.runs import stored_runs
 from petseg.store.verify import against_ledger
@@ -147,7 +150,7 @@ def edited(store: Path, number: int) -> None:
     ("harm", "named"),
     [
         (lambda store: edited(store, 1), "line 3: does not hold the hash of the line before it"),
-        (lambda store: edited(store, -2), "line 4: is not what store.json says; it was edited"),
+        (lambda store: edited(store, -2), "line 4: was edited, it has another hash"),
         (
             lambda store: chain(store).write_bytes(chain(store).read_bytes()[:-200]),
             "1 of its 4 lines are gone",
@@ -167,9 +170,9 @@ def test_a_harmed_ledger_is_named_and_can_be_begun_anew(
     harm(store)
     assert [line for line in damages(store) if named in line]
     assert len(stored_runs(store)[0]) == 2
-    assert begin_anew(store) is not None
+    assert named in "".join(begin_anew(store))
     assert damages(store) == []
-    assert begin_anew(store) is None
+    assert begin_anew(store) == []
     promote(StoredRun.open(store / "bb"), force=True)
     assert champion(store) == "bb"
 
@@ -188,6 +191,56 @@ def test_a_ledger_begun_anew_knows_what_the_old_one_knew(root: Path) -> None:
     ]
     prune(store, ["cc"])
     assert not [line for line in damages(store) if "/cc/" in line]
+
+
+def rewritten(path: Path, number: int, **changes: Any) -> None:
+    """Edit a line of the ledger, as somebody does who does not make the hashes of all lines after it anew."""
+    lines = path.read_bytes().split(b"\n")
+    lines[number] = json.dumps(json.loads(lines[number]) | changes).encode()
+    path.write_bytes(b"\n".join(lines))
+
+
+def test_a_ledger_begun_anew_takes_no_edited_record_for_true(root: Path) -> None:
+    store = begun(root, "aa", "bb", "cc")
+    manifest = json.loads((store / "bb" / MANIFEST).read_text())
+    write_json(store / "bb" / MANIFEST, sealed(manifest | {"best": manifest["best"] | {"val_dice": 0.99}}))
+    edited(store, 1)
+    begin_anew(store)
+    (damage,) = StoredRun.open(store / "bb").damages()
+    assert "bb/manifest.json: is not what the ledger says; it was edited" in damage
+
+
+def test_a_forged_line_is_not_used_and_named(root: Path) -> None:
+    store = begun(root, "aa", "bb", "cc")
+    promote(StoredRun.open(store / "cc"), force=True)
+    promote(StoredRun.open(store / "aa"), force=True)
+    promote(StoredRun.open(store / "cc"), force=True)
+    rewritten(chain(store), -3, run="bb")  # so that bb was champion once
+    rewritten(chain(store), 1, event="pruned")
+    shutil.rmtree(store / "aa")
+    told = "\n".join(begin_anew(store))
+    assert "is not used; it says: promoted bb" in told
+    assert "is not used; it says: pruned" in told
+    assert "bb" not in [promotion.key for promotion in promotions(store)]
+    assert champion(store) == "cc"
+
+
+def test_lines_that_are_cut_from_another_clones_ledger_are_missed(root: Path) -> None:
+    store = begun(root, "aa", "bb", "cc")
+    copied = root / "copy/runs"
+    shutil.copytree(store, copied)
+    promote(StoredRun.open(copied / "bb"), force=True)
+    assert damages(copied) == []
+    other = copied / LEDGER / chain(store).name
+    whole = other.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    shutil.rmtree(copied / "cc")
+    other.write_bytes(b"".join(lines[:-1]))
+    assert [line for line in damages(copied) if "1 of its 5 lines are gone" in line]
+    other.unlink()
+    assert [line for line in damages(copied) if f"{other}: is gone" in line]
+    other.write_bytes(whole)
+    assert [line for line in damages(copied) if "cc/manifest.json: is gone, and was not pruned" in line]
 
 
 def test_nothing_is_pruned_while_the_ledger_may_be_wrong_about_the_champion(root: Path) -> None:

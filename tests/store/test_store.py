@@ -251,9 +251,10 @@ def test_of_promotions_at_once_none_is_lost(root: Path) -> None:
 
 
 def test_the_list_says_what_is_particular(root: Path) -> None:
-    evaluate(make_run(root, "aa", 0.9), 0.7)
+    scored = make_run(root, "aa", 0.9)
     dice = {"model.name": "unet", "model.width": 8, "train.loss": "dice", "train.seed": 0}
     make_run(root, "bb", 0.8, params=dice, git={"commit": "abc", "dirty": True})
+    evaluate(scored, 0.7)
     promote(StoredRun.open(root / "runs/aa"), force=False)
     rows = json.loads(petseg("runs", "list", "--json"))["runs"]
     assert [row["id"] for row in rows] == ["aa", "bb"]

@@ -25,7 +25,9 @@ def found_key(text: str) -> str:
     from petseg.store.chain import read_ledger
 
     store = main_root() / "runs"
-    lost = [key for key in read_ledger(store).expected.runs if not (store / key).exists()]
+    lost = [
+        place[0] for place in read_ledger(store).seals if len(place) == 1 and not (store / place[0]).exists()
+    ]
     there = [path.name for path in listed(store, "[!.]*") if path.is_dir()]
     found = [key for key in (*there, *lost) if re.fullmatch("[0-9a-f]+", text) and key.startswith(text)]
     return found[0] if len(found) == 1 else found_run(text).key

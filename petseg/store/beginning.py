@@ -1,0 +1,136 @@
+"""Begin a part of the ledger: in a store that has none, in a copied one, or in place of a broken one."""
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from petseg.core.files import read_file, written_atomically
+from petseg.core.locks import held
+from petseg.core.project import now, user
+from petseg.core.textfiles import write_json
+from petseg.store.before import earlier_promotions, found
+from petseg.store.chain import (
+    BEGAN,
+    LEDGER,
+    LOCK,
+    MARKER,
+    PROMOTED,
+    STORE_FORMAT,
+    Place,
+    chain_of,
+    chains_of,
+    hash_of,
+    last_of,
+    read_chain,
+    read_ledger,
+    read_marker,
+)
+from petseg.store.layout import free
+from petseg.store.typed import Marker
+
+
+def begin_first(store: Path) -> Marker:
+    """Begin the ledger of a store of an earlier petseg; whoever calls holds the store."""
+    lines = [*_earlier_promotions(store), *_began(dict(found(store)))]
+    return _begin(store, {"why": "the store had no ledger yet"}, lines)
+
+
+def begin_beside(store: Path, why: str, before: Marker) -> Marker:
+    """Begin another clone's part, so that lines that are cut from the others are missed.
+
+    Args:
+        store: folder of the runs, which the caller holds.
+        why: for the first line.
+        before: the marker until now; a change that had begun by it is ended at once.
+    """
+    chains = {path.stem: read_chain(path, []) for path in chains_of(store)}
+    seen = {
+        clone: {"lines": chain.count, "last": hash_of(last_of(chain.whole))}
+        for clone, chain in chains.items()
+    }
+    return _with_pending(_begin(store, {"why": why, "others": seen}, ()), before)
+
+
+def begin_anew(store: Path) -> list[str]:
+    """Set a ledger aside that is broken, and begin another; say what was done.
+
+    The new one has what the old one's lines say, as far as each is held by the line after it: the
+    promotions, and the seals, so that a record that was edited, or is gone, stays named. What it does not
+    know is taken as it is there, and named.
+    """
+    with held(store / LOCK):
+        marker = read_marker(store, [])  # raises where it is of a later petseg
+        ledger = read_ledger(store)
+        if not ledger.damages:
+            return []
+        old, known, there = chains_of(store), ledger.seals, dict(found(store))
+        seals = there | {place: seal for place, seal in known.items() if seal or place not in there}
+        promoted = {json.dumps(line): line for line in ledger.lines if line["event"] == PROMOTED}
+        why = {"why": "the ledger was broken, and was set aside"}
+        made = _begin(store, why, [*promoted.values(), *_began(seals)])
+        write_json(store / MARKER, _with_pending(made, marker))
+        for path in old:  # last: a crash leaves what the next call begins anew
+            path.replace(free(path.with_name(f"{path.name}.damaged")))
+        unknown = (
+            "" if promoted else "; of promotions it knew nothing: petseg runs promote ID names the champion"
+        )
+        taken = [
+            f"{store.joinpath(*place)}: was not in it, and is taken as it is"
+            for place in there.keys() - known
+        ]
+        return [
+            *ledger.damages,
+            *(sorted(taken) if known else ()),
+            f"{store / LEDGER}: was broken, and is begun anew with all that is there{unknown}",
+        ]
+
+
+def _begin(store: Path, first: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Marker:
+    """Begin a part of the ledger with a first line and others, and make it this clone's."""
+    chain = chain_of(store, secrets.token_hex(8))
+    text = last = b""
+    # Not before what others wrote by a clock that is ahead: the champion is who was promoted last.
+    at = max([now(), *(line["at"] for other in chains_of(store) for line in read_chain(other, []).lines)])
+    for each in ({"event": BEGAN, **first}, *lines):
+        known = {key: value for key, value in each.items() if key != "before"}
+        last = json.dumps({"at": at, "by": user(), **known, "before": hash_of(last)}).encode()
+        text += last + b"\n"
+    with written_atomically(chain) as file:
+        file.write(text)
+    return _marked(store, chain)
+
+
+def _marked(store: Path, chain: Path) -> Marker:
+    """Write the marker of a clone that goes on with this chain."""
+    whole, root = read_file(chain), str(store.resolve().parent)
+    marker: Marker = {
+        "format": STORE_FORMAT,
+        "clone": chain.stem,
+        "root": root,
+        "lines": whole.count(b"\n"),
+        "last": hash_of(last_of(whole)),
+        "size": len(whole),
+    }
+    write_json(store / MARKER, marker)
+    return marker
+
+
+def _began(seals: Mapping[Place, str | None]) -> Iterator[dict[str, Any]]:
+    """Yield a line for each record that there is when a ledger begins."""
+    for place, seal in seals.items():
+        yield {"event": BEGAN, **dict(zip(("run", "kind", "key"), place, strict=False)), "seal": seal}
+
+
+def _earlier_promotions(store: Path) -> Iterator[dict[str, Any]]:
+    for line in earlier_promotions(store):
+        known = {"val_dice": line["val_dice"], "replaced": line["before"], "forced": line["forced"]}
+        yield {"at": line["when"], "by": line["by"], "event": PROMOTED, "run": line["key"], **known}
+
+
+def _with_pending(marker: Marker, before: Marker | None) -> Marker:
+    """Return a new marker with the change that had begun by an earlier one; it is ended at once."""
+    if before is not None and "pending" in before:
+        marker["pending"] = before["pending"]
+    return marker
