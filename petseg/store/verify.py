@@ -4,6 +4,7 @@ Each copy that DVC and MLflow keep is hashed too; a copy that is whole can heal 
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from petseg.pipeline.dvcfiles import dvc_settings
 from petseg.store.beginning import begin_anew
 from petseg.store.chain import MARKER, PROMOTED, read_ledger
 from petseg.store.heal import Copy, heal_runs, is_damaged
-from petseg.store.layout import CHECKPOINTS, MANIFEST, RECORDS, WEIGHTS
+from petseg.store.layout import CARD, CHECKPOINTS, MANIFEST, RECORDS, WEIGHTS
 from petseg.store.ledger import changing
 from petseg.store.prune import drop_checkpoints
 from petseg.store.records import damage_of
@@ -105,16 +106,29 @@ def _healed_from_checkpoints(runs: Iterable[StoredRun]) -> Iterator[str]:
 
 
 def _damages_of(run: StoredRun, report: Report, heals: bool) -> Iterator[str]:
-    """Say of each file of a finished run, and of its records, whether it is gone or differs."""
+    """Say what is wrong with a finished run's records and files."""
     store = run.folder.parent
     report.files[STORE] += run.recorded_files
-    if list(run.damages()):
-        with _settled(store):  # a change may have been made meanwhile: what differs is looked at again
-            now = run_of(store, run.key)
-            if now is not None and now.finished:
-                edits = {holder.edit() for holder in now.holders}
-                for line in now.damages():
-                    yield f"{line}{_NO_COPY if heals and line not in edits else ''}"
+    if not any(run.damages()) and not any(_unrecorded(run)):
+        return
+    with _settled(store):  # a change may have been made meanwhile: what differs is looked at again
+        now = run_of(store, run.key)
+        if now is not None and now.finished:
+            edits = {holder.edit() for holder in now.holders}
+            for line in now.damages():
+                yield f"{line}{_NO_COPY if heals and line not in edits else ''}"
+            yield from _unrecorded(now)
+
+
+def _unrecorded(run: StoredRun) -> Iterator[str]:
+    """Say of each file in a finished run's folder whether no record names it."""
+    recorded = {holder.folder / name for holder in run.holders for name in holder.manifest["files"]}
+    recorded |= {run.folder / CARD, *(holder.record for holder in run.holders)}
+    for folder, folders, names in os.walk(run.folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != CHECKPOINTS]
+        for path in (Path(folder, name) for name in sorted(names) if not name.startswith(".")):
+            if path not in recorded:
+                yield f"{path}: no record names it"
 
 
 def _damaged_checkpoints(run: StoredRun, report: Report) -> Iterator[str]:
@@ -133,7 +147,7 @@ def _damaged_checkpoints(run: StoredRun, report: Report) -> Iterator[str]:
 
 
 def _verify_copies(copies: Iterable[Copy], report: Report, heals: bool) -> list[tuple[Copy, str]]:
-    """Hash copies of runs' weights, from which the stored ones may be healed; return the bad ones, and why."""
+    """Hash copies of runs' weights, which may heal the stored ones; return the bad ones, and why."""
     bad: list[tuple[Copy, str]] = []
     for copy in copies:
         report.files[MLFLOW] += 1

@@ -65,6 +65,7 @@ EVALUATION = "bb/evaluations/e1/evaluation.json"
         (lambda store: edit(store / EVALUATION, seals=False), "evaluation.json: is not what the ledger"),
         (lambda store: shutil.copytree(store / "bb", store / "cc"), "cc: the ledger does not know it"),
         (lambda store: (store / "bb" / ABOUT).unlink(), "bb/model.json: is gone"),
+        (lambda store: (store / "bb/evaluations/e1/more.csv").write_text(""), "more.csv: no record names it"),
         (lambda store: (store / "bb" / MANIFEST).write_text("null"), "bb/manifest.json: is no record"),
     ],
 )
