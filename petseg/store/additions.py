@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, cast
 
-from petseg.errors import BrokenRecord
+from petseg.errors import BrokenRecord, DamagedFile
 from petseg.evaluation.outputs import HEADLINES
 from petseg.store.layout import RECORDS
 from petseg.store.records import differing, export_files, read_record, seal_of
@@ -58,8 +58,11 @@ class Addition:
             files: by their name in the store, where they go.
 
         Raises:
-            DamagedFile: one of them is gone, or differs from its recorded hash; nothing is copied then.
+            DamagedFile: its record was edited, or one of them is gone, or differs from its recorded hash;
+                nothing is copied then.
         """
+        if not is_as_sealed(self.manifest):
+            raise DamagedFile(f"{self.record}: {EDITED}; petseg runs verify says more")
         export_files(self.folder, self.manifest["files"], files)
 
 

@@ -134,8 +134,8 @@ class StoredRun:
 
     @property
     def broken(self) -> list[str]:
-        """A line for each addition that is not what it must be; the others are used."""
-        edited = [f"{self.record}: {EDITED}"] if self.finished and not is_as_sealed(self.manifest) else []
+        """A line for each record that was edited, and for each addition that is not what it must be."""
+        edited = [f"{each.record}: {EDITED}" for each in self.holders if not is_as_sealed(each.manifest)]
         return edited + [why_not(error) for error in self._problems()]
 
     def _problems(self) -> list[StoreError | OSError]:
@@ -152,8 +152,11 @@ class StoredRun:
         """The newest evaluation; None where infer has not run."""
         return self.evaluations[-1] if self.evaluations else None
 
-    def proved_evaluation(self) -> Evaluation | None:
-        """Return the newest evaluation whose scores are as recorded, to be used; others are named on stderr.
+    def proved_evaluation(self, shown: Mapping[str, Any] | None = None) -> Evaluation | None:
+        """Return the newest evaluation that is as recorded, to be used; others are named on stderr.
+
+        Args:
+            shown: scores; an evaluation that found these comes before newer ones.
 
         Raises:
             OSError: an evaluation can't be read.
@@ -162,7 +165,8 @@ class StoredRun:
             if isinstance(error, OSError):
                 raise error
             warn_once(str(error))
-        for each in reversed(self.evaluations):
+        newest_first = self.evaluations[::-1]
+        for each in sorted(newest_first, key=lambda each: each.headlines != shown):
             damages = each.damages()
             if not damages:
                 return each
