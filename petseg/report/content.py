@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from petseg.core.textfiles import without_nan
 from petseg.evaluation.thresholds import calibration_error
 from petseg.report.notes import POOR, notes
 from petseg.report.pictures import mask_uri, photo_uri
@@ -133,7 +134,8 @@ def _record(results: Results, run: StoredRun | None) -> dict[str, Any]:
     if run is None:
         return {"params": [], "facts": [], "ways_back": []}
     run.check_whole(HISTORY)
-    proved = (each.manifest for each in run.evaluations if each.headlines == results.headlines)
+    shown = without_nan(results.headlines)
+    proved = (each.manifest for each in run.evaluations if each.headlines == shown)
     settings = next(filter(is_as_sealed, proved), {}).get("settings", {})
     code = run.manifest.get("code_sha256")
     return {
