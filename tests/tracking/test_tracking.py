@@ -50,6 +50,7 @@ from petseg.tracking.rows import LiveRow, live_row
 from petseg.tracking.sync import Delivery, sync
 from tests.support import ROOT
 from tests.support.http_server import closed_port
+from tests.support.store import edit
 
 MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.0, encoder_weights="none")
 SIZE, SHOWN = 32, 4
@@ -250,6 +251,16 @@ def test_what_can_not_be_read_does_not_stop_the_rest(root: Path) -> None:
     assert (told.told, told.known) == (["abcd"], ["data-cut", "gone"])
     assert "0000/manifest.json: is no JSON" in told.broken[0]
     assert left_over() == ["0000"]
+
+
+def test_a_history_that_is_not_as_recorded_is_not_told(root: Path) -> None:
+    run = finished(root)
+    run.manifest["files"] |= {name: sha256_file(run.folder / name) for name in ("history.jsonl", "shown.png")}
+    write_json(run.record, run.manifest)
+    edit(run.folder / "history.jsonl", '"epoch": 2', '"epoch": 3')
+    told = sync(root / "runs", [run])
+    assert "history.jsonl: differs from its recorded hash" in told.broken[0]
+    assert rows()[0].data.metrics == {}
 
 
 def test_another_evaluation_is_a_child_more_and_what_the_row_shows(root: Path) -> None:
@@ -592,8 +603,8 @@ def test_a_model_whose_files_did_not_arrive_is_logged_again(
 
 def test_a_model_that_is_packaged_with_other_code_than_infers_says_so(root: Path) -> None:
     present = code_sha256(ROOT / "stages/infer.py")
-    for key, code in (("aaaa", present), ("bbbb", "0" * 64)):
-        sync(root / "runs", [evaluated(root, finished(root, key), code_sha256=code)])
+    for run, code in [(finished(root, "aaaa"), present), (finished(root, "bbbb"), "0" * 64)]:
+        sync(root / "runs", [evaluated(root, run, code_sha256=code)])
     models = mlflow.MlflowClient().search_logged_models([rows()[0].info.experiment_id])
     assert sorted(model.tags.get("packaged_later", "") for model in models) == [
         "",
