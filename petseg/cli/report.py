@@ -10,6 +10,7 @@ from petseg.cli.showing import Force, page_target, show
 from petseg.core.project import main_root
 
 if TYPE_CHECKING:
+    from petseg.report.results import Results
     from petseg.store.run import StoredRun
 
 
@@ -28,31 +29,39 @@ def report(
     from petseg.report.page import report as page_of
 
     target = page_target("--out", out, main_root() / "plots/report.html", force)
+    results: Results | None
     if run is None:
         last = latest(main_root())
         print(last.why, file=sys.stderr)
-        page = page_of(last.results, last.run)
+        results, stored = last.results, last.run
     else:
         from petseg.cli.runs import found_run
 
-        page = _page_of(found_run(run))
-    with written_atomically(target) as file:
-        file.write(page)
+        stored = found_run(run)
+        results = _results(stored, target)
+    if results:
+        page = page_of(results, stored)
+        with written_atomically(target) as file:
+            file.write(page)
     show(target, opens)
 
 
-def _page_of(run: "StoredRun") -> bytes:
-    """Return a run's page: made anew, or, where its photos are not packed here, as plot made it then."""
-    from petseg.errors import DataError, StoreError
+def _results(run: "StoredRun", target: Path) -> "Results | None":
+    """Return a run's results; without its photos None, once ``target`` is the page that plot made then."""
+    from petseg.errors import DataError
     from petseg.pipeline.dvcfiles import stage_paths
-    from petseg.report.page import report as page_of
     from petseg.report.results import Results
     from petseg.store.layout import PAGE
 
     try:
-        return page_of(Results.of_run(run, stage_paths(main_root(), "plot")["arrays"]), run)
-    except (DataError, StoreError):
-        kept = [made.folder / PAGE for made in run.figures if PAGE in made.manifest["files"]]
+        return Results.of_run(run, stage_paths(main_root(), "plot")["arrays"])
+    except DataError as error:  # what is not as recorded is another error
+        kept = [made for made in run.figures if PAGE in made.manifest["files"]]
         if not kept:
             raise
-        return kept[-1].read_bytes()
+        print(
+            f"note: {error}; this is the page that was stored on {kept[-1].manifest['created']}",
+            file=sys.stderr,
+        )
+        kept[-1].export({PAGE: target})
+        return None

@@ -10,6 +10,7 @@ from petseg.report.notes import POOR, notes
 from petseg.report.pictures import mask_uri, photo_uri
 from petseg.report.results import Results
 from petseg.store.card import LIMITS, facts, ways_back
+from petseg.store.layout import HISTORY
 from petseg.store.run import StoredRun
 
 MOST_EPOCHS = 100  # in the slider
@@ -29,6 +30,9 @@ def content(results: Results, run: StoredRun | None) -> dict[str, Any]:
     Args:
         results: what the pipeline left.
         run: the run that trained the model; None where the store does not have it.
+
+    Raises:
+        DamagedFile: the run's record was edited, or its history is not as recorded.
     """
     best, told = results.best, results.headlines
     return {
@@ -127,8 +131,9 @@ def _record(results: Results, run: StoredRun | None) -> dict[str, Any]:
     """Say how the model came to be, as far as this clone knows."""
     if run is None:
         return {"params": [], "facts": [], "ways_back": []}
-    evaluation = next((each for each in run.evaluations if each.headlines == results.headlines), None)
-    settings = evaluation.manifest["settings"] if evaluation else {}
+    run.check_whole(HISTORY)
+    found = (each for each in run.evaluations if each.headlines == results.headlines and not each.edit())
+    settings = next((each.manifest.get("settings", {}) for each in found), {})
     code = run.manifest.get("code_sha256")
     return {
         "params": [(name, _value(value)) for name, value in {**run.params, **settings}.items()],

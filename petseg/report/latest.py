@@ -9,7 +9,6 @@ from petseg.errors import StoreError, UsageError
 from petseg.evaluation.outputs import HEADLINES
 from petseg.pipeline.dvcfiles import stage_paths
 from petseg.report.results import Results
-from petseg.store.additions import Evaluation
 from petseg.store.run import StoredRun
 from petseg.store.runs import readable_runs, run_of
 
@@ -37,7 +36,7 @@ def latest(root: Path) -> Latest:
 
     Raises:
         UsageError: nothing was ever scored here.
-        StoreError: the run can't be looked at.
+        StoreError: the run can't be looked at, or is not as recorded.
         DataError: the packed photos are others than those of the run, or are not there.
     """
     train, plot = stage_paths(root, "train"), stage_paths(root, "plot")
@@ -50,7 +49,7 @@ def latest(root: Path) -> Latest:
         broken = True
     if run is not None and run.evaluation:
         why = f"run {run.key}, which the pipeline trained last"
-        return Latest(Results.of_run(run, train["arrays"], _showing(run, shown)), run, why)
+        return Latest(Results.of_run(run, train["arrays"], shown), run, why)
     if key and run is None and not broken and shown:
         results = Results(train["arrays"], plot["evolution"], plot["history"], plot["results"])
         return Latest(results, None, f"run {key}, which is not in runs/: what DVC has of it")
@@ -61,11 +60,6 @@ def latest(root: Path) -> Latest:
     run = max(scored, key=lambda run: str(run.manifest["finished"]))
     why = f"run {run.key}, the newest that was scored: models/ has no scored run at present"
     return Latest(Results.of_run(run, train["arrays"]), run, why)
-
-
-def _showing(run: StoredRun, headlines: dict[str, Any]) -> Evaluation | None:
-    """Return the evaluation that the pipeline shows; None where it shows none of this run."""
-    return next((each for each in run.evaluations if each.headlines == headlines), None)
 
 
 def _json(path: Path) -> dict[str, Any]:

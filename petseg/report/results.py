@@ -6,7 +6,7 @@ the report page and the command ``petseg evaluate`` all stand on this.
 
 import difflib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import to_target
 from petseg.data.masks import load_masks
-from petseg.errors import DataError, StoreError
+from petseg.errors import DamagedFile, DataError, StoreError
 from petseg.evaluation.metrics import PixelCounts, count_against
 from petseg.evaluation.outputs import (
     BREEDS,
@@ -33,7 +33,6 @@ from petseg.evaluation.outputs import (
 )
 from petseg.params import Boundary
 from petseg.report.mask_figures import Example
-from petseg.store.additions import Evaluation
 from petseg.store.layout import CURVES, EVOLUTION_MASKS
 from petseg.store.run import StoredRun
 
@@ -94,19 +93,25 @@ class Results:
     folder: Path
 
     @classmethod
-    def of_run(cls, run: StoredRun, arrays: Path, evaluation: Evaluation | None = None) -> Self:
-        """Return the results of a run of the store.
+    def of_run(cls, run: StoredRun, arrays: Path, shown: Mapping[str, Any] | None = None) -> Self:
+        """Return the results of a run of the store, once its files are as recorded.
 
         Args:
             run: of the store.
             arrays: folder of the packed photos, which must be those of the run.
-            evaluation: one of the run's; if none is given, the newest.
+            shown: scores; of the run's whole evaluations the one that found these, or else the newest.
 
         Raises:
-            StoreError: the run was never scored, or was by an earlier petseg, which kept no masks.
+            StoreError: the run was edited or damaged, was never scored, or was by an earlier petseg, which
+                kept no masks.
             DataError: the packed photos are others, or are not there.
         """
-        evaluation = evaluation or run.evaluation
+        run.check_whole(CURVES, EVOLUTION_MASKS)
+        evaluation = run.proved_evaluation(shown)
+        if evaluation is None and run.evaluations:
+            raise DamagedFile(
+                f"run {run.key} has no whole scores; petseg runs verify --heal looks for copies"
+            )
         if evaluation is None:
             raise StoreError(f"run {run.key} has not been scored; dvc repro with its params scores it")
         if not (evaluation.folder / PREDICTIONS).exists():

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from petseg.errors import StoreError, UsageError
 from petseg.evaluation.metrics import bootstrap_interval
 from petseg.evaluation.outputs import PER_IMAGE
-from petseg.store.layout import VALIDATION
+from petseg.store.layout import HISTORY, VALIDATION
 from petseg.store.run import StoredRun
 
 # They make no other setting: chance, a part of the data, and where it was computed.
@@ -61,18 +61,19 @@ class Record:
 
     @classmethod
     def of_run(cls, run: StoredRun) -> Self:
-        """Read a finished run of the store, with its newest evaluation where infer has run.
+        """Read a finished run of the store, with its newest whole evaluation where infer has run.
 
         Raises:
-            StoreError: the run is not finished, or a file of it can't be read.
+            StoreError: the run is not finished, or a file of it can't be read or differs from its record.
         """
         if not run.finished:
             raise StoreError(f"run {run.key} is not finished, so it can't be compared")
         try:
+            run.check_whole(HISTORY, VALIDATION)
             history, manifest = run.rows(), run.manifest
             dice = {"val": _dice_by_name(run.folder / VALIDATION)}
-            if run.evaluation:
-                dice["test"] = _dice_by_name(run.evaluation.folder / PER_IMAGE)
+            if evaluation := run.proved_evaluation():
+                dice["test"] = _dice_by_name(evaluation.folder / PER_IMAGE)
             return cls(
                 key=run.key,
                 created=manifest["created"],

@@ -162,8 +162,11 @@ class StoredRun:
         """The newest evaluation; None where infer has not run."""
         return self.evaluations[-1] if self.evaluations else None
 
-    def proved_evaluation(self) -> Evaluation | None:
-        """Return the newest evaluation whose scores are as recorded, to be used; others are named on stderr.
+    def proved_evaluation(self, shown: Mapping[str, Any] | None = None) -> Evaluation | None:
+        """Return the newest evaluation that is as recorded, to be used; others are named on stderr.
+
+        Args:
+            shown: scores; an evaluation that found these comes before newer ones.
 
         Raises:
             OSError: an evaluation can't be read.
@@ -172,7 +175,8 @@ class StoredRun:
             if isinstance(error, OSError):
                 raise error
             warn_once(str(error))
-        for each in reversed(self.evaluations):
+        newest_first = self.evaluations[::-1]
+        for each in sorted(newest_first, key=lambda each: each.headlines != shown):
             damages = each.damages()
             if not damages:
                 return each

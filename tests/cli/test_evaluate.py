@@ -21,12 +21,24 @@ from petseg.core.files import sha256_file
 from petseg.core.textfiles import write_json
 from petseg.data.arrays import PetArrays
 from petseg.errors import DataError, PetsegError, UsageError
+from petseg.evaluation.outputs import HEADLINES, PER_IMAGE
 from petseg.pipeline.dvcfiles import stage_paths
 from petseg.store.keep import keep
-from petseg.store.layout import CURVES, EVALUATIONS, EVOLUTION_MASKS, FORMAT, MANIFEST
-from petseg.store.run import StoredRun
+from petseg.store.layout import (
+    CURVES,
+    EVALUATIONS,
+    EVOLUTION_MASKS,
+    FIGURES,
+    FORMAT,
+    HISTORY,
+    MANIFEST,
+    PAGE,
+)
+from petseg.store.records import sealed
+from petseg.store.run import StoredRun, warn_once
 from tests.support import ROOT
 from tests.support.results import KEY, write_results
+from tests.support.store import edit
 
 VIEWS = ("curves", "evolution", "best", "worst", "random", "breeds", "histogram", "thresholds", "confusion")
 PATIENCE_S = 120
@@ -209,21 +221,99 @@ def test_while_a_training_runs_the_store_has_the_last_scored_run(here: Path) -> 
         shutil.rmtree(here / "runs")
 
 
+@pytest.fixture
+def run(here: Path) -> Iterator[StoredRun]:
+    """The run that the pipeline trained last, in the store too."""
+    warn_once.cache_clear()
+    yield stored(here, KEY, finished="2026-01-02")
+    shutil.rmtree(here / "runs")
+
+
+@pytest.mark.parametrize("command", [("report",), ("report", KEY), ("evaluate", "curves")])
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        (CURVES, "0.7123", "0.9876", f"{CURVES}: differs from its recorded hash"),
+        (MANIFEST, '"val_dice": 0.7', '"val_dice": 0.9', "differs from the hash that it holds"),
+        (f"evaluations/e/{PER_IMAGE}", "pug", "cat", f"run {KEY} has no whole scores"),
+        (f"evaluations/e/{HEADLINES}", '"threshold": 0.5', '"threshold": 0.6', "has no whole scores"),
+        ("evaluations/e/evaluation.json", '"created": "', '"created": "3', "has no whole scores"),
+    ],
+)
+def test_what_is_not_as_recorded_is_not_shown(
+    here: Path, run: StoredRun, command: tuple[str, ...], name: str, old: str, new: str, said: str
+) -> None:
+    out = here / "page.html" if command[0] == "report" else here / "curves.png"
+    edit(run.folder / name, old, new)
+    result = CliRunner().invoke(app, [*command, "--out", str(out)])
+    assert said in str(result.exception)
+    assert isinstance(result.exception, PetsegError)
+    assert not out.exists()
+    if "no whole scores" in said:
+        assert f"warning: {run.folder / name}: differs from" in result.stderr
+
+
+def test_times_that_were_edited_are_not_on_the_page(here: Path, run: StoredRun) -> None:
+    edit(run.folder / HISTORY, "2.0", "9.0")
+    assert "history.jsonl: differs" in str(CliRunner().invoke(app, ["report"]).exception)
+
+
+def test_the_evaluation_before_a_damaged_one_is_shown(here: Path, run: StoredRun) -> None:
+    files = {file.name: file for file in stage_paths(here, "plot")["results"].iterdir()}
+    keep(run, EVALUATIONS, "f", {"settings": {}}, files)
+    edit(run.folder / f"evaluations/f/{PER_IMAGE}", "pug", "cat")
+    result = CliRunner().invoke(app, ["report", KEY])
+    assert result.exit_code == 0, result.exception
+    assert "differs from its recorded hash; this evaluation is not used" in result.stderr
+    assert b"infer.flip_average" in (here / "plots/report.html").read_bytes()
+
+
+def test_the_stored_page_is_shown_where_the_photos_are_missing_and_nowhere_else(
+    here: Path, run: StoredRun, tmp_path: Path
+) -> None:
+    (tmp_path / PAGE).write_text("as plot made it")
+    keep(run, FIGURES, "f", {}, {PAGE: tmp_path / PAGE})
+    photos, page = stage_paths(here, "plot")["arrays"], tmp_path / "page.html"
+    report = ["report", KEY, "--force", "--out", str(page)]
+    assert CliRunner().invoke(app, report).stderr == ""
+    assert b"pug_10" in page.read_bytes()
+    photos.rename(photos.with_name("aside"))
+    try:
+        result = CliRunner().invoke(app, report)
+        assert result.exit_code == 0, result.exception
+        assert re.fullmatch(r"note: .*; this is the page that was stored on .*\n", result.stderr)
+        assert page.read_text() == "as plot made it"
+        edit(run.folder / CURVES, "0.7123", "0.9876")
+        assert "history.csv: differs" in str(CliRunner().invoke(app, report).exception)
+        edit(run.folder / CURVES, "0.9876", "0.7123")
+        edit(run.folder / "figures/f" / PAGE, "made", "forged")
+        assert f"{PAGE}: differs" in str(CliRunner().invoke(app, report).exception)
+        record = run.folder / "figures/f/figures.json"
+        edit(record, run.figures[0].manifest["files"][PAGE], sha256_file(record.with_name(PAGE)))
+        assert "figures.json: differs from the hash that it holds" in str(
+            CliRunner().invoke(app, report).exception
+        )
+        assert page.read_text() == "as plot made it"
+    finally:
+        photos.with_name("aside").rename(photos)
+
+
 def stored(root: Path, key: str, finished: str) -> StoredRun:
     """Put a finished run into the store, with what the pipeline has left as its files."""
     path, folder = stage_paths(root, "plot"), root / "runs" / key
     folder.mkdir(parents=True)
     shutil.copy(path["evolution"], folder / EVOLUTION_MASKS)
     shutil.copy(path["history"], folder / CURVES)
+    (folder / HISTORY).write_text('{"epoch": 1, "val_dice": 0.7, "elapsed_s": 2.0}\n')
     manifest: dict[str, object] = {
         "format": FORMAT, "status": "finished", "created": finished, "finished": finished, "params": {},
         "data_sha256": PetArrays.open(path["arrays"]).digest, "tensors_sha256": "t",
         "best": {"epoch": 3, "val_dice": 0.7},
         "git": {"commit": "c" * 40, "dirty": False}, "photos": {"train": 1, "val": 1}, "data": {},
         "environment": {"device": "cpu", "cpu_capability": "AVX2", "threads": 1, "torch": "2", "python": "3"},
-        "files": {name: sha256_file(folder / name) for name in (EVOLUTION_MASKS, CURVES)},
+        "files": {name: sha256_file(folder / name) for name in (EVOLUTION_MASKS, CURVES, HISTORY)},
     }  # fmt: skip
-    write_json(folder / MANIFEST, manifest)
+    write_json(folder / MANIFEST, sealed(manifest))
     run = StoredRun.open(folder)
     files = {file.name: file for file in path["results"].iterdir()}
     keep(run, EVALUATIONS, "e", {"settings": {"infer.flip_average": True}}, files)

@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from petseg.core.files import sha256_file
 from petseg.core.textfiles import write_json
-from petseg.errors import StoreError, UsageError
-from petseg.evaluation.outputs import HEADLINES
+from petseg.errors import DamagedFile, StoreError, UsageError
+from petseg.evaluation.outputs import HEADLINES, PER_IMAGE
 from petseg.report import figures
 from petseg.store.compare import Record, difference, differing, group, label, table
 from petseg.store.keep import keep
-from petseg.store.layout import EVALUATIONS
+from petseg.store.layout import EVALUATIONS, MANIFEST
+from petseg.store.records import sealed
 from petseg.store.run import StoredRun
 from tests.support.runs import trained
+from tests.support.store import edit
 
 PHOTOS = [f"pug_{n}" for n in range(40)]
 
@@ -197,6 +200,36 @@ def test_a_run_of_the_store_is_read(tmp_path: Path) -> None:
     assert found.params["split.folds"] is None
     (setting,) = group([found])
     assert setting.mean("val") == 0.5  # what is not defined is left out
+
+
+def test_a_table_that_is_not_as_recorded_is_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {name: tmp_path / name for name in (PER_IMAGE, HEADLINES)}
+    files[PER_IMAGE].write_text("name,dice\npug_9,0.7\n")
+    write_json(files[HEADLINES], {"threshold": 0.5})
+    for name in ("history.jsonl", "validation.csv"):
+        run = recorded(finished_run(tmp_path / name.partition(".")[0]))
+        edit(run.folder / name, "0.5", "0.9")
+        with pytest.raises(DamagedFile, match=f"{name}: differs from its recorded hash"):
+            Record.of_run(run)
+    run = recorded(finished_run(tmp_path / "abc"))
+    keep(run, EVALUATIONS, "e", {}, files)
+    edit(run.folder / "evaluations/e" / PER_IMAGE, "0.7", "0.9")
+    assert "test" not in Record.of_run(StoredRun.open(run.folder)).dice
+    assert (
+        f"{PER_IMAGE}: differs from its recorded hash; this evaluation is not used" in capsys.readouterr().err
+    )
+    edit(run.folder / MANIFEST, '"train.seed": 3', '"train.seed": 4')
+    with pytest.raises(DamagedFile, match="differs from the hash that it holds"):
+        Record.of_run(StoredRun.open(run.folder))
+
+
+def recorded(run: StoredRun) -> StoredRun:
+    """Write the hashes of a run's files, and of its record, into the record."""
+    files = {path.name: sha256_file(path) for path in run.folder.iterdir() if path.name != MANIFEST}
+    write_json(run.record, sealed(run.manifest | {"files": files}))
+    return StoredRun.open(run.folder)
 
 
 def test_a_run_that_can_not_be_compared_is_named(tmp_path: Path) -> None:

@@ -87,3 +87,11 @@ def flip(path: Path) -> None:
     data[-1] ^= 1
     path.chmod(0o644)
     path.write_bytes(data)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace a text in a file."""
+    text = path.read_text()
+    assert old in text
+    path.chmod(0o644)
+    path.write_text(text.replace(old, new))
