@@ -15,7 +15,7 @@ from petseg.core.progress import watched
 from petseg.errors import DamagedFile, StoreError
 from petseg.pipeline.codehash import code_sha256
 from petseg.store.additions import Addition, Evaluation
-from petseg.store.layout import ABOUT, SHOWN, WEIGHTS
+from petseg.store.layout import ABOUT, HISTORY, SHOWN, WEIGHTS
 from petseg.store.run import StoredRun
 from petseg.store.runs import run_of
 from petseg.tracking.client import (
@@ -142,7 +142,7 @@ def tell_run(client: "MlflowClient", run: StoredRun, said: Mapping[str, Any]) ->
     row = Row.open(client, record)
     news = not row.knows(run)
     if news:
-        run.check_whole(WEIGHTS, ABOUT)
+        run.check_whole(WEIGHTS, ABOUT, HISTORY)
         tell_training(row, run, record)
     for evaluation in run.evaluations:
         news |= _tell_addition(row, run, evaluation, of_evaluation(run, evaluation))
@@ -176,7 +176,7 @@ def _tell_model(row: Row, run: StoredRun, evaluation: Evaluation) -> str | None:
     weights, about = run.folder / WEIGHTS, run.folder / ABOUT
     if not run.usable:
         return None
-    run.check_whole(WEIGHTS, ABOUT)
+    run.check_whole(WEIGHTS, ABOUT, SHOWN)
     from petseg.tracking.logged_model import EVALUATION_TAG, log_model
     from petseg.tracking.registry import version_of
 

@@ -30,7 +30,7 @@ from petseg.store.run import StoredRun, locked
 from petseg.store.runs import run_of, stored_runs
 from petseg.store.verify import DVC, STORE, verify
 from petseg.tracking.queries import weights_in_mlflow
-from tests.support.store import evaluate, flip, make_run, petseg
+from tests.support.store import edit, evaluate, flip, make_run, petseg
 
 
 def test_the_store_is_read_in_order_and_names_what_it_can_not_read(root: Path) -> None:
@@ -47,6 +47,16 @@ def test_the_store_is_read_in_order_and_names_what_it_can_not_read(root: Path) -
     assert run_of(root / "runs", "zz") is None
     with pytest.raises(StoreError, match="is no run"):
         StoredRun.open(root / "runs/zz")
+
+
+def test_an_edited_record_is_named_by_list_and_show(root: Path) -> None:
+    run = evaluate(make_run(root, "aa"), 0.7)
+    for record in (run.record, run.folder / "evaluations/e1" / RECORDS[EVALUATIONS]):
+        content = record.read_text()
+        edit(record, '"created": "2', '"created": "1')
+        for command in (("list",), ("show", "aa")):
+            assert f"warning: {record}: differs from the hash that it holds" in petseg("runs", *command)
+        record.write_text(content)
 
 
 def test_an_evaluation_is_kept_once_and_read_only(root: Path) -> None:

@@ -50,6 +50,7 @@ from petseg.tracking.rows import LiveRow, live_row
 from petseg.tracking.sync import Delivery, sync
 from tests.support import ROOT
 from tests.support.http_server import closed_port
+from tests.support.store import edit
 
 MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.0, encoder_weights="none")
 SIZE, SHOWN = 32, 4
@@ -252,6 +253,16 @@ def test_what_can_not_be_read_does_not_stop_the_rest(root: Path) -> None:
     assert left_over() == ["0000"]
 
 
+def test_a_history_that_is_not_as_recorded_is_not_told(root: Path) -> None:
+    run = finished(root)
+    run.manifest["files"] |= {name: sha256_file(run.folder / name) for name in ("history.jsonl", "shown.png")}
+    write_json(run.record, run.manifest)
+    edit(run.folder / "history.jsonl", '"epoch": 2', '"epoch": 3')
+    told = sync(root / "runs", [run])
+    assert "history.jsonl: differs from its recorded hash" in told.broken[0]
+    assert rows()[0].data.metrics == {}
+
+
 def test_another_evaluation_is_a_child_more_and_what_the_row_shows(root: Path) -> None:
     run = evaluated(root, finished(root))
     sync(root / "runs", [run])
@@ -299,7 +310,7 @@ def test_stages_before_training_have_an_experiment_of_their_own(root: Path) -> N
     assert preprocess.data.params == {"data.image_size": "64"}
     assert preprocess.inputs.dataset_inputs[0].dataset.digest == "a" * 36
     assert list((root / "mlartifacts" / DATA_EXPERIMENT).rglob("report/rejected.csv"))
-    assert rows() == []
+    assert rows()[0].data.metrics == {}
     assert left_over() == []
 
 
