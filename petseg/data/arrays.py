@@ -20,10 +20,13 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from petseg.core.files import naming, sha256_file
+from petseg.data.tables import Kind, read_table
 from petseg.errors import DataError
 
 IMAGES, TRIMAPS, INDEX = "images.npy", "trimaps.npy", "index.csv"
 COLUMNS = ["name", "breed", "species", "split", "width", "height"]
+_KINDS = dict.fromkeys(COLUMNS[:4], Kind.TEXT) | dict.fromkeys(COLUMNS[4:], Kind.WHOLE)
+_UNREADABLE = (EOFError, ValueError, TypeError, OverflowError, MemoryError)  # of bytes that are no arrays
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,16 @@ class PetArrays:
         """
         try:
             with naming(folder / IMAGES):
-                images = np.load(folder / IMAGES, mmap_mode="r")
+                images = npy.open_memmap(folder / IMAGES, mode="r")
             with naming(folder / TRIMAPS):
-                trimaps = np.load(folder / TRIMAPS, mmap_mode="r")
-            index = pd.read_csv(folder / INDEX, dtype={"name": str, "breed": str}, keep_default_na=False)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, EOFError, ValueError) as error:
+                trimaps = npy.open_memmap(folder / TRIMAPS, mode="r")
+            index = read_table(folder / INDEX, _KINDS)
+            if {images.dtype, trimaps.dtype} != {np.dtype(np.uint8)}:
+                raise ValueError(f"{IMAGES} and {TRIMAPS} are not of bytes")
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, *_UNREADABLE) as error:
+            reason = " ".join(str(error).split())[:200]
             raise DataError(
-                f"{folder}: can't read the packed photos ({error}); run dvc repro preprocess"
+                f"{folder}: can't read the packed photos ({reason}); run dvc repro preprocess"
             ) from None
         n, size = images.shape[:2] if images.ndim == 4 else (-1, -1)
         if images.shape != (n, size, size, 3) or trimaps.shape != (n, size, size) or len(index) != n:

@@ -1,6 +1,7 @@
 """Masks in a file: eight pixels a byte, in an .npz."""
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,12 @@ from numpy.typing import NDArray
 
 from petseg.core.files import naming, written_atomically
 from petseg.errors import DataError
+
+# What numpy and zipfile raise for bytes that are none of theirs.
+_UNREADABLE = (
+    *(FileNotFoundError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
+    *(OverflowError, MemoryError, zipfile.BadZipFile, zlib.error),
+)
 
 
 def save_masks(path: Path, masks: NDArray[np.bool_], **beside: NDArray[Any]) -> None:
@@ -24,8 +31,12 @@ def save_masks(path: Path, masks: NDArray[np.bool_], **beside: NDArray[Any]) -> 
         np.savez_compressed(file, allow_pickle=False, packed=packed, shape=np.array(masks.shape), **beside)
 
 
-def load_masks(path: Path) -> tuple[NDArray[np.bool_], dict[str, NDArray[Any]]]:
+def load_masks(path: Path, *axes: str) -> tuple[NDArray[np.bool_], dict[str, NDArray[Any]]]:
     """Read what ``save_masks`` wrote: the masks, and the arrays beside them.
+
+    Args:
+        path: an .npz file.
+        axes: where given, the masks' axes before the last two, each named by whole numbers beside them.
 
     Raises:
         DataError: the file is absent or of another format.
@@ -34,7 +45,16 @@ def load_masks(path: Path) -> tuple[NDArray[np.bool_], dict[str, NDArray[Any]]]:
     try:
         with naming(path), path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             beside = {name: file[name] for name in file.files}
-        packed, shape = beside.pop("packed"), beside.pop("shape")
-    except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: can't be read as packed masks ({error})") from None
-    return np.unpackbits(packed, axis=-1, count=int(shape[-1])).astype(bool), beside
+        packed, shape = beside.pop("packed"), tuple(beside.pop("shape").tolist())
+        if packed.shape != (*shape[:-1], -(-shape[-1] // 8)) or not packed.size:
+            raise ValueError(f"{packed.shape} bytes are no masks of shape {shape}")
+        masks = np.unpackbits(packed, axis=-1, count=shape[-1]).astype(bool)
+        for name, count in zip(axes, shape[:-2], strict=True) if axes else ():
+            if beside[name].shape != (count,) or beside[name].dtype.kind not in "iu":
+                raise ValueError(f"{name} are not {count} whole numbers")
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: can't be read as packed masks ({reason}); run dvc repro, or dvc pull"
+        ) from None
+    return masks, beside

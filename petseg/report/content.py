@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from petseg.core.textfiles import without_nan
 from petseg.evaluation.thresholds import calibration_error
 from petseg.report.notes import POOR, notes
 from petseg.report.pictures import mask_uri, photo_uri
@@ -132,7 +133,8 @@ def _record(results: Results, run: StoredRun | None) -> dict[str, Any]:
     if run is None:
         return {"params": [], "facts": [], "ways_back": []}
     run.check_whole(HISTORY)
-    found = (each for each in run.evaluations if each.headlines == results.headlines and not each.edit())
+    shown = without_nan(results.headlines)
+    found = (each for each in run.evaluations if each.headlines == shown and not each.edit())
     settings = next((each.manifest.get("settings", {}) for each in found), {})
     code = run.manifest.get("code_sha256")
     return {

@@ -5,12 +5,11 @@ the report page and the command ``petseg evaluate`` all stand on this.
 """
 
 import difflib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -32,11 +31,10 @@ from petseg.evaluation.outputs import (
     THRESHOLDS,
 )
 from petseg.params import Boundary
+from petseg.report import reading
 from petseg.report.mask_figures import Example
 from petseg.store.layout import CURVES, EVOLUTION_MASKS
 from petseg.store.run import StoredRun
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -137,13 +135,12 @@ class Results:
     @cached_property
     def run_key(self) -> str | None:
         """The key of the run that trained the model, as far as it is known."""
-        key = self.scores.get("run_key")
-        return key if isinstance(key, str) else None
+        return reading.run_key(self.folder / SCORES)
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """A row an epoch."""
-        return _read(self.history_file, pd.read_csv)
+        return reading.history(self.history_file)
 
     @property
     def best(self) -> pd.Series:
@@ -152,28 +149,23 @@ class Results:
 
     @cached_property
     def headlines(self) -> dict[str, Any]:
-        """The scores that matter, with the threshold and the trivial answers."""
-        return dict(_read(self.folder / HEADLINES, _json))
-
-    @cached_property
-    def scores(self) -> dict[str, Any]:
-        """All scores, under each rule for the border."""
-        return dict(_read(self.folder / SCORES, _json))
+        """The scores that matter, with the threshold and the trivial answers; NaN is undefined."""
+        return reading.headlines(self.folder / HEADLINES)
 
     @cached_property
     def breeds(self) -> pd.DataFrame:
         """Mean Dice of each breed with its interval; the lowest first."""
-        return _read(self.folder / BREEDS, _table)
+        return reading.table(self.folder / BREEDS, reading.BREEDS)
 
     @cached_property
     def thresholds(self) -> pd.DataFrame:
         """Scores at each threshold, of validation and of test."""
-        return _read(self.folder / THRESHOLDS, pd.read_csv)
+        return reading.table(self.folder / THRESHOLDS, reading.THRESHOLDS)
 
     @cached_property
     def calibration(self) -> pd.DataFrame:
         """How often the probabilities of the test photos' pixels come true."""
-        return _read(self.folder / CALIBRATION, pd.read_csv)
+        return reading.table(self.folder / CALIBRATION, reading.CALIBRATION)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -182,7 +174,7 @@ class Results:
         Raises:
             DataError: it can't be read, or is not of the predicted photos.
         """
-        table = _read(self.folder / PER_IMAGE, _table)
+        table = reading.table(self.folder / PER_IMAGE, reading.PHOTOS)
         if table["name"].to_list() != self.arrays.index["name"][self.rows].to_list():
             raise DataError(
                 f"{self.folder}: {PER_IMAGE} and {PREDICTIONS} are not of the same photos; "
@@ -219,8 +211,8 @@ class Results:
         Raises:
             DataError: they can't be read, or are of other photos.
         """
-        masks, beside = load_masks(self.evolution_file)
-        rows = self._of_these(beside["rows"], self.evolution_file)
+        masks, beside = load_masks(self.evolution_file, "epochs", "rows")
+        rows = self._of_these(masks, beside["rows"], self.evolution_file)
         trimaps = torch.from_numpy(self.arrays.trimaps[rows])
         dices = [count_against(torch.from_numpy(each), trimaps, self.boundary).dice() for each in masks]
         return Evolution(
@@ -276,11 +268,12 @@ class Results:
 
     @cached_property
     def _predictions(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        masks, beside = load_masks(self.folder / PREDICTIONS)
-        return masks, self._of_these(beside["rows"], self.folder / PREDICTIONS)
+        masks, beside = load_masks(self.folder / PREDICTIONS, "rows")
+        return masks, self._of_these(masks, beside["rows"], self.folder / PREDICTIONS)
 
-    def _of_these(self, rows: NDArray[np.int64], file: Path) -> NDArray[np.int64]:
-        if rows.size and rows.max() >= len(self.arrays.index):
+    def _of_these(self, masks: NDArray[np.bool_], rows: NDArray[np.int64], file: Path) -> NDArray[np.int64]:
+        size = self.arrays.size_px
+        if masks.shape[-2:] != (size, size) or rows.min() < 0 or rows.max() >= len(self.arrays.index):
             raise DataError(f"{file}: is of other photos than {self.arrays_folder}; run dvc repro")
         return rows
 
@@ -290,27 +283,3 @@ def true_masks(arrays: PetArrays, rows: NDArray[np.int64], boundary: Boundary) -
     mask, _ = to_target(torch.from_numpy(arrays.trimaps[rows]), boundary)
     result: NDArray[np.bool_] = mask.squeeze(1).bool().numpy()
     return result
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _table(path: Path) -> pd.DataFrame:
-    """Read a table of photos or of groups of them; a breed may be called NA, a score may be undefined."""
-    texts = ("name", "breed", "species")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    numbers = [column for column in table.columns if column not in texts]
-    return table.assign(**{column: pd.to_numeric(table[column]) for column in numbers})
-
-
-def _read(path: Path, reader: Callable[[Path], T]) -> T:
-    """Read one of the files.
-
-    Raises:
-        DataError: it is absent or unreadable.
-    """
-    try:
-        return reader(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: can't be read ({error}); run dvc repro, or dvc pull") from None

@@ -1,0 +1,99 @@
+"""What of the files that train and infer leave is shown: read as what it must be, or named in one line."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+from typing_extensions import NotRequired, TypedDict  # noqa: UP035  (pydantic asks for it below 3.12)
+
+from petseg.core.files import read_file
+from petseg.data.tables import Kind, read_table
+from petseg.errors import BrokenRecord, DataError
+from petseg.params import Boundary
+from petseg.store.records import parsed
+from petseg.store.typed import checked
+
+T = TypeVar("T")
+Columns = dict[str, Kind]
+
+
+def _scores(*names: str) -> Columns:
+    return dict.fromkeys(names, Kind.SCORE)
+
+
+_DICE = ("dice_per_image", "dice_per_image_low", "dice_per_image_high")
+_AT_A_THRESHOLD = [f"{part}_{name}" for part in ("val", "test") for name in (_DICE[0], "precision", "recall")]
+_EPOCHS = {"epoch": Kind.WHOLE} | _scores("train_loss", "val_loss", "train_dice", "val_dice")
+PHOTOS = dict.fromkeys(("name", "breed", "species"), Kind.TEXT) | _scores("dice", "iou")
+BREEDS = {"breed": Kind.TEXT, "photos": Kind.WHOLE} | _scores(*_DICE)
+THRESHOLDS = {"threshold": Kind.NUMBER} | _scores(*_AT_A_THRESHOLD)
+CALIBRATION = {"low": Kind.NUMBER, "high": Kind.NUMBER} | _scores("mean_probability", "pet_share")
+CALIBRATION |= {"pixels": Kind.WHOLE}
+
+
+class _Answer(TypedDict):
+    dice_per_image: float | None
+    dice_per_image_low: float | None
+    dice_per_image_high: float | None
+
+
+class _Headlines(_Answer):
+    boundary: Boundary
+    threshold: float
+    photos: int
+    own_resolution: _Answer
+    mean_mask: _Answer
+    all_foreground: _Answer
+
+
+class _Origin(TypedDict):
+    run_key: NotRequired[str | None]
+
+
+def table(path: Path, columns: Columns) -> pd.DataFrame:
+    """Read a table, of which these columns are shown.
+
+    Raises:
+        DataError: it is absent, or not what the stages write; so of all that is read here.
+    """
+    return _read(path, lambda: read_table(path, columns))
+
+
+def history(path: Path) -> pd.DataFrame:
+    """Read what of a training's epochs is shown; at least one has a validation Dice."""
+    found = table(path, _EPOCHS)
+    if found["val_dice"].isna().all():
+        raise DataError(f"{path}: no epoch has a validation Dice; run dvc repro, or dvc pull")
+    return found
+
+
+def headlines(path: Path) -> dict[str, Any]:
+    """Read the scores that matter; NaN is undefined."""
+    return _with_nan(_read(path, lambda: _json(path, _Headlines)))
+
+
+def run_key(path: Path) -> str | None:
+    """Read of which run all scores are, as far as they say it."""
+    return _read(path, lambda: _json(path, _Origin)).get("run_key")
+
+
+def _json(path: Path, form: type[T]) -> T:
+    return checked(parsed(read_file(path), path.name), form, path.name)
+
+
+def _with_nan(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return scores, and those in them, with NaN for the null of JSON."""
+    return {
+        name: math.nan if value is None else _with_nan(value) if isinstance(value, dict) else value
+        for name, value in scores.items()
+    }
+
+
+def _read(path: Path, reader: Callable[[], T]) -> T:
+    try:
+        return reader()
+    except (OSError, ValueError, BrokenRecord) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: can't be read ({reason}); run dvc repro, or dvc pull") from None
