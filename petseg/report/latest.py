@@ -42,9 +42,10 @@ def latest(root: Path) -> Latest:
     train, plot = stage_paths(root, "train"), stage_paths(root, "plot")
     key = _json(train["weights"].with_suffix(".json")).get("run_key")
     shown = _json(plot["results"] / HEADLINES)
+    key = key if isinstance(key, str) and key.isalnum() else None
     run, broken = None, False
     try:
-        run = run_of(root / "runs", key) if isinstance(key, str) else None
+        run = run_of(root / "runs", key) if key else None
     except StoreError:  # readable_runs names it
         broken = True
     if run is not None and run.evaluation:

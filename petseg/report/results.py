@@ -112,8 +112,13 @@ class Results:
             )
         if evaluation is None:
             raise StoreError(f"run {run.key} has not been scored; dvc repro with its params scores it")
-        if not (evaluation.folder / PREDICTIONS).exists():
-            raise StoreError(f"run {run.key} was made by an earlier petseg, which kept no masks to look at")
+        if not {CURVES, EVOLUTION_MASKS, PREDICTIONS} <= {
+            *run.manifest["files"],
+            *evaluation.manifest["files"],
+        }:
+            raise StoreError(
+                f"run {run.key} has no masks to look at: it was adopted, or made by an earlier petseg"
+            )
         if PetArrays.open(arrays).digest != run.manifest["data_sha256"]:
             raise DataError(
                 f"{arrays}: holds other photos than those of run {run.key}; dvc repro preprocess, with the "

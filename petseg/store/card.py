@@ -40,8 +40,13 @@ def write_card(run: StoredRun) -> None:
 
 
 def card(run: StoredRun) -> str:
-    """Return the card of a finished run."""
-    evaluation, sha256 = run.evaluation, run.manifest.get("tensors_sha256", "unknown")
+    """Return the card of a finished run; an evaluation that is not as recorded is named, and left out.
+
+    Raises:
+        BrokenRecord: its history is not what it must be.
+        OSError: a file of it can't be read.
+    """
+    evaluation, sha256 = run.proved_evaluation(), run.manifest.get("tensors_sha256", "unknown")
     parts = [
         f"# {run.network}: run {run.key}",
         "A network that says of each pixel of a photo whether it is pet.",

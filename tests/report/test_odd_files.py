@@ -126,6 +126,13 @@ def masks_like(path: Path, spoil: Callable[[dict[str, Any]], object]) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.parametrize("key", ["5", "[1]", "null", '"../.."', '"a b"', '{"a": 1}'])
+def test_a_key_that_is_none_names_no_run(project: Path, key: str) -> None:
+    stage_paths(project, "train")["weights"].with_suffix(".json").write_text(f'{{"run_key": {key}}}')
+    result = CliRunner().invoke(app, ["evaluate", "curves"])
+    assert str(result.exception) == "nothing has been trained and scored here yet; dvc repro does both"
+
+
 ODD_MASKS: dict[str, Callable[[Path], bytes]] = {
     "empty": lambda path: b"",
     "text": lambda path: b"name,dice",

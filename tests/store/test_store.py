@@ -26,7 +26,7 @@ from petseg.store.layout import (
     WEIGHTS,
 )
 from petseg.store.prune import prune
-from petseg.store.run import StoredRun, locked
+from petseg.store.run import StoredRun, locked, warn_once
 from petseg.store.runs import run_of, stored_runs
 from petseg.store.verify import DVC, STORE, verify
 from petseg.tracking.queries import weights_in_mlflow
@@ -55,8 +55,22 @@ def test_an_edited_record_is_named_by_list_and_show(root: Path) -> None:
         content = record.read_text()
         edit(record, '"created": "2', '"created": "1')
         for command in (("list",), ("show", "aa")):
+            warn_once.cache_clear()
             assert f"warning: {record}: differs from the hash that it holds" in petseg("runs", *command)
         record.write_text(content)
+
+
+def test_a_card_has_no_scores_that_are_not_as_recorded(root: Path) -> None:
+    run = evaluate(evaluate(make_run(root, "aa"), 0.7), 0.6, "e2")
+    breeds = run.folder / "evaluations/e2" / BREEDS
+    edit(breeds, "0.5", "0.9")
+    warn_once.cache_clear()
+    shown = petseg("runs", "show", "aa")
+    assert "0.7000" in shown
+    assert "0.6000" not in shown
+    assert f"warning: {breeds}: differs from its recorded hash; this evaluation is not used" in shown
+    breeds.write_bytes(b"\xff")
+    assert "0.7000" in petseg("runs", "show", "aa")
 
 
 def test_an_evaluation_is_kept_once_and_read_only(root: Path) -> None:

@@ -17,7 +17,7 @@ from petseg.core.project import expanded, main_root
 from petseg.core.textfiles import read_yaml
 from petseg.errors import StoreError, UsageError
 from petseg.store.champion import champion as champion_of
-from petseg.store.run import StoredRun
+from petseg.store.run import StoredRun, warn_once
 from petseg.store.runs import stored_runs
 
 _ORDERS = ("when", "val", "test", "size")
@@ -72,7 +72,7 @@ def show(run: Id) -> Answer:
     facts = {"folder": str(found.folder), "size": found.size_bytes, "manifest": found.manifest}
     facts["evaluation"] = evaluation and evaluation.headlines
     for line in found.broken:
-        print(f"warning: {line}", file=sys.stderr)
+        warn_once(line)
     if found.finished:
         return Answer(facts, lambda: _show_card(found))
     epochs = len(found.rows())
