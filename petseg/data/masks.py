@@ -1,5 +1,6 @@
 """Masks in a file: eight pixels a byte, in an .npz."""
 
+import io
 import zipfile
 import zlib
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from petseg.core.files import naming, written_atomically
+from petseg.core.files import read_file, written_atomically
 from petseg.errors import DataError
 
 # What numpy and zipfile raise for bytes that are none of theirs.
@@ -43,7 +44,7 @@ def load_masks(path: Path, *axes: str) -> tuple[NDArray[np.bool_], dict[str, NDA
         OSError: it can't be read.
     """
     try:
-        with naming(path), path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with np.load(io.BytesIO(read_file(path)), allow_pickle=False) as file:
             beside = {name: file[name] for name in file.files}
         packed, shape = beside.pop("packed"), tuple(beside.pop("shape").tolist())
         if packed.shape != (*shape[:-1], -(-shape[-1] // 8)) or not packed.size:

@@ -138,6 +138,7 @@ ODD_MASKS: dict[str, Callable[[Path], bytes]] = {
     "text": lambda path: b"name,dice",
     "the first half": lambda path: path.read_bytes()[: path.stat().st_size // 2],
     "flipped": lambda path: bytes(byte ^ (90 < n < 400) for n, byte in enumerate(path.read_bytes())),
+    "its middle gone": lambda path: path.read_bytes()[:90] + path.read_bytes()[-300:],
     "one array": lambda path: (
         b"\x93NUMPY\x01\x00v\x00"
         + b"{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }".ljust(118)
