@@ -135,7 +135,7 @@ def _record(results: Results, run: StoredRun | None) -> dict[str, Any]:
     run.check_whole(HISTORY)
     shown = without_nan(results.headlines)
     found = (each for each in run.evaluations if each.headlines == shown and not each.edit())
-    settings = next((each.manifest.get("settings", {}) for each in found), {})
+    settings: dict[str, Any] = next((each.manifest.get("settings", {}) for each in found), {})
     code = run.manifest.get("code_sha256")
     return {
         "params": [(name, _value(value)) for name, value in {**run.params, **settings}.items()],
