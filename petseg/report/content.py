@@ -134,8 +134,8 @@ def _record(results: Results, run: StoredRun | None) -> dict[str, Any]:
         return {"params": [], "facts": [], "ways_back": []}
     run.check_whole(HISTORY)
     shown = without_nan(results.headlines)
-    proved = (each.manifest for each in run.evaluations if each.headlines == shown and not each.edit())
-    settings = next(proved, {}).get("settings", {})
+    found = (each for each in run.evaluations if each.headlines == shown and not each.edit())
+    settings: dict[str, Any] = next((each.manifest.get("settings", {}) for each in found), {})
     code = run.manifest.get("code_sha256")
     return {
         "params": [(name, _value(value)) for name, value in {**run.params, **settings}.items()],

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from petseg.core.files import listed
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import to_target
 from petseg.data.masks import load_masks
@@ -33,7 +34,7 @@ from petseg.evaluation.outputs import (
 from petseg.params import Boundary
 from petseg.report import reading
 from petseg.report.mask_figures import Example
-from petseg.store.layout import CURVES, EVOLUTION_MASKS
+from petseg.store.layout import CURVES, EVALUATIONS, EVOLUTION_MASKS
 from petseg.store.run import StoredRun
 
 
@@ -100,13 +101,12 @@ class Results:
             shown: scores; of the run's whole evaluations the one that found these, or else the newest.
 
         Raises:
-            StoreError: the run was edited or damaged, was never scored, or was by an earlier petseg, which
-                kept no masks.
+            StoreError: the run was edited or damaged, was never scored, or has no masks.
             DataError: the packed photos are others, or are not there.
         """
         run.check_whole(CURVES, EVOLUTION_MASKS)
         evaluation = run.proved_evaluation(shown)
-        if evaluation is None and run.evaluations:
+        if evaluation is None and listed(run.folder / EVALUATIONS, "[!.]*"):
             raise DamagedFile(
                 f"run {run.key} has no whole scores; petseg runs verify --heal looks for copies"
             )

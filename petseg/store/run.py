@@ -117,10 +117,13 @@ class StoredRun:
         """Return its history, one a finished epoch.
 
         Raises:
-            BrokenRecord: it is not what it must be.
+            BrokenRecord: it is not what it must be, or is gone though the run's record has it.
             OSError: it can't be read.
         """
-        return cast("list[dict[str, Any]]", read_lines(self.folder / HISTORY, Row))
+        path = self.folder / HISTORY
+        if HISTORY in self.manifest.get("files", {}) and not path.exists():
+            raise BrokenRecord(f"{path}: is gone")
+        return cast("list[dict[str, Any]]", read_lines(path, Row))
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:

@@ -253,6 +253,12 @@ def test_what_is_not_as_recorded_is_not_shown(
         assert f"warning: {run.folder / name}: differs from" in result.stderr
 
 
+@pytest.mark.parametrize("name", [HEADLINES, "evaluation.json"])
+def test_scores_that_are_gone_are_not_said_to_have_never_been(run: StoredRun, name: str) -> None:
+    (run.folder / "evaluations/e" / name).unlink()
+    assert "no whole scores" in str(CliRunner().invoke(app, ["report", KEY]).exception)
+
+
 def test_times_that_were_edited_are_not_on_the_page(here: Path, run: StoredRun) -> None:
     edit(run.folder / HISTORY, "2.0", "9.0")
     assert "history.jsonl: differs" in str(CliRunner().invoke(app, ["report"]).exception)

@@ -71,6 +71,8 @@ def test_a_card_has_no_scores_that_are_not_as_recorded(root: Path) -> None:
     assert f"warning: {breeds}: differs from its recorded hash; this evaluation is not used" in shown
     breeds.write_bytes(b"\xff")
     assert "0.7000" in petseg("runs", "show", "aa")
+    (run.folder / HISTORY).unlink()
+    assert f"{run.folder / HISTORY}: is gone" in petseg("runs", "show", "aa", fails=True)
 
 
 def test_an_evaluation_is_kept_once_and_read_only(root: Path) -> None:
