@@ -58,7 +58,8 @@ def page_target(option: str, given: Path | None, default: Path, force: bool) -> 
     Raises:
         UsageError: it must not be written there.
     """
-    from petseg.cli.targets import check_kept_out, check_targets
+    from petseg.cli.targets import check_targets
+    from petseg.pipeline.guard import check_kept_out
 
     if given is None:
         check_kept_out("", default.parent)

@@ -24,6 +24,7 @@ NO_CHANGES = ("dvc.lock", "metrics", "params.yaml")
 _MISLEADING = (
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_INDEX_FILE"),
     *("GIT_DIFF_OPTS", "GIT_EXTERNAL_DIFF", "GIT_ATTR_SOURCE"),
+    *("GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS"),
 )
 # Settings that plumbing reads too. Those that say whose repositories are safe must stay the user's.
 _NEUTRAL = (

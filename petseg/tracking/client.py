@@ -17,8 +17,8 @@ from urllib.parse import unquote
 
 from filelock import FileLock
 
-from petseg.core.project import main_root
-from petseg.tracking.outbox import tracking_uri, without_password
+from petseg.core.project import main_root, tracking_uri
+from petseg.tracking.outbox import without_password
 from petseg.tracking.relocate import ARTIFACTS, relocate
 from petseg.tracking.view import save_view
 

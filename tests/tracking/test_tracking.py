@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from petseg.core.files import sha256_file
+from petseg.core.project import tracking_uri
 from petseg.core.textfiles import write_json
 from petseg.errors import StoreError, UsageError
 from petseg.evaluation.outputs import HEADLINES
@@ -36,14 +37,7 @@ from petseg.tracking import rows as tracking_rows
 from petseg.tracking.client import DATA_EXPERIMENT, EXPERIMENT
 from petseg.tracking.entries import picture_of_epoch
 from petseg.tracking.logged_model import EVALUATION_TAG, log_model
-from petseg.tracking.outbox import (
-    flush_outbox,
-    left_over,
-    lock_entry,
-    recorded,
-    tracking_uri,
-    without_password,
-)
+from petseg.tracking.outbox import flush_outbox, left_over, lock_entry, recorded, without_password
 from petseg.tracking.queries import found_runs
 from petseg.tracking.registry import version_of
 from petseg.tracking.rows import LiveRow, live_row
