@@ -61,6 +61,9 @@ def connect() -> "MlflowClient":
         # Any answer will do, also under a certificate that MLflow accepts by settings of its own.
         with suppress(requests.exceptions.SSLError):
             requests.get(f"{uri}/health", timeout=_ANSWER_S)
+    database = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and database.exists() and not database.is_file():
+        raise sqlite3.OperationalError(f"{database} is no regular file")  # SQLite would try for minutes
     import mlflow
 
     mlflow.set_tracking_uri(uri)

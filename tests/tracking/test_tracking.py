@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -338,6 +338,19 @@ def test_an_artifact_store_that_fails_by_an_error_of_its_own_is_mlflows_trouble(
         done = sync(root / "runs")
         assert done.broken == ["abcd: MLflow does not answer (bucket is gone)"]
     assert sync(root / "runs").told == ["abcd"]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_database_is_not_tried_again_and_again(
+    root: Path, capfd: pytest.CaptureFixture[str], make: Callable[[Path], None]
+) -> None:
+    (root / "mlflow.db").unlink()
+    make(root / "mlflow.db")
+    with live_row(training(root)) as row:
+        row.tell_epochs()
+    said = capfd.readouterr().err
+    assert said.startswith(f"warning: MLflow does not answer ({root}/mlflow.db is no regular file); ")
+    assert said.count("\n") == 1
 
 
 def test_a_record_that_can_not_be_told_does_not_stop_the_rest(root: Path) -> None:
