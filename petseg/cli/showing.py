@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from petseg.core.files import written_atomically
+from petseg.core.files import remove_leftovers_of, written_atomically
 from petseg.core.project import expanded
 from petseg.errors import UsageError
 
@@ -63,6 +63,7 @@ def page_target(option: str, given: Path | None, default: Path, force: bool) -> 
 
     if given is None:
         check_kept_out("", default.parent)
+        remove_leftovers_of([default])
         return default
     target = expanded(given)
     check_targets(option, target, force=force)
