@@ -81,11 +81,12 @@ def _place(path: Path) -> Path:
 def _is_of_a_process(path: Path) -> bool:
     """Tell whether links lead through the open files of a process, as /dev/stdout does."""
     for _ in range(_MOST_LINKS):
+        place = _place(path)
+        if place.is_relative_to("/proc"):
+            return True
         if not is_link(path):
             return False
-        path = Path(os.path.realpath(path.parent), path.readlink())
-        if path.is_relative_to("/proc"):
-            return True
+        path = place.parent / path.readlink()
     return False
 
 

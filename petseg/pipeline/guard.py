@@ -25,7 +25,6 @@ _DVCS = (_CACHE, _OWN[".dvc"])
 _IN_A_PROJECT: dict[str | Path, str] = {
     "runs": _STORE,
     ".dvc": _OWN[".dvc"],
-    ".dvc/cache": _CACHE,
     "mlartifacts": _MLFLOW,
     "mlruns": _MLFLOW,
     "params.yaml": _SETTINGS,
@@ -36,6 +35,7 @@ _DATABASE = ("", "-wal", "-shm", "-journal")  # what SQLite writes beside one
 _URI = re.compile(r"(?:sqlite(?:\+\w+)?:///|file://|file:)?(/[^?#]+).*")
 # The names of petseg.store, which is above this room; tests/cli/test_targets.py holds them to it.
 _MARKS, _MANIFEST = ("store.json", "champions.jsonl"), "manifest.json"
+_LOGGED = re.compile(r"(m-)?[0-9a-f]{32}/artifacts")  # of a run or a model in any artifact store of MLflow's
 _KEY = re.compile(r"[0-9a-f]{16}")
 
 
@@ -152,7 +152,9 @@ class _Guard:
         kept |= {root / f"mlflow.db{ending}": _MLFLOW for ending in _DATABASE}
         kept = dict.fromkeys(pipeline_paths(root) - self._own, _SETTINGS) | kept
         self._own -= kept.keys()
-        self._add_all(root, kept | dict.fromkeys(_caches(root) if self._asks_dvc else (), _CACHE))
+        caches = [root / ".dvc/cache", *(_caches(root) if self._asks_dvc else ())]
+        objects = [cache / inner for cache in caches for inner in ("", "files", "files/md5")]
+        self._add_all(root, dict.fromkeys(objects, _CACHE) | kept)
         for folder, folders, files in os.walk(
             root / "runs"
         ):  # parts of a store may lie elsewhere: links, mounts
@@ -213,6 +215,8 @@ def _content_of(folder: Path) -> str | None:
     """Return what a folder is by what is in it, as links may lead there from anywhere."""
     if (folder / "files/md5").is_dir():
         return _CACHE
+    if _LOGGED.fullmatch("/".join(folder.parts[-2:])):
+        return _MLFLOW
     if (folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir():
         return _OWN[".git"]  # a bare repository, or .git by another name
     try:

@@ -86,6 +86,9 @@ KEPT = {
     "../weights elsewhere": STORE,  # a run's file likewise
     "../before the ledger/new": STORE,
     "to-third/../dvc elsewhere/new": DVC,
+    "../objects elsewhere/aa/new": CACHE,
+    f"../artifacts elsewhere/1/{KEY * 2}/artifacts/new": MLFLOW,
+    f"../artifacts elsewhere/1/models/m-{KEY * 2}/artifacts/new": MLFLOW,
 }
 
 
@@ -145,7 +148,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         link(project / f"runs/{KEY}/linked{ending}", f"../../../weights elsewhere{ending}")
         write(home / (f"weights elsewhere{ending}" if ending else "weights elsewhere/there"))
     write(home / "before the ledger" / EARLIER)
-    (home / "dvc elsewhere").mkdir()
+    for name in ("dvc elsewhere", "objects elsewhere"):
+        (home / name).mkdir()
+    link(project / ".dvc/cache/files/md5", "../../../../objects elsewhere")
+    for name in (KEY * 2, f"models/m-{KEY * 2}"):
+        (home / "artifacts elsewhere/1" / name / "artifacts").mkdir(parents=True)
     link(home / "third/.dvc", "../dvc elsewhere")
     link(project / "to-third", "../third")
     git(home, "init", "-q", "--bare", "bare")
@@ -307,7 +314,7 @@ def test_a_device_is_not_replaced(home: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["report", "restore"])
-@pytest.mark.parametrize("end", ["/dev/null", "/dev/stdout", "/proc/self/fd/1", "folder", "pipe"])
+@pytest.mark.parametrize("end", ["/dev/null", "/dev/stdout", "/dev/fd/1", "folder", "pipe"])
 def test_a_link_to_what_is_no_file_is_not_replaced(home: Path, tmp_path: Path, name: str, end: str) -> None:
     command, ending = COMMANDS[name]
     (tmp_path / "folder").mkdir()
@@ -319,10 +326,11 @@ def test_a_link_to_what_is_no_file_is_not_replaced(home: Path, tmp_path: Path, n
         assert said.endswith("is there, and is no regular file")
 
 
+@pytest.mark.parametrize("end", ["/dev/stdout", "/dev/fd/1"])
 def test_a_link_to_the_output_is_not_replaced_though_that_is_a_file_at_present(
-    home: Path, tmp_path: Path
+    home: Path, tmp_path: Path, end: str
 ) -> None:
-    link(tmp_path / "page.html", "/dev/stdout")
+    link(tmp_path / "page.html", end)
     command = [sys.executable, "-m", "petseg", *COMMANDS["report"][0], str(tmp_path / "page.html"), "--force"]
     with (tmp_path / "out").open("w") as out:
         done = subprocess.run(
