@@ -159,7 +159,7 @@ class _Guard:
             root / "runs"
         ):  # parts of a store may lie elsewhere: links, mounts
             for path in (Path(folder, name) for name in (*folders, *files)):
-                if path.is_symlink():
+                if is_link(path):
                     self._add_all(root, {path: _STORE})
                 elif path.name in folders and (status := _status(path)):
                     self._by_inode[status.st_dev, status.st_ino] = _STORE
