@@ -46,7 +46,7 @@ folder of the project. `petseg --install-completion` lets the shell complete com
 | 1 | failed; of `which`, `verify`, `reproduce` and `doctor`: no, or something is not as it should be |
 | 2 | wrong arguments or params; nothing was begun |
 | 3 | of `predict`: done, but some files are bad |
-| 130 | stopped by Ctrl-C |
+| 130, 143, 129 | stopped by Ctrl-C, SIGTERM, or the end of its terminal |
 
 What went wrong is one line on stderr that begins with `petseg:`; [troubleshooting](troubleshooting.md) has
 each. An unknown option, or a value that it can't take, is told in a box.

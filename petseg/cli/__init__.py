@@ -30,7 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain text: rich is slow to import
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong arguments or params, 3 some files are bad, 130 stopped",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong arguments or params, 3 bad files, 129, 130, 143 stopped",
 )
 app.command()(train)
 app.command()(infer)
@@ -52,6 +52,9 @@ def petseg() -> None:
 def main() -> Never:
     """Run the command and exit, with a line for what went wrong and no traceback."""
     signal.signal(signal.SIGINT, _stop)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _stop)
     atexit.register(gc.freeze)  # or Python goes through all that was imported once more, for a second
     try:
         app(prog_name="petseg")

@@ -72,7 +72,7 @@ def predict(
     Of each a mask, an overlay and a cut-out. Any format that Pillow reads, and HEIC; turned upright as the
     camera says. A bad file is named and left out, and the exit code is then 3.
     """
-    from petseg.cli.targets import check_kept_out
+    from petseg.pipeline.guard import check_kept_out
     from petseg.predict.photos import SHEET, SHEET_PHOTOS, Table, cut_out_all, find_photos  # torch is slow
 
     out, table = expanded(out), expanded(table) if table else None
@@ -105,10 +105,11 @@ def _check_targets(
     todo: "Sequence[Photo]", out: Path, table: Path | None, given: Sequence[Path], resume: bool, force: bool
 ) -> None:
     """Check that each file may be written: that it is none of those given, and not there already."""
-    from petseg.cli.targets import check_not_read, check_targets
+    from petseg.cli.targets import check_apart, check_not_read, check_targets
     from petseg.predict.photos import SHEET
 
     pictures = [out / SHEET, *(path for photo in todo for path in photo.outputs(out).values())]
+    check_apart([("--out", path) for path in pictures] + ([("--csv", table)] if table else []))
     if resume and not force:  # what is there stays
         pictures = [path for path in pictures if not path.exists()]
     check_targets("--out", *pictures, force=True)

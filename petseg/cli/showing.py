@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from petseg.core.files import written_atomically
+from petseg.core.files import remove_leftovers_of, written_atomically
 from petseg.core.project import expanded
 from petseg.errors import UsageError
 
@@ -58,10 +58,12 @@ def page_target(option: str, given: Path | None, default: Path, force: bool) -> 
     Raises:
         UsageError: it must not be written there.
     """
-    from petseg.cli.targets import check_kept_out, check_targets
+    from petseg.cli.targets import check_targets
+    from petseg.pipeline.guard import check_kept_out
 
     if given is None:
         check_kept_out("", default.parent)
+        remove_leftovers_of([default])
         return default
     target = expanded(given)
     check_targets(option, target, force=force)

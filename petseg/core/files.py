@@ -5,7 +5,8 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -205,6 +206,19 @@ def remove_leftovers(folder: Path, deep: bool = False) -> list[Path]:
         else:
             path.unlink(missing_ok=True)
     return gone
+
+
+def remove_leftovers_of(targets: Iterable[Path]) -> None:
+    """Remove what killed processes left of writing these very files, as far as the system lets it."""
+    names: dict[Path, set[str]] = defaultdict(set)
+    for target in targets:
+        names[target.parent].add(target.name)
+    for folder, written in names.items():
+        with suppress(OSError):
+            for path in listed(folder, _LEFTOVER):
+                name, _, pid = path.name[1:].removesuffix(".tmp").rpartition(".")
+                if name in written and pid.isdecimal() and not _is_alive(path) and not path.is_dir():
+                    path.unlink(missing_ok=True)
 
 
 def _is_alive(path: Path) -> bool:

@@ -11,9 +11,11 @@ import hashlib
 import os
 import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +26,7 @@ NO_CHANGES = ("dvc.lock", "metrics", "params.yaml")
 _MISLEADING = (
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_INDEX_FILE"),
     *("GIT_DIFF_OPTS", "GIT_EXTERNAL_DIFF", "GIT_ATTR_SOURCE"),
+    *("GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS"),
 )
 # Settings that plumbing reads too. Those that say whose repositories are safe must stay the user's.
 _NEUTRAL = (
@@ -76,7 +79,10 @@ def git_state(root: Path, besides: Iterable[Path] = ()) -> GitState:
 
     Tracked files count, wherever in the repository they are, and of the others those of ``besides``.
     ``NO_CHANGES`` do not count. A file is unchanged if its bytes are the commit's, or what git makes of those
-    on checkout here (core.autocrlf, filters). Of a submodule, its commit counts alone.
+    on checkout here (core.autocrlf, filters); of ``besides``, which are code, a filter may change line ends
+    alone, as the commit does not have the filter. Of a submodule, its commit counts alone.
+
+    Where there is a repository and git refuses to read it, a line on stderr says so, once.
 
     Args:
         root: of the project.
@@ -85,13 +91,33 @@ def git_state(root: Path, besides: Iterable[Path] = ()) -> GitState:
     try:
         commit = _text(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
         repository = Repository.of(root)
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.CalledProcessError) as error:
+        _warn(root.resolve(), error)
         return GitState(None, None)
     try:
         changes = repository.changes(commit, besides)
     except (OSError, subprocess.CalledProcessError):
         return GitState(commit, None)
     return GitState(commit, changes.decode(errors="surrogateescape"))
+
+
+def _warn(root: Path, error: Exception) -> None:
+    """Say why the commit of a project is not known, unless it has none."""
+    said = getattr(error, "stderr", None) or b""
+    reason = " ".join(said.decode(errors="replace").split()) if isinstance(said, bytes) else ""
+    if isinstance(error, OSError):
+        reason = str(error)
+    if reason and any(_holds_something(folder / ".git") for folder in (root, *root.parents)):
+        _print_once(f"warning: no record has the commit of {root}, as git refuses to read it ({reason})")
+
+
+@cache
+def _print_once(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _holds_something(path: Path) -> bool:
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
 def apply_changes(folder: Path, changes: Path) -> "subprocess.CompletedProcess[bytes]":
@@ -134,10 +160,12 @@ class Repository:
 
         Raises:
             CalledProcessError: there is none.
-            OSError: there is no git.
+            OSError: there is no git, or the repository's working folder is not around the project.
         """
         root = root.resolve()
         top = Path(_text(root, "rev-parse", "--show-toplevel")).resolve()
+        if not root.is_relative_to(top):
+            raise OSError(f"its core.worktree is {top}")
         folder, objects = (
             root / _text(root, "rev-parse", *wanted) for wanted in (["--git-dir"], ["--git-path", "objects"])
         )
@@ -151,7 +179,8 @@ class Repository:
         """
         committed = self._committed(commit)
         tracked, skipped = self._indexed()
-        paths = committed.keys() | tracked | self._recorded(besides, committed)
+        code = self._recorded(besides, committed)
+        paths = committed.keys() | tracked | code
         present: dict[str, Entry | None] = {}
         contents: dict[str, bytes] = {}
         for path in sorted(filter(self._counts, paths)):
@@ -159,7 +188,7 @@ class Repository:
             if (before is not None and before.mode == _SUBMODULE) or (self.top / path / ".git").exists():
                 after = self._submodule(path, before)
             else:
-                after, content = self._file(path, before, commit, path in tracked)
+                after, content = self._file(path, before, commit, path in tracked, path in code)
             if after != before and not (after is None and path in skipped):
                 present[path] = after
                 if content is not None and after is not None:
@@ -213,7 +242,7 @@ class Repository:
         return Entry(_SUBMODULE, _text(folder, "rev-parse", "--verify", "HEAD^{commit}"))
 
     def _file(
-        self, path: str, before: Entry | None, commit: str, is_tracked: bool
+        self, path: str, before: Entry | None, commit: str, is_tracked: bool, is_code: bool
     ) -> tuple[Entry | None, bytes | None]:
         """Return a file's entry and its bytes; None where there is no file, and where git has the bytes."""
         file = self.top / path
@@ -233,9 +262,13 @@ class Repository:
         after = Entry(written, _blob_id(content, commit))
         if before is not None and regular and after.id != before.id and not linked:
             shown = _run(self.top, "cat-file", "--filters", f"{commit}:{path}")
-            if shown.returncode == 0 and shown.stdout == content:
+            is_shown = shown.returncode == 0 and shown.stdout == content
+            if is_shown and (not is_code or _lines(content) == _lines(self._blob(before.id))):
                 return Entry(written, before.id), None
         return after, content
+
+    def _blob(self, digest: str) -> bytes:
+        return _output(neutral_git(self.top, "cat-file", "blob", digest))
 
     def _keeps_modes(self, file: Path) -> bool:
         """Tell whether a file's execute bit is its own: some mounts show it for every file, even for HEAD."""
@@ -278,6 +311,10 @@ def _order(item: tuple[str, Entry | None]) -> tuple[bool, int]:
     """Put removed paths first, and a link after the files of the folder whose place it takes."""
     path, entry = item
     return entry is not None, -len(path)
+
+
+def _lines(content: bytes) -> bytes:
+    return content.replace(b"\r\n", b"\n")
 
 
 def _blob_id(content: bytes, commit: str) -> str:

@@ -28,6 +28,13 @@ def main_root(folder: Path | None = None) -> Path:
     return folder
 
 
+def tracking_uri() -> str:
+    """Return MLFLOW_TRACKING_URI, or mlflow.db; a database's path counts from the main repository."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    file = uri.removeprefix("sqlite:///")
+    return f"sqlite:///{main_root() / file}" if file != uri else uri.rstrip("/")
+
+
 def expanded(path: str | Path) -> Path:
     """Return a path that a user gave, with a leading ``~`` as the home folder.
 

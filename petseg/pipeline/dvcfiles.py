@@ -1,7 +1,7 @@
 """What dvc.yaml and dvc.lock say of a stage: its command, paths and code, and the params that it ran with."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from petseg.core.textfiles import read_yaml
 from petseg.errors import ParamsError, UsageError
 
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
-_PATHS = ("deps", "outs", "metrics", "plots")  # of a stage
+_WRITTEN = ("outs", "metrics", "plots")  # of a stage
+_PATHS = ("deps", *_WRITTEN)
 CODE = ("petseg", "stages")  # folders
 
 
@@ -35,10 +36,31 @@ def pipeline_paths(root: Path) -> set[Path]:
     """Return the files and folders that the stages of a project read and write, by dvc.yaml."""
     try:
         stages = read_yaml(root / PIPELINE)["stages"].values()
-        named = [each for stage in stages for kind in _PATHS for each in stage.get(kind, [])]
-        return {root / (each if isinstance(each, str) else next(iter(each))) for each in named}
+        return {root / each for stage in stages for kind in _PATHS for each in _listed(stage, kind)}
     except (ParamsError, KeyError, TypeError, AttributeError):  # of another program, by other rules
         return set()
+
+
+def own_outs(root: Path, stage: str) -> set[Path]:
+    """Return the files and folders that dvc.yaml below ``root`` lets a stage write."""
+    return {root / each for kind in _WRITTEN for each in _listed(_stage(root, stage), kind)}
+
+
+def inputs_of(root: Path, stage: str) -> set[str]:
+    """Return the names of the options by which dvc.yaml below ``root`` gives a stage what it reads."""
+    described = _stage(root, stage)
+    given = options(str(described.get("cmd", "")).split()[3:])
+    return {name for name, path in given.items() if path in described.get("deps", [])}
+
+
+def _stage(root: Path, stage: str) -> dict[str, Any]:
+    """Return what dvc.yaml says of a stage; nothing where it does not name the stage."""
+    return dict(read_yaml(root / PIPELINE)["stages"].get(stage, {}))
+
+
+def _listed(stage: Mapping[str, Any], kind: str) -> Iterator[str]:
+    for each in stage.get(kind, []):
+        yield each if isinstance(each, str) else next(iter(each))
 
 
 def options(words: list[str]) -> dict[str, str]:
@@ -51,7 +73,7 @@ def options(words: list[str]) -> dict[str, str]:
 
 def code_files(root: Path, stage: str) -> Iterator[Path]:
     """Yield the files of code that dvc.yaml below ``root`` lists for a stage, and those in its folders."""
-    for dep in read_yaml(root / PIPELINE)["stages"].get(stage, {}).get("deps", []):
+    for dep in _stage(root, stage).get("deps", []):
         path = root / dep
         if Path(dep).parts[0] in CODE:
             files = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -59,18 +81,24 @@ def code_files(root: Path, stage: str) -> Iterator[Path]:
 
 
 def dvc_settings(root: Path) -> dict[str, Any] | None:
-    """Return DVC's settings of a project, of all their levels; None where DVC itself can't read them.
+    """Return DVC's settings of a project, of all their levels.
+
+    Where DVC can't read them, it says so, and returns None.
 
     Raises:
         OSError: a file of them can't be read.
     """
     from dvc.config import Config  # not above: it takes a quarter of a second
     from dvc.exceptions import DvcException
+    from voluptuous import Invalid
 
     try:
         with naming(root / ".dvc/config"):
             return dict(Config(str(root / ".dvc"), validate=False))
-    except DvcException:
+    except (DvcException, Invalid) as error:
+        reason = " ".join(str(error).split())
+        lost = "so the cache and the remotes that they name are not known"
+        print(f"warning: {root / '.dvc'}: DVC can't read its settings ({reason}), {lost}", file=sys.stderr)
         return None
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Never
 
-from petseg.core.files import sha256_file, why_not
+from petseg.core.files import remove_leftovers_of, sha256_file, why_not
 from petseg.core.textfiles import read_yaml
 from petseg.errors import InputsChanged, ParamsError, PetsegError, UsageError
 from petseg.params import load_params
-from petseg.pipeline.dvcfiles import PIPELINE, code_files, options
+from petseg.pipeline.dvcfiles import PIPELINE, code_files, inputs_of, options
+from petseg.pipeline.guard import check_outputs
 
 _PARAMS_FILE = Path("params.yaml")
 
@@ -33,6 +34,10 @@ def run_stage(stage: Callable[..., None]) -> Never:
         paths = _paths(stage, sys.argv[1:])
         inputs = _inputs(name)
         params = load_params(_PARAMS_FILE)
+        read = inputs_of(Path(), name)
+        written = {option: path for option, path in paths.items() if option not in read}
+        check_outputs(name, written)
+        remove_leftovers_of(written.values())
         stage(params, **paths)
         _check_unchanged(name, inputs)
     except PetsegError as error:
@@ -76,9 +81,11 @@ def _lookup(values: Any, key: str) -> Any:
 def _check_unchanged(stage: str, before: dict[str, Any]) -> None:
     try:
         now = _inputs(stage)
-    except (ParamsError, FileNotFoundError):
-        now = {}
-    changed = [what for what, value in before.items() if what not in now or now[what] != value]
+        changed = [what for what, value in before.items() if what not in now or now[what] != value]
+    except ParamsError as error:  # params.yaml or dvc.yaml is gone, or half edited: it begins with its name
+        changed = [str(error).partition(":")[0]]
+    except FileNotFoundError as error:
+        changed = [str(error.filename)]
     if changed:
         raise InputsChanged(
             f"{', '.join(changed)} changed while the stage ran, so its outputs belong to neither "

@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +17,7 @@ import torch
 from ruamel.yaml import YAML
 
 from petseg.core.git import apply_changes, neutral_git
+from petseg.core.locks import Held, held
 from petseg.data.arrays import PetArrays
 from petseg.errors import DataError, StoreError
 from petseg.models import pretrained
@@ -28,6 +30,7 @@ from petseg.store.records import read_json
 from petseg.store.run import StoredRun
 from petseg.store.runs import stored_runs
 
+_PREFIX, _LOCK = "petseg-reproduce-", "lock"  # of its folder
 _ENCODER_PARAM = "model.encoder_weights"
 
 
@@ -129,7 +132,8 @@ def _laid_out(run: StoredRun, root: Path) -> Iterator[Path]:
         if commit:
             why = f"commit {commit} is not in this repository; git fetch may bring it"
         raise StoreError(f"run {run.key}: {why}")
-    with tempfile.TemporaryDirectory(prefix="petseg-reproduce-") as temporary:
+    _remove_leftovers(root)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as temporary, held(Path(temporary, _LOCK)):
         folder = Path(temporary, "code")
         try:
             if is_there:
@@ -141,6 +145,20 @@ def _laid_out(run: StoredRun, root: Path) -> Iterator[Path]:
             yield folder
         finally:
             if is_there:
+                neutral_git(root, "worktree", "remove", "--force", str(folder))
+
+
+def _remove_leftovers(root: Path) -> None:
+    """Remove what killed reproductions left: one that is at work holds its folder's lock."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+        with suppress(Held, OSError):
+            if lock.parent.lstat().st_uid == os.getuid():
+                with held(lock, wait=False):
+                    shutil.rmtree(lock.parent)
+    for line in os.fsdecode(neutral_git(root, "worktree", "list", "--porcelain").stdout).splitlines():
+        folder = Path(line.removeprefix("worktree "))
+        with suppress(OSError):
+            if folder.parent.name.startswith(_PREFIX) and not folder.exists():
                 neutral_git(root, "worktree", "remove", "--force", str(folder))
 
 
@@ -199,10 +217,29 @@ def _run(folder: Path, command: Sequence[str]) -> None:
     variables = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     # The python that a commit's dvc.yaml names is this one, even where its environment is not activated.
     variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    variables["TMPDIR"] = str(folder.parent)  # so that what a killed stage leaves goes too
     # What a stage prints must not be mixed with --json's one value on stdout.
-    done = subprocess.run(command, cwd=folder, env=variables, stdout=sys.stderr, check=False)
-    if done.returncode:
-        raise StoreError(f"{' '.join(command[1:4])} failed with exit code {done.returncode}; see above")
+    child = subprocess.Popen(command, cwd=folder, env=variables, stdout=sys.stderr, start_new_session=True)
+    with _ending_with_this(child.pid):
+        code = child.wait()
+    if code:
+        raise StoreError(f"{' '.join(command[1:4])} failed with exit code {code}; see above")
+
+
+@contextmanager
+def _ending_with_this(group: int) -> Iterator[None]:
+    """Kill a group of processes as soon as this process ends, or an exception leaves the block.
+
+    A shell beside waits for the end of a pipe that this process alone holds: that comes by SIGKILL too.
+    """
+    words = ["sh", "-c", f"read -r _; kill -s KILL -- -{group}"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True) as watch:
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError, PermissionError):  # the second for none, on macOS
+                os.killpg(group, signal.SIGKILL)
+            watch.kill()
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:

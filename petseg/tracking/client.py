@@ -17,8 +17,8 @@ from urllib.parse import unquote
 
 from filelock import FileLock
 
-from petseg.core.project import main_root
-from petseg.tracking.outbox import tracking_uri, without_password
+from petseg.core.project import main_root, tracking_uri
+from petseg.tracking.outbox import without_password
 from petseg.tracking.relocate import ARTIFACTS, relocate
 from petseg.tracking.view import save_view
 
@@ -61,6 +61,9 @@ def connect() -> "MlflowClient":
         # Any answer will do, also under a certificate that MLflow accepts by settings of its own.
         with suppress(requests.exceptions.SSLError):
             requests.get(f"{uri}/health", timeout=_ANSWER_S)
+    database = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and database.exists() and not database.is_file():
+        raise sqlite3.OperationalError(f"{database} is no regular file")  # SQLite would try for minutes
     import mlflow
 
     mlflow.set_tracking_uri(uri)

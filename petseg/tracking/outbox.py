@@ -25,7 +25,7 @@ from typing import Any
 import petseg
 from petseg.core.files import listed
 from petseg.core.locks import Held, held
-from petseg.core.project import main_root, now
+from petseg.core.project import main_root, now, tracking_uri
 
 _DATA = "data-"  # how the name of a stage before training begins; a run's is its key
 _SLOW_S, _AT_MOST_S = 30, 300  # of what a stage waits for MLflow once its work is done
@@ -182,13 +182,6 @@ def flush_outbox(besides: str = "") -> bool:
     finally:
         waiting.cancel()
     return done.returncode == 0
-
-
-def tracking_uri() -> str:
-    """Return MLFLOW_TRACKING_URI, or mlflow.db; a database's path counts from the main repository."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    file = uri.removeprefix("sqlite:///")
-    return f"sqlite:///{main_root() / file}" if file != uri else uri.rstrip("/")
 
 
 def without_password(text: str) -> str:

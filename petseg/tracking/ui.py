@@ -5,9 +5,10 @@ import socket
 import sys
 from typing import Never
 
+from petseg.core.project import tracking_uri
 from petseg.errors import StoreError, UsageError
 from petseg.tracking.client import EXPERIMENT, connect, experiment_id, is_mlflow_trouble, reason
-from petseg.tracking.outbox import flush_outbox, tracking_uri
+from petseg.tracking.outbox import flush_outbox
 from petseg.tracking.view import link, save_view
 
 HOST = "127.0.0.1"

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from petseg.cli import app
-from petseg.cli.targets import check_kept_out, check_targets
+from petseg.cli.targets import check_targets
 from petseg.core.files import sha256_file
 from petseg.core.project import expanded
 from petseg.errors import PetsegError, UsageError
+from petseg.pipeline.guard import check_kept_out
+from petseg.store.before import EARLIER
 from petseg.store.chain import MARKER
 from petseg.store.layout import ABOUT, WEIGHTS
 from tests.support import ROOT
@@ -24,6 +27,7 @@ from tests.support.runs import make_run
 
 KEY = "aaaa111122223333"
 PATIENCE_S = 120
+DEAD = 99999999  # more than any process has
 
 # A command up to its option, and what its file must end in.
 COMMANDS: dict[str, tuple[list[str], str]] = {
@@ -77,6 +81,14 @@ KEPT = {
     "data/sample/new": SETTINGS,
     "../other/petseg/core/new": SETTINGS,
     "../somebody's/cache/files/md5/aa/new": CACHE,
+    "../run elsewhere/new": STORE,  # a run's folder that is a link, where it really lies
+    "../unknown run/new": STORE,
+    "../weights elsewhere": STORE,  # a run's file likewise
+    "../before the ledger/new": STORE,
+    "to-third/../dvc elsewhere/new": DVC,
+    "../objects elsewhere/aa/new": CACHE,
+    f"../artifacts elsewhere/1/{KEY * 2}/artifacts/new": MLFLOW,
+    f"../artifacts elsewhere/1/models/m-{KEY * 2}/artifacts/new": MLFLOW,
 }
 
 
@@ -129,6 +141,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for _, ending in COMMANDS.values():
         link(project / f"link{ending}", f"runs/{KEY}/{WEIGHTS}" if ending else "runs")
         link(project / f"dangling{ending}", "runs/not-there")
+    for name in ("run elsewhere", "unknown run"):
+        make_run(home / name, "unet")
+    link(project / f"runs/{KEY[::-1]}", "../../run elsewhere")
+    for _, ending in COMMANDS.values():
+        link(project / f"runs/{KEY}/linked{ending}", f"../../../weights elsewhere{ending}")
+        write(home / (f"weights elsewhere{ending}" if ending else "weights elsewhere/there"))
+    write(home / "before the ledger" / EARLIER)
+    for name in ("dvc elsewhere", "objects elsewhere"):
+        (home / name).mkdir()
+    link(project / ".dvc/cache/files/md5", "../../../../objects elsewhere")
+    for name in (KEY * 2, f"models/m-{KEY * 2}"):
+        (home / "artifacts elsewhere/1" / name / "artifacts").mkdir(parents=True)
+    link(home / "third/.dvc", "../dvc elsewhere")
+    link(project / "to-third", "../third")
     git(home, "init", "-q", "--bare", "bare")
     (home / "somebody's/cache/files/md5").mkdir(parents=True)
     return home
@@ -285,6 +311,122 @@ def test_no_file_is_replaced_without_force(home: Path, tmp_path: Path, name: str
 def test_a_device_is_not_replaced(home: Path, name: str) -> None:
     assert refusal(*COMMANDS[name][0], "/dev/null", "--force").endswith("is there, and is no regular file")
     assert not Path("/dev/null").is_file()
+
+
+@pytest.mark.parametrize("name", ["report", "restore"])
+@pytest.mark.parametrize("end", ["/dev/null", "/dev/stdout", "/dev/fd/1", "folder", "pipe"])
+def test_a_link_to_what_is_no_file_is_not_replaced(home: Path, tmp_path: Path, name: str, end: str) -> None:
+    command, ending = COMMANDS[name]
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    link(tmp_path / f"first{ending}", end)
+    link(tmp_path / f"second{ending}", f"first{ending}")
+    for first in ("first", "second"):
+        said = refusal(*command, str(tmp_path / f"{first}{ending}"), "--force")
+        assert said.endswith("is there, and is no regular file")
+
+
+@pytest.mark.parametrize("end", ["/dev/stdout", "/dev/fd/1"])
+def test_a_link_to_the_output_is_not_replaced_though_that_is_a_file_at_present(
+    home: Path, tmp_path: Path, end: str
+) -> None:
+    link(tmp_path / "page.html", end)
+    command = [sys.executable, "-m", "petseg", *COMMANDS["report"][0], str(tmp_path / "page.html"), "--force"]
+    with (tmp_path / "out").open("w") as out:
+        done = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=out, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, (tmp_path / "page.html").is_symlink()) == (2, True)
+    assert done.stderr.endswith("is there, and is no regular file\n")
+
+
+def test_predict_writes_no_file_twice(home: Path, tmp_path: Path) -> None:
+    link(tmp_path / "here", ".")
+    command = ("predict", "photo.jpg", "--force", "--out", str(tmp_path))
+    for table, other in {
+        "here/sheet.jpg": "sheet.jpg",
+        "masks/photo.png": "masks/photo.png",
+        "Sheet.jpg": "sheet.jpg",
+    }.items():
+        said = refusal(*command, "--csv", str(tmp_path / table))
+        assert said == f"--csv {tmp_path / table}: is written as {tmp_path / other} too; choose another place"
+    (tmp_path / "masks").mkdir()
+    link(tmp_path / "cutouts", "masks")
+    assert f"is written as {tmp_path}/masks/photo.png too" in refusal(*command)
+
+
+def test_a_folder_that_is_no_repository_is_passed_over(home: Path, tmp_path: Path) -> None:
+    for name in ("empty", "broken"):
+        (tmp_path / name / ".git").mkdir(parents=True)
+    write(tmp_path / "broken/.git/HEAD", "nonsense")
+    write(tmp_path / "file/.git", "nonsense")
+    write(tmp_path / "moved/.git", "gitdir: /nowhere")
+    for name in ("empty", "broken", "file", "moved"):
+        check_targets("--out", tmp_path / name / "new.png", force=False)
+        check_targets("--out", home / "other" / name / "new.png", force=False)
+    (home / "other/empty/.git").mkdir(parents=True)
+    try:
+        with pytest.raises(UsageError, match=r"tracked\.png: is tracked by git"):
+            check_targets("--out", home / "other/empty/../tracked.png", force=True)
+    finally:
+        shutil.rmtree(home / "other/empty")
+
+
+@pytest.mark.parametrize("setting", ["core.bare true", "core.worktree /", "core.worktree ../.."])
+def test_no_setting_of_a_repository_hides_what_it_tracks(home: Path, tmp_path: Path, setting: str) -> None:
+    shutil.copytree(home / "other", tmp_path / "copy", symlinks=True)
+    git(tmp_path / "copy", "config", *setting.split())
+    assert "is tracked by git" in refusal(*COMMANDS["csv"][0], str(tmp_path / "copy/tracked.csv"), "--force")
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-journal"])
+def test_a_database_of_mlflows_is_known_by_its_tables(home: Path, tmp_path: Path, ending: str) -> None:
+    for name, table in (("hers", "experiments"), ("another", "photos")):
+        with sqlite3.connect(tmp_path / f"{name}.db") as tables:
+            tables.execute(f"CREATE TABLE {table} (id)")
+            tables.execute("CREATE TABLE alembic_version (id)")
+        tables.close()
+    check_kept_out("--out", tmp_path / f"another.db{ending}", tmp_path / "new.db-wal")
+    with pytest.raises(UsageError, match=f"lies in {MLFLOW}"):
+        check_kept_out("--out", tmp_path / f"hers.db{ending}")
+
+
+@pytest.mark.parametrize("uri", ["sqlite+pysqlite:///{}/a b", "file://{}/a%20b", "file:{}/a%20b", "../a b"])
+def test_mlflows_files_are_kept_by_whatever_uri(
+    home: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    check_kept_out("--out", home / "a b")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(home))
+    with pytest.raises(UsageError, match=f"lies in {MLFLOW}"):
+        check_kept_out("--out", home / "a b")
+
+
+@pytest.mark.parametrize("broken", ["[core\n", "[remote]\n    x = 1\n", "\udcff"])
+def test_broken_settings_of_dvc_are_named_as_what_they_say_is_not_guarded(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], broken: str
+) -> None:
+    write(tmp_path / ".dvc/config", "")
+    settings = f"{broken}[cache]\n    dir = /big\n".encode(errors="surrogateescape")
+    (tmp_path / ".dvc/config").write_bytes(settings)
+    with chdir(tmp_path):
+        check_kept_out("--out", tmp_path / "new.png")
+    said = capfd.readouterr().err
+    assert said.startswith(f"warning: {tmp_path}/.dvc: DVC can't read its settings (")
+    assert said.endswith("), so the cache and the remotes that they name are not known\n")
+    assert said.count("\n") == 1
+
+
+def test_what_killed_commands_left_of_a_target_is_removed(home: Path, tmp_path: Path) -> None:
+    left = ["here.safetensors.{}.tmp", "here.json.{}.tmp", "there.safetensors.{}.tmp", "here.{}.tmp"]
+    for name in left:
+        write(tmp_path / f".{name.format(DEAD)}")
+    write(tmp_path / f".here.safetensors.{os.getpid()}.tmp")
+    write(tmp_path / ".here.safetensors.mine.tmp")
+    to = str(tmp_path / "here.safetensors")
+    assert CliRunner().invoke(app, ["runs", "restore", KEY, "--to", to]).exit_code == 0
+    kept = {f".there.safetensors.{DEAD}.tmp", f".here.{DEAD}.tmp", ".here.safetensors.mine.tmp"}
+    # The name of this process's own is the one that restore itself has just used.
+    assert {path.name for path in tmp_path.glob(".*")} == kept
 
 
 def test_restore_replaces_neither_weights_nor_what_lies_beside_them(home: Path, tmp_path: Path) -> None:

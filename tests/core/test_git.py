@@ -43,6 +43,7 @@ VARIABLES = {
     "GIT_WORK_TREE": "/nowhere",
     "GIT_PREFIX": "petseg/",
     "GIT_LITERAL_PATHSPECS": "1",
+    "GIT_NOGLOB_PATHSPECS": "1",
     "GIT_CONFIG_PARAMETERS": "'diff.noprefix=true'",
 }
 ODD_NAME = "petseg/größe \"a\\b\" 'c' .py"
@@ -385,3 +386,68 @@ def test_what_git_cannot_say_is_not_said_to_be_clean(project: Path) -> None:
     (project / ".git/objects" / tree[:2] / tree[2:]).unlink()
     state = git_state(project)
     assert (state, state.dirty) == (GitState(commit, None), None)
+
+
+def test_a_filter_hides_no_edit_of_code(project: Path, tmp_path: Path) -> None:
+    """What the filter makes on checkout is what runs, and a clone elsewhere lacks the filter."""
+    git(project, "config", "filter.swap.smudge", "sed s/1/2/")
+    git(project, "config", "filter.swap.clean", "sed s/2/1/")
+    (project / ".git/info/attributes").write_text("*.py filter=swap\n")
+    (project / "petseg/staged.py").write_bytes(b"a = 2\n")
+    assert not git(project, "diff", "HEAD", "--", "petseg/staged.py")
+    assert git_state(project).changes == ""
+    state = state_of(project, "petseg/staged.py")
+    assert state.changes
+    assert state.changes.count("diff --git") == 1
+    assert checked_out(project, state, tmp_path / "again")["petseg/staged.py"][1] == b"a = 2\n"
+
+
+def test_line_ends_that_git_converts_are_no_edit_of_code(project: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "-q", "-c", "core.autocrlf=true", str(project), "clone")
+    assert b"\r\n" in (tmp_path / "clone/petseg/model.py").read_bytes()
+    assert state_of(tmp_path / "clone", "petseg/model.py").changes == ""
+
+
+REFUSALS = {
+    "core.worktree": "its core.worktree is ",
+    "core.bare": "fatal: this operation must be run in a work tree",
+    "safe.directory": "fatal: detected dubious ownership in repository at",
+    "broken": "fatal: not a git repository",
+    "settings": "fatal: bad config line 1 in file .git/config",
+    "no git": "No such file or directory: 'git'",
+}
+
+
+@pytest.mark.parametrize("why", REFUSALS)
+def test_why_git_refuses_is_said_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], why: str
+) -> None:
+    match why:
+        case "core.worktree":
+            git(project, "config", "core.worktree", str(project.parent / "home"))
+        case "core.bare":
+            git(project, "config", "core.bare", "true")
+        case "safe.directory":
+            monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+        case "broken":
+            (project / ".git/HEAD").unlink()
+        case "settings":
+            (project / ".git/config").write_text("[core\n")
+        case _:
+            monkeypatch.setenv("PATH", str(project))
+    for _ in range(2):
+        assert git_state(project) == GitState(None, None)
+    said = capfd.readouterr().err
+    assert said.startswith(f"warning: no record has the commit of {project}, as git refuses to read it (")
+    assert REFUSALS[why] in said
+    assert said.count("\n") == 1
+
+
+def test_where_there_is_no_commit_nothing_is_said(
+    project: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty/.git").mkdir(parents=True)
+    git(tmp_path, "init", "-q", "new")
+    for folder in (tmp_path / "empty", tmp_path / "new", project):
+        git_state(folder)
+    assert capfd.readouterr().err == ""

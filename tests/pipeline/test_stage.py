@@ -35,6 +35,10 @@ def probe(params: Params, what: Path) -> None:
         case "edit-unread": edit("examples: 6", "examples: 5")
         case "edit-code": Path("petseg/errors.py").write_text(Path("petseg/errors.py").read_text() + "# x")
         case "edit-page": Path("petseg/report/page.css").write_text("p {}")
+        case "no-params": Path("params.yaml").unlink()
+        case "no-pipeline": Path("dvc.yaml").unlink()
+        case "half-params": Path("params.yaml").write_text("a: [")
+        case "no-code": Path("petseg/errors.py").unlink()
 
 def edit(old, new):
     text = Path("params.yaml").read_text()
@@ -49,16 +53,17 @@ if __name__ == "__main__":
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project with one stage, which declares that it reads the section train."""
-    shutil.copytree(ROOT / "petseg", tmp_path / "petseg", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    (tmp_path / "stages").mkdir()
-    (tmp_path / "stages/__init__.py").touch()
-    (tmp_path / "stages/probe.py").write_text(STAGE)
-    (tmp_path / "dvc.yaml").write_text(
+    root = tmp_path / "project"
+    shutil.copytree(ROOT / "petseg", root / "petseg", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "params.yaml", root)
+    (root / "stages").mkdir()
+    (root / "stages/__init__.py").touch()
+    (root / "stages/probe.py").write_text(STAGE)
+    (root / "dvc.yaml").write_text(
         "stages: {probe: {cmd: x, params: [train, data.boundary], "
         "deps: [stages/probe.py, petseg/errors.py, petseg/report]}}"
     )
-    return tmp_path
+    return root
 
 
 def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -82,6 +87,10 @@ def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("edit-read", 1, "petseg probe: params.yaml: train changed while the stage ran, so its outputs"),
         ("edit-code", 1, "petseg probe: petseg/errors.py changed while the stage ran"),
         ("edit-page", 1, "petseg probe: petseg/report/page.css changed while the stage ran"),
+        ("no-params", 1, "petseg probe: params.yaml changed while the stage ran"),
+        ("no-pipeline", 1, "petseg probe: dvc.yaml changed while the stage ran"),
+        ("half-params", 1, "petseg probe: params.yaml changed while the stage ran"),
+        ("no-code", 1, "petseg probe: petseg/errors.py changed while the stage ran"),
     ],
 )
 def test_how_a_stage_ends(project: Path, what: str, code: int, message: str) -> None:
@@ -89,6 +98,93 @@ def test_how_a_stage_ends(project: Path, what: str, code: int, message: str) -> 
     assert (done.returncode, done.stdout) == (code, "started\n")
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == bool(message)
+
+
+@pytest.fixture
+def kept(project: Path) -> Path:
+    """The project, with what petseg, DVC, MLflow and git keep in it and elsewhere."""
+    for folder in ("runs/aaaa111122223333", ".git", ".dvc", "mlartifacts", "plots/figures", "../far/store"):
+        (project / folder).mkdir(parents=True)
+    (project / "../far/store/store.json").touch()
+    (project / "runs/aaaa111122223333/model.safetensors").touch()
+    (project / "to-store").symlink_to("runs")
+    (project / "to-run").symlink_to("../far/store")
+    (project / "link.safetensors").symlink_to("runs/aaaa111122223333/model.safetensors")
+    return project
+
+
+PLACES = {
+    "runs/new": "the store of runs",
+    "to-store/new": "the store of runs",
+    "to-run": "the store of runs",
+    "../far/store/deep/new": "the store of runs",
+    "link.safetensors": "the store of runs",
+    ".git/new": "git's own folder",
+    ".dvc/new": "DVC's own folder",
+    "mlflow.db": "MLflow's files",
+    "mlartifacts/new": "MLflow's files",
+    "params.yaml": "the pipeline's files",
+    "dvc.yaml": "the pipeline's files",
+    "dvc.lock": "the pipeline's files",
+    "petseg/errors.py": "the pipeline's files",
+    "metrics/other.json": "the pipeline's files",  # of another stage
+}
+# By hand, and in dvc.yaml, by which the last two would be the stage's own.
+CASES = [*((place, False) for place in PLACES), *((place, True) for place in list(PLACES)[:-2])]
+WIRED = """stages:
+  probe: {{cmd: python -m stages.probe --what {0}, outs: [{0}]}}
+  other: {{cmd: x, deps: [petseg/errors.py], metrics: [metrics/other.json: {{cache: false}}]}}
+"""
+
+
+@pytest.mark.parametrize(("place", "wired"), CASES)
+def test_a_stage_writes_into_nothing_that_is_kept(kept: Path, place: str, wired: bool) -> None:
+    (kept / "dvc.yaml").write_text(WIRED.format(place if wired else "fine"))
+    done = run(kept, "--what", place)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(
+        rf"petseg probe: --what {re.escape(place)}: lies in {PLACES[place]} \(\S+\); choose another place\n",
+        done.stderr,
+    )
+
+
+@pytest.mark.parametrize("place", [".", "..", "stages/.."])
+def test_a_stage_writes_into_no_folder_that_holds_the_project(kept: Path, place: str) -> None:
+    done = run(kept, "--what", place)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "choose another place" in done.stderr
+
+
+def test_a_stage_writes_its_outs_and_reads_what_it_likes(kept: Path) -> None:
+    (kept / "dvc.yaml").write_text(WIRED.format("plots/test"))
+    cached = kept / ".dvc/cache/files/md5/aa/bb"
+    cached.mkdir(parents=True)
+    (cached / "object").touch()
+    (kept / "plots/test").symlink_to("../.dvc/cache/files/md5/aa/bb/object")  # as DVC links an out
+    for place in ("plots/test", "plots/new/deep", "/tmp/some/new"):
+        assert run(kept, "--what", place).returncode == 0
+    (kept / "dvc.yaml").write_text("stages: {probe: {cmd: python -m stages.probe --what data, deps: [data]}}")
+    assert run(kept, "--what", "runs/aaaa111122223333/model.safetensors").returncode == 0
+
+
+def test_a_stage_works_in_an_experiment_of_dvcs_and_not_above_it(kept: Path) -> None:
+    there = kept / ".dvc/tmp/exps/tmpabc"
+    (there / ".dvc").mkdir(parents=True)
+    (kept / "dvc.yaml").write_text(WIRED.format("plots/test"))
+    for name in ("petseg", "stages", "params.yaml", "dvc.yaml"):
+        copy = shutil.copytree if (kept / name).is_dir() else shutil.copy
+        copy(kept / name, there / name)
+    assert run(there, "--what", "plots/test").returncode == 0
+    for place in ("../new", "../../../../runs/new", "runs/new", ".dvc/new", "../../../config"):
+        assert "choose another place" in run(there, "--what", place).stderr
+
+
+def test_a_stage_removes_what_it_left_of_its_outputs_when_it_was_killed(kept: Path) -> None:
+    left, other = kept / "plots/.new.csv.99999999.tmp", kept / "plots/.new.99999999.tmp"
+    for path in (left, other):
+        path.touch()
+    assert run(kept, "--what", "plots/new.csv").returncode == 0
+    assert (left.exists(), other.exists()) == (False, True)
 
 
 def test_a_bug_is_a_traceback(project: Path) -> None:

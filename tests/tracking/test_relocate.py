@@ -6,8 +6,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from petseg.core.project import tracking_uri
 from petseg.tracking.client import EXPERIMENT, connect, experiment_id
-from petseg.tracking.outbox import tracking_uri
 
 
 def project_in(folder: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:

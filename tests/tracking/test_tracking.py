@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from petseg.core.files import sha256_file
+from petseg.core.project import tracking_uri
 from petseg.core.textfiles import write_json
 from petseg.errors import StoreError, UsageError
 from petseg.evaluation.outputs import HEADLINES
@@ -36,14 +37,7 @@ from petseg.tracking import rows as tracking_rows
 from petseg.tracking.client import DATA_EXPERIMENT, EXPERIMENT
 from petseg.tracking.entries import picture_of_epoch
 from petseg.tracking.logged_model import EVALUATION_TAG, log_model
-from petseg.tracking.outbox import (
-    flush_outbox,
-    left_over,
-    lock_entry,
-    recorded,
-    tracking_uri,
-    without_password,
-)
+from petseg.tracking.outbox import flush_outbox, left_over, lock_entry, recorded, without_password
 from petseg.tracking.queries import found_runs
 from petseg.tracking.registry import version_of
 from petseg.tracking.rows import LiveRow, live_row
@@ -355,6 +349,19 @@ def test_an_artifact_store_that_fails_by_an_error_of_its_own_is_mlflows_trouble(
         done = sync(root / "runs")
         assert done.broken == ["abcd: MLflow does not answer (bucket is gone)"]
     assert sync(root / "runs").told == ["abcd"]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_database_is_not_tried_again_and_again(
+    root: Path, capfd: pytest.CaptureFixture[str], make: Callable[[Path], None]
+) -> None:
+    (root / "mlflow.db").unlink()
+    make(root / "mlflow.db")
+    with live_row(training(root)) as row:
+        row.tell_epochs()
+    said = capfd.readouterr().err
+    assert said.startswith(f"warning: MLflow does not answer ({root}/mlflow.db is no regular file); ")
+    assert said.count("\n") == 1
 
 
 def test_a_record_that_can_not_be_told_does_not_stop_the_rest(root: Path) -> None:

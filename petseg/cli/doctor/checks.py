@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from petseg.cli.doctor.findings import Check, Finding, run_checks
 from petseg.core.formats import size
 from petseg.core.git import git_state
-from petseg.core.project import usable_cores
+from petseg.core.project import tracking_uri, usable_cores
 from petseg.core.textfiles import read_yaml
 from petseg.errors import ParamsError
 from petseg.pipeline.codehash import needed_files
@@ -183,7 +183,7 @@ def _changes(changes: list[Any]) -> str:
 def check_mlflow(root: Path) -> Iterator[Finding]:
     """MLflow's store, and what it has not been told yet."""
     from petseg.tracking.client import EXPERIMENT, connect, experiment_id, is_mlflow_trouble, reason
-    from petseg.tracking.outbox import left_over, tracking_uri, without_password
+    from petseg.tracking.outbox import left_over, without_password
 
     uri = tracking_uri()
     shown = without_password(uri)

@@ -10,11 +10,13 @@ import typer
 from petseg.cli.output import Answer
 from petseg.cli.runs.find import Id, found_run
 from petseg.cli.showing import Force
-from petseg.cli.targets import check_kept_out, check_targets, regular_file
+from petseg.cli.targets import check_targets, regular_file
+from petseg.core.files import remove_leftovers_of
 from petseg.core.formats import size
 from petseg.core.project import expanded, main_root
 from petseg.errors import UsageError
 from petseg.pipeline.dvcfiles import stage_paths
+from petseg.pipeline.guard import check_kept_out
 from petseg.store.layout import ABOUT, ORIGINAL, WEIGHTS
 from petseg.store.ledger import changing
 from petseg.store.runs import holder_of
@@ -52,6 +54,7 @@ def restore(
         with changing(main_root() / "runs"):  # else another could write between the check and the copy
             for path in () if force else files.values():
                 _check_known(path)
+            remove_leftovers_of(files.values())
             found.export(files)
     described = (
         f", their description in {about}" if ABOUT in files else "; the store has no description of them"

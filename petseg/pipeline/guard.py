@@ -1,0 +1,272 @@
+"""What petseg, DVC, MLflow and git keep for themselves, in this project or in another: nobody writes there.
+
+A path is followed through its links, and the parts of a store are known by where they really lie. Commands
+and stages have the one guard; a stage may write its own outs besides.
+"""
+
+import os
+import re
+import sqlite3
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from petseg.core.project import main_root, tracking_uri
+from petseg.core.textfiles import printable
+from petseg.errors import UsageError
+from petseg.pipeline.dvcfiles import LOCK, PIPELINE, dvc_settings, own_outs, pipeline_paths
+
+_STORE, _CACHE = "the store of runs", "DVC's cache"
+_MLFLOW, _SETTINGS = "MLflow's files", "the pipeline's files"
+_OWN = {".git": "git's own folder", ".dvc": "DVC's own folder"}  # of any project
+_DVCS = (_CACHE, _OWN[".dvc"])
+_IN_A_PROJECT: dict[str | Path, str] = {
+    "runs": _STORE,
+    ".dvc": _OWN[".dvc"],
+    "mlartifacts": _MLFLOW,
+    "mlruns": _MLFLOW,
+    "params.yaml": _SETTINGS,
+    PIPELINE: _SETTINGS,
+    LOCK: _SETTINGS,
+}
+_DATABASE = ("", "-wal", "-shm", "-journal")  # what SQLite writes beside one
+_URI = re.compile(r"(?:sqlite(?:\+\w+)?:///|file://|file:)?(/[^?#]+).*")
+# The names of petseg.store, which is above this room; tests/cli/test_targets.py holds them to it.
+_MARKS, _MANIFEST = ("store.json", "champions.jsonl"), "manifest.json"
+_LOGGED = re.compile(r"(m-)?[0-9a-f]{32}/artifacts")  # of a run or a model in any artifact store of MLflow's
+_KEY = re.compile(r"[0-9a-f]{16}")
+
+
+def check_kept_out(option: str, *paths: Path) -> None:
+    """Check that files or folders lie in nothing that petseg, DVC, MLflow or git keep for themselves.
+
+    Raises:
+        UsageError: one does, by its name or through links; or its links lead in a circle.
+    """
+    _check(_Guard(), option, *paths)
+
+
+def check_outputs(stage: str, outputs: Mapping[str, Path]) -> None:
+    """Check that a stage may write where its options say, which anybody may give or edit in dvc.yaml.
+
+    Args:
+        stage: its name; the outs that dvc.yaml gives it are its own to write.
+        outputs: paths, by their option's name.
+
+    Raises:
+        UsageError: one lies in what is kept for something else, or the project lies in it.
+    """
+    here = Path.cwd().resolve()
+    guard = _Guard(own_outs(here, stage), outputs.values())
+    for option, path in outputs.items():
+        _check(guard, f"--{option}", path)
+        if here.is_relative_to(path.resolve()):
+            raise UsageError(f"--{option} {printable(path)}: holds the project; choose another place")
+
+
+def _check(guard: "_Guard", option: str, *paths: Path) -> None:
+    for path in paths:
+        try:
+            reason = guard.why_not(path)
+        except (OSError, RuntimeError) as error:  # which of the two a circle of links is depends on Python
+            raise UsageError(f"{named(option, path)}: can't be resolved ({error})") from None
+        if reason:
+            raise UsageError(f"{named(option, path)}: lies in {reason}; choose another place")
+
+
+def named(option: str, path: Path) -> str:
+    """Return how a message names a path that an option gave."""
+    return f"{option} {printable(path)}".strip()
+
+
+class _Guard:
+    """What is kept for something else: of this project, and of each project that a path leads through.
+
+    Args:
+        own: of a stage, the outs that it may write; None of a command.
+        outputs: of a stage, all that it would write.
+    """
+
+    def __init__(self, own: Iterable[Path] | None = None, outputs: Iterable[Path] = ()) -> None:
+        self._by_name: dict[tuple[Path, str], str] = {}
+        self._by_inode: dict[tuple[int, int], str] = {}
+        self._projects: set[Path] = set()
+        self._folders: dict[Path, tuple[Path, str | None]] = {}  # resolved, and why nothing may go there
+        here, self._own = Path.cwd().resolve(), set(own or ())
+        # A stage works in its folder wherever that is: below .dvc/tmp in an experiment of DVC's.
+        self._here = None if own is None else here
+        # What DVC's settings name is looked up for a quarter of a second: not for what stays in the project.
+        self._asks_dvc = own is None or not all(path.resolve().is_relative_to(here) for path in outputs)
+        root = main_root()
+        for project in {root, here} if own is not None else {root}:
+            self._add_project(project)
+        uri = tracking_uri()
+        if "://" not in uri and not uri.startswith("file:"):
+            uri = str(Path.cwd() / uri)
+        if found := _URI.fullmatch(uri):
+            database = unquote(found[1]) if uri.startswith("file:") else found[1]
+            self._add_all(root, {Path(f"{database}{ending}"): _MLFLOW for ending in _DATABASE})
+
+    def why_not(self, path: Path) -> str | None:
+        """Return in what a path lies, and where that is; None where it may be written to."""
+        if path.name in ("", ".."):
+            return self._first_on(_way(path))
+        if path.parent not in self._folders:
+            self._folders[path.parent] = path.parent.resolve(), self._first_on(_way(path.parent))
+        folder, reason = self._folders[path.parent]
+        place = folder / path.name
+        reason = reason or self._first_on(_way(place) if is_link(place) else [place])
+        # A link of DVC's to its cache is replaced by the stage whose out it is.
+        is_dvcs = place in self._own and place.is_file() and (reason or "").startswith(_DVCS)
+        return None if is_dvcs else reason
+
+    def _first_on(self, way: Iterable[Path]) -> str | None:
+        *_, end = steps = list(way)
+        if self._here and end.is_relative_to(self._here):
+            steps = [step for step in steps if not self._here.is_relative_to(step)]
+        return next((f"{what} ({printable(step)})" for step in steps if (what := self._kept_for(step))), None)
+
+    def _kept_for(self, step: Path) -> str | None:
+        """Return what a file or folder itself is; of a project, remember what it keeps."""
+        if step in self._own:
+            return None
+        kept = _OWN.get(step.name.casefold()) or self._by_name.get(_name_of(step))
+        status = _status(step)
+        if kept or status is None:
+            return kept or (_MLFLOW if _is_beside_mlflows(step) else None)
+        if found := self._by_inode.get((status.st_dev, status.st_ino)):
+            return found
+        if not stat.S_ISDIR(status.st_mode):
+            return _MLFLOW if _is_mlflows(step) or _is_beside_mlflows(step) else None
+        if _is_project(step):
+            self._add_project(step)
+        return _content_of(step)
+
+    def _add_project(self, root: Path) -> None:
+        if root in self._projects:
+            return
+        self._projects.add(root)
+        kept = {root / name: what for name, what in _IN_A_PROJECT.items()}
+        kept |= {root / f"mlflow.db{ending}": _MLFLOW for ending in _DATABASE}
+        kept = dict.fromkeys(pipeline_paths(root) - self._own, _SETTINGS) | kept
+        self._own -= kept.keys()
+        caches = [root / ".dvc/cache", *(_caches(root) if self._asks_dvc else ())]
+        objects = [cache / inner for cache in caches for inner in ("", "files", "files/md5")]
+        self._add_all(root, dict.fromkeys(objects, _CACHE) | kept)
+        for folder, folders, files in os.walk(
+            root / "runs"
+        ):  # parts of a store may lie elsewhere: links, mounts
+            for path in (Path(folder, name) for name in (*folders, *files)):
+                if is_link(path):
+                    self._add_all(root, {path: _STORE})
+                elif path.name in folders and (status := _status(path)):
+                    self._by_inode[status.st_dev, status.st_ino] = _STORE
+
+    def _add_all(self, root: Path, kept: Mapping[Path, str]) -> None:
+        for path, what in kept.items():
+            for place in (path, path.resolve()):
+                if root.is_relative_to(place):  # a remote of DVC's above the project, say
+                    continue
+                self._by_name[_name_of(place)] = what
+                if status := _status(place):
+                    self._by_inode[status.st_dev, status.st_ino] = what
+
+
+def _way(path: Path) -> Iterator[Path]:
+    """Yield the files and folders that a path leads through, its links followed one by one and at once."""
+    path = Path.cwd() / path
+    for step in (*reversed(path.parents), path):
+        yield step.resolve() if step.name in ("", "..") else step.parent.resolve() / step.name
+    end = path.resolve()
+    yield from (*reversed(end.parents), end)
+
+
+def _name_of(path: Path) -> tuple[Path, str]:
+    return path.parent, path.name.casefold()  # as some disks take RUNS for runs
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Return what is known of what a path leads to; None where it leads to nothing that can be seen."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def is_link(path: Path) -> bool:
+    """Tell whether a path is a symbolic link, as far as that can be seen."""
+    try:
+        return path.is_symlink()
+    except OSError:  # no folder that can be looked into, or a name that is too long
+        return False
+
+
+def _is_project(folder: Path) -> bool:
+    """Tell whether a folder is a project's root, of this program or of DVC's."""
+    if (folder / ".dvc").is_dir():
+        return True
+    has_stages = (folder / PIPELINE).is_file()
+    return has_stages and ((folder / "params.yaml").is_file() or (folder / "petseg").is_dir())
+
+
+def _content_of(folder: Path) -> str | None:
+    """Return what a folder is by what is in it, as links may lead there from anywhere."""
+    if (folder / "files/md5").is_dir():
+        return _CACHE
+    if _LOGGED.fullmatch("/".join(folder.parts[-2:])):
+        return _MLFLOW
+    if (folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir():
+        return _OWN[".git"]  # a bare repository, or .git by another name
+    try:
+        with os.scandir(folder) as entries:
+            keys = [entry.name for entry in entries if _KEY.fullmatch(entry.name)]
+    except OSError:
+        keys = []
+    is_store = any((folder / name).is_file() for name in _MARKS) or any(
+        (folder / key / _MANIFEST).is_file() for key in keys
+    )
+    return _STORE if is_store or _is_run(folder) else None
+
+
+def _is_run(folder: Path) -> bool:
+    """Tell a run's folder, whatever it is called: pages of the web have a manifest.json too."""
+    try:
+        text = (folder / _MANIFEST).read_bytes() if (folder / _MANIFEST).is_file() else b""
+    except OSError:
+        return False
+    return b'"data_sha256"' in text or b'"adopted"' in text
+
+
+def _is_mlflows(file: Path) -> bool:
+    """Tell whether a file is a database of MLflow's, as one may lie outside of any project."""
+    try:
+        if not file.is_file():
+            return False
+        uri = f"file:{quote(str(file))}?mode=ro&immutable=1"
+        with closing(sqlite3.connect(uri, uri=True)) as tables:
+            query = "SELECT 1 FROM sqlite_master WHERE name IN ('experiments', 'alembic_version')"
+            return len(tables.execute(query).fetchall()) == 2
+    except (OSError, sqlite3.Error):
+        return False
+
+
+def _is_beside_mlflows(file: Path) -> bool:
+    """Tell whether a file is what SQLite writes beside a database of MLflow's."""
+    ending = next((ending for ending in _DATABASE[1:] if file.name.endswith(ending)), None)
+    return ending is not None and _is_mlflows(file.with_name(file.name.removesuffix(ending)))
+
+
+def _caches(root: Path) -> Iterator[Path]:
+    """Yield the folders that DVC's settings name: its cache, and the remotes that are folders."""
+    if not (root / ".dvc").is_dir():
+        return
+    config = dvc_settings(root)
+    if config is None:  # DVC has no cache either, then
+        return
+    urls = [remote.get("url") for remote in config.get("remote", {}).values()]
+    places: list[object] = [config.get("cache", {}).get("dir"), *urls]
+    for place in places:
+        if isinstance(place, str) and place and "://" not in place:
+            yield Path(os.path.abspath(root / ".dvc" / place))  # noqa: PTH100  (resolve would follow links)
