@@ -61,7 +61,7 @@ def check_outputs(stage: str, outputs: Mapping[str, Path]) -> None:
     here = Path.cwd().resolve()
     guard = _Guard(own_outs(here, stage), outputs.values())
     for option, path in outputs.items():
-        _check(guard, f"--{option}", path)
+        _check(guard, f"--{option}", path, path.with_suffix(".json"))  # which describes weights
         if here.is_relative_to(path.resolve()):
             raise UsageError(f"--{option} {printable(path)}: holds the project; choose another place")
 
