@@ -3,7 +3,7 @@
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -97,46 +97,37 @@ def weights_in_mlflow(runs: Sequence[StoredRun]) -> Iterator[Copy]:
     A run that MLflow does not know, or a store that does not answer, has no copies; the latter costs a
     warning.
     """
-    of_uid = {run.uid: run for run in runs}
     try:
-        client = connect()
-        from mlflow.entities import LoggedModelStatus
-
-        experiment, query = experiment_id(client, EXPERIMENT), "tags.stage = 'train'"
-        found = every(lambda token: client.search_runs([experiment], query, page_token=token))
-        uids = {row.info.run_id: row.data.tags.get("run_uid") for row in found}
-        rows = {row: of_uid[uid] for row, uid in uids.items() if uid in of_uid}
-        models = every(lambda token: client.search_logged_models([experiment], page_token=token))
-        told = [row for row in found if row.info.status == "FINISHED"]  # of others the files may come yet
-        with_weights = [row.info.run_id for row in told if "weights" in row.data.tags]
-        copies = [
-            (
-                row,
-                f"runs:/{row}/weights/{WEIGHTS}",
-                partial(client.log_artifact, row, artifact_path="weights"),
-            )
-            for row in with_weights
-            if row in rows
-        ]
-        copies += [
-            (
-                model.source_run_id,
-                f"{model.artifact_location}/artifacts/{WEIGHTS}",
-                partial(_log_into_model, client, model.model_id),
-            )
-            for model in models
-            if model.source_run_id in rows and model.status == LoggedModelStatus.READY
-        ]
+        copies = list(_copies({run.uid: run for run in runs}))
     except Exception as error:
         if not is_mlflow_trouble(error):
             raise
-        print(
-            f"warning: MLflow does not answer ({reason(error)}); its copies are not looked at",
-            file=sys.stderr,
-        )
+        line = f"warning: MLflow does not answer ({reason(error)}); its copies are not looked at"
+        print(line, file=sys.stderr)
         return
-    for row, uri, log in copies:
-        yield Copy(rows[row], uri, partial(_fetched, uri), partial(_answered, log))
+    yield from copies
+
+
+def _copies(of_uid: Mapping[str, StoredRun]) -> Iterator[Copy]:
+    client = connect()
+    from mlflow.entities import LoggedModelStatus
+
+    experiment, query = experiment_id(client, EXPERIMENT), "tags.stage = 'train'"
+    found = every(lambda token: client.search_runs([experiment], query, page_token=token))
+    uids = {row.info.run_id: row.data.tags.get("run_uid") for row in found}
+    runs = {row: of_uid[uid] for row, uid in uids.items() if uid in of_uid}
+    for row in found:
+        key = row.info.run_id
+        # Of a row that is not finished the files may come yet.
+        if key in runs and row.info.status == "FINISHED" and "weights" in row.data.tags:
+            uri, log = f"runs:/{key}/weights/{WEIGHTS}", partial(client.log_artifact, key)
+            put = partial(_answered, partial(log, artifact_path="weights"))
+            yield Copy(runs[key], uri, partial(_fetched, uri), put)
+    for model in every(lambda token: client.search_logged_models([experiment], page_token=token)):
+        if model.source_run_id in runs and model.status == LoggedModelStatus.READY:
+            uri = f"{model.artifact_location}/artifacts/{WEIGHTS}"
+            put = partial(_answered, partial(_log_into_model, client, model.model_id))
+            yield Copy(runs[model.source_run_id], uri, partial(_fetched, uri), put)
 
 
 def _fetched(uri: str, folder: Path) -> Path | None:
