@@ -74,8 +74,12 @@ def train(
 
 def drop_scores_of_others(weights: Path, run: Run) -> None:
     """Remove the scores that infer left of other weights than the run's, lest DVC show them as the run's."""
-    scores = stage_paths(Path.cwd(), "infer")["metrics"]
-    if scores.exists() and damage_of(weights, run.manifest["files"][WEIGHTS]):
+    scores, scored = (stage_paths(Path.cwd(), "infer")[name] for name in ("metrics", "weights"))
+    if (
+        weights.absolute() == scored
+        and scores.exists()
+        and damage_of(weights, run.manifest["files"][WEIGHTS])
+    ):
         scores.unlink()
         print(f"{scores.relative_to(Path.cwd())}: was of other weights, and is gone until infer scores these")
 

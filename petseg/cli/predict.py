@@ -105,7 +105,8 @@ def _check_targets(
     todo: "Sequence[Photo]", out: Path, table: Path | None, given: Sequence[Path], resume: bool, force: bool
 ) -> None:
     """Check that each file may be written: that it is none of those given, and not there already."""
-    from petseg.cli.targets import check_apart, check_not_read, check_targets
+    from petseg.cli.targets import check_not_read, check_targets
+    from petseg.pipeline.guard import check_apart
     from petseg.predict.photos import SHEET
 
     pictures = [out / SHEET, *(path for photo in todo for path in photo.outputs(out).values())]

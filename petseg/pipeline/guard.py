@@ -8,6 +8,7 @@ import os
 import re
 import sqlite3
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ from urllib.parse import quote, unquote
 
 from petseg.core.project import main_root, tracking_uri
 from petseg.core.textfiles import printable
+from petseg.core.tracked import first_tracked, is_link, place_of
 from petseg.errors import UsageError
 from petseg.pipeline.dvcfiles import LOCK, PIPELINE, dvc_settings, own_outs, pipeline_paths
 
@@ -56,14 +58,38 @@ def check_outputs(stage: str, outputs: Mapping[str, Path]) -> None:
         outputs: paths, by their option's name.
 
     Raises:
-        UsageError: one lies in what is kept for something else, or the project lies in it.
+        UsageError: one lies in what is kept for something else, the project lies in it, git tracks it, or two
+            are one.
     """
     here = Path.cwd().resolve()
-    guard = _Guard(own_outs(here, stage), outputs.values())
+    own = own_outs(here, stage)
+    guard = _Guard(own, outputs.values())
+    check_apart((f"--{option}", path) for option, path in outputs.items())
+    others = {path: option for option, path in outputs.items() if place_of(path) not in own}
+    if tracked := first_tracked(others):
+        raise UsageError(f"--{others[tracked]} {printable(tracked)}: is tracked by git; choose another place")
     for option, path in outputs.items():
-        _check(guard, f"--{option}", path, path.with_suffix(".json"))  # which describes weights
+        description = [path.with_suffix(".json")] if path.name else []  # if it is a file of weights
+        _check(guard, f"--{option}", path, *description)
         if here.is_relative_to(path.resolve()):
             raise UsageError(f"--{option} {printable(path)}: holds the project; choose another place")
+
+
+def check_apart(targets: Iterable[tuple[str, Path]]) -> None:
+    """Check that a command would write no file twice.
+
+    Args:
+        targets: what it would write, each with its option.
+
+    Raises:
+        UsageError: two are one file, through links or in another case of letters.
+    """
+    written: dict[tuple[Path, str], Path] = {}
+    for option, path in targets:
+        place = place_of(path)
+        if (other := written.setdefault((place.parent, place.name.casefold()), path)) is not path:
+            what = f"is written as {printable(other)} too"
+            raise UsageError(f"{named(option, path)}: {what}; choose another place")
 
 
 def _check(guard: "_Guard", option: str, *paths: Path) -> None:
@@ -100,6 +126,8 @@ class _Guard:
         # What DVC's settings name is looked up for a quarter of a second: not for what stays in the project.
         self._asks_dvc = own is None or not all(path.resolve().is_relative_to(here) for path in outputs)
         root = main_root()
+        if sys.prefix != sys.base_prefix:
+            self._add_all(root, {Path(sys.prefix): "the Python environment"})
         for project in {root, here} if own is not None else {root}:
             self._add_project(project)
         uri = tracking_uri()
@@ -193,14 +221,6 @@ def _status(path: Path) -> os.stat_result | None:
         return path.stat()
     except OSError:
         return None
-
-
-def is_link(path: Path) -> bool:
-    """Tell whether a path is a symbolic link, as far as that can be seen."""
-    try:
-        return path.is_symlink()
-    except OSError:  # no folder that can be looked into, or a name that is too long
-        return False
 
 
 def _is_project(folder: Path) -> bool:

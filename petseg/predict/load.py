@@ -15,7 +15,7 @@ from petseg.pipeline.dvcfiles import stage_paths
 from petseg.store.champion import champion
 from petseg.store.identify import Weights, runs_of
 from petseg.store.layout import ABOUT, WEIGHTS
-from petseg.store.run import StoredRun, warn_once
+from petseg.store.run import StoredRun, is_edited
 from petseg.store.runs import readable_runs, run_of
 from petseg.tracking.queries import found_runs
 
@@ -148,8 +148,8 @@ def _best_here(root: Path, device: torch.device) -> Model | None:
     boundary rule of params.yaml. A run that can't be read, or was
     edited, is named, and the others are compared.
     """
-    usable = [run for run in readable_runs(root / "runs") if run.usable and not _is_fold(run)]
-    runs = [run for run in usable if "data_sha256" in run.manifest and not _is_edited(run)]
+    unedited = (run for run in readable_runs(root / "runs") if not is_edited(run))
+    runs = [run for run in unedited if run.usable and "data_sha256" in run.manifest and not _is_fold(run)]
     if not runs:
         return None
     data, why = _photos_digest(root), BEST_HERE
@@ -205,13 +205,6 @@ def _photos_digest(root: Path) -> str | None:
         return PetArrays.open(arrays_folder(root)).digest
     except (DataError, FileNotFoundError):  # while preprocess runs a file may be empty, or go once it is open
         return None
-
-
-def _is_edited(run: StoredRun) -> bool:
-    """Tell whether a run's record was edited, and name it."""
-    if edit := run.edit():
-        warn_once(f"{edit}; the run is not used")
-    return edit is not None
 
 
 def _is_fold(run: StoredRun) -> bool:

@@ -61,6 +61,8 @@ def find_photos(wanted: Sequence[str], out: Path) -> list[Photo]:
     names: dict[Path, str] = {}
     seen: set[Path] = set()
     for text in wanted:
+        if not text:  # a shell variable that is not set, say: it would be the folder here
+            raise UsageError("an empty name is no photo and no folder")
         found = dict(_named(str(expanded(text)), _real(out)))
         if not found:
             raise UsageError(f"{text}: {_why_nothing(Path(text))}")

@@ -48,14 +48,14 @@ def latest(root: Path) -> Latest:
         run = run_of(root / "runs", key) if key else None
     except StoreError:  # readable_runs names it
         broken = True
-    if run is not None and run.evaluation:
+    if run is not None and run.scored:
         why = f"run {run.key}, which the pipeline trained last"
         return Latest(Results.of_run(run, train["arrays"], shown), run, why)
     if key and run is None and not broken and shown:
         results = Results(train["arrays"], plot["evolution"], plot["history"], plot["results"])
         return Latest(results, None, f"run {key}, which is not in runs/: what DVC has of it")
     runs = readable_runs(root / "runs")
-    scored = [run for run in runs if run.finished and not run.adopted and run.evaluation]
+    scored = [run for run in runs if run.finished and not run.adopted and run.scored]
     if not scored:
         raise UsageError("nothing has been trained and scored here yet; dvc repro does both")
     run = max(scored, key=lambda run: str(run.manifest["finished"]))

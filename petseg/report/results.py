@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from petseg.core.files import listed
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import to_target
 from petseg.data.masks import load_masks
@@ -34,7 +33,7 @@ from petseg.evaluation.outputs import (
 from petseg.params import Boundary
 from petseg.report import reading
 from petseg.report.mask_figures import Example
-from petseg.store.layout import CURVES, EVALUATIONS, EVOLUTION_MASKS
+from petseg.store.layout import CURVES, EVOLUTION_MASKS
 from petseg.store.run import StoredRun
 
 
@@ -106,7 +105,7 @@ class Results:
         """
         run.check_whole(CURVES, EVOLUTION_MASKS)
         evaluation = run.proved_evaluation(shown)
-        if evaluation is None and listed(run.folder / EVALUATIONS, "[!.]*"):
+        if evaluation is None and run.scored:
             raise DamagedFile(
                 f"run {run.key} has no whole scores; petseg runs verify --heal looks for copies"
             )

@@ -6,12 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, cast
 
-from petseg.errors import BrokenRecord, DamagedFile
+from petseg.errors import DamagedFile
 from petseg.evaluation.outputs import HEADLINES
 from petseg.store.chain import Place, edit_of
 from petseg.store.layout import RECORDS
-from petseg.store.records import differing, export_files, link_to, read_record
-from petseg.store.typed import Added, Headlines
+from petseg.store.records import differing, export_files, link_to, parsed, read_record, read_recorded
+from petseg.store.typed import Added, Headlines, checked
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ class Evaluation(Addition):
         """The scores that matter, as metrics/test.json has them.
 
         Raises:
-            BrokenRecord: they are gone, or not what they must be.
+            BrokenRecord: they are not what they must be.
+            DamagedFile: they are gone, or differ from their recorded hash.
         """
-        try:
-            return cast("dict[str, Any]", read_record(self.folder / HEADLINES, Headlines))
-        except FileNotFoundError:
-            raise BrokenRecord(f"{self.folder / HEADLINES}: is gone") from None
+        path = self.folder / HEADLINES
+        content = read_recorded(path, self.manifest["files"].get(HEADLINES))
+        return cast("dict[str, Any]", checked(parsed(content, path), Headlines, path))
 
     @property
     def flip_average(self) -> bool:

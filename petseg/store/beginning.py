@@ -15,14 +15,17 @@ from petseg.store.chain import (
     BEGAN,
     LEDGER,
     LOCK,
+    MADE,
     MARKER,
     PROMOTED,
+    PRUNED,
     STORE_FORMAT,
     Place,
     chain_of,
     chains_of,
     hash_of,
     last_of,
+    place_of,
     read_chain,
     read_ledger,
     read_marker,
@@ -53,38 +56,39 @@ def begin_beside(store: Path, why: str, before: Marker) -> Marker:
     return _with_pending(_begin(store, {"why": why, "others": seen}, ()), before)
 
 
-def begin_anew(store: Path) -> list[str]:
-    """Set a ledger aside that is broken, and begin another; say what was done.
+def begin_anew(store: Path) -> tuple[list[str], list[str]]:
+    """Set a ledger aside that is broken, and begin another.
 
-    The new one has what the old one's lines say, as far as each is held by the line after it: the
-    promotions, and the seals, so that a record that was edited, or is gone, stays named. What it does not
-    know is taken as it is there, and named.
+    The new one has what the old one's proved lines say: the promotions, and the seals, so that a record that
+    was edited, or is gone, stays named. A record that other lines name stays named if it is gone; one that no
+    proved line knows is taken as it is.
+
+    Returns:
+        What was done, and what nothing proves: a line each.
     """
     with held(store / LOCK):
         marker = read_marker(store, [])  # raises where it is of a later petseg
         ledger = read_ledger(store)
         if not ledger.damages:
-            return []
+            return [], []
         old, known, there = chains_of(store), ledger.seals, dict(found(store))
-        seals = there | {place: seal for place, seal in known.items() if seal or place not in there}
+        pruned = {place_of(line) for line in ledger.lines if line["event"] == PRUNED}
+        lost = {place_of(line): None for line in ledger.unproved if line["event"] in MADE}
+        seals = {place: seal for place, seal in lost.items() if place and place[:1] not in pruned} | there
+        seals |= {place: seal for place, seal in known.items() if seal or place not in there}
         promoted = {json.dumps(line): line for line in ledger.lines if line["event"] == PROMOTED}
         why = {"why": "the ledger was broken, and was set aside"}
         made = _begin(store, why, [*promoted.values(), *_began(seals)])
         write_json(store / MARKER, _with_pending(made, marker))
         for path in old:  # last: a crash leaves what the next call begins anew
             path.replace(free(path.with_name(f"{path.name}.damaged")))
-        unknown = (
-            "" if promoted else "; of promotions it knew nothing: petseg runs promote ID names the champion"
-        )
+        *_, last = ("none", *(line.get("run", "none") for line in promoted.values()))
         taken = [
             f"{store.joinpath(*place)}: was not in it, and is taken as it is"
             for place in there.keys() - known
         ]
-        return [
-            *ledger.damages,
-            *(sorted(taken) if known else ()),
-            f"{store / LEDGER}: was broken, and is begun anew with all that is there{unknown}",
-        ]
+        begun = f"{store / LEDGER}: was broken, and is begun anew; the champion by it: {last}"
+        return [begun], [*ledger.damages, *(sorted(taken) if known else ())]
 
 
 def _begin(store: Path, first: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Marker:
@@ -92,7 +96,8 @@ def _begin(store: Path, first: Mapping[str, Any], lines: Iterable[Mapping[str, A
     chain = chain_of(store, secrets.token_hex(8))
     text = last = b""
     # Not before what others wrote by a clock that is ahead: the champion is who was promoted last.
-    at = max([now(), *(line["at"] for other in chains_of(store) for line in read_chain(other, []).lines)])
+    others = [line for path in chains_of(store) for line in read_chain(path, []).lines.values()]
+    at = max([now(), *(line["at"] for line in others)])
     for each in ({"event": BEGAN, **first}, *lines):
         known = {key: value for key, value in each.items() if key != "before"}
         last = json.dumps({"at": at, "by": user(), **known, "before": hash_of(last)}).encode()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from petseg.core.files import listed, read_file
 from petseg.errors import BrokenRecord, StoreError
@@ -23,7 +23,9 @@ BEGAN, FINISHED, ADOPTED, ADDED, PROMOTED, PRUNED, HEALED, SET_ASIDE = (
     *("began", "finished", "adopted", "added", "promoted"),
     *("pruned", "healed", "set aside"),
 )
+MADE = (BEGAN, FINISHED, ADOPTED, ADDED)  # after each of these there is the record that the line names
 WAY_OUT = "petseg runs verify --heal begins a new ledger of what is there"
+_NOT_AS_KNOWN = "is not what the ledger says; it was edited"
 _FIRST = "0" * 64  # stands for the hash of the line before the first
 
 Place = tuple[str, ...]  # of a record: a run's key; of an addition, its run's key, its kind and its own key
@@ -34,12 +36,14 @@ class Ledger:
     """The ledger, read.
 
     Attributes:
-        lines: of all clones, the oldest first, without those that were edited.
+        lines: of all clones, the oldest first, as far as they are proved.
+        unproved: the other lines, which count for nothing.
         damages: what is wrong with it.
         pending: a change that has begun, whose line is not written yet.
     """
 
     lines: list[Line] = field(default_factory=list)
+    unproved: list[Line] = field(default_factory=list)
     damages: list[str] = field(default_factory=list)
     pending: Pending | None = None
 
@@ -48,8 +52,8 @@ class Ledger:
         """The records that the lines say there are, and the seal of each; None where it is not known."""
         known: dict[Place, str | None] = {}
         for line in self.lines:
-            event, place = line["event"], _place_of(line)
-            if event in (BEGAN, FINISHED, ADOPTED, ADDED) and place:
+            event, place = line["event"], place_of(line)
+            if event in MADE and place:
                 known[place] = line.get("seal")
             elif event == PRUNED:
                 known = {other: seal for other, seal in known.items() if other[:1] != place}
@@ -58,7 +62,7 @@ class Ledger:
         return known
 
 
-def _place_of(line: Line | Pending) -> Place:
+def place_of(line: Line | Pending) -> Place:
     """Return the record that a line is of; empty where it is of none."""
     if "kind" in line and "key" in line:
         return line.get("run", ""), line["kind"], line["key"]
@@ -70,14 +74,34 @@ class Chain:
     """The lines of one clone.
 
     Attributes:
-        lines: those that the line after them holds the hash of, and the last.
+        path: of its file.
+        lines: by their number.
+        unproved: the numbers of those that were edited since, as other hashes show.
         whole: their bytes, without a torn last line.
-        count: how many whole lines there are, edited ones included.
+        count: how many whole lines there are, those that can't be read included.
     """
 
-    lines: list[Line]
+    path: Path
+    lines: dict[int, Line]
+    unproved: set[int]
     whole: bytes
     count: int
+
+    @property
+    def proved(self) -> list[Line]:
+        """The lines that count."""
+        return [line for number, line in self.lines.items() if number not in self.unproved]
+
+    def doubts(self, last: bool = False) -> list[str]:
+        """Say what is not believed, and, where nothing proves it, what the last line says."""
+        said = {number: "is not used; it says" for number in self.unproved if number in self.lines}
+        if last and self.count in self.lines:
+            said.setdefault(self.count, "nothing proves this last line; it says")
+        return [
+            f"{self.path}, line {number}: {words}: {self.lines[number]['event']} "
+            + "/".join(place_of(self.lines[number]))
+            for number, words in sorted(said.items())
+        ]
 
 
 def read_ledger(store: Path) -> Ledger:
@@ -93,20 +117,21 @@ def read_ledger(store: Path) -> Ledger:
     if marker:  # of lines of the same second this clone's are the later ones
         paths.sort(key=lambda path: path.stem == marker["clone"])
     chains = {path: read_chain(path, ledger.damages) for path in paths}
-    timed: list[tuple[str, Line]] = []
     seen: list[tuple[str, Marker | Seen]] = [(marker["clone"], marker)] if marker else []
     for chain in chains.values():
-        # A clock that was set back changes no order within a clone.
-        timed += zip(accumulate((line["at"] for line in chain.lines), max), chain.lines, strict=True)
-        seen += chain.lines[0].get("others", {}).items() if chain.lines else ()
+        seen += chain.lines.get(1, cast(Line, {})).get("others", {}).items()
     for clone, known in seen:
         path = chain_of(store, clone)
-        damage = (
-            against_marker(path, chains[path], known) if path in chains else f"{path}: is gone; {WAY_OUT}"
-        )
+        damage = against_marker(chains[path], known) if path in chains else f"{path}: is gone; {WAY_OUT}"
         ledger.damages += [damage] if damage else []
-    if marker is None and not ledger.damages and (chains or names_clone(store)):
-        ledger.damages.append(f"{store / MARKER}: is gone; {WAY_OUT}")
+    timed: list[tuple[str, Line]] = []
+    for chain in chains.values():
+        ledger.damages += chain.doubts(last=marker is None)
+        ledger.unproved += [line for number, line in chain.lines.items() if number in chain.unproved]
+        # A clock that was set back changes no order within a clone.
+        timed += zip(accumulate((line["at"] for line in chain.proved), max), chain.proved, strict=True)
+    if marker is None and (chains or names_clone(store)) and not (store / MARKER).exists():
+        ledger.damages.insert(0, f"{store / MARKER}: is gone; {WAY_OUT}")
     ledger.lines = [line for _, line in sorted(timed, key=lambda each: each[0])]
     return ledger
 
@@ -126,21 +151,28 @@ def edit_of(store: Path, place: Place, record: Path, content: Mapping[str, Any])
     if seals and place not in seals:  # a store of an earlier petseg has no ledger yet
         return f"{record.parent}: the ledger does not know it"
     if seals.get(place) not in (None, seal_of(content)):
-        return f"{record}: is not what the ledger says; it was edited"
+        return f"{record}: {_NOT_AS_KNOWN}"
     return None
+
+
+def unfinished_edit_of(store: Path, place: Place, record: Path) -> str | None:
+    """Say so if a run that the ledger has as finished does not call itself finished any more."""
+    return f"{record}: {_NOT_AS_KNOWN}" if _known_seals(store).get(place) else None
 
 
 def _known_seals(store: Path) -> Mapping[Place, str | None]:
     """Return the seals that the ledger has; it is read again only once it has changed."""
-    files = [*listed(store, MARKER), *listed(store / LEDGER, "*.jsonl")]
-    status = {path: path.stat() for path in files}
+    chains = listed(store / LEDGER, "*.jsonl")
+    if not chains:
+        return {}
+    status = {path: path.stat() for path in [*listed(store, MARKER), *chains]}
     return _seals(store, tuple((path, each.st_size, each.st_mtime_ns) for path, each in status.items()))
 
 
 @lru_cache(maxsize=1)
 def _seals(store: Path, _files: tuple[tuple[Path, int, int], ...]) -> Mapping[Place, str | None]:
     ledger = read_ledger(store)
-    return ({_place_of(ledger.pending): None} if ledger.pending else {}) | ledger.seals
+    return ({place_of(ledger.pending): None} if ledger.pending else {}) | ledger.seals
 
 
 def chain_of(store: Path, clone: str) -> Path:
@@ -171,14 +203,22 @@ def read_marker(store: Path, damages: list[str]) -> Marker | None:
     return marker
 
 
-def against_marker(path: Path, chain: Chain, known: Marker | Seen) -> str | None:
-    """Say what was known of a chain's lines that they are not; there may be more of them."""
-    count, whole = known["lines"], chain.whole
-    if chain.count < count:
-        return f"{path}: {count - chain.count} of its {count} lines are gone; {WAY_OUT}"
-    for _ in range(chain.count - count):
+def against_marker(chain: Chain, known: Marker | Seen) -> str | None:
+    """Say what was known of a chain's lines that they are not; what is not as it was is unproved from now on.
+
+    There may be one line more, if its change had begun: the marker is written after it.
+    """
+    count, whole, path = known["lines"], chain.whole, chain.path
+    more = chain.count - count
+    if more < 0:
+        return f"{path}: {-more} of its {count} lines are gone; {WAY_OUT}"
+    if more > ("pending" in known):
+        chain.unproved |= set(range(count + 1, chain.count + 1))
+        return f"{path}: has {more} lines more than were written; {WAY_OUT}"
+    for _ in range(more):
         whole = whole[: -len(last_of(whole)) - 1]
-    if "last" in known and known["last"] != hash_of(last_of(whole)):
+    if known["last"] != hash_of(last_of(whole)):
+        chain.unproved.add(count)
         return f"{path}, line {count}: was edited, it has another hash than when it was written; {WAY_OUT}"
     return None
 
@@ -195,6 +235,7 @@ def read_chain(path: Path, damages: list[str]) -> Chain:
     if rest:
         damages.append(f"{path}: its last line is torn; the next change of the store drops it")
     lines: dict[int, Line] = {}
+    unproved: set[int] = set()
     before = _FIRST
     for number, each in enumerate(whole, 1):
         place = f"{path}, line {number}"
@@ -205,13 +246,9 @@ def read_chain(path: Path, damages: list[str]) -> Chain:
         else:
             if line["before"] != before:
                 damages.append(f"{place}: does not hold the hash of the line before it, so one was edited")
-                if edited := lines.pop(number - 1, None):
-                    place = "/".join(_place_of(edited))
-                    damages.append(
-                        f"{path}, line {number - 1}: is not used; it says: {edited['event']} {place}"
-                    )
+                unproved.add(number - 1)
         before = hash_of(each)
-    return Chain(list(lines.values()), text[: len(text) - len(rest)], len(whole))
+    return Chain(path, lines, unproved, text[: len(text) - len(rest)], len(whole))
 
 
 def hash_of(line: bytes) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from petseg.models.weights import is_sealed, load_foreign_tensors, load_tensors, sha256_tensors, validated
-from petseg.store.run import StoredRun
+from petseg.store.run import StoredRun, is_edited
 from petseg.store.runs import known_runs
 
 
@@ -53,7 +53,7 @@ def runs_of(weights: Weights, store: Path) -> list[StoredRun]:
     Raises:
         OSError: a run can't be read.
     """
-    runs = known_runs(store)
+    runs = (run for run in known_runs(store) if not is_edited(run))
     if "record" in weights.about:  # a checkpoint, of which the store may keep no copy any more
         return [run for run in runs if run.key == weights.about.get("run_key")]
     ended, digest = ("tensors_sha256", "last_tensors_sha256"), weights.sha256

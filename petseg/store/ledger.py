@@ -26,6 +26,7 @@ from petseg.store.beginning import begin_beside, begin_first
 from petseg.store.chain import (
     LEDGER,
     LOCK,
+    MADE,
     MARKER,
     WAY_OUT,
     Chain,
@@ -34,6 +35,8 @@ from petseg.store.chain import (
     chains_of,
     hash_of,
     last_of,
+    place_of,
+    read_ledger,
     read_marker,
 )
 from petseg.store.pending import what_was_made
@@ -93,6 +96,9 @@ class Changes:
 
     def append(self, event: str, **more: Any) -> None:
         """Write a line into the ledger, and wait until the disk has it."""
+        if "pending" not in self.marker:  # else a crash leaves a line that passes for a forged one
+            self.marker["pending"] = {"event": event, "run": more["run"]}
+            write_json(self.store / MARKER, self.marker)
         line = {"at": now(), "by": user(), "event": event, **more, "before": hash_of(self.last)}
         text = json.dumps(line).encode()
         with naming(self.chain), self.chain.open("r+b", buffering=0) as file:
@@ -122,7 +128,7 @@ class Changes:
         if (pending := self.marker.get("pending")) is None:
             return
         self.ended += _removed(self.store / pending["run"], deep=True)
-        if is_logged:
+        if is_logged or (pending["event"] in MADE and read_ledger(self.store).seals.get(place_of(pending))):
             self._forget_pending()
         elif self._end(pending):
             self.ended.append(f"run {pending['run']} {pending['event']}")
@@ -230,7 +236,7 @@ def _last_line(chain: Path, marker: Marker) -> bytes:
 
     What lies before the end that the marker knows is left to ``petseg runs verify``: a ledger may be long.
     """
-    begin = max(0, marker.get("size", 0) - _TAIL_BYTES)
+    begin = max(0, marker["size"] - _TAIL_BYTES)
     with naming(chain), chain.open("r+b") as file:
         file.seek(begin)
         tail = file.read()
@@ -238,11 +244,15 @@ def _last_line(chain: Path, marker: Marker) -> bytes:
         if whole != tail:
             print(f"warning: {chain}: its last line was torn, and is dropped", file=sys.stderr)
             file.truncate(begin + len(whole))
-    known = marker.get("size", 0) - begin
+    known = marker["size"] - begin
     count = marker["lines"] + whole.count(b"\n", known) if known > 0 else whole.count(b"\n")
     if known > 0 and len(whole) < known:
         raise StoreError(f"{chain}: the last of its {marker['lines']} lines are gone; {WAY_OUT}")
-    if damage := against_marker(chain, Chain([], whole, count), marker):
+    if known > 0 and whole[known - 1 : known] != b"\n":
+        raise StoreError(
+            f"{chain}: was edited, its lines end elsewhere than when they were written; {WAY_OUT}"
+        )
+    if damage := against_marker(Chain(chain, {}, set(), whole, count), marker):
         raise StoreError(damage)
     last = last_of(whole)
     marker |= {"lines": count, "size": begin + len(whole), "last": hash_of(last)}

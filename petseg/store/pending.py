@@ -18,7 +18,9 @@ def what_was_made(store: Path, pending: Pending) -> dict[str, Any] | None:
     line = cast("dict[str, Any]", dict(pending))
     folder = store / pending["run"]
     if pending["event"] == PRUNED:
-        return None if folder.exists() else line
+        # A folder is moved aside before its line is written, and deleted after it.
+        aside = folder.with_name(f".{folder.name}.pruned.tmp")
+        return line if aside.exists() and not folder.exists() else None
     if pending["event"] == HEALED and "file" in pending and "sha256" in pending:
         return None if damage_in(folder, pending["file"], pending["sha256"]) else line
     if pending["event"] == SET_ASIDE and "kind" in pending:

@@ -11,7 +11,7 @@ from petseg.core.files import fsync_folder, listed
 from petseg.errors import StoreError, UsageError
 from petseg.store.chain import PRUNED, read_ledger
 from petseg.store.champion import champion
-from petseg.store.layout import CHECKPOINTS, LAST_WEIGHTS, WEIGHTS
+from petseg.store.layout import CHECKPOINTS, LAST_WEIGHTS, MANIFEST, WEIGHTS
 from petseg.store.ledger import changing
 from petseg.store.records import differing
 from petseg.store.run import StoredRun, locked
@@ -48,12 +48,17 @@ def check_prunable(store: Path, keys: Iterable[str]) -> None:
             raise UsageError(f"run {key} {kept[key]}, and is not pruned")
 
 
-def prune(store: Path, keys: list[str]) -> None:
+def prune(store: Path, keys: list[str], force: bool = False) -> None:
     """Take runs out of the store for ever; a crash leaves each whole, or in a hidden folder.
+
+    Args:
+        store: folder of the runs.
+        keys: theirs.
+        force: whether one whose record was edited, so that nobody knows how good it is, goes too.
 
     Raises:
         UsageError: one of them is to be kept; then none is deleted.
-        StoreError: the ledger is damaged, or a run that is kept is; then none is deleted.
+        StoreError: the ledger is damaged, or a run's record is, or a run that is kept; then none is deleted.
         RunLocked: one of them is being trained; then none is deleted.
     """
     with changing(store) as changes, ExitStack() as held:
@@ -69,6 +74,8 @@ def prune(store: Path, keys: list[str]) -> None:
                 )
         there = [key for key in keys if (store / key).is_dir()]
         for key in there:
+            if not force and (doubt := _doubt(store, key)):
+                raise StoreError(f"run {key} can't be proved: {doubt}; --force deletes it all the same")
             held.enter_context(locked(store / key))
         for key in keys:
             if key not in there:
@@ -88,6 +95,15 @@ def prune(store: Path, keys: list[str]) -> None:
             except OSError as error:  # which names no folder
                 left = f"{gone}: {error.strerror}; what is left of the run goes with the next change"
                 print(f"warning: {left}", file=sys.stderr)
+
+
+def _doubt(store: Path, key: str) -> str | None:
+    """Say why nobody knows what a run is."""
+    try:
+        run = run_of(store, key)
+        return run.edit() if run else f"{store / key / MANIFEST}: is gone"
+    except StoreError as error:
+        return str(error)
 
 
 def drop_checkpoints(run: StoredRun) -> None:

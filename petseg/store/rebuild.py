@@ -18,9 +18,12 @@ def heal_from_checkpoints(run: StoredRun) -> list[str]:
     Returns:
         A line for each file that was put back.
     """
+    checkpoints = listed(run.folder / CHECKPOINTS, "epoch-*.safetensors")
+    if not checkpoints:
+        return []
     files: dict[str, Path] = {}
     with TemporaryDirectory(prefix="petseg-") as folder:
-        for path in listed(run.folder / CHECKPOINTS, "epoch-*.safetensors"):
+        for path in checkpoints:
             with suppress(DamagedFile, OSError, KeyError, TypeError):  # then it is not used
                 tensors, about = load_tensors(path)
                 epoch = about["record"]["epoch"]

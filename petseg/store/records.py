@@ -49,19 +49,40 @@ def read_record(path: Path, form: type[T]) -> T:
     return checked(read_json(path), form, path)
 
 
-def read_lines(path: Path, form: type[T]) -> list[T]:
+def read_lines(path: Path, form: type[T], recorded: str | None = None) -> list[T]:
     """Read a file of the store that has a record a line; none where there is no such file.
+
+    Args:
+        path: the file.
+        form: of each line.
+        recorded: the sha256 that it must have; None where none is recorded.
 
     Raises:
         BrokenRecord: a line is not what it must be.
+        DamagedFile: it differs from its recorded hash, or is gone though there is one.
+        OSError: it can't be read.
+    """
+    if recorded is None and not path.exists():
+        return []
+    lines = read_recorded(path, recorded).splitlines()
+    places = (f"{path}, line {number}" for number in range(1, len(lines) + 1))
+    return [checked(parsed(line, place), form, place) for line, place in zip(lines, places, strict=True)]
+
+
+def read_recorded(path: Path, sha256: str | None) -> bytes:
+    """Return a file's bytes once they are those that a record has the hash of; None for no such hash.
+
+    Raises:
+        DamagedFile: it is gone, or differs.
         OSError: it can't be read.
     """
     try:
-        lines = read_file(path).splitlines()
+        content = read_file(path)
     except FileNotFoundError:
-        return []
-    places = (f"{path}, line {number}" for number in range(1, len(lines) + 1))
-    return [checked(parsed(line, place), form, place) for line, place in zip(lines, places, strict=True)]
+        raise DamagedFile(f"{path}: is gone") from None
+    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise DamagedFile(f"{path}: differs from its recorded hash")
+    return content
 
 
 def read_json(path: Path) -> Any:

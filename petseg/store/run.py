@@ -12,11 +12,11 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
-from petseg.core.files import folder_bytes, why_not
+from petseg.core.files import folder_bytes, listed, why_not
 from petseg.core.locks import Held, held
 from petseg.errors import BrokenRecord, DamagedFile, RunLocked, StoreError
 from petseg.store.additions import Addition, Evaluation, check_unedited
-from petseg.store.chain import Place, edit_of
+from petseg.store.chain import Place, edit_of, unfinished_edit_of
 from petseg.store.layout import (
     ABOUT,
     EVALUATIONS,
@@ -67,8 +67,10 @@ class StoredRun:
         return (self.key,)
 
     def edit(self) -> str | None:
-        """Say what shows that the record of a finished run was edited; None where nothing does."""
-        return edit_of(self.folder.parent, self.place, self.record, self.manifest) if self.finished else None
+        """Say what shows that its record was edited; None where nothing does."""
+        if self.finished:
+            return edit_of(self.folder.parent, self.place, self.record, self.manifest)
+        return unfinished_edit_of(self.folder.parent, self.place, self.record)
 
     @property
     def uid(self) -> str:
@@ -117,18 +119,22 @@ class StoredRun:
         """Return its history, one a finished epoch.
 
         Raises:
-            BrokenRecord: it is not what it must be, or is gone though the run's record has it.
+            BrokenRecord: it is not what it must be.
+            DamagedFile: it differs from its recorded hash, or is gone.
             OSError: it can't be read.
         """
-        path = self.folder / HISTORY
-        if HISTORY in self.manifest.get("files", {}) and not path.exists():
-            raise BrokenRecord(f"{path}: is gone")
-        return cast("list[dict[str, Any]]", read_lines(path, Row))
+        recorded = self.manifest.get("files", {}).get(HISTORY)
+        return cast("list[dict[str, Any]]", read_lines(self.folder / HISTORY, Row, recorded))
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:
         """What infer found, the newest last; without those whose scores are not what they must be."""
         return [each for each in self._added[0] if _problem_of(each) is None]
+
+    @property
+    def scored(self) -> bool:
+        """Whether infer has scored it, be the scores whole or not."""
+        return bool(listed(self.folder / EVALUATIONS, "[!.]*"))
 
     @property
     def figures(self) -> list[Addition]:
@@ -199,14 +205,14 @@ class StoredRun:
     def recorded_files(self) -> int:
         """How many files the records have a hash of, the records included."""
         records = [self.manifest, *(addition.manifest for addition in self.added)]
-        return sum(1 + len(record["files"]) for record in records)
+        return sum(1 + len(record.get("files", {})) for record in records)
 
     def damages(self) -> Iterator[str]:
         """Say of each file of a finished run that is absent or differs from its recorded hash."""
         for holder in self.holders:
             if edit := holder.edit():
                 yield edit
-            for name, digest in holder.manifest["files"].items():
+            for name, digest in holder.manifest.get("files", {}).items():
                 try:
                     yield from differing(holder.folder, {name: digest})
                 except OSError as error:  # the other files are looked at all the same
@@ -278,13 +284,13 @@ class StoredRun:
             DamagedFile: its record was edited, or one of them is gone, or differs from its recorded hash;
                 nothing is copied then.
         """
+        check_unedited(self.edit())
         if not self.finished:
             raise StoreError(
                 f"run {self.key} is not finished; start the same training again to go on with it"
             )
         if absent := files.keys() - self.manifest["files"].keys():
             raise StoreError(f"run {self.key} has no {', '.join(sorted(absent))}: see {self.folder}")
-        check_unedited(self.edit())
         export_files(self.folder, self.manifest["files"], files)
 
 
@@ -302,6 +308,13 @@ def locked(folder: Path) -> Iterator[None]:
             message = f"run {folder.name} is being trained by process {other.pid}; wait for it, or stop it"
             raise RunLocked(message) from None
         yield
+
+
+def is_edited(run: StoredRun) -> bool:
+    """Tell whether a run's record was edited, and name it: then it is not used."""
+    if edit := run.edit():
+        warn_once(f"{edit}; the run is not used")
+    return edit is not None
 
 
 @cache
@@ -322,10 +335,10 @@ def _opened(form: type[AnyAddition], folder: Path, broken: list[StoreError | OSE
     return sorted(found, key=lambda each: (each.manifest["created"], each.key))
 
 
-def _problem_of(evaluation: Evaluation) -> BrokenRecord | OSError | None:
+def _problem_of(evaluation: Evaluation) -> StoreError | OSError | None:
     """Return why the scores of an evaluation can't be read; None where they can."""
     try:
         _ = evaluation.headlines
-    except (BrokenRecord, OSError) as error:
+    except (StoreError, OSError) as error:
         return error
     return None

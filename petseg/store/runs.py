@@ -7,7 +7,7 @@ from petseg.core.files import listed, sha256_file, why_not
 from petseg.errors import BrokenRecord, StoreError
 from petseg.store.layout import CHECKPOINTS, MANIFEST, ORIGINAL, WEIGHTS, manifests
 from petseg.store.records import damage_in
-from petseg.store.run import StoredRun, warn_once
+from petseg.store.run import StoredRun, is_edited, warn_once
 
 
 def stored_runs(store: Path) -> tuple[list[StoredRun], list[str]]:
@@ -70,7 +70,7 @@ def places_of(store: Path, digest: str) -> Iterator[tuple[StoredRun, str]]:
     """
     for run in known_runs(store):
         for name, recorded in run.manifest.get("files", {}).items():
-            if recorded == digest:
+            if recorded == digest and run.finished and not is_edited(run):
                 yield run, name
 
 

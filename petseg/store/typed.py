@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
-from annotated_types import Predicate
+from annotated_types import Ge, Le, Predicate
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035  (pydantic asks for it below 3.12)
 
 from petseg.errors import BrokenRecord
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Name = Annotated[str, Predicate(str.isalnum)]  # of a folder of the store: it leads nowhere else
+Count = Annotated[int, Ge(0), Le(1 << 62)]
 Kind = Literal["evaluations", "figures"]
 
 
@@ -173,16 +174,16 @@ class Marker(TypedDict):
     format: int
     clone: Name
     root: str
-    lines: int
-    last: NotRequired[str]
-    size: NotRequired[int]
+    lines: Count
+    last: str
+    size: Count
     pending: NotRequired[Pending]
 
 
 class Seen(TypedDict):
     """How long another clone's part of the ledger was, and the hash of its last line."""
 
-    lines: int
+    lines: Count
     last: str
 
 

@@ -74,9 +74,7 @@ def verify(
         report.healed += [*heal_runs(finished, known), *_healed_from_checkpoints(finished)]
     bad_copies = _verify_copies(copies(finished), report, heals)
     for run in watched(runs, "verify runs", len(runs)):
-        report.damages += (
-            _damages_of(run, report, heals) if run.finished else _damaged_checkpoints(run, report)
-        )
+        report.damages += _damages_of(run, report, heals)
     for copy, line in bad_copies:
         _name_or_heal(report, line, heals and _given_back(copy))
     stored = _by_md5(finished) if heals and bad_objects else {}
@@ -90,7 +88,9 @@ def _verify_ledger(store: Path, report: Report, heals: bool) -> list[StoredRun]:
     with _settled(store):
         pass  # a torn last line is dropped, so that it is no reason to begin anew
     if heals:
-        report.healed += begin_anew(store)
+        healed, unproved = begin_anew(store)
+        report.healed += healed
+        report.damages += unproved
     with _settled(store):
         runs, broken = stored_runs(store)
         report.damages += dict.fromkeys([*broken, *against_ledger(store, runs)])
@@ -99,21 +99,24 @@ def _verify_ledger(store: Path, report: Report, heals: bool) -> list[StoredRun]:
 
 def _healed_from_checkpoints(runs: Iterable[StoredRun]) -> Iterator[str]:
     for run in runs:
-        if listed(run.folder / CHECKPOINTS):
+        if (run.folder / CHECKPOINTS).exists():
             from petseg.store.rebuild import heal_from_checkpoints  # rarely: torch takes seconds
 
             yield from heal_from_checkpoints(run)
 
 
 def _damages_of(run: StoredRun, report: Report, heals: bool) -> Iterator[str]:
-    """Say what is wrong with a finished run's records and files."""
+    """Say what is wrong with a run's records and files."""
+    if not run.finished and not run.edit():
+        yield from _damaged_checkpoints(run, report)
+        return
     store = run.folder.parent
     report.files[STORE] += run.recorded_files
     if not any(run.damages()) and not any(_unrecorded(run)):
         return
     with _settled(store):  # a change may have been made meanwhile: what differs is looked at again
         now = run_of(store, run.key)
-        if now is not None and now.finished:
+        if now is not None and (now.finished or now.edit()):
             edits = {holder.edit() for holder in now.holders}
             for line in now.damages():
                 yield f"{line}{_NO_COPY if heals and line not in edits else ''}"
@@ -122,7 +125,7 @@ def _damages_of(run: StoredRun, report: Report, heals: bool) -> Iterator[str]:
 
 def _unrecorded(run: StoredRun) -> Iterator[str]:
     """Say of each file in a finished run's folder whether no record names it."""
-    recorded = {holder.folder / name for holder in run.holders for name in holder.manifest["files"]}
+    recorded = {holder.folder / name for holder in run.holders for name in holder.manifest.get("files", {})}
     recorded |= {run.folder / CARD, *(holder.record for holder in run.holders)}
     for folder, folders, names in os.walk(run.folder):
         folders[:] = [name for name in folders if not name.startswith(".") and name != CHECKPOINTS]

@@ -22,6 +22,7 @@ from petseg.core.textfiles import without_nan, write_csv, write_json
 from petseg.data.masks import save_masks
 from petseg.errors import BrokenRecord, DamagedFile, TrainingError
 from petseg.models.weights import load_tensors, save_tensors, validated
+from petseg.store.additions import check_unedited
 from petseg.store.chain import FINISHED
 from petseg.store.layout import (
     ABOUT,
@@ -230,11 +231,13 @@ def open_run(
 
     Raises:
         RunLocked: another process holds it.
-        StoreError: it is not what it must be, or the store's ledger is not.
+        StoreError: it is not what it must be, or was edited, or the store's ledger is not what it must be.
         OSError: it can't be read or written.
     """
     folder = store / key
     manifest = read_manifest(folder)
+    if manifest:
+        check_unedited(StoredRun(folder, manifest).edit())
     if manifest.get("status") == "finished":  # nobody writes to it any more: many may read
         run = Run(folder, manifest, read_history(folder))
         drop_checkpoints(run)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from petseg.store.beginning import begin_anew
+from petseg.store.records import sealed
 from tests.support.project import Project
 
 Manifest = dict[str, Any]
@@ -42,7 +44,9 @@ def test_another_environment_is_named(project: Project) -> None:
     manifest = json.loads(path.read_text())
     manifest["environment"] |= {"torch": "1.0", "cpu_capability": "ABACUS"}
     path.chmod(0o644)
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(sealed(manifest)))
+    (project.folder / "runs/store.json").unlink()
+    begin_anew(project.folder / "runs")  # or the ledger shows that the record was edited
     printed = project.run(*project.train_command)
     assert f"warning: run {key} began elsewhere, where bits may differ: torch 1.0 then" in printed
     assert "cpu_capability ABACUS then" in printed

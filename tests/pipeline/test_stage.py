@@ -155,6 +155,17 @@ def test_a_stage_writes_into_no_folder_that_holds_the_project(kept: Path, place:
     assert "choose another place" in done.stderr
 
 
+def test_a_stage_writes_over_no_file_that_git_tracks(kept: Path) -> None:
+    (kept / "tracked.md").write_text("mine")
+    for words in (["init", "--quiet"], ["add", "tracked.md"]):
+        subprocess.run(["git", *words], cwd=kept, check=True)
+    done = run(kept, "--what", "tracked.md")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--what tracked.md: is tracked by git; choose another place" in done.stderr
+    (kept / "dvc.yaml").write_text(WIRED.format("tracked.md"))  # as DVC's metrics are
+    assert run(kept, "--what", "tracked.md").returncode == 0
+
+
 def test_a_stage_writes_its_outs_and_reads_what_it_likes(kept: Path) -> None:
     (kept / "dvc.yaml").write_text(WIRED.format("plots/test"))
     cached = kept / ".dvc/cache/files/md5/aa/bb"

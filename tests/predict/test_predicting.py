@@ -317,6 +317,7 @@ def test_photos_are_found_once_and_never_in_the_output(project: Path) -> None:
     ("wanted", "reason"),
     [
         (["nowhere.jpg"], "nowhere.jpg: no such photo or folder"),
+        ([""], "an empty name is no photo"),
         (["photos/*.gif"], "no photo fits it as a pattern"),
         (["runs"], "runs: no photo is in this folder"),
         (["photos/a.jpg", "twin/a.jpg"], "photos/a.jpg and twin/a.jpg would have one name"),

@@ -19,7 +19,7 @@ from petseg.errors import StoreError
 from petseg.store.adopt import adopt
 from petseg.store.before import EARLIER
 from petseg.store.beginning import begin_anew
-from petseg.store.chain import LEDGER, MARKER, read_ledger
+from petseg.store.chain import LEDGER, MARKER, hash_of, read_ledger
 from petseg.store.champion import champion, promote, promotions
 from petseg.store.layout import MANIFEST
 from petseg.store.ledger import changing
@@ -170,9 +170,11 @@ def test_a_harmed_ledger_is_named_and_can_be_begun_anew(
     harm(store)
     assert [line for line in damages(store) if named in line]
     assert len(stored_runs(store)[0]) == 2
-    assert named in "".join(begin_anew(store))
+    healed, unproved = begin_anew(store)
+    assert "is begun anew" in "".join(healed)
+    assert named in "".join(unproved)
     assert damages(store) == []
-    assert begin_anew(store) == []
+    assert begin_anew(store) == ([], [])
     promote(StoredRun.open(store / "bb"), force=True)
     assert champion(store) == "bb"
 
@@ -218,11 +220,69 @@ def test_a_forged_line_is_not_used_and_named(root: Path) -> None:
     rewritten(chain(store), -3, run="bb")  # so that bb was champion once
     rewritten(chain(store), 1, event="pruned")
     shutil.rmtree(store / "aa")
-    told = "\n".join(begin_anew(store))
+    told = "\n".join(begin_anew(store)[1])
     assert "is not used; it says: promoted bb" in told
     assert "is not used; it says: pruned" in told
     assert "bb" not in [promotion.key for promotion in promotions(store)]
     assert champion(store) == "cc"
+
+
+@pytest.mark.parametrize("is_marked", [True, False])
+def test_an_edited_last_line_makes_no_champion(root: Path, is_marked: bool) -> None:
+    store = begun(root, "aa", "bb", "cc")
+    promote(StoredRun.open(store / "bb"), force=True)
+    rewritten(chain(store), -2, run="cc")
+    if not is_marked:
+        (store / MARKER).unlink()
+    told = damages(store)
+    words = "is not used" if is_marked else "nothing proves this last line"
+    assert [line for line in told if f"{words}; it says: promoted cc" in line]
+    _, unproved = begin_anew(store)
+    assert unproved == told
+    assert champion(store) == ("aa" if is_marked else "cc")
+
+
+def test_a_run_that_is_lost_stays_named_though_its_line_was_edited(root: Path) -> None:
+    store = begun(root, "aa", "bb", "cc")
+    number = [line.get("run") for line in read_ledger(store).lines].index("cc")
+    rewritten(chain(store), number, at="2020")
+    shutil.rmtree(store / "cc")
+    begin_anew(store)
+    assert damages(store) == [f"{store / 'cc' / MANIFEST}: is gone, and was not pruned"]
+
+
+def test_a_line_that_was_laid_by_hand_is_not_used(root: Path) -> None:
+    store = begun(root, "aa", "bb")
+    last = chain(store).read_bytes().splitlines()[-1]
+    line = json.loads(last) | {"run": "bb", "before": hash_of(last)}
+    with chain(store).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    assert [line for line in damages(store) if "has 1 lines more than were written" in line]
+    assert champion(store) == "aa"
+    with pytest.raises(StoreError, match="has 1 lines more than were written"):
+        promote(StoredRun.open(store / "bb"), force=True)
+
+
+@pytest.mark.parametrize("entry", [{"lines": -(10**12)}, {"size": 10**21}, {"lines": True}, {"last": None}])
+def test_a_marker_of_odd_values_is_named_at_once(root: Path, entry: dict[str, Any]) -> None:
+    store = begun(root, "aa", "bb")
+    write_json(store / MARKER, json.loads((store / MARKER).read_text()) | entry)
+    assert [line for line in damages(store) if f"{store / MARKER}: {next(iter(entry))}: " in line]
+    with pytest.raises(StoreError, match=f"{MARKER}: {next(iter(entry))}: "):
+        promote(StoredRun.open(store / "bb"), force=True)
+
+
+def test_a_change_that_is_only_said_to_have_begun_seals_no_edited_record(root: Path) -> None:
+    store = begun(root, "aa", "bb", "cc")
+    run = StoredRun.open(store / "cc")
+    write_json(run.record, sealed(run.manifest | {"best": {"epoch": 1, "val_dice": 0.99}}))
+    shutil.rmtree(store / "bb")
+    for pending in ({"event": "finished", "run": "cc"}, {"event": "pruned", "run": "bb"}):
+        write_json(store / MARKER, json.loads((store / MARKER).read_text()) | {"pending": pending})
+        with changing(store):
+            pass
+    assert StoredRun.open(store / "cc").edit() is not None
+    assert damages(store) == [f"{store / 'bb' / MANIFEST}: is gone, and was not pruned"]
 
 
 def test_lines_that_are_cut_from_another_clones_ledger_are_missed(root: Path) -> None:
@@ -372,7 +432,7 @@ def test_a_prune_that_was_killed_is_ended_though_the_ledger_is_broken(root: Path
     store = begun(root, "aa", "bb")
     marker = json.loads((store / MARKER).read_text())
     write_json(store / MARKER, marker | {"pending": {"event": "pruned", "run": "bb"}})
-    shutil.rmtree(store / "bb")
+    (store / "bb").rename(store / ".bb.pruned.tmp")
     chain(store).write_bytes(b"broken\n" + chain(store).read_bytes())
     assert begin_anew(store)
     with changing(store):

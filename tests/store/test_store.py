@@ -29,6 +29,7 @@ from petseg.store.prune import prune
 from petseg.store.run import StoredRun, locked, warn_once
 from petseg.store.runs import run_of, stored_runs
 from petseg.store.verify import DVC, STORE, verify
+from petseg.store.writer import open_run
 from petseg.tracking.queries import weights_in_mlflow
 from tests.support.store import edit, evaluate, flip, make_run, petseg
 
@@ -102,7 +103,8 @@ def test_weights_come_back_byte_for_byte(root: Path) -> None:
     petseg("runs", "restore", "aa", "--to", "deep/down/x.safetensors")
     assert sha256_file(root / "deep/down/x.safetensors") == run.manifest["files"][WEIGHTS]
     assert (root / "deep/down/x.json").exists()
-    assert "must end in .safetensors" in petseg("runs", "restore", "aa", "--to", "x.pt", fails=True)
+    for place in ("x.pt", ".", ""):
+        assert "must end in .safetensors" in petseg("runs", "restore", "aa", f"--to={place}", fails=True)
 
 
 def test_restoring_replaces_nothing_that_no_run_has(root: Path) -> None:
@@ -346,12 +348,35 @@ def test_a_record_that_was_edited_is_neither_promoted_nor_kept_in_place_of_the_b
     write_json(worse.record, edited | {"best": {"epoch": 1, "val_dice": 0.99}})
     (named,) = verify(root, [StoredRun.open(worse.folder)], lambda _: ()).damages
     assert "bb/manifest.json: is not what the ledger says" in named
+    assert "0.9900 edited" in petseg("runs", "list")
     with pytest.raises(StoreError, match="run bb can't be proved"):
         promote(StoredRun.open(worse.folder), force=True)
     make_run(root, "cc", 0.1)
     with pytest.raises(StoreError, match="run bb, which is kept, can't be proved"):
         prune(store, ["cc"])
     assert (store / "cc").is_dir()
+
+
+def test_a_finished_run_that_calls_itself_unfinished_is_named_and_kept(root: Path) -> None:
+    store, run = root / "runs", make_run(root, "bb", 0.6)
+    promote(make_run(root, "aa", 0.9), force=False)
+    write_json(run.record, run.manifest | {"status": "running"})
+    edit = f"{run.record}: is not what the ledger says; it was edited"
+    assert verify(root, None, lambda _: ()).damages == [edit]
+    run = StoredRun.open(run.folder)
+    for use in (
+        lambda: run.export({WEIGHTS: root / "away"}),
+        lambda: open_run(store, "bb", {}).__enter__(),
+        lambda: prune(store, ["bb"]),
+    ):
+        with pytest.raises(StoreError, match=edit):
+            use()
+    assert runs_of(Weights.read(run.folder / WEIGHTS), store) == []
+    assert "no run of the store has these weights" in petseg(
+        "runs", "which", str(run.folder / WEIGHTS), fails=True
+    )
+    prune(store, ["bb"], force=True)
+    assert verify(root, None, lambda _: ()).damages == []
 
 
 def test_the_card_tells_scores_weak_points_and_the_way_back(root: Path) -> None:

@@ -1,6 +1,7 @@
 """Small runs of a store, as training, infer and the commands leave them; no network in them."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from petseg.core.textfiles import write_json
 from petseg.errors import PetsegError
 from petseg.evaluation.outputs import BREEDS, HEADLINES, PER_IMAGE, SCORES
 from petseg.models.weights import save_tensors
+from petseg.store.chain import FINISHED, MARKER
 from petseg.store.keep import keep
 from petseg.store.layout import ABOUT, EVALUATIONS, FORMAT, HISTORY, MANIFEST, WEIGHTS
+from petseg.store.ledger import changing
 from petseg.store.records import sealed
 from petseg.store.run import StoredRun
 
@@ -44,7 +47,11 @@ def make_run(root: Path, key: str, val_dice: float = 0.8, **changes: Any) -> Sto
         "tensors_sha256": digest,
         "files": {path.name: sha256_file(path) for path in folder.iterdir()},
     }
-    write_json(folder / MANIFEST, sealed(manifest | changes))
+    with ExitStack() as stack:
+        if (folder.parent / MARKER).exists():  # else whoever changes the store next begins its ledger
+            held = stack.enter_context(changing(folder.parent))
+            stack.enter_context(held.noting(FINISHED, key))
+        write_json(folder / MANIFEST, sealed(manifest | changes))
     return StoredRun.open(folder)
 
 

@@ -23,6 +23,9 @@ from petseg.store.runs import stored_runs
 def prune(
     runs: Annotated[list[str], typer.Argument(metavar="ID...", help="Which.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also one whose record is broken or was edited.")
+    ] = False,
     as_json: bool = False,
 ) -> Answer:
     """Delete runs for ever, once it was asked; never the champion, and never the best by validation."""
@@ -36,7 +39,7 @@ def prune(
             print(_to_be_pruned(store, key))
     if not yes and not typer.confirm(f"Delete {len(keys)} runs and their weights for ever?"):
         return Answer(None, ["nothing is deleted"], 1)
-    prune_runs(store, keys)
+    prune_runs(store, keys, force)
     return Answer({"deleted": keys}, [f"{len(keys)} runs are deleted"])
 
 
@@ -44,7 +47,8 @@ def _to_be_pruned(store: Path, key: str) -> str:
     """Describe a run, which may be broken or lost."""
     try:
         run = StoredRun.open(store / key)
-        return f"{key}  {run.network}  val Dice {score(run.val_dice)}  {size(run.size_bytes)}"
+        edited = "  (its record was edited)" if run.edit() else ""
+        return f"{key}  {run.network}  val Dice {score(run.val_dice)}  {size(run.size_bytes)}{edited}"
     except StoreError as error:
         return f"{key}  {error}"
 

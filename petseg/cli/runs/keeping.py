@@ -39,12 +39,12 @@ def restore(
     """Get a run's weights back, byte for byte."""
     found = found_run(run)
     target = expanded(to) if to else stage_paths(main_root(), "train")["weights"]
-    stored, about = found.manifest.get("files", {}), target.with_suffix(".json")
-    weights = WEIGHTS
+    stored, weights = found.manifest.get("files", {}), WEIGHTS
     if target.suffix != ".safetensors":  # as adopted weights may have been
         weights = f"{ORIGINAL}{target.suffix}"
-        if weights not in stored:
+        if weights not in stored or not target.name:
             raise UsageError(f"--to {to}: must end in .safetensors")
+    about = target.with_suffix(".json")
     files = {weights: target} | ({ABOUT: about} if ABOUT in stored else {})
     if to:
         check_targets("--to", *files.values(), force=force)

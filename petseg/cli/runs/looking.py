@@ -120,7 +120,7 @@ def _row(run: StoredRun, defaults: dict[str, Any], champion: str | None) -> dict
     return {
         "id": run.key,
         "champion": run.key == champion,
-        "status": run.manifest["status"],
+        "status": "edited" if run.edit() else run.manifest["status"],
         "when": str(run.manifest["created"]),
         "commit": git.get("commit"),
         "changed": git.get("dirty", False),
