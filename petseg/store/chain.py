@@ -107,22 +107,25 @@ class Chain:
 def read_ledger(store: Path) -> Ledger:
     """Read the ledger of a store, which may have none yet."""
     ledger = Ledger()
-    marker = None
-    try:
-        marker = read_marker(store, ledger.damages)
-    except StoreError as error:  # of a later petseg: it is read as far as it is understood
-        ledger.damages.append(str(error))
+    marker = _understood_marker(store, ledger.damages)
     ledger.pending = marker.get("pending") if marker else None
     paths = chains_of(store)
     if marker:  # of lines of the same second this clone's are the later ones
         paths.sort(key=lambda path: path.stem == marker["clone"])
     chains = {path: read_chain(path, ledger.damages) for path in paths}
+    now = _understood_marker(
+        store, []
+    )  # as the store is read without its lock: lines may have come meanwhile
+    if marker and now and marker["clone"] != now["clone"]:
+        return read_ledger(store)
     seen: list[tuple[str, Marker | Seen]] = [(marker["clone"], marker)] if marker else []
     for chain in chains.values():
         seen += chain.lines.get(1, cast(Line, {})).get("others", {}).items()
     for clone, known in seen:
-        path = chain_of(store, clone)
-        damage = against_marker(chains[path], known) if path in chains else f"{path}: is gone; {WAY_OUT}"
+        path, later = chain_of(store, clone), now if known is marker else None
+        damage = (
+            against_marker(chains[path], known, later) if path in chains else f"{path}: is gone; {WAY_OUT}"
+        )
         ledger.damages += [damage] if damage else []
     timed: list[tuple[str, Line]] = []
     for chain in chains.values():
@@ -134,6 +137,14 @@ def read_ledger(store: Path) -> Ledger:
         ledger.damages.insert(0, f"{store / MARKER}: is gone; {WAY_OUT}")
     ledger.lines = [line for _, line in sorted(timed, key=lambda each: each[0])]
     return ledger
+
+
+def _understood_marker(store: Path, damages: list[str]) -> Marker | None:
+    try:
+        return read_marker(store, damages)
+    except StoreError as error:  # of a later petseg: the ledger is read as far as it is understood
+        damages.append(str(error))
+        return None
 
 
 def edit_of(store: Path, place: Place, record: Path, content: Mapping[str, Any]) -> str | None:
@@ -203,16 +214,19 @@ def read_marker(store: Path, damages: list[str]) -> Marker | None:
     return marker
 
 
-def against_marker(chain: Chain, known: Marker | Seen) -> str | None:
+def against_marker(chain: Chain, known: Marker | Seen, later: Marker | None = None) -> str | None:
     """Say what was known of a chain's lines that they are not; what is not as it was is unproved from now on.
 
-    There may be one line more, if its change had begun: the marker is written after it.
+    Args:
+        chain: as it was read, with one line more where a change had begun: the marker is written after it.
+        known: the marker as it was before.
+        later: the marker after the chain was read, where others may have changed the store meanwhile.
     """
     count, whole, path = known["lines"], chain.whole, chain.path
     more = chain.count - count
     if more < 0:
         return f"{path}: {-more} of its {count} lines are gone; {WAY_OUT}"
-    if more > ("pending" in known):
+    if chain.count > max(each["lines"] + ("pending" in each) for each in (known, later or known)):
         chain.unproved |= set(range(count + 1, chain.count + 1))
         return f"{path}: has {more} lines more than were written; {WAY_OUT}"
     for _ in range(more):

@@ -19,7 +19,7 @@ from petseg.errors import StoreError
 from petseg.store.adopt import adopt
 from petseg.store.before import EARLIER
 from petseg.store.beginning import begin_anew
-from petseg.store.chain import LEDGER, MARKER, hash_of, read_ledger
+from petseg.store.chain import LEDGER, MARKER, chains_of, hash_of, read_ledger
 from petseg.store.champion import champion, promote, promotions
 from petseg.store.layout import MANIFEST
 from petseg.store.ledger import changing
@@ -261,6 +261,22 @@ def test_a_line_that_was_laid_by_hand_is_not_used(root: Path) -> None:
     assert champion(store) == "aa"
     with pytest.raises(StoreError, match="has 1 lines more than were written"):
         promote(StoredRun.open(store / "bb"), force=True)
+
+
+def test_lines_that_come_while_the_ledger_is_read_are_no_damage(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = begun(root, "aa", "bb")
+
+    def chains_once_others_have_written(store: Path) -> list[Path]:
+        monkeypatch.setattr("petseg.store.chain.chains_of", chains_of)
+        for key in ("bb", "aa", "bb"):
+            promote(StoredRun.open(store / key), force=True)
+        return chains_of(store)
+
+    monkeypatch.setattr("petseg.store.chain.chains_of", chains_once_others_have_written)
+    assert read_ledger(store).damages == []
+    assert champion(store) == "bb"
 
 
 @pytest.mark.parametrize("entry", [{"lines": -(10**12)}, {"size": 10**21}, {"lines": True}, {"last": None}])

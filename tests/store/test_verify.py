@@ -11,7 +11,7 @@ import pytest
 from petseg.core.files import sha256_file
 from petseg.core.textfiles import write_json
 from petseg.store.adopt import adopt
-from petseg.store.chain import MARKER
+from petseg.store.chain import MARKER, read_ledger
 from petseg.store.champion import promote
 from petseg.store.heal import Copy
 from petseg.store.layout import ABOUT, MANIFEST, WEIGHTS
@@ -143,10 +143,11 @@ def change_much(root: Path) -> None:
         prune(root / "runs", [run.key])
 
 
-def test_a_change_of_another_process_is_no_damage(store: Path) -> None:
+@pytest.mark.parametrize("look", [damages, lambda store: read_ledger(store).damages])
+def test_a_change_of_another_process_is_no_damage(store: Path, look: Callable[[Path], list[str]]) -> None:
     other = multiprocessing.get_context("fork").Process(target=change_much, args=(store.parent,))
     other.start()
     found = []
     while other.is_alive():
-        found += damages(store)
+        found += look(store)
     assert (other.exitcode, found) == (0, [])
