@@ -46,6 +46,7 @@ def test_another_environment_is_named(project: Project) -> None:
     path.chmod(0o644)
     path.write_text(json.dumps(sealed(manifest)))
     (project.folder / "runs/store.json").unlink()
+    shutil.rmtree(project.folder / "runs/ledger")
     begin_anew(project.folder / "runs")  # or the ledger shows that the record was edited
     printed = project.run(*project.train_command)
     assert f"warning: run {key} began elsewhere, where bits may differ: torch 1.0 then" in printed
