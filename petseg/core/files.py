@@ -47,7 +47,7 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno is not None:  # else it is of a library
             error.filename = str(path)
         raise
 
@@ -153,6 +153,22 @@ def listed(folder: Path, pattern: str = "*") -> list[Path]:
     return sorted(folder / name for name in names if fnmatchcase(name, pattern))
 
 
+def below(folder: Path) -> Iterator[Path]:
+    """Yield all below a folder, sorted by folder; ``Path.rglob`` passes over what can't be read.
+
+    Raises:
+        OSError: a folder can't be read.
+    """
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        folders.sort()
+        yield from (Path(parent, name) for name in sorted((*folders, *files)))
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # it went meanwhile
+        raise error
+
+
 def copy_atomically(source: Path, target: Path, sha256: str | None = None) -> None:
     """Copy a file's bytes so that after any crash the old content of ``target`` or the new is there.
 
@@ -198,7 +214,8 @@ def remove_leftovers(folder: Path, deep: bool = False) -> list[Path]:
     Returns:
         What was removed.
     """
-    found = sorted(folder.rglob(_LEFTOVER)) if deep else listed(folder, _LEFTOVER)
+    inner = (path for path in below(folder) if fnmatchcase(path.name, _LEFTOVER))
+    found = sorted(inner) if deep else listed(folder, _LEFTOVER)
     gone = [path for path in found if not (deep and _is_alive(path))]
     for path in gone:
         if path.is_dir() and not path.is_symlink():

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from petseg.core.files import naming
+from petseg.core.files import below, naming
 from petseg.core.textfiles import read_yaml
 from petseg.errors import ParamsError, UsageError
 
@@ -76,7 +76,7 @@ def code_files(root: Path, stage: str) -> Iterator[Path]:
     for dep in _stage(root, stage).get("deps", []):
         path = root / dep
         if Path(dep).parts[0] in CODE:
-            files = sorted(path.rglob("*")) if path.is_dir() else [path]
+            files = sorted(below(path)) if path.is_dir() else [path]
             yield from (file for file in files if file.is_file() and "__pycache__" not in file.parts)
 
 

@@ -17,9 +17,9 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, fields
 from glob import glob
 from pathlib import Path
-from typing import Never, Self
+from typing import Self
 
-from petseg.core.files import naming, written_atomically
+from petseg.core.files import below, naming, written_atomically
 from petseg.core.parallel import in_order
 from petseg.core.progress import progress
 from petseg.core.project import expanded
@@ -86,7 +86,7 @@ def _named(text: str, out: Path) -> Iterator[tuple[Path, str]]:
     """Yield the photos that one argument names, with their name below the folder that it names."""
     path, made = Path(text), {out / SHEET, *(out / kind for kind in WRITTEN_AS)}
     if path.is_dir():
-        for file in sorted(_below(path)):
+        for file in sorted(below(path)):
             is_photo = file.suffix.lower() in SUFFIXES and (file.is_file() or file.is_symlink())
             if is_photo and made.isdisjoint({_real(file), *_real(file).parents}):
                 yield file, file.relative_to(path).as_posix()
@@ -101,16 +101,6 @@ def _named(text: str, out: Path) -> Iterator[tuple[Path, str]]:
 def _real(path: Path) -> Path:
     """Return where a path leads; unlike Path.resolve it knows an answer for links in a circle."""
     return Path(os.path.realpath(path))
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    """Yield all below a folder; Path.rglob would pass over a folder that can't be read."""
-    for parent, folders, files in os.walk(folder, onerror=_raise):
-        yield from (Path(parent, name) for name in (*folders, *files))
-
-
-def _raise(error: OSError) -> Never:
-    raise error
 
 
 def _why_nothing(path: Path) -> str:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from petseg.core.files import naming
 from petseg.core.project import now, user
 from petseg.store.run import StoredRun
 from petseg.tracking.client import DATA_EXPERIMENT, EXPERIMENT, connect, experiment_id, patiently, warn, why
@@ -132,7 +133,8 @@ class Row:
         """Copy files to the run's artifacts."""
         for folder, paths in record.files.items():
             for path in paths:
-                self.client.log_artifact(self.run_id, str(path), folder)
+                with naming(path):  # as what copies it for MLflow does not
+                    self.client.log_artifact(self.run_id, str(path), folder)
         for name, text in record.texts.items():
             self.client.log_text(self.run_id, text, name)
 
