@@ -176,8 +176,16 @@ def _known_seals(store: Path) -> Mapping[Place, str | None]:
     chains = listed(store / LEDGER, "*.jsonl")
     if not chains:
         return {}
-    status = {path: path.stat() for path in [*listed(store, MARKER), *chains]}
-    return _seals(store, tuple((path, each.st_size, each.st_mtime_ns) for path, each in status.items()))
+    return _seals(store, tuple(map(_state_of, [store / MARKER, *chains])))
+
+
+def _state_of(path: Path) -> tuple[Path, int, int]:
+    """Return what changes whenever a file is written anew."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return path, -1, 0
+    return path, status.st_size, status.st_mtime_ns
 
 
 @lru_cache(maxsize=1)
