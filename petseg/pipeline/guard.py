@@ -183,14 +183,11 @@ class _Guard:
         caches = [root / ".dvc/cache", *(_caches(root) if self._asks_dvc else ())]
         objects = [cache / inner for cache in caches for inner in ("", "files", "files/md5")]
         self._add_all(root, dict.fromkeys(objects, _CACHE) | kept)
-        for folder, folders, files in os.walk(
-            root / "runs"
-        ):  # parts of a store may lie elsewhere: links, mounts
-            for path in (Path(folder, name) for name in (*folders, *files)):
-                if is_link(path):
-                    self._add_all(root, {path: _STORE})
-                elif path.name in folders and (status := _status(path)):
-                    self._by_inode[status.st_dev, status.st_ino] = _STORE
+        for entry in _links_and_folders(root / "runs"):  # parts of a store may lie elsewhere: links, mounts
+            if entry.is_symlink():
+                self._add_all(root, {Path(entry.path): _STORE})
+            elif status := _status(Path(entry.path)):
+                self._by_inode[status.st_dev, status.st_ino] = _STORE
 
     def _add_all(self, root: Path, kept: Mapping[Path, str]) -> None:
         for path, what in kept.items():
@@ -200,6 +197,19 @@ class _Guard:
                 self._by_name[_name_of(place)] = what
                 if status := _status(place):
                     self._by_inode[status.st_dev, status.st_ino] = what
+
+
+def _links_and_folders(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """Yield the links and the folders below a folder; its files, which may be many, are not looked at."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if entry.is_symlink() or entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return
+    for entry in found:
+        yield entry
+        if not entry.is_symlink():
+            yield from _links_and_folders(entry.path)
 
 
 def _way(path: Path) -> Iterator[Path]:
