@@ -25,6 +25,7 @@ from petseg.errors import ParamsError
 _RESNET34_HALVINGS = 5
 
 Boundary = Literal["foreground", "background", "ignore"]
+Edge = Literal["whole", "tight"]  # of a mask: around the border strip, or within it
 Masks = Literal["trimap", "binary_255", "binary_1"]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -68,7 +69,7 @@ class TrainParams(Section):
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)]  # batch norm has no variance to take of one photo
     learning_rate: Annotated[float, Field(gt=0)]
-    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"]
+    optimizer: Literal["muon", "sgd", "adamw", "adam", "rmsprop"]
     weight_decay: NonNegative
     schedule: Literal["constant", "cosine", "onecycle", "plateau"]
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)]
@@ -107,6 +108,7 @@ def _threshold(value: object) -> float | Literal["auto"]:
 class InferParams(Section):
     threshold: Annotated[float | Literal["auto"], PlainValidator(_threshold)]
     flip_average: bool
+    clean: bool
     batch_size: Count
 
 

@@ -46,8 +46,8 @@ def infer(params: Params, archives: Path, arrays: Path, weights: Path, results: 
         run_key = run.key if run else predictor.about.get("run_key")
         # All is chosen, and every test photo predicted, before a test trimap is looked at.
         predicted = predict(predictor, photos, boundary, params.infer)
-        answers = against_truth(photos, archives, predicted)
-        write_outputs(results, photos, boundary, predicted, answers, run_key)
+        scored = against_truth(photos, archives, predicted)
+        write_outputs(results, photos, predicted, scored, run_key)
     copy_atomically(results / HEADLINES, metrics)
 
     if run is None:

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from petseg.core.formats import duration
@@ -12,7 +13,7 @@ from petseg.core.progress import progress
 from petseg.core.project import main_root, provenance
 from petseg.core.textfiles import write_json, write_table
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import MEAN, STD, load_photos
+from petseg.data.batches import MEAN, OUTPUTS, STD, load_photos
 from petseg.models.device import environment, set_up_torch
 from petseg.models.networks import parameter_count, settings_of
 from petseg.models.pretrained import Encoder
@@ -86,8 +87,7 @@ def drop_scores_of_others(weights: Path, run: Run) -> None:
 
 def description(params: Params, photos: PetArrays, encoder: Encoder) -> dict[str, Any]:
     """Return what the run's key is made of, and what else its manifest says of its making."""
-    settings = flat(data__boundary=params.data.boundary) | settings_of(params.model)
-    settings |= flat(train=params.train, augment=params.augment)
+    settings = settings_of(params.model) | flat(train=params.train, augment=params.augment)
     if "model.encoder_weights" in settings:
         settings["model.encoder_weights"] = encoder.name
     code, source = code_sha256(Path(__file__)), locked_param("download", "data.source")
@@ -106,15 +106,12 @@ def description(params: Params, photos: PetArrays, encoder: Encoder) -> dict[str
 def train_run(
     run: Run, row: LiveRow, params: Params, photos: PetArrays, encoder: Encoder, device: torch.device
 ) -> None:
-    boundary = params.data.boundary
-    training, validation = (load_photos(photos, split, boundary, device) for split in ("train", "val"))
-    left_out = len(photos.rows("train")) + len(photos.rows("val")) - len(training) - len(validation)
+    training, validation = (load_photos(photos, split, device) for split in ("train", "val"))
     state = TrainingState.new(params.model, params.train, device, encoder.path)
     shown = evenly_spread(len(validation))
     run.note(
         photos={"train": len(training), "val": len(validation)},
         shown_rows=validation.rows[shown].tolist(),
-        all_border_left_out=left_out,
         parameters=parameter_count(state.network),
     )
     run.show(photos.images[validation.rows[shown]])
@@ -123,7 +120,7 @@ def train_run(
 
     total, done = params.train.epochs * len(training), state.epoch * len(training)
     with progress("train", total, start=done, transient=True) as advance:
-        records = fit(state, training, validation, params.train, params.augment, boundary, on_step=advance)
+        records = fit(state, training, validation, params.train, params.augment, on_step=advance)
         while not is_stale(run.history, params.train.early_stopping_patience):
             record = next(records, None)
             if record is None:
@@ -134,10 +131,12 @@ def train_run(
 
     check_reached(Path(__file__))  # what was loaded meanwhile counts too
     state.evaluated.load_state_dict(run.best_weights())
-    _, dice = validate(state.evaluated, validation, params.train, boundary)
-    table = photos.index.loc[validation.rows, ["name", "breed", "species"]].assign(dice=dice)
+    _, dice = validate(state.evaluated, validation, params.train)
+    table = photos.index.loc[validation.rows, ["name", "breed", "species"]]
+    of_output = pd.DataFrame(dice, table.index, [f"dice_{edge}" for edge in OUTPUTS])
+    table = table.assign(dice=of_output.mean(axis=1)).join(of_output)
     write_table(run.folder / VALIDATION, table)
-    described = {"model": params.model.model_dump(), "image_size": photos.size_px, "boundary": boundary}
+    described = {"model": params.model.model_dump(), "image_size": photos.size_px, "outputs": OUTPUTS}
     run.finish(described | {"mean": MEAN, "std": STD})
 
 
@@ -147,12 +146,11 @@ def evenly_spread(n: int) -> list[int]:
 
 
 def beginning_line(run: Run, params: Params, device: torch.device, epoch: int) -> str:
-    counts, left_out = run.manifest["photos"], run.manifest["all_border_left_out"]
+    counts = run.manifest["photos"]
     millions = run.manifest["parameters"] / 1e6
     return (
         f"run {run.key}: {params.model.name}, {millions:.2f} M parameters, on {device}; "
         f"{counts['train']} photos to learn from, {counts['val']} to validate on"
-        + (f"; {left_out} left out, all border" if left_out else "")
         + (f"; goes on after epoch {epoch}" if epoch else "")
     )
 

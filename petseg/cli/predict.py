@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +13,7 @@ from petseg.cli.output import Answer
 from petseg.core.formats import duration
 from petseg.core.project import expanded, main_root
 from petseg.errors import UsageError
+from petseg.params import Edge
 
 if TYPE_CHECKING:
     from petseg.predict.load import Model
@@ -38,6 +38,10 @@ Wanted = Annotated[
 Threshold = Annotated[
     float | None, typer.Option(help="From which probability a pixel is pet; else as validation chose.")
 ]
+WhichEdge = Annotated[
+    Edge, typer.Option(help="The mask's edge: within the pet's strip of unsure pixels, or around it.")
+]
+AsIs = Annotated[bool, typer.Option("--as-is", help="Leave small islands and holes in the masks.")]
 TableFile = Annotated[
     Path | None, typer.Option("--csv", help="Also a table: size, coverage, confidence of each photo.")
 ]
@@ -60,6 +64,8 @@ def predict(
     out: Out = Path("predicted"),
     wanted: Wanted = None,
     threshold: Threshold = None,
+    edge: WhichEdge = "tight",
+    as_is: AsIs = False,
     table: TableFile = None,
     strict: Strict = False,
     force: Force = False,
@@ -85,10 +91,12 @@ def predict(
     given = [*(photo.path for photo in found), *([expanded(wanted)] if wanted else [])]
     _check_targets(todo, out, table, given, resume, force)
     known = _known_rows(table, force) if table and resume else []
-    model = _model(wanted, device, threshold)
+    model = _model(wanted, device, edge, threshold)
     with ExitStack() as stack:
         rows = stack.enter_context(closing(Table(table, todo, known))) if table else None
-        summary = cut_out_all(todo, model, out, batch_size, strict=strict, replaces=force, table=rows)
+        summary = cut_out_all(
+            todo, model, out, batch_size, strict=strict, replaces=force, as_is=as_is, table=rows
+        )
     return _answer(summary, model, out, len(found), len(todo))
 
 
@@ -143,26 +151,24 @@ def _known_rows(table: Path, force: bool) -> list[dict[str, str]]:
         return []
 
 
-def _model(wanted: str | None, device: str, threshold: float | None) -> "Model":
+def _model(wanted: str | None, device: str, edge: Edge, threshold: float | None) -> "Model":
     from petseg.models.device import set_up_torch
     from petseg.predict.load import choose
 
-    model = choose(main_root(), wanted, set_up_torch(device, threads=1))
-    if threshold is not None:
-        return replace(model, threshold=threshold)
-    if not model.decided:
+    model = choose(main_root(), wanted, set_up_torch(device, threads=1)).shown_as(edge, threshold)
+    if threshold is None and not model.decided:
         print(f"note: infer has chosen no threshold for {model.name}: {model.threshold:g}", file=sys.stderr)
     return model
 
 
 def _answer(summary: "Summary", model: "Model", out: Path, found: int, todo: int) -> Answer:
-    facts = {"out": str(out), "model": model.name, "threshold": model.threshold, "found": found}
-    facts |= {"done": summary.done, "failed": summary.failed, "empty": summary.empty}
+    facts = {"out": str(out), "model": model.name, "edge": model.edge, "threshold": model.threshold}
+    facts |= {"found": found, "done": summary.done, "failed": summary.failed, "empty": summary.empty}
     facts["seconds"] = summary.seconds
     said = (
         f"{summary.done} photos cut out in {duration(summary.seconds)}, "
         f"{summary.done / summary.seconds:.1f} photos/s, by {model.name}, "
-        f"threshold {model.threshold:g}: {out}/"
+        f"{model.edge} masks, threshold {model.threshold:g}: {out}/"
         + (f"; {found - todo} were there" if todo < found else "")
         + (f"; empty masks: {len(summary.empty)}" if summary.empty else "")
         + (f"; bad files: {len(summary.failed)}" if summary.failed else "")

@@ -1,16 +1,19 @@
 """From packed bytes to what a network takes and what it is held against."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, device, float32, from_numpy, tensor
+from torch import Tensor, device, float32, from_numpy, stack, tensor
 from torch.nn import functional as F
 
 from petseg.data.arrays import PetArrays
-from petseg.data.images import BORDER, PET
-from petseg.errors import DataError
-from petseg.params import Boundary
+from petseg.data.images import BACKGROUND, BORDER, PET
+from petseg.params import Boundary, Edge
+
+# What a network answers: which pixels are of the whole pet, border strip included, and of the pet within it.
+OUTPUTS: tuple[Edge, ...] = get_args(Edge)
 
 # Of ImageNet, as all published encoder weights expect.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -34,13 +37,9 @@ class Photos:
         return len(self.images)
 
 
-def load_photos(arrays: PetArrays, split: str, boundary: Boundary, where: device) -> Photos:
-    """Load a split. Under the ignore rule a photo that is all border has nothing to learn from: left out."""
+def load_photos(arrays: PetArrays, split: str, where: device) -> Photos:
+    """Load a split."""
     rows = arrays.rows(split)
-    if boundary == "ignore":
-        rows = rows[(arrays.trimaps[rows] != BORDER).any(axis=(1, 2))]
-        if not rows.size:
-            raise DataError(f"{arrays.folder}: every photo of the split {split!r} is all border")
     images, trimaps = from_numpy(arrays.images[rows]), from_numpy(arrays.trimaps[rows])
     return Photos(images.to(where), trimaps.to(where), rows)
 
@@ -68,6 +67,11 @@ def to_input(photos: Tensor) -> Tensor:
         (N, 3, H, W) float, channels_last in memory.
     """
     return normalize(photos.permute(0, 3, 1, 2).to(float32) / 255)
+
+
+def to_targets(trimaps: Tensor) -> Tensor:
+    """Turn trimaps into the masks of OUTPUTS, (N, 2, H, W) float in {0, 1}; arguments as ``to_target``."""
+    return stack([trimaps != BACKGROUND, trimaps == PET], dim=1).to(float32)
 
 
 def to_target(trimaps: Tensor, boundary: Boundary) -> tuple[Tensor, Tensor | None]:

@@ -37,7 +37,8 @@ def load_masks(path: Path, *axes: str) -> tuple[NDArray[np.bool_], dict[str, NDA
 
     Args:
         path: an .npz file.
-        axes: where given, the masks' axes before the last two, each named by whole numbers beside them.
+        axes: where given, the masks' axes before the last two, each named by whole numbers beside them; the
+            file may name one more, outputs.
 
     Raises:
         DataError: the file is absent or of another format.
@@ -50,6 +51,7 @@ def load_masks(path: Path, *axes: str) -> tuple[NDArray[np.bool_], dict[str, NDA
         if packed.shape != (*shape[:-1], -(-shape[-1] // 8)) or not packed.size:
             raise ValueError(f"{packed.shape} bytes are no masks of shape {shape}")
         masks = np.unpackbits(packed, axis=-1, count=shape[-1]).astype(bool)
+        axes += ("outputs",) if axes and "outputs" in beside else ()
         for name, count in zip(axes, shape[:-2], strict=True) if axes else ():
             if beside[name].shape != (count,) or beside[name].dtype.kind not in "iu":
                 raise ValueError(f"{name} are not {count} whole numbers")

@@ -1,5 +1,6 @@
 """What infer does: it chooses on validation, predicts the test photos, and holds them against the truth."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from petseg.core.progress import watched
 from petseg.core.textfiles import write_json, write_table
 from petseg.data.arrays import PetArrays
+from petseg.data.batches import OUTPUTS
 from petseg.data.masks import save_masks
 from petseg.data.preprocess import original_trimaps
 from petseg.evaluation.outputs import (
@@ -24,10 +25,20 @@ from petseg.evaluation.outputs import (
     SCORES,
     THRESHOLDS,
 )
-from petseg.evaluation.scores import Tallies, by_group, mean_mask, photo_scores, tally, under_each_rule
-from petseg.evaluation.thresholds import calibration, choose_threshold, threshold_scores
+from petseg.evaluation.scores import (
+    Answers,
+    Tallies,
+    Trimap,
+    by_group,
+    mean_mask,
+    photo_scores,
+    tally,
+    under_each_rule,
+)
+from petseg.evaluation.thresholds import calibration, choose_answers, choose_threshold, threshold_scores
+from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.predictor import Predictor, at_own_size
-from petseg.params import Boundary, InferParams
+from petseg.params import Boundary, Edge, InferParams
 
 _SHOWN = (
     "dice_per_image",
@@ -43,43 +54,74 @@ class Predicted:
     """What was predicted and chosen before a test trimap was looked at.
 
     Attributes:
-        validation: (N, S, S) float, the probability of pet for the validation photos.
+        boundary: the rule for the trimaps' border whose scores are the headline.
+        validation: (N, 2, S, S), the probability of OUTPUTS for the validation photos.
         test: likewise, for the M test photos.
-        threshold: from which probability a pixel is pet.
+        thresholds: from which probability a pixel is pet.
+        answers: which output answers each rule.
+        clean: whether small islands and holes are taken out of the masks that are scored.
         blind: (S, S) bool, the one mask of who never looks at a photo.
     """
 
-    validation: Tensor
-    test: Tensor
-    threshold: float
+    boundary: Boundary
+    validation: NDArray[np.float32]
+    test: NDArray[np.float32]
+    thresholds: Thresholds
+    answers: Answers
+    clean: bool
     blind: NDArray[np.bool_]
 
     @property
-    def masks(self) -> NDArray[np.bool_]:
-        """The masks of the test photos, (M, S, S) bool."""
-        masks: NDArray[np.bool_] = (self.test >= self.threshold).numpy()
-        return masks
+    def edge(self) -> Edge:
+        """The output that answers the headline's rule."""
+        return self.answers[self.boundary]
+
+    @property
+    def threshold(self) -> float:
+        """That of the output that answers the headline's rule."""
+        return self.thresholds[self.edge]
+
+    def masks(self, place: int, shape: tuple[int, ...], *, clean: bool) -> NDArray[np.bool_]:
+        """Return a test photo's masks at a size, (2, *shape)."""
+        probability = self.test[place]
+        if clean:
+            probability = cleaned(probability, self.thresholds)
+        return cut(at_own_size(probability, shape), self.thresholds)
 
 
 def predict(predictor: Predictor, arrays: PetArrays, boundary: Boundary, params: InferParams) -> Predicted:
-    """Predict the photos of validation and test; validation chooses the threshold and the blind mask.
+    """Predict the photos of validation and test; validation chooses thresholds, answers and the blind mask.
 
     Args:
         predictor: the network.
         arrays: the packed photos.
-        boundary: what the trimaps' border counts as.
-        params: the threshold, or ``auto``; and how many photos at once.
+        boundary: the rule for the trimaps' border whose scores are the headline.
+        params: the threshold of both outputs, or ``auto``; and how many photos at once.
     """
     rows = arrays.rows("val")
     trimaps = torch.from_numpy(arrays.trimaps[rows])
     validation = predictor.probability(arrays.images[rows], params.batch_size, "validation")
-    threshold = params.threshold
-    if threshold == "auto":
-        threshold = choose_threshold(validation, trimaps, boundary)
+    rules: dict[Edge, Boundary] = {"whole": "foreground", "tight": "background"}
+    if params.threshold == "auto":
+        thresholds = {
+            edge: choose_threshold(validation[:, OUTPUTS.index(edge)], trimaps, rule)
+            for edge, rule in rules.items()
+        }
+    else:
+        thresholds = dict.fromkeys(rules, params.threshold)
+    answers = choose_answers(cut(validation.numpy(), thresholds), trimaps)
     blind = mean_mask(torch.from_numpy(arrays.trimaps[arrays.rows("train")]), boundary)
-    cut = choose_threshold(blind.expand(trimaps.shape), trimaps, boundary)
+    share = choose_threshold(blind.expand(trimaps.shape), trimaps, boundary)
     test = predictor.probability(arrays.images[arrays.rows("test")], params.batch_size, "test")
-    return Predicted(validation, test, threshold, (blind >= cut).numpy())
+    return Predicted(
+        boundary,
+        validation.numpy(),
+        test.numpy(),
+        thresholds,
+        answers,
+        params.clean,
+        (blind >= share).numpy(),
+    )
 
 
 def against_truth(arrays: PetArrays, archives: Path, predicted: Predicted) -> dict[str, Tallies]:
@@ -91,30 +133,45 @@ def against_truth(arrays: PetArrays, archives: Path, predicted: Predicted) -> di
         predicted: for these photos.
 
     Returns:
-        Counts by the answer: model, own_resolution, all_foreground, mean_mask.
+        Counts by the answer: model, own_resolution, both again as not asked for (cleaned, or as_is),
+        all_foreground, mean_mask.
     """
-    rows, masks = arrays.rows("test"), predicted.masks
+    rows = arrays.rows("test")
     names, trimaps = arrays.index["name"][rows].to_list(), arrays.trimaps[rows]
     place = {name: i for i, name in enumerate(names)}
-    originals = watched(original_trimaps(archives, place), "score", len(rows))
-    own = (
-        (name, at_own_size(predicted.test[place[name]], trimap.shape) >= predicted.threshold, trimap)
-        for name, trimap in originals
-    )
+    other = "as_is" if predicted.clean else "cleaned"
+    blind = np.broadcast_to(predicted.blind, (len(OUTPUTS), *predicted.blind.shape))
+
+    def scored(clean: bool, photos: Iterable[tuple[str, Trimap]]) -> Tallies:
+        masks = (
+            (name, predicted.masks(place[name], trimap.shape, clean=clean), trimap) for name, trimap in photos
+        )
+        return tally(masks, predicted.answers)
+
+    def packed() -> Iterable[tuple[str, Trimap]]:
+        return zip(names, trimaps, strict=True)
+
+    def original(what: str) -> Iterable[tuple[str, Trimap]]:
+        return watched(original_trimaps(archives, place), what, len(rows))
+
+    def always(mask: NDArray[np.bool_]) -> Tallies:
+        return tally(((name, mask, trimap) for name, trimap in packed()), predicted.answers)
+
     return {
-        "model": tally(zip(names, masks, trimaps, strict=True)),
-        "own_resolution": tally(own),
-        "all_foreground": tally(zip(names, np.ones_like(masks), trimaps, strict=True)),
-        "mean_mask": tally(zip(names, np.broadcast_to(predicted.blind, masks.shape), trimaps, strict=True)),
+        "model": scored(predicted.clean, packed()),
+        "own_resolution": scored(predicted.clean, original("score")),
+        other: scored(not predicted.clean, packed()),
+        f"own_resolution_{other}": scored(not predicted.clean, original(f"score {other}")),
+        "all_foreground": always(np.ones_like(blind)),
+        "mean_mask": always(blind),
     }
 
 
 def write_outputs(
     folder: Path,
     arrays: PetArrays,
-    boundary: Boundary,
     predicted: Predicted,
-    answers: dict[str, Tallies],
+    scored: dict[str, Tallies],
     run_key: str | None,
 ) -> None:
     """Write what infer leaves: petseg.evaluation.outputs.
@@ -122,18 +179,24 @@ def write_outputs(
     Args:
         folder: where to.
         arrays: the packed photos.
-        boundary: what the trimaps' border counts as.
         predicted: for these photos.
-        answers: of ``against_truth``.
+        scored: of ``against_truth``.
         run_key: of the run whose weights predicted, as far as it is known.
     """
-    rows = arrays.rows("test")
+    rows, boundary = arrays.rows("test"), predicted.boundary
     table = arrays.index.loc[rows, ["name", "breed", "species"]]
-    table = table.join(photo_scores(answers["model"][boundary]), on="name")
-    table = table.join(photo_scores(answers["own_resolution"][boundary]).add_prefix("own_"), on="name")
-    told: dict[str, Any] = {"boundary": boundary, "threshold": predicted.threshold, "photos": len(rows)}
-    told["photos_undefined"] = int(table["dice"].isna().sum())
-    scores: dict[str, Any] = {name: under_each_rule(tallies, boundary) for name, tallies in answers.items()}
+    table = table.join(photo_scores(scored["model"][boundary]), on="name")
+    table = table.join(photo_scores(scored["own_resolution"][boundary]).add_prefix("own_"), on="name")
+    told: dict[str, Any] = {
+        "boundary": boundary,
+        "answers": dict(predicted.answers),
+        "threshold": predicted.threshold,
+        "thresholds": dict(predicted.thresholds),
+        "cleaned_masks": predicted.clean,
+        "photos": len(rows),
+        "photos_undefined": int(table["dice"].isna().sum()),
+    }
+    scores: dict[str, Any] = {name: under_each_rule(tallies, boundary) for name, tallies in scored.items()}
     species = by_group(table, "species").set_index("species").to_dict("index")
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -142,24 +205,32 @@ def write_outputs(
     write_table(folder / PER_IMAGE, table)
     write_table(folder / BREEDS, by_group(table, "breed"))
     # Views of the probabilities, for people; all is chosen.
-    write_table(folder / THRESHOLDS, every_threshold(arrays, predicted, boundary))
-    trimaps = torch.from_numpy(arrays.trimaps[rows])
-    write_table(folder / CALIBRATION, calibration(predicted.test, trimaps, boundary))
-    save_masks(folder / PREDICTIONS, predicted.masks, rows=rows)
+    write_table(folder / THRESHOLDS, every_threshold(arrays, predicted))
+    output, trimaps = OUTPUTS.index(predicted.edge), torch.from_numpy(arrays.trimaps[rows])
+    write_table(
+        folder / CALIBRATION, calibration(torch.from_numpy(predicted.test[:, output]), trimaps, boundary)
+    )
+    shape = arrays.trimaps.shape[1:]
+    masks = [predicted.masks(place, shape, clean=predicted.clean)[output] for place in range(len(rows))]
+    save_masks(folder / PREDICTIONS, np.stack(masks), rows=rows)
 
 
 def headlines(scores: dict[str, Any]) -> dict[str, Any]:
-    """Return the scores that matter: the model's under the rule in use, and fewer of each other answer."""
+    """Return the scores that matter: the model's under each rule, and fewer of each other answer."""
     model = {name: score for name, score in scores["model"].items() if not isinstance(score, dict)}
-    others = {name: {key: scores[name][key] for key in _SHOWN} for name in scores if name != "model"}
-    return model | others
+    rules = {name: rule for name, rule in scores["model"].items() if isinstance(rule, dict)}
+    others = rules | {name: score for name, score in scores.items() if name != "model"}
+    return model | {name: {key: score[key] for key in _SHOWN} for name, score in others.items()}
 
 
-def every_threshold(arrays: PetArrays, predicted: Predicted, boundary: Boundary) -> pd.DataFrame:
+def every_threshold(arrays: PetArrays, predicted: Predicted) -> pd.DataFrame:
     """Score validation and test at every threshold; columns such as ``val_dice_per_image``."""
+    output = OUTPUTS.index(predicted.edge)
     tables = (
         threshold_scores(
-            probability, torch.from_numpy(arrays.trimaps[arrays.rows(part)]), boundary
+            torch.from_numpy(probability[:, output]),
+            torch.from_numpy(arrays.trimaps[arrays.rows(part)]),
+            predicted.boundary,
         ).add_prefix(f"{part}_")
         for part, probability in (("val", predicted.validation), ("test", predicted.test))
     )

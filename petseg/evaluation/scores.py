@@ -5,7 +5,7 @@ truth has a pixel (or an edge), a score is undefined: NaN, and a mean leaves the
 one of them has, it is 0.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self, get_args
 
@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor
 
-from petseg.data.batches import to_target
+from petseg.data.batches import OUTPUTS, to_target
 from petseg.errors import ShapeMismatch
 from petseg.evaluation.metrics import PixelCounts, bootstrap_interval, count_pixels, mean, scores
-from petseg.params import Boundary
+from petseg.params import Boundary, Edge
 
 RULES: tuple[Boundary, ...] = get_args(Boundary)
 EDGE_TOLERANCE = 0.0075  # of the photo's diagonal, as in Csurka et al.
 NAN = float("nan")
+
+Answers = Mapping[Boundary, Edge]  # by which of a network's outputs each rule is answered
 
 Mask = NDArray[np.bool_]
 Trimap = NDArray[np.uint8]
@@ -54,28 +56,31 @@ class Tally:
 Tallies = dict[Boundary, Tally]
 
 
-def tally(photos: Iterable[tuple[str, Mask, Trimap]]) -> Tallies:
+def tally(photos: Iterable[tuple[str, Mask, Trimap]], answers: Answers) -> Tallies:
     """Hold predicted masks against trimaps under every rule.
 
     Args:
-        photos: the name, the mask, (H, W) bool, and the trimap, (H, W) uint8, of each; sizes may differ.
+        photos: the name, the masks, (2, H, W) bool, and the trimap, (H, W) uint8, of each; sizes may differ.
+        answers: which of the masks is held against each rule.
 
     Raises:
-        ShapeMismatch: a mask and its trimap differ in size.
+        ShapeMismatch: masks and their trimap differ in size.
     """
     names: list[str] = []
     counts: dict[Boundary, list[PixelCounts]] = {rule: [] for rule in RULES}
     edge_f: dict[Boundary, list[float]] = {rule: [] for rule in RULES}
-    for name, mask, trimap in photos:
+    for name, masks, trimap in photos:
         names.append(name)
-        predicted, labels = torch.tensor(mask)[None], torch.tensor(trimap)[None]
-        said = Edge.of(mask)
+        predicted, labels = torch.tensor(masks)[:, None], torch.tensor(trimap)[None]
         for rule in RULES:
+            place = OUTPUTS.index(answers[rule])
             truth, valid = to_target(labels, rule)
-            counts[rule].append(count_pixels(predicted[None], truth, valid))
+            counts[rule].append(count_pixels(predicted[None, place], truth, valid))
             # What the ignore rule leaves out is where the edge is.
             edge_f[rule].append(
-                NAN if valid is not None else said.f_score(Edge.of(truth[0, 0].bool().numpy()))
+                NAN
+                if valid is not None
+                else Contour.of(masks[place]).f_score(Contour.of(truth[0, 0].bool().numpy()))
             )
     return {rule: Tally(names, _joined(counts[rule]), np.array(edge_f[rule])) for rule in RULES}
 
@@ -87,7 +92,7 @@ def photo_scores(tally: Tally) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Edge:
+class Contour:
     """The outermost pixels of a mask, without the photo's frame.
 
     Attributes:

@@ -5,13 +5,16 @@ Views of what has been predicted; nothing is chosen here.
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from petseg.data.batches import to_target
+from petseg.data.batches import OUTPUTS, to_target
 from petseg.errors import ShapeMismatch
 from petseg.evaluation.metrics import PixelCounts, mean, mean_dice
+from petseg.evaluation.scores import Answers
 from petseg.params import Boundary
 
 THRESHOLDS = tuple(n / 100 for n in range(5, 100, 5))
@@ -126,3 +129,15 @@ def choose_threshold(probability: Tensor, trimaps: Tensor, boundary: Boundary) -
         THRESHOLDS,
         key=lambda t: (mean_dice(probability >= t, trimaps, boundary), -abs(t - 0.5)),
     )
+
+
+def choose_answers(masks: NDArray[np.bool_], trimaps: Tensor) -> Answers:
+    """Return which output answers each rule; validation says by which the ignore rule is answered better.
+
+    Args:
+        masks: (N, 2, S, S), of the validation photos.
+        trimaps: (N, S, S) uint8, theirs.
+    """
+    dice = (mean_dice(torch.from_numpy(masks[:, place]), trimaps, "ignore") for place in range(len(OUTPUTS)))
+    of_edge = dict(zip(OUTPUTS, dice, strict=True))
+    return {"foreground": "whole", "background": "tight", "ignore": max(OUTPUTS, key=lambda e: of_edge[e])}

@@ -6,7 +6,9 @@ Source: Ronneberger, Fischer, Brox 2015 (arXiv:1505.04597), with padded convolut
 from abc import abstractmethod
 
 from torch import Tensor, cat, nn
+from torch.nn import functional as F
 
+from petseg.data.batches import OUTPUTS
 from petseg.errors import ShapeMismatch
 
 
@@ -18,6 +20,9 @@ class Network(nn.Module):
         halvings: how often the photo is halved.
         dropout: probability that a feature map is dropped before the last layer.
 
+    The head gives a logit for each of petseg.data.batches.OUTPUTS. ``keep_one_output`` leaves it the one that
+    networks had before there were two.
+
     Attributes:
         size_step: what a photo's height and width must be multiples of, in pixels.
     """
@@ -26,20 +31,20 @@ class Network(nn.Module):
         super().__init__()
         self.size_step: int = 2**halvings
         self.dropout = nn.Dropout2d(dropout)
-        self.head = nn.Conv2d(width, 1, 1)
+        self.head = nn.Conv2d(width, len(OUTPUTS), 1)
 
     @abstractmethod
     def features(self, photos: Tensor) -> Tensor:
         """Return features, (N, width, H, W) float, of photos, (N, 3, H, W) float."""
 
     def forward(self, photos: Tensor) -> Tensor:
-        """Return logits of pet.
+        """Return logits of the whole pet and, never above it, of the pet within its border.
 
         Args:
             photos: (N, 3, H, W) float, normalized; H and W are multiples of ``size_step``.
 
         Returns:
-            (N, 1, H, W) float.
+            (N, 2, H, W) float, as OUTPUTS; (N, 1, H, W) of a network with one output.
 
         Raises:
             ShapeMismatch: H or W is no such multiple.
@@ -51,7 +56,14 @@ class Network(nn.Module):
                 f"photo for a {type(self).__name__} and multiples of {self.size_step}", size, fitting
             )
         logits: Tensor = self.head(self.dropout(self.features(photos)))
-        return logits
+        if logits.shape[1] == 1:
+            return logits
+        whole, border = logits[:, :1], logits[:, 1:]
+        return cat([whole, whole - F.softplus(border)], dim=1)
+
+    def keep_one_output(self) -> None:
+        """Have one output alone, as networks of before have."""
+        self.head = nn.Conv2d(self.head.in_channels, 1, 1)
 
 
 class DoubleConv(nn.Sequential):

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from petseg.core.progress import progress
-from petseg.data.batches import mirrored, resized, to_input
+from petseg.data.batches import OUTPUTS, mirrored, resized, to_input
 from petseg.data.images import resize_photo
 from petseg.errors import DamagedFile, DataError
+from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.networks import build_network, placed
 from petseg.models.weights import load_tensors, sha256_tensors
-from petseg.params import ModelParams
+from petseg.params import Edge, ModelParams
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Predictor:
         try:
             described = json.loads(about.read_text(encoding="utf-8"))
             network = build_network(ModelParams.model_validate(described["model"]))
+            if "outputs" not in described:  # as before there were two
+                network.keep_one_output()
             network.load_state_dict(tensors)
             int(described["image_size"])
             if described["tensors_sha256"] != sha256_tensors(tensors):
@@ -58,6 +61,11 @@ class Predictor:
             reason = " ".join(str(error).split())
             raise DamagedFile(f"{about}: does not describe {weights} ({reason:.200})") from None
         return cls(placed(folded(network.eval()), device), described, device, flip_average)
+
+    @property
+    def has_two_outputs(self) -> bool:
+        """Whether the network tells the pet's border strip from the pet; else both outputs are its one."""
+        return "outputs" in self.about
 
     @property
     def size_px(self) -> int:
@@ -74,7 +82,7 @@ class Predictor:
             what: the name of the work, for the progress bar.
 
         Returns:
-            (N, S, S) float32, the probability of pet, on the CPU.
+            (N, 2, S, S) float32, the probability of each of OUTPUTS, on the CPU.
 
         Raises:
             DataError: the photos have another size.
@@ -84,44 +92,48 @@ class Predictor:
                 f"photos of shape {images.shape[1:]} do not fit the model, which was trained on "
                 f"{self.size_px}x{self.size_px}; run dvc repro train"
             )
-        result = torch.empty(images.shape[:3])
+        result = torch.empty(len(images), len(OUTPUTS), *images.shape[1:3])
         with progress(what, len(images), transient=True) as advance:
             for start in range(0, len(images), batch_size):
                 batch = to_input(torch.from_numpy(images[start : start + batch_size]).to(self.device))
-                result[start : start + batch_size] = self.segment(batch).squeeze(1).cpu()
+                result[start : start + batch_size] = self.segment(batch).cpu()
                 advance(len(batch))
         return result
 
     def segment(self, batch: Tensor) -> Tensor:
-        """Map a network's input, (N, 3, S, S) float, to the probability of pet, (N, 1, S, S) float32."""
+        """Map a network's input, (N, 3, S, S) float, to the probability of OUTPUTS, (N, 2, S, S) float32."""
         probability: Tensor = self.network(batch).float().sigmoid()
         if self.flip_average:
             flipped = mirrored(self.network(mirrored(batch)).float().sigmoid())
             probability = (probability + flipped) / 2
-        return probability
+        return probability.expand(-1, len(OUTPUTS), -1, -1)
 
     @torch.inference_mode()
-    def probability_of(self, photo: Image.Image) -> Tensor:
+    def probability_of(self, photo: Image.Image) -> NDArray[np.float32]:
         """Predict one RGB photo of any size, shrunk as preprocess does; alone, so that its bits are its own.
 
         Returns:
-            (S, S) float32, the probability of pet, on the CPU; ``at_own_size`` enlarges it.
+            (2, S, S), the probability of OUTPUTS; ``at_own_size`` enlarges it.
         """
         packed = torch.tensor(resize_photo(photo, self.size_px), device=self.device)
         batch = to_input(packed[None])
         if not self.flip_average:
-            return self.segment(batch)[0, 0].cpu()
+            return self.segment(batch)[0].cpu().numpy()
         # As segment does, in one call of the network: faster, but no exporter can follow it.
         both: Tensor = self.network(torch.cat([batch, mirrored(batch)])).float().sigmoid()
-        return ((both[0] + mirrored(both[1])) / 2)[0].cpu()
+        return ((both[0] + mirrored(both[1])) / 2).expand(len(OUTPUTS), -1, -1).cpu().numpy()
 
     @torch.inference_mode()
-    def masks_at_own_size(self, photos: Iterable[Image.Image], threshold: float) -> list[NDArray[np.uint8]]:
+    def masks_at_own_size(
+        self, photos: Iterable[Image.Image], thresholds: Thresholds, edge: Edge, *, as_is: bool
+    ) -> list[NDArray[np.uint8]]:
         """Segment photos of any size: shrink as preprocess does, predict, enlarge the probability.
 
         Args:
             photos: RGB; taken one by one, so that no two of them need be in memory.
-            threshold: from which probability a pixel is pet.
+            thresholds: from which probability a pixel is pet.
+            edge: whether the mask is of the whole pet, or of the pet within its border strip.
+            as_is: whether small islands and holes are left in it.
 
         Returns:
             Of each photo (H, W) uint8; 1 is pet.
@@ -133,8 +145,10 @@ class Predictor:
         taken = list(map(shrunk, photos))  # a comprehension would keep a photo until it has the next one
         probability = self.probability(np.stack([small for small, _ in taken]), batch_size=16)
         return [
-            (at_own_size(each, (height, width)) >= threshold).astype(np.uint8)
-            for each, (_, (width, height)) in zip(probability, taken, strict=True)
+            cut(at_own_size(each if as_is else cleaned(each, thresholds), (height, width)), thresholds)[
+                OUTPUTS.index(edge)
+            ].astype(np.uint8)
+            for each, (_, (width, height)) in zip(probability.numpy(), taken, strict=True)
         ]
 
 
@@ -153,10 +167,9 @@ def folded(network: nn.Module) -> nn.Module:
     return network
 
 
-def at_own_size(probability: Tensor, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Enlarge or shrink one photo's probability, (S, S) float, to the photo's (H, W)."""
-    fits = probability.shape == shape
-    enlarged: NDArray[np.float32] = (
-        probability if fits else resized(probability[None, None], *shape)[0, 0]
-    ).numpy()
+def at_own_size(probability: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Enlarge or shrink one photo's probabilities, (2, S, S), to the photo's (2, H, W)."""
+    if probability.shape[1:] == shape:
+        return probability
+    enlarged: NDArray[np.float32] = resized(torch.from_numpy(probability)[None], *shape)[0].numpy()
     return enlarged

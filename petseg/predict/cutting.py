@@ -18,10 +18,13 @@ from PIL import Image
 from petseg.core.files import written_atomically
 from petseg.data.images import decode_photo
 from petseg.errors import BadImage
+from petseg.data.batches import OUTPUTS
+from petseg.models.masking import cleaned, cut
 from petseg.models.predictor import at_own_size
 from petseg.predict.load import Model
 from petseg.predict.pictures import (
     JPEG,
+    alpha_of,
     colour_profile,
     cutout_picture,
     mask_picture,
@@ -58,15 +61,49 @@ class CutOut:
     thumbnail: Image.Image | None
 
 
-def cut_out(path: Path, outputs: Mapping[str, Path], model: Model, replaces: bool, shown: bool) -> CutOut:
+@dataclass(frozen=True)
+class Found:
+    """What the network found in a photo, at the photo's own size.
+
+    Attributes:
+        probability: (2, H, W), of OUTPUTS.
+        masks: (2, H, W), likewise.
+        pet: (H, W), the mask that is wanted of the two.
+    """
+
+    probability: NDArray[np.float32]
+    masks: NDArray[np.bool_]
+    pet: NDArray[np.bool_]
+
+
+def found_in(photo: Image.Image, model: Model, *, as_is: bool) -> Found:
+    """Send a photo through the network.
+
+    Args:
+        photo: RGB.
+        model: the network, and which mask is wanted of it.
+        as_is: whether small islands and holes are left in the masks.
+    """
+    small = model.predictor.probability_of(photo)
+    if not as_is:
+        small = cleaned(small, model.thresholds)
+    probability = at_own_size(small, (photo.height, photo.width))
+    masks = cut(probability, model.thresholds)
+    return Found(probability, masks, masks[OUTPUTS.index(model.edge)])
+
+
+def cut_out(
+    path: Path, outputs: Mapping[str, Path], model: Model, *, replaces: bool, shown: bool, as_is: bool
+) -> CutOut:
     """Cut a photo out, and write its pictures.
 
     Args:
         path: of the photo.
         outputs: where its pictures go, by kind.
-        model: by which.
+        model: by which, and which mask of the two.
         replaces: whether a picture that is there is replaced, or left as it is.
         shown: whether a thumbnail is asked for.
+        as_is: whether small islands and holes are left in the mask.
 
     Raises:
         BadImage: the photo can't be used, or its pictures can't have its name.
@@ -74,9 +111,9 @@ def cut_out(path: Path, outputs: Mapping[str, Path], model: Model, replaces: boo
     image = decode_photo(_bytes_of(path))
     small = None
     with _large if image.width * image.height > _LARGE_PX else nullcontext():
-        probability = at_own_size(model.predictor.probability_of(image), (image.height, image.width))
-        pet = probability >= model.threshold
-        for kind, picture in _drawn(image, probability, pet, model.threshold):
+        found = found_in(image, model, as_is=as_is)
+        pet, probability = found.pet, found.probability[OUTPUTS.index(model.edge)]
+        for kind, picture in _drawn(image, found, model):
             if replaces or not outputs[kind].exists():
                 _save(picture, outputs[kind], image)
             if kind == OVERLAYS and shown:
@@ -114,13 +151,14 @@ def _bytes_of(path: Path) -> bytes:
         raise BadImage(f"can't be read: {error.strerror}") from None
 
 
-def _drawn(
-    photo: Image.Image, probability: NDArray[np.float32], pet: NDArray[np.bool_], threshold: float
-) -> Iterator[tuple[str, Image.Image]]:
+def _drawn(photo: Image.Image, found: Found, model: Model) -> Iterator[tuple[str, Image.Image]]:
     """Draw a photo's pictures one after the other, each with its kind."""
-    yield MASKS, mask_picture(pet)
-    yield OVERLAYS, overlay_picture(photo, pet)
-    yield CUTOUTS, cutout_picture(photo, probability, threshold)
+    yield MASKS, mask_picture(found.pet)
+    yield OVERLAYS, overlay_picture(photo, found.pet)
+    yield (
+        CUTOUTS,
+        cutout_picture(photo, alpha_of(found.probability, found.masks, model.thresholds, model.edge)),
+    )
 
 
 def _save(picture: Image.Image, path: Path, photo: Image.Image) -> None:

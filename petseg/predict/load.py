@@ -9,18 +9,18 @@ import torch
 from petseg.core.project import expanded
 from petseg.data.arrays import PetArrays
 from petseg.errors import DamagedFile, DataError, StoreError, UsageError
+from petseg.models.masking import UNDECIDED, Thresholds
 from petseg.models.predictor import Predictor
-from petseg.params import load_params
+from petseg.params import Edge, load_params
 from petseg.pipeline.dvcfiles import stage_paths
 from petseg.store.champion import champion
 from petseg.store.identify import Weights, runs_of
 from petseg.store.layout import ABOUT, WEIGHTS
-from petseg.store.run import StoredRun, is_edited
+from petseg.store.run import BOTH_RULES, StoredRun, is_edited
 from petseg.store.runs import readable_runs, run_of
 from petseg.tracking.queries import found_runs
 
 CHAMPION = "champion"
-UNDECIDED = 0.5  # the threshold where infer has not chosen one
 
 # Why a run was chosen, as people are told.
 IS_CHAMPION = "the champion"
@@ -35,16 +35,28 @@ class Model:
     Attributes:
         name: as people are told.
         predictor: the network.
-        threshold: from which probability a pixel is pet.
+        thresholds: from which probability a pixel is pet.
         run: that made it; None where the store does not have it.
-        decided: whether infer chose the threshold, on validation photos.
+        decided: whether infer chose the thresholds, on validation photos.
+        edge: which of the network's two masks is shown and written: the whole pet's, or the tight one.
     """
 
     name: str
     predictor: Predictor
-    threshold: float
+    thresholds: Thresholds
     run: StoredRun | None
     decided: bool
+    edge: Edge = "tight"
+
+    @property
+    def threshold(self) -> float:
+        """From which probability a pixel is of the mask that is shown."""
+        return self.thresholds[self.edge]
+
+    def shown_as(self, edge: Edge, threshold: float | None = None) -> "Model":
+        """Return the same network for another mask, or with another threshold for it."""
+        thresholds = self.thresholds if threshold is None else {**self.thresholds, edge: threshold}
+        return replace(self, edge=edge, thresholds=thresholds)
 
     @classmethod
     def load(cls, weights: Path, run: StoredRun | None, name: str, device: torch.device) -> Self:
@@ -62,9 +74,9 @@ class Model:
             )
         evaluation = run.proved_evaluation() if run else None
         flip_average = bool(evaluation and evaluation.flip_average)
-        threshold = evaluation.headlines["threshold"] if evaluation else UNDECIDED
+        thresholds = evaluation.thresholds if evaluation else UNDECIDED
         predictor = Predictor.load(weights, about, device, flip_average)
-        return cls(name, predictor, threshold, run, evaluation is not None)
+        return cls(name, predictor, thresholds, run, evaluation is not None)
 
     @classmethod
     def of_run(cls, run: StoredRun, device: torch.device, why: str = "") -> Self:
@@ -144,9 +156,9 @@ def _champion(root: Path, device: torch.device) -> Model | None:
 def _best_here(root: Path, device: torch.device) -> Model | None:
     """Load the best run by validation Dice of those that can be compared; None where there is no such run.
 
-    They were trained on the packed photos that lie there, or else on those of the newest run; and by the
-    boundary rule of params.yaml. A run that can't be read, or was
-    edited, is named, and the others are compared.
+    They were trained on the packed photos that lie there, or else on those of the newest run. Those of one
+    output are compared where there is none of two, and by the boundary rule of params.yaml. A run that can't be
+    read, or was edited, is named, and the others are compared.
     """
     unedited = (run for run in readable_runs(root / "runs") if not is_edited(run))
     runs = [run for run in unedited if run.usable and "data_sha256" in run.manifest and not _is_fold(run)]
@@ -156,11 +168,14 @@ def _best_here(root: Path, device: torch.device) -> Model | None:
     if data is None:
         data, why = runs[-1].manifest["data_sha256"], BEST_OF_NEWEST
     boundary = load_params(root / "params.yaml").data.boundary
-    alike = [run for run in reversed(runs) if _is_of(run, data, boundary) and run.val_dice is not None]
-    if not alike:
-        return None
-    best = max(alike, key=lambda run: run.val_dice or 0.0)  # of equals the first, which is the newest
-    return Model.of_run(best, device, why)
+    scored = [
+        run for run in reversed(runs) if run.manifest["data_sha256"] == data and run.val_dice is not None
+    ]
+    for rule in (BOTH_RULES, boundary):
+        if alike := [run for run in scored if run.validated_by == rule]:
+            best = max(alike, key=lambda run: run.val_dice or 0.0)  # of equals the first, which is the newest
+            return Model.of_run(best, device, why)
+    return None
 
 
 def _pulled(root: Path, device: torch.device) -> Model | None:
@@ -210,8 +225,3 @@ def _photos_digest(root: Path) -> str | None:
 def _is_fold(run: StoredRun) -> bool:
     """Tell whether a run is one of a cross-validation, whose validation Dice is of other photos."""
     return run.params.get("split.fold") is not None
-
-
-def _is_of(run: StoredRun, data_sha256: str, boundary: str) -> bool:
-    """Tell whether a run was validated on these photos and by this boundary rule."""
-    return run.manifest["data_sha256"] == data_sha256 and run.params.get("data.boundary") == boundary

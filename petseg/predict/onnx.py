@@ -1,4 +1,7 @@
-"""A stored run as one ONNX file that needs no petseg: photos of any size in, the probability of pet out."""
+"""A stored run as one ONNX file that needs no petseg: photos of any size in, the probability of pet out.
+
+Small islands and holes are left in, as ``petseg predict --as-is`` leaves them.
+"""
 
 import json
 import warnings
@@ -16,8 +19,9 @@ from torch.export import Dim
 
 from petseg.core.files import written_atomically
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import normalize, resized
+from petseg.data.batches import OUTPUTS, normalize, resized
 from petseg.errors import ExportError
+from petseg.models.masking import Thresholds
 from petseg.models.predictor import Predictor
 from petseg.predict.load import Model
 from petseg.store.run import StoredRun
@@ -36,11 +40,11 @@ class PhotoToProbability(nn.Module):
         self.predictor, self.network = predictor, predictor.network
 
     def forward(self, photos: Tensor) -> Tensor:
-        """Map (N, H, W, 3) uint8 RGB photos to (N, H, W) float32, the probability of pet."""
+        """Map (N, H, W, 3) uint8 RGB photos to (N, 2, H, W) float32, the probability of OUTPUTS."""
         _, height, width, _ = photos.shape
         size = self.predictor.size_px
         small = resized(photos.permute(0, 3, 1, 2).float(), size, size)
-        return resized(self.predictor.segment(normalize(small / 255)), height, width)[:, 0]
+        return resized(self.predictor.segment(normalize(small / 255)), height, width)
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,14 @@ class Export:
     Attributes:
         path: the file.
         size_bytes: what it takes.
-        threshold: from which probability a pixel is pet, as validation chose; None where infer has not run.
+        thresholds: from which probability a pixel is pet, as validation chose; None where infer has not run.
         compared: how many real photos torch and ONNX Runtime were both given.
         difference: the largest between their probabilities.
     """
 
     path: Path
     size_bytes: int
-    threshold: float | None
+    thresholds: Thresholds | None
     compared: int
     difference: float | None
 
@@ -66,7 +70,7 @@ def export_onnx(run: StoredRun, arrays: PetArrays | None, target: Path) -> Expor
     """Write a run's network, with all that comes before and after it, as ONNX.
 
     It averages over the mirror image where the run's evaluation did. The file's metadata say which run
-    it is of, and by which threshold its probability becomes a mask.
+    it is of, and by which thresholds its probabilities become masks.
 
     Args:
         run: of the store.
@@ -78,15 +82,15 @@ def export_onnx(run: StoredRun, arrays: PetArrays | None, target: Path) -> Expor
         ExportError: ONNX Runtime gives something else than torch does.
     """
     chosen = Model.of_run(run, torch.device("cpu"))
-    predictor, threshold = chosen.predictor, chosen.threshold if chosen.decided else None
+    predictor, thresholds = chosen.predictor, chosen.thresholds if chosen.decided else None
     module = PhotoToProbability(predictor).eval()
     model = _converted(module)
     known = {
         "run_key": run.key,
         "tensors_sha256": run.manifest["tensors_sha256"],
-        "threshold": threshold,
+        "outputs": OUTPUTS,
+        "thresholds": thresholds,
         "flip_average": predictor.flip_average,
-        "boundary": predictor.about["boundary"],
     }
     onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in known.items()})
     content = model.SerializeToString()
@@ -100,7 +104,7 @@ def export_onnx(run: StoredRun, arrays: PetArrays | None, target: Path) -> Expor
             )
     with written_atomically(target) as file:
         file.write(content)
-    return Export(target, len(content), threshold, len(photos), difference)
+    return Export(target, len(content), thresholds, len(photos), difference)
 
 
 @torch.inference_mode()
@@ -108,7 +112,7 @@ def largest_difference(module: nn.Module, content: bytes, photos: list[NDArray[n
     """Return the largest difference of a probability between torch and ONNX Runtime.
 
     Args:
-        module: maps (N, H, W, 3) to (N, H, W).
+        module: maps (N, H, W, 3) to (N, 2, H, W).
         content: the same as ONNX.
         photos: each (H, W, 3) uint8.
     """

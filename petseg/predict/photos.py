@@ -2,7 +2,7 @@
 
 ``OUT/masks/NAME.png``     8-bit grey, the photo's own size; 255 is pet, 0 is not
 ``OUT/overlays/NAME.jpg``  the photo, with what is not pet faded and an outline around what is
-``OUT/cutouts/NAME.png``   the pet alone: alpha falls over the network's own doubt, 128 or more is pet
+``OUT/cutouts/NAME.png``   the pet alone: alpha falls over the border strip, 128 or more is pet
 ``OUT/sheet.jpg``          the overlays of the first photos, small
 """
 
@@ -228,6 +228,7 @@ def cut_out_all(
     *,
     strict: bool,
     replaces: bool,
+    as_is: bool,
     table: Table | None = None,
 ) -> Summary:
     """Cut photos out, with a contact sheet of the first ones; name on stderr what is bad or empty.
@@ -239,6 +240,7 @@ def cut_out_all(
         at_once: how many are worked on; more takes more memory, and changes no bit.
         strict: stop at the first bad file.
         replaces: whether a picture that is there is replaced, or left as it is.
+        as_is: whether small islands and holes are left in the masks.
         table: gets a row for each.
 
     Raises:
@@ -248,7 +250,9 @@ def cut_out_all(
     shown, thumbnails = set(photos[:SHEET_PHOTOS]), []
 
     def work(photo: Photo) -> CutOut:
-        return cut_out(photo.path, photo.outputs(out), model, replaces, photo in shown)
+        return cut_out(
+            photo.path, photo.outputs(out), model, replaces=replaces, shown=photo in shown, as_is=as_is
+        )
 
     with warnings.catch_warnings(), progress("predict", len(photos)) as advance:
         warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, in whatever thread

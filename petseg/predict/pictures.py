@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from petseg.core.colours import VERMILION, rgb
+from petseg.data.batches import OUTPUTS
+from petseg.models.masking import Thresholds
+from petseg.params import Edge
 
 SOFTNESS = 0.2  # alpha goes from 0 to 1 over this much probability
 JPEG = {"quality": 90}
@@ -28,19 +31,40 @@ def overlay_picture(photo: Image.Image, pet: NDArray[np.bool_]) -> Image.Image:
     return picture
 
 
-def cutout_picture(photo: Image.Image, probability: NDArray[np.float32], threshold: float) -> Image.Image:
-    """Cut the pet out, by its probability (H, W): alpha is 128 or more where the mask is, and soft there.
+def alpha_of(
+    probability: NDArray[np.float32], masks: NDArray[np.bool_], thresholds: Thresholds, edge: Edge
+) -> NDArray[np.uint8]:
+    """Return how opaque each pixel of a cut-out is, (H, W): 128 or more is of the mask that is wanted.
 
-    What has no alpha is black, so that nothing is hidden below it.
+    The tight mask is opaque, and from its edge alpha falls over the border strip, to 0 at the edge of the whole
+    pet: by how near the two probabilities are to their thresholds. Where there is no strip, as of a network with
+    one output, and around the whole mask, it falls over the network's doubt.
+
+    Args:
+        probability: (2, H, W), of OUTPUTS.
+        masks: (2, H, W), of the same.
+        thresholds: by which they were cut.
+        edge: which mask is wanted.
     """
-    alpha = probability - np.float32(threshold)
-    alpha *= 255 / SOFTNESS
-    alpha += 128
-    np.clip(alpha, 0, 255, out=alpha)
-    shown = alpha.astype(np.uint8)
-    np.minimum(shown, 127, out=shown, where=probability < threshold)  # also where rounding made it 128
-    picture = Image.composite(photo, Image.new("RGB", photo.size), Image.fromarray(shown > 0))
-    picture.putalpha(Image.fromarray(shown))
+    whole, tight = masks
+    if edge == "whole" or np.array_equal(whole, tight):
+        wanted = OUTPUTS.index(edge)
+        alpha = 128 + (probability[wanted] - np.float32(thresholds[edge])) * (255 / SOFTNESS)
+        shown: NDArray[np.uint8] = np.clip(alpha, 0, 255).astype(np.uint8)
+        np.minimum(shown, 127, out=shown, where=~masks[wanted])  # also where rounding made it 128
+        return shown
+    strip = whole & ~tight
+    within = probability[0][strip] - np.float32(thresholds["whole"])
+    outside = np.maximum(np.float32(thresholds["tight"]) - probability[1][strip], 0)
+    shown = tight.astype(np.uint8) * np.uint8(255)
+    shown[strip] = 127 * within / np.maximum(within + outside, np.finfo(np.float32).tiny)
+    return shown
+
+
+def cutout_picture(photo: Image.Image, alpha: NDArray[np.uint8]) -> Image.Image:
+    """Cut the pet out, by its alpha, (H, W). What has none is black, so that nothing is hidden below it."""
+    picture = Image.composite(photo, Image.new("RGB", photo.size), Image.fromarray(alpha > 0))
+    picture.putalpha(Image.fromarray(alpha))
     return picture
 
 

@@ -11,7 +11,7 @@ from typing_extensions import NotRequired, TypedDict  # noqa: UP035  (pydantic a
 from petseg.core.files import read_file
 from petseg.data.tables import Kind, read_table
 from petseg.errors import BrokenRecord, DataError
-from petseg.params import Boundary
+from petseg.params import Boundary, Edge
 from petseg.store.records import parsed
 from petseg.store.typed import checked
 
@@ -41,6 +41,7 @@ class _Answer(TypedDict):
 
 class _Headlines(_Answer):
     boundary: Boundary
+    answers: NotRequired[dict[Boundary, Edge]]
     threshold: float
     photos: int
     own_resolution: _Answer

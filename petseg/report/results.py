@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import to_target
+from petseg.data.batches import OUTPUTS, to_target
 from petseg.data.masks import load_masks
 from petseg.errors import DamagedFile, DataError, StoreError
 from petseg.evaluation.metrics import PixelCounts, count_against
@@ -30,7 +30,7 @@ from petseg.evaluation.outputs import (
     SCORES,
     THRESHOLDS,
 )
-from petseg.params import Boundary
+from petseg.params import Boundary, Edge
 from petseg.report import reading
 from petseg.report.mask_figures import Example
 from petseg.store.layout import CURVES, EVOLUTION_MASKS
@@ -131,6 +131,12 @@ class Results:
         rule: Boundary = self.headlines["boundary"]
         return rule
 
+    @property
+    def edge(self) -> Edge:
+        """The output whose masks and scores are shown: the one that answers the headline's rule."""
+        edge: Edge = self.headlines.get("answers", {}).get(self.boundary, "whole")
+        return edge
+
     @cached_property
     def arrays(self) -> PetArrays:
         """The packed photos and trimaps."""
@@ -218,6 +224,8 @@ class Results:
         masks, beside = load_masks(self.evolution_file, "epochs", "rows")
         rows = self._of_these(masks, beside["rows"], self.evolution_file)
         trimaps = torch.from_numpy(self.arrays.trimaps[rows])
+        if "outputs" in beside:
+            masks = masks[:, :, OUTPUTS.index(self.edge)]
         dices = [count_against(torch.from_numpy(each), trimaps, self.boundary).dice() for each in masks]
         return Evolution(
             self.arrays.index["name"][rows].to_list(),

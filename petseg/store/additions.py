@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_args
 
 from petseg.errors import DamagedFile
 from petseg.evaluation.outputs import HEADLINES
+from petseg.params import Edge
 from petseg.store.chain import Place, edit_of
 from petseg.store.layout import RECORDS
 from petseg.store.records import differing, export_files, link_to, parsed, read_record, read_recorded
@@ -89,6 +90,12 @@ class Evaluation(Addition):
         path = self.folder / HEADLINES
         content = read_recorded(path, self.manifest["files"].get(HEADLINES))
         return cast("dict[str, Any]", checked(parsed(content, path), Headlines, path))
+
+    @property
+    def thresholds(self) -> dict[Edge, float]:
+        """From which probability a pixel is pet, as validation chose; a network of one output has one for both."""
+        told = self.headlines
+        return told.get("thresholds") or dict.fromkeys(get_args(Edge), told["threshold"])
 
     @property
     def flip_average(self) -> bool:

@@ -107,6 +107,11 @@ def _doubt(run: StoredRun, before: str | None) -> str | None:
         return f"can't be compared with today's champion {today.key}: a validation Dice is not known"
     if run.manifest["data_sha256"] != today.manifest["data_sha256"]:
         return f"was validated on other photos than today's champion {today.key}"
+    if run.validated_by != today.validated_by:
+        return (
+            f"was validated by {run.validated_by}, and today's champion {today.key} by {today.validated_by}, "
+            "as the rule for the border"
+        )
     if run.val_dice < today.val_dice:
         return (
             f"has a validation Dice of {score(run.val_dice)}, "

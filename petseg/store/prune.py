@@ -19,13 +19,13 @@ from petseg.store.runs import known_runs, run_of
 
 
 def best_runs(store: Path) -> list[StoredRun]:
-    """Return the finished run of the highest validation Dice, one for each set of photos."""
-    best: dict[str, StoredRun] = {}
+    """Return the finished run of the highest validation Dice, one for each set of photos and rule for the border."""
+    best: dict[tuple[str, str], StoredRun] = {}
     for run in known_runs(store):
         if run.finished and run.val_dice is not None:
-            data = run.manifest.get("data_sha256", "")
-            if data not in best or run.val_dice > (best[data].val_dice or 0):
-                best[data] = run
+            alike = run.manifest.get("data_sha256", ""), run.validated_by
+            if alike not in best or run.val_dice > (best[alike].val_dice or 0):
+                best[alike] = run
     return list(best.values())
 
 

@@ -30,6 +30,7 @@ from petseg.store.layout import (
 from petseg.store.records import check_files, differing, export_files, read_lines, read_manifest
 from petseg.store.typed import Row
 
+BOTH_RULES = "both rules"
 AnyAddition = TypeVar("AnyAddition", bound=Addition)
 
 
@@ -114,6 +115,11 @@ class StoredRun:
             return best
         rows = self.rows()
         return max((row["val_dice"] for row in rows if row["val_dice"] is not None), default=None)
+
+    @property
+    def validated_by(self) -> str:
+        """The rule for the border that its validation Dice is by; both, for a network of two outputs."""
+        return str(self.params.get("data.boundary", BOTH_RULES))
 
     def rows(self) -> list[dict[str, Any]]:
         """Return its history, one a finished epoch.

@@ -11,6 +11,7 @@ from annotated_types import Ge, Le, Predicate
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035  (pydantic asks for it below 3.12)
 
 from petseg.errors import BrokenRecord
+from petseg.params import Boundary, Edge
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +45,8 @@ class Row(Epoch):
     train_loss: NotRequired[float | None]
     val_loss: NotRequired[float | None]
     train_dice: NotRequired[float | None]
+    val_dice_whole: NotRequired[float | None]
+    val_dice_tight: NotRequired[float | None]
     learning_rate: NotRequired[float | None]
     images_per_s: NotRequired[float | None]
 
@@ -146,9 +149,12 @@ class Scores(TypedDict):
 
 
 class Headlines(Scores):
-    """The scores that matter, of an evaluation."""
+    """The scores that matter, of an evaluation; no ``thresholds`` where the network has one output."""
 
     threshold: float
+    thresholds: NotRequired[dict[Edge, float]]
+    answers: NotRequired[dict[Boundary, Edge]]
+    cleaned_masks: NotRequired[bool]
     boundary: NotRequired[str]
     photos: NotRequired[int]
     own_resolution: NotRequired[Scores]

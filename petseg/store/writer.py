@@ -19,6 +19,7 @@ from torch import Tensor
 from petseg.core.files import listed, remove_leftovers, sha256_file, written_atomically
 from petseg.core.project import now
 from petseg.core.textfiles import without_nan, write_csv, write_json
+from petseg.data.batches import OUTPUTS
 from petseg.data.masks import save_masks
 from petseg.errors import BrokenRecord, DamagedFile, TrainingError
 from petseg.models.weights import load_tensors, save_tensors, validated
@@ -52,6 +53,8 @@ from petseg.store.run import StoredRun, locked
 from petseg.store.typed import Row
 from petseg.training.history import EpochRecord, best_epoch
 from petseg.training.loop import TrainingState
+
+_LEVELS = np.array([0, 128, 255], np.uint8)  # of a picture of masks: background, border strip, pet
 
 
 @dataclass
@@ -110,10 +113,10 @@ class Run(StoredRun):
         Args:
             record: what the epoch gave.
             state: the state after it.
-            masks: (K, S, S) predictions for the fixed photos.
+            masks: (K, 2, S, S) predictions for the fixed photos, as OUTPUTS.
         """
         with written_atomically(self.folder / EVOLUTION / f"{record.epoch:05}.png") as file:
-            Image.fromarray(np.hstack(list(masks))).save(file, "PNG")
+            Image.fromarray(np.hstack(list(_LEVELS[masks.sum(axis=1)]))).save(file, "PNG")
         rows = [asdict(earlier) for earlier in self.history]
         about = {"run_key": self.key, "record": asdict(record), "history": rows}
         save_tensors(self._checkpoint(record.epoch), state.tensors(), about)
@@ -186,8 +189,8 @@ class Run(StoredRun):
         pages = listed(self.folder / EVOLUTION, "*.png")
         epochs = np.array([int(page.stem) for page in pages])
         masks = np.stack([_unstack(np.asarray(Image.open(page))) for page in pages])
-        rows = np.array(self.manifest["shown_rows"])
-        save_masks(self.folder / EVOLUTION_MASKS, masks, epochs=epochs, rows=rows)
+        rows, outputs = np.array(self.manifest["shown_rows"]), np.arange(len(OUTPUTS))
+        save_masks(self.folder / EVOLUTION_MASKS, masks, epochs=epochs, rows=rows, outputs=outputs)
 
     def _checkpoint(self, epoch: int) -> Path:
         return self._checkpoints / f"epoch-{epoch:05}.safetensors"
@@ -275,5 +278,7 @@ def read_history(folder: Path) -> list[EpochRecord]:
         raise BrokenRecord(f"{folder / HISTORY}: is no history of a training ({error})") from None
 
 
-def _unstack(strip: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.stack(np.hsplit(strip, strip.shape[1] // strip.shape[0]))
+def _unstack(strip: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return the masks that ``Run.add`` has laid side by side, (K, 2, S, S)."""
+    levels = np.stack(np.hsplit(strip, strip.shape[1] // strip.shape[0]))
+    return np.stack([levels >= level for level in _LEVELS[1:]], axis=1)

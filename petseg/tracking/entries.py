@@ -175,6 +175,8 @@ def of_epoch(row: Mapping[str, Any]) -> dict[str, float]:
         "loss/val": row["val_loss"],
         "dice/train": row["train_dice"],
         "dice/val": row["val_dice"],
+        "dice/val_whole": row.get("val_dice_whole"),
+        "dice/val_tight": row.get("val_dice_tight"),
         "learning_rate": row["learning_rate"],
         "images_per_s": row["images_per_s"],
         "epoch_s": row["elapsed_s"],
@@ -182,13 +184,16 @@ def of_epoch(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def picture_of_epoch(run: StoredRun, epoch: int) -> Image.Image | None:
-    """Draw the fixed validation photos as that epoch's network cut them out; None for a run without them."""
+    """Draw the fixed validation photos as that epoch's network cut them out; None for a run without them.
+
+    The border strip is half faded.
+    """
     photos, masks = run.folder / SHOWN, run.folder / EVOLUTION / f"{epoch:05}.png"
     if not (photos.exists() and masks.exists()):
         return None
-    strip, pet = np.asarray(Image.open(photos)), np.asarray(Image.open(masks))
+    strip, pet = np.asarray(Image.open(photos)), np.asarray(Image.open(masks).convert("L"))[..., None] / 255
     faded = 255 - (255 - strip.mean(axis=-1, keepdims=True)) * _FADED
-    drawn = np.where(pet[..., None], strip, faded).astype(np.uint8)
+    drawn = (pet * strip + (1 - pet) * faded).astype(np.uint8)
     return Image.fromarray(_in_rows(drawn))
 
 

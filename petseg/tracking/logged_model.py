@@ -12,7 +12,7 @@ import mlflow
 import numpy as np
 from mlflow.entities import LoggedModelStatus
 from mlflow.models import Model, ModelSignature
-from mlflow.types.schema import Schema, TensorSpec
+from mlflow.types.schema import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import petseg
 
@@ -21,7 +21,18 @@ if TYPE_CHECKING:  # mlflow runs it from its file; named here, it counts as reac
 
 NAME, EVALUATION_TAG = "petseg", "evaluation"
 _NEEDED = (
-    *("mlflow", "torch", "torchvision", "numpy", "pandas", "pillow", "pydantic", "rich", "ruamel.yaml"),
+    *(
+        "mlflow",
+        "torch",
+        "torchvision",
+        "numpy",
+        "scipy",
+        "pandas",
+        "pillow",
+        "pydantic",
+        "rich",
+        "ruamel.yaml",
+    ),
     "safetensors",
 )
 
@@ -30,6 +41,7 @@ _NEEDED = (
 SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype("O"), (-1,))]),
     outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]),
+    params=ParamSchema([ParamSpec("edge", "string", "tight"), ParamSpec("as_is", "boolean", default=False)]),
 )
 
 
@@ -49,7 +61,7 @@ def log_model(
         run_id: of the run that trained it; it need not be open.
         weights: model.safetensors.
         about: model.json.
-        decision: ``threshold`` and ``flip_average``, by which probability becomes a mask.
+        decision: ``thresholds`` and ``flip_average``, by which probability becomes a mask.
         tags: of the model; EVALUATION_TAG is the key of what infer found with it.
         example: (H, W, 3) uint8, an input to keep with the model; None for none.
     """

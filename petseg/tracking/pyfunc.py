@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64decode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -17,9 +17,12 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 from PIL import Image
 
+from petseg.data.batches import OUTPUTS
 from petseg.data.images import MAX_PIXELS, decode_photo
 from petseg.errors import BadImage, DamagedFile
+from petseg.models.masking import Thresholds
 from petseg.models.predictor import Predictor
+from petseg.params import Edge
 from petseg.tracking.serving import MAX_PHOTOS, Masks, take_over
 
 
@@ -39,7 +42,8 @@ class PetSegmenter(PythonModel):  # type: ignore[misc]  # mlflow leaves it witho
         files = {name: Path(path) for name, path in context.artifacts.items()}
         try:
             decision = json.loads(files["decision"].read_text(encoding="utf-8"))
-            self._threshold, flip_average = float(decision["threshold"]), bool(decision["flip_average"])
+            self._thresholds: Thresholds = {edge: float(decision["thresholds"][edge]) for edge in OUTPUTS}
+            flip_average = bool(decision["flip_average"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DamagedFile(f"{files['decision']}: holds no decision of infer's ({error})") from None
         self._predictor = Predictor.load(files["weights"], files["about"], torch.device("cpu"), flip_average)
@@ -52,7 +56,8 @@ class PetSegmenter(PythonModel):  # type: ignore[misc]  # mlflow leaves it witho
         Args:
             context: unused.
             model_input: as of ``segment``.
-            params: unused.
+            params: ``edge``, whole or tight: whether a mask is of the whole pet, or of the pet within its
+                border strip; ``as_is``, whether small islands and holes are left in it.
 
         Returns:
             As of ``segment``.
@@ -61,16 +66,17 @@ class PetSegmenter(PythonModel):  # type: ignore[misc]  # mlflow leaves it witho
             MlflowException: the input is something else.
         """
         try:
-            return self.segment(model_input)
+            return self.segment(model_input, params)
         except BadImage as error:
             raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from None
 
-    def segment(self, given: Any, most: int | None = None) -> Masks:
+    def segment(self, given: Any, params: Mapping[str, Any] | None = None, most: int | None = None) -> Masks:
         """Segment a photo or several.
 
         Args:
             given: a photo, (H, W, 3) whole numbers from 0 to 255, RGB, as an array or nested lists; a
                 batch, (N, H, W, 3); a picture's file in base64; or a list of such files.
+            params: as of ``predict``.
             most: how many photos at once, if there is a limit.
 
         Returns:
@@ -82,18 +88,33 @@ class PetSegmenter(PythonModel):  # type: ignore[misc]  # mlflow leaves it witho
         if isinstance(given, np.ndarray) and given.dtype.kind in "OU":  # so MLflow hands on what JSON held
             given = given.tolist()
         if isinstance(given, str):
-            return self.segment([given])[0]
+            return self.segment([given], params, most)[0]
         if isinstance(given, list) and given and isinstance(given[0], str):
-            return self._masks(_decoded(given), len(given), most)
+            return self._masks(_decoded(given), len(given), params, most)
         array = _as_array(given)
         batch = array if array.ndim == 4 else array[None]
-        masks = np.stack(self._masks(map(Image.fromarray, batch), len(batch), most))
+        masks = np.stack(self._masks(map(Image.fromarray, batch), len(batch), params, most))
         return masks if array.ndim == 4 else masks[0]
 
-    def _masks(self, photos: Iterable[Image.Image], count: int, most: int | None) -> list[NDArray[np.uint8]]:
+    def _masks(
+        self, photos: Iterable[Image.Image], count: int, params: Mapping[str, Any] | None, most: int | None
+    ) -> list[NDArray[np.uint8]]:
+        edge, as_is = _asked(params or {})
         if most is not None and count > most:
             raise BadImage(f"{count} photos; at most {most} at once")
-        return self._predictor.masks_at_own_size(photos, self._threshold)
+        return self._predictor.masks_at_own_size(photos, self._thresholds, edge, as_is=as_is)
+
+
+def _asked(params: Mapping[str, Any]) -> tuple[Edge, bool]:
+    """Return which mask is asked for, and whether it is to be left as the network gives it."""
+    edge, as_is = params.get("edge", "tight"), params.get("as_is", False)
+    if unknown := set(params) - {"edge", "as_is"}:
+        raise BadImage(f"params: {min(unknown)} is unknown; there are edge and as_is")
+    if edge not in OUTPUTS or not isinstance(as_is, bool | np.bool_):
+        raise BadImage(
+            f"params: edge is whole or tight, as_is is true or false; got {edge!r:.40}, {as_is!r:.40}"
+        )
+    return edge, bool(as_is)
 
 
 def _decoded(files: list[str]) -> Iterator[Image.Image]:

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
@@ -39,7 +39,7 @@ _FORMS = (
 Masks = NDArray[np.uint8] | list[NDArray[np.uint8]]
 
 
-def take_over(segment: Callable[[Any], Masks]) -> None:
+def take_over(segment: Callable[[Any, Any], Masks]) -> None:
     """Answer for MLflow's scoring server, if it is what loads the model; otherwise do nothing.
 
     ``mlflow models serve`` runs ``uvicorn mlflow.pyfunc.scoring_server.app:app``. That module loads
@@ -47,7 +47,7 @@ def take_over(segment: Callable[[Any], Masks]) -> None:
     is given a class in which its ``app`` is seen through ``Front``.
 
     Args:
-        segment: from what a request holds to masks; raises BadImage.
+        segment: from what a request holds, and its params, to masks; raises BadImage.
     """
     module = sys.modules.get(_SERVER)
     if module is None:
@@ -72,7 +72,7 @@ class Front(Gate):
         segment: as of ``take_over``.
     """
 
-    def __init__(self, app: App, segment: Callable[[Any], Masks]) -> None:
+    def __init__(self, app: App, segment: Callable[[Any, Any], Masks]) -> None:
         timeout_s = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
         super().__init__(self._routed, _limits(timeout_s))
         self._mlflow, self._segment = app, segment
@@ -97,7 +97,7 @@ class Front(Gate):
 
     def _answer(self, body: bytes) -> bytes | Refused:
         try:
-            return b'{"predictions": %b}' % _as_json(self._segment(_given(body)))
+            return b'{"predictions": %b}' % _as_json(self._segment(*_given(body)))
         except BadImage as error:
             return Refused(400, str(error))
         except Refused as refused:
@@ -138,23 +138,26 @@ def _misdirected(scope: Message, headers: dict[str, str]) -> Refused | None:
     return None
 
 
-def _given(body: bytes) -> Any:
-    """Return what a request holds, out of the four forms in which MLflow takes it."""
+def _given(body: bytes) -> tuple[Any, Mapping[str, Any] | None]:
+    """Return what a request holds, out of the four forms in which MLflow takes it, and its params."""
     try:
         request = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise Refused(400, f"the body is no JSON: {error}") from None
     try:
+        params = request.pop("params", None)
         [(form, value)] = request.items()
         if form == "dataframe_split":
-            return [photo for (photo,) in value["data"]]
+            return [photo for (photo,) in value["data"]], params
         if form == "dataframe_records":
-            return [photo for record in value for (photo,) in [record.values()]]
+            return [photo for record in value for (photo,) in [record.values()]], params
     except (AttributeError, KeyError, TypeError, ValueError):
         form = None
     if form not in ("inputs", "instances"):
         raise Refused(400, f"expected {_FORMS}")
-    return value
+    if not isinstance(params, dict | None):
+        raise Refused(400, 'expected "params": {"edge": "whole" or "tight", "as_is": true or false}')
+    return value, params
 
 
 def _as_json(masks: Masks) -> bytes:

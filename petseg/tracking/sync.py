@@ -172,7 +172,7 @@ def _tell_addition(row: Row, run: StoredRun, addition: Addition, record: Record)
 
 
 def _tell_model(row: Row, run: StoredRun, evaluation: Evaluation) -> str | None:
-    """Log the network, with the threshold that was chosen, as a model of the row, and register it once."""
+    """Log the network, with the thresholds that were chosen, as a model of the row, and register it once."""
     weights, about = run.folder / WEIGHTS, run.folder / ABOUT
     if not run.usable:
         return None
@@ -186,7 +186,7 @@ def _tell_model(row: Row, run: StoredRun, evaluation: Evaluation) -> str | None:
         tags["packaged_later"] = f"with code {now[:12]}; infer ran with {infer[:12]}"
 
     decision = {
-        "threshold": evaluation.headlines["threshold"],
+        "thresholds": evaluation.thresholds,
         "flip_average": evaluation.flip_average,
     }
     model_id = log_model(row.client, row.run_id, weights, about, decision, tags, _example(run))

@@ -12,7 +12,10 @@ _MEASURED = ("images_per_s", "elapsed_s")  # differ from run to run of the same 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch gave. Dice is that of a photo, averaged over photos."""
+    """What one epoch gave. Dice is that of a photo, averaged over photos, and over the network's two outputs.
+
+    ``val_dice_whole`` and ``val_dice_tight`` are those of each output; NaN in a history of before there were two.
+    """
 
     epoch: int
     size_px: int
@@ -20,6 +23,8 @@ class EpochRecord:
     val_loss: float
     train_dice: float
     val_dice: float
+    val_dice_whole: float
+    val_dice_tight: float
     learning_rate: float
     images_per_s: float
     elapsed_s: float
@@ -27,7 +32,8 @@ class EpochRecord:
     @classmethod
     def of(cls, row: dict[str, Any]) -> Self:
         """Return the record that a row of JSON holds, in which null is NaN."""
-        values: dict[str, Any] = {key: math.nan if value is None else value for key, value in row.items()}
+        values: dict[str, Any] = {"val_dice_whole": math.nan, "val_dice_tight": math.nan}
+        values |= {key: math.nan if value is None else value for key, value in row.items()}
         return cls(**values)
 
     def reproducible(self) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from petseg.data.batches import Photos, normalize, to_input, to_target
+from petseg.data.batches import OUTPUTS, Photos, normalize, to_input, to_targets
 from petseg.errors import NonFiniteLoss
 from petseg.evaluation.metrics import PixelCounts, count_pixels, mean
 from petseg.models.network import Network
 from petseg.models.networks import build_network, placed
 from petseg.models.resnet34_unet import load_encoder
-from petseg.params import AugmentParams, Boundary, ModelParams, TrainParams
+from petseg.params import AugmentParams, ModelParams, TrainParams
 from petseg.training.augment import augment, draw
 from petseg.training.history import EpochRecord
 from petseg.training.losses import LOSSES
@@ -103,7 +103,6 @@ def fit(
     val: Photos,
     params: TrainParams,
     augmentation: AugmentParams,
-    boundary: Boundary,
     on_step: Callable[[int], None] = lambda photos: None,
 ) -> Iterator[EpochRecord]:
     """Train from ``state`` on to the last epoch; the state moves along.
@@ -114,7 +113,6 @@ def fit(
         val: photos to validate on.
         params: how to learn.
         augmentation: how the training photos are changed.
-        boundary: what the trimaps' border counts as.
         on_step: called with the number of photos after each step.
 
     Yields:
@@ -139,20 +137,21 @@ def fit(
                 photos, trimaps = augment(
                     train.images[rows], train.trimaps[rows], draws[rows], augmentation, size_px
                 )
-                mask, valid = to_target(trimaps, boundary)
+                masks = to_targets(trimaps)
                 loss, logits = train_step(
-                    state.network, state.optimizer, normalize(photos), mask, valid, params, rate
+                    state.network, state.optimizer, normalize(photos), masks, params, rate
                 )
                 if state.average is not None:
                     update_average(state.average, state.network, params.ema_decay, step)
                 losses.append(loss * len(rows))
-                counts.append(count_pixels(logits > 0, mask, valid))
+                counts.append(_counts(logits, masks))
                 on_step(len(rows))
         train_loss = _pooled(losses, len(train), epoch)
         trained_s = time.monotonic() - started
-        val_loss, val_dice = validate(state.evaluated, val, params, boundary)
+        val_loss, val_dice = validate(state.evaluated, val, params)
+        whole, tight = (mean(dice) for dice in val_dice.T)
         state.epoch = epoch
-        state.val_dice.append(mean(val_dice))
+        state.val_dice.append((whole + tight) / 2)
         yield EpochRecord(
             epoch=epoch,
             size_px=size_px,
@@ -160,6 +159,8 @@ def fit(
             val_loss=val_loss,
             train_dice=mean(_dice(counts)),
             val_dice=state.val_dice[-1],
+            val_dice_whole=whole,
+            val_dice_tight=tight,
             learning_rate=rate,
             images_per_s=len(train) / trained_s,
             elapsed_s=time.monotonic() - started,
@@ -182,20 +183,19 @@ def train_step(
     network: nn.Module,
     optimizer: Optimizer,
     photos: Tensor,
-    mask: Tensor,
-    valid: Tensor | None,
+    masks: Tensor,
     params: TrainParams,
     rate: float,
 ) -> tuple[Tensor, Tensor]:
     """Forward, backward, one step of the optimizer.
 
     Returns:
-        The loss, a 0-d tensor, and the logits, (N, 1, S, S) float32; both without a graph.
+        The loss, a 0-d tensor, and the logits, (N, 2, S, S) float32; both without a graph.
     """
     with torch.autocast(photos.device.type, torch.bfloat16, enabled=params.precision == "bf16"):
         logits = network(photos.contiguous(memory_format=torch.channels_last))
     logits = logits.float()
-    loss = LOSSES[params.loss](logits, mask, valid)
+    loss = LOSSES[params.loss](logits, masks)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
     if params.gradient_clip is not None:
@@ -207,29 +207,30 @@ def train_step(
 
 
 @torch.inference_mode()
-def validate(
-    network: nn.Module, photos: Photos, params: TrainParams, boundary: Boundary
-) -> tuple[float, NDArray[np.float64]]:
-    """Return the mean loss over photos, and each photo's Dice at probability 0.5, without augmentation."""
+def validate(network: nn.Module, photos: Photos, params: TrainParams) -> tuple[float, NDArray[np.float64]]:
+    """Return the mean loss over N photos, and each one's Dice at probability 0.5, (N, 2), as OUTPUTS.
+
+    Nothing is augmented.
+    """
     network.eval()
     losses, counts = [], []
     for start in range(0, len(photos), _VALIDATION_BATCH):
         some = slice(start, start + _VALIDATION_BATCH)
         images = photos.images[some]
-        mask, valid = to_target(photos.trimaps[some], boundary)
+        masks = to_targets(photos.trimaps[some])
         with torch.autocast(images.device.type, torch.bfloat16, enabled=params.precision == "bf16"):
             logits = network(to_input(images))
         logits = logits.float()
-        losses.append(LOSSES[params.loss](logits, mask, valid) * len(images))
-        counts.append(count_pixels(logits > 0, mask, valid))
+        losses.append(LOSSES[params.loss](logits, masks) * len(images))
+        counts.append(_counts(logits, masks))
     return float(torch.stack(losses).sum()) / len(photos), _dice(counts)
 
 
 @torch.inference_mode()
 def predict_masks(network: nn.Module, images: Tensor) -> NDArray[np.bool_]:
-    """Return the masks at probability 0.5: (N, S, S, 3) uint8 in, (N, S, S) bool out."""
+    """Return the masks at probability 0.5: (N, S, S, 3) uint8 in, (N, 2, S, S) bool out, as OUTPUTS."""
     network.eval()
-    masks: NDArray[np.bool_] = (network(to_input(images)) > 0).squeeze(1).cpu().numpy()
+    masks: NDArray[np.bool_] = (network(to_input(images)) > 0).cpu().numpy()
     return masks
 
 
@@ -253,6 +254,14 @@ def _pooled(losses: list[Tensor], n: int, epoch: int) -> float:
     return float(values.sum()) / n
 
 
+def _counts(logits: Tensor, masks: Tensor) -> PixelCounts:
+    """Compare each output of each photo with its mask."""
+    return count_pixels((logits > 0).flatten(0, 1), masks.flatten(0, 1))
+
+
 def _dice(counts: list[PixelCounts]) -> NDArray[np.float64]:
-    dice: NDArray[np.float64] = torch.cat([count.dice() for count in counts]).cpu().numpy()
+    """Return the Dice of each photo's outputs, (N, 2)."""
+    dice: NDArray[np.float64] = (
+        torch.cat([count.dice() for count in counts]).view(-1, len(OUTPUTS)).cpu().numpy()
+    )
     return dice

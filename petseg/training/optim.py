@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from petseg.params import TrainParams
+from petseg.training.muon import Muon
 
 _MOMENTUM = 0.9
 _START_FACTOR = 1 / 25  # of the peak, as in torch's OneCycleLR
@@ -18,6 +19,7 @@ OPTIMIZERS: dict[str, Callable[[list[dict[str, object]], float], Optimizer]] = {
     "adamw": lambda groups, rate: AdamW(groups, lr=rate, fused=True),
     "sgd": lambda groups, rate: SGD(groups, lr=rate, momentum=_MOMENTUM, nesterov=True, fused=True),
     "rmsprop": lambda groups, rate: RMSprop(groups, lr=rate, momentum=_MOMENTUM),
+    "muon": lambda groups, rate: Muon(groups, rate, _MOMENTUM),
 }
 
 

@@ -152,7 +152,8 @@ def export(
 def _exported(key: str, made: "Export") -> Iterator[str]:
     from petseg.predict.onnx import INPUT, OUTPUT
 
-    mask = f"{OUTPUT} >= {made.threshold:g} is pet" if made.threshold is not None else "infer has not run yet"
+    decided = ", ".join(f"{edge} {limit:g}" for edge, limit in (made.thresholds or {}).items())
+    mask = f"pet is what has {decided} or more" if decided else "infer has not run yet"
     compared = (
         f"ONNX Runtime and torch differ by {made.difference:.1e} at most, on {made.compared} photos"
         if made.compared

@@ -1,0 +1,66 @@
+"""From the probabilities of a network's two outputs to masks: cut at thresholds, cleaned of islands and holes.
+
+Probabilities and masks are (..., 2, H, W), in the order of petseg.data.batches.OUTPUTS.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import label
+
+from petseg.data.batches import OUTPUTS
+from petseg.params import Edge
+
+Thresholds = Mapping[Edge, float]  # from which probability a pixel belongs to an output's mask
+
+UNDECIDED: Thresholds = {"whole": 0.5, "tight": 0.5}  # where infer has not chosen any
+ISLAND = 0.1  # components under this share of the largest are dropped,
+HOLE = 0.02  # and holes under this share of the mask are filled
+_EIGHT_NEIGHBOURS = np.ones((3, 3), np.uint8)
+
+
+def cut(probability: NDArray[np.float32], thresholds: Thresholds) -> NDArray[np.bool_]:
+    """Return the masks of both outputs; the tight one lies within the whole one."""
+    whole, tight = (probability[..., place, :, :] >= thresholds[edge] for place, edge in enumerate(OUTPUTS))
+    return np.stack([whole, tight & whole], axis=-3)
+
+
+def cleaned(probability: NDArray[np.float32], thresholds: Thresholds) -> NDArray[np.float32]:
+    """Drop small islands and fill small holes of one photo's masks.
+
+    Args:
+        probability: (2, H, W).
+        thresholds: by which it will be cut.
+
+    Returns:
+        The same, with 0 in the islands that are dropped and 1 in the holes that are filled.
+    """
+    clean = probability.copy()
+    clean[:, _small(cut(probability, thresholds)[0], ISLAND)] = 0
+    for place, mask in enumerate(cut(clean, thresholds)):
+        clean[: place + 1, _holes(mask)] = 1  # what is of the tight mask is of the whole one
+    return clean
+
+
+def _small(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+    """Return the components of a mask that are smaller than this share of its largest one."""
+    components, count = label(mask, _EIGHT_NEIGHBOURS)
+    if count < 2:
+        return np.zeros_like(mask)
+    sizes = np.bincount(components.ravel())
+    sizes[0] = sizes.max()  # the background
+    found: NDArray[np.bool_] = (sizes < share * sizes[1:].max())[components]
+    return found
+
+
+def _holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the small holes of a mask: what it encloses, without the photo's frame."""
+    components, _ = label(~mask)
+    sizes = np.bincount(components.ravel())
+    filled = sizes < HOLE * mask.sum()
+    frame = (components[0], components[-1], components[:, 0], components[:, -1])
+    filled[np.concatenate(frame)] = False
+    filled[0] = False  # the mask itself
+    found: NDArray[np.bool_] = filled[components]
+    return found
