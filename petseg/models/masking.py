@@ -1,4 +1,4 @@
-"""From the probabilities of a network's two outputs to masks: cut at thresholds, cleaned of islands and holes.
+"""From the probabilities of the two outputs to masks: cut at thresholds, cleaned of islands and holes.
 
 Probabilities and masks are (..., 2, H, W), in the order of petseg.data.batches.OUTPUTS.
 """

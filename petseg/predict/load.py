@@ -157,8 +157,8 @@ def _best_here(root: Path, device: torch.device) -> Model | None:
     """Load the best run by validation Dice of those that can be compared; None where there is no such run.
 
     They were trained on the packed photos that lie there, or else on those of the newest run. Those of one
-    output are compared where there is none of two, and by the boundary rule of params.yaml. A run that can't be
-    read, or was edited, is named, and the others are compared.
+    output are compared where there is none of two, and by the boundary rule of params.yaml. A run that
+    can't be read, or was edited, is named, and the others are compared.
     """
     unedited = (run for run in readable_runs(root / "runs") if not is_edited(run))
     runs = [run for run in unedited if run.usable and "data_sha256" in run.manifest and not _is_fold(run)]

@@ -2,7 +2,7 @@
 
 ``OUT/masks/NAME.png``     8-bit grey, the photo's own size; 255 is pet, 0 is not
 ``OUT/overlays/NAME.jpg``  the photo, with what is not pet faded and an outline around what is
-``OUT/cutouts/NAME.png``   the pet alone: alpha falls over the border strip, 128 or more is pet
+``OUT/cutouts/NAME.png``   the pet alone: opaque is the tight mask, and alpha falls over the border strip
 ``OUT/sheet.jpg``          the overlays of the first photos, small
 """
 

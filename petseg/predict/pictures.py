@@ -34,11 +34,12 @@ def overlay_picture(photo: Image.Image, pet: NDArray[np.bool_]) -> Image.Image:
 def alpha_of(
     probability: NDArray[np.float32], masks: NDArray[np.bool_], thresholds: Thresholds, edge: Edge
 ) -> NDArray[np.uint8]:
-    """Return how opaque each pixel of a cut-out is, (H, W): 128 or more is of the mask that is wanted.
+    """Return how opaque each pixel of a cut-out is, (H, W).
 
-    The tight mask is opaque, and from its edge alpha falls over the border strip, to 0 at the edge of the whole
-    pet: by how near the two probabilities are to their thresholds. Where there is no strip, as of a network with
-    one output, and around the whole mask, it falls over the network's doubt.
+    The tight mask alone is opaque, 255. From its edge alpha falls over the border strip, to 0 at the edge of
+    the whole mask: by how near the two probabilities are to their thresholds. Around a whole mask that is
+    wanted, and where there is no strip, as of a network with one output, it falls over the network's doubt,
+    and 128 or more is of the mask.
 
     Args:
         probability: (2, H, W), of OUTPUTS.
@@ -57,7 +58,7 @@ def alpha_of(
     within = probability[0][strip] - np.float32(thresholds["whole"])
     outside = np.maximum(np.float32(thresholds["tight"]) - probability[1][strip], 0)
     shown = tight.astype(np.uint8) * np.uint8(255)
-    shown[strip] = 127 * within / np.maximum(within + outside, np.finfo(np.float32).tiny)
+    shown[strip] = 254 * within / np.maximum(within + outside, np.finfo(np.float32).tiny)
     return shown
 
 

@@ -93,7 +93,7 @@ class Evaluation(Addition):
 
     @property
     def thresholds(self) -> dict[Edge, float]:
-        """From which probability a pixel is pet, as validation chose; a network of one output has one for both."""
+        """From which probability a pixel is pet, as validation chose; one output has one for both edges."""
         told = self.headlines
         return told.get("thresholds") or dict.fromkeys(get_args(Edge), told["threshold"])
 

@@ -19,7 +19,7 @@ from petseg.store.runs import known_runs, run_of
 
 
 def best_runs(store: Path) -> list[StoredRun]:
-    """Return the finished run of the highest validation Dice, one for each set of photos and rule for the border."""
+    """Return the finished run of the highest validation Dice, one for each set of photos and border rule."""
     best: dict[tuple[str, str], StoredRun] = {}
     for run in known_runs(store):
         if run.finished and run.val_dice is not None:

@@ -12,9 +12,9 @@ _MEASURED = ("images_per_s", "elapsed_s")  # differ from run to run of the same 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch gave. Dice is that of a photo, averaged over photos, and over the network's two outputs.
+    """What one epoch gave. Dice is averaged over photos, and over the network's two outputs.
 
-    ``val_dice_whole`` and ``val_dice_tight`` are those of each output; NaN in a history of before there were two.
+    ``val_dice_whole`` and ``val_dice_tight`` are of one output each; NaN where a network had one alone.
     """
 
     epoch: int

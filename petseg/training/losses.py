@@ -1,7 +1,7 @@
 """Losses, by the name that train.loss gives them.
 
-Each takes logits and masks, (N, C, H, W) float: C outputs for each of N photos. Each returns a scalar, the mean
-over photos and outputs.
+Each takes logits and masks, (N, C, H, W) float: C outputs for each of N photos. Each returns a scalar, the
+mean over photos and outputs.
 """
 
 from collections.abc import Callable

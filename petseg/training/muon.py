@@ -1,8 +1,8 @@
 """Muon: SGD with momentum, whose steps of the convolutions' weights are made orthogonal.
 
 Sources: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"
-(kellerjordan.github.io/posts/muon): the iteration with its coefficients, Nesterov's momentum, and the scale of
-tall matrices. Liu et al. 2025 (arXiv:2502.16982): decoupled weight decay.
+(kellerjordan.github.io/posts/muon): the iteration with its coefficients, Nesterov's momentum, and the scale
+of tall matrices. Liu et al. 2025 (arXiv:2502.16982): decoupled weight decay.
 """
 
 from collections import defaultdict
@@ -75,7 +75,7 @@ def orthogonal(matrices: Tensor, steps: int = _STEPS) -> Tensor:
 
 
 def _make_orthogonal(steps: list[Tensor]) -> None:
-    """Replace steps of weights, (out, in, h, w), by orthogonal ones; those of one shape are worked on at once."""
+    """Replace steps of weights, (out, in, h, w), by orthogonal ones; those of one shape at once."""
     alike: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
     for step in steps:
         matrix = step.permute(0, *range(2, step.ndim), 1).flatten(1)  # of channels_last a view

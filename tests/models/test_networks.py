@@ -6,13 +6,13 @@ from torch import Tensor, nn
 from torchvision.models import resnet34
 
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import load_photos, to_input, to_target
+from petseg.data.batches import load_photos, to_input, to_targets
 from petseg.errors import ShapeMismatch
 from petseg.evaluation.metrics import mean_dice
 from petseg.models.networks import MODELS, build_network, parameter_count, placed, settings_of
 from petseg.models.resnet34_unet import ResNet34UNet
 from petseg.models.unet import UNet
-from petseg.params import ModelParams, Params
+from petseg.params import Boundary, ModelParams, Params
 from petseg.training.loop import predict_masks, train_step
 from petseg.training.optim import build_optimizer
 
@@ -22,8 +22,8 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(("width", "depth", "size"), [(4, 1, 16), (8, 3, 32), (16, 4, 128), (3, 5, 64)])
 def test_logits_have_the_photos_size(width: int, depth: int, size: int) -> None:
     network = UNet(width, depth).eval()
-    assert network(torch.zeros(2, 3, size, size)).shape == (2, 1, size, size)
-    assert network(torch.zeros(1, 3, size, 2 * size)).shape == (1, 1, size, 2 * size)
+    assert network(torch.zeros(2, 3, size, size)).shape == (2, 2, size, size)
+    assert network(torch.zeros(1, 3, size, 2 * size)).shape == (1, 2, size, 2 * size)
 
 
 def model_of(name: str) -> ModelParams:
@@ -40,7 +40,7 @@ def test_the_number_of_parameters() -> None:
     w = 16
     down = conv_pair(3, w) + sum(conv_pair(w * 2**i, w * 2 ** (i + 1)) for i in range(4))
     up = sum(4 * 2 * c * c + c + conv_pair(2 * c, c) for c in (w, 2 * w, 4 * w, 8 * w))
-    assert parameter_count(UNet(w, 4)) == down + up + w + 1
+    assert parameter_count(UNet(w, 4)) == down + up + 2 * (w + 1)
 
 
 def test_a_size_that_can_not_be_halved_is_refused() -> None:
@@ -61,7 +61,7 @@ def test_dropout_is_of_training_alone() -> None:
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (128, 128)])
 def test_a_resnet34_unet_takes_any_multiple_of_32(height: int, width: int) -> None:
     network = ResNet34UNet(8).eval()
-    assert network(torch.zeros(2, 3, height, width)).shape == (2, 1, height, width)
+    assert network(torch.zeros(2, 3, height, width)).shape == (2, 2, height, width)
     with pytest.raises(
         ShapeMismatch, match=r"ResNet34UNet and multiples of 32: shapes \(48, 32\) and \(32, 32\) differ"
     ):
@@ -130,12 +130,23 @@ def test_every_weight_learns(name: str, params: Params) -> None:
     # Adam's first step moves all that has a gradient, however small; decay would move the others too.
     train = params.train.model_copy(update={"optimizer": "adam", "weight_decay": 0.0})
     optimizer = build_optimizer(network, train)
-    photos, mask = torch.randn(2, 3, 64, 64), torch.rand(2, 1, 64, 64).round()
+    photos, masks = torch.randn(2, 3, 64, 64), torch.rand(2, 2, 64, 64).round()
     before = {key: value.clone() for key, value in network.named_parameters()}
-    train_step(network, optimizer, photos, mask, None, train, 1e-2)
+    train_step(network, optimizer, photos, masks, train, 1e-2)
     assert [key for key, value in network.named_parameters() if torch.equal(value, before[key])] == []
     held = [value.data_ptr() for value in network.state_dict().values()]
     assert len(set(held)) == len(held)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_second_logit_is_never_above_the_first(name: str) -> None:
+    torch.manual_seed(0)
+    network = build_network(model_of(name))
+    with torch.no_grad():
+        network.head.weight.mul_(1000)
+    whole, tight = network(torch.randn(2, 3, 64, 64)).unbind(1)
+    assert (tight <= whole).all()
+    assert (tight < whole).any()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -161,7 +172,7 @@ def test_settings_of_another_network_do_not_name_a_run(name: str) -> None:
 def test_a_network_says_what_size_it_takes(name: str) -> None:
     network = build_network(model_of(name)).eval()
     step = network.size_step
-    assert network(torch.zeros(1, 3, step, 2 * step)).shape == (1, 1, step, 2 * step)
+    assert network(torch.zeros(1, 3, step, 2 * step)).shape == (1, 2, step, 2 * step)
     with pytest.raises(ShapeMismatch):
         network(torch.zeros(1, 3, step + step // 2, step))
 
@@ -172,10 +183,9 @@ def test_a_network_learns_eight_photos_by_heart(name: str, sample_arrays: PetArr
     torch.manual_seed(0)
     model = model_of(name)
     network = placed(build_network(model), CPU)
-    photos = load_photos(sample_arrays, "train", "foreground", CPU)
+    photos = load_photos(sample_arrays, "train", CPU)
     images, trimaps = photos.images[::5, ::2, ::2][:8], photos.trimaps[::5, ::2, ::2][:8]  # at 32x32
     assert len(images) == 8
-    mask, valid = to_target(trimaps, "foreground")
     train = params.train.model_copy(update={"optimizer": "adamw"})
     optimizer = build_optimizer(network, train)
     steps, rate = {"unet": (250, 1e-2), "resnet34_unet": (160, 2e-3)}[name]
@@ -183,8 +193,9 @@ def test_a_network_learns_eight_photos_by_heart(name: str, sample_arrays: PetArr
     while dice <= 0.99 and steps > 0:
         for _ in range(10):
             network.train()
-            train_step(network, optimizer, to_input(images), mask, valid, train, rate)
+            train_step(network, optimizer, to_input(images), to_targets(trimaps), train, rate)
         steps -= 10
         masks = torch.from_numpy(predict_masks(network, images))
-        dice = mean_dice(masks, trimaps, "foreground")
+        rules: tuple[Boundary, ...] = ("foreground", "background")
+        dice = min(mean_dice(masks[:, place], trimaps, rule) for place, rule in enumerate(rules))
     assert dice > 0.99

@@ -6,8 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
+from petseg.data.batches import OUTPUTS, to_input
 from petseg.errors import DamagedFile, DataError
 from petseg.evaluation.thresholds import THRESHOLDS, choose_threshold
+from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.networks import build_network
 from petseg.models.predictor import Predictor
 from petseg.models.weights import load_tensors, save_tensors, sha256_tensors
@@ -28,14 +30,15 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     weights, about = tmp_path / "model.safetensors", tmp_path / "model.json"
     save_tensors(weights, network.state_dict(), {})
     digest = sha256_tensors(network.state_dict())
-    about.write_text(json.dumps({"model": MODEL.model_dump(), "image_size": 32, "tensors_sha256": digest}))
+    told = {"model": MODEL.model_dump(), "image_size": 32, "outputs": OUTPUTS, "tensors_sha256": digest}
+    about.write_text(json.dumps(told))
     return weights, about
 
 
 def test_batches_do_not_change_a_prediction(files: tuple[Path, Path]) -> None:
     predictor = Predictor.load(*files, CPU, flip_average=False)
     whole = predictor.probability(PHOTOS, 64)
-    assert whole.shape == (5, 32, 32)
+    assert whole.shape == (5, 2, 32, 32)
     assert 0 <= whole.min() <= whole.max() <= 1
     torch.testing.assert_close(predictor.probability(PHOTOS, 2), whole, atol=1e-6, rtol=0)
 
@@ -53,13 +56,46 @@ def test_the_flip_average_is_blind_to_a_mirror(files: tuple[Path, Path]) -> None
 def test_a_mask_at_the_photos_own_size(files: tuple[Path, Path]) -> None:
     predictor = Predictor.load(*files, CPU, flip_average=False)
     probability = predictor.probability(PHOTOS, 8)
-    threshold = float(probability.median())
-    masks = predictor.masks_at_own_size(map(Image.fromarray, PHOTOS), threshold)
-    assert {mask.dtype for mask in masks} == {np.dtype(np.uint8)}
-    assert (np.stack(masks) == (probability >= threshold).numpy()).all()
+    thresholds: Thresholds = {"whole": float(probability[:, 0].median()), "tight": 0.2}
+    for edge, wanted in zip(OUTPUTS, cut(probability.numpy(), thresholds).swapaxes(0, 1), strict=True):
+        masks = predictor.masks_at_own_size(map(Image.fromarray, PHOTOS), thresholds, edge, as_is=True)
+        assert {mask.dtype for mask in masks} == {np.dtype(np.uint8)}
+        assert (np.stack(masks) == wanted).all()
+    clean = predictor.masks_at_own_size(map(Image.fromarray, PHOTOS), thresholds, "whole", as_is=False)
+    expected = [cut(cleaned(each, thresholds), thresholds)[0] for each in probability.numpy()]
+    assert (np.stack(clean) == np.stack(expected)).all()
+    assert (np.stack(clean) != cut(probability.numpy(), thresholds)[:, 0]).any()
     sizes = [(20, 70), (200, 150)]
     photos = (Image.fromarray(PHOTOS[0]).resize((width, height)) for height, width in sizes)
-    assert [mask.shape for mask in predictor.masks_at_own_size(photos, threshold)] == sizes
+    masks = predictor.masks_at_own_size(photos, thresholds, "tight", as_is=False)
+    assert [mask.shape for mask in masks] == sizes
+
+
+def test_the_pet_is_never_more_probable_than_the_pet_or_its_border(files: tuple[Path, Path]) -> None:
+    for flip_average in (False, True):
+        whole, tight = Predictor.load(*files, CPU, flip_average).probability(PHOTOS, 8).unbind(1)
+        assert (tight <= whole).all()
+        assert (tight < whole).any()
+
+
+def test_a_network_of_before_gives_its_one_output_twice(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build_network(MODEL)
+    network.keep_one_output()
+    network.eval()
+    weights, about = tmp_path / "model.safetensors", tmp_path / "model.json"
+    told = {"model": MODEL.model_dump(), "image_size": 32, "boundary": "foreground"}
+    about.write_text(json.dumps(told | {"tensors_sha256": save_tensors(weights, network.state_dict(), {})}))
+    for flip_average in (False, True):
+        predictor = Predictor.load(weights, about, CPU, flip_average)
+        assert not predictor.has_two_outputs
+        whole, tight = predictor.probability(PHOTOS, 8).unbind(1)
+        assert torch.equal(whole, tight)
+        alone = predictor.probability_of(Image.fromarray(PHOTOS[0]))
+        np.testing.assert_allclose(alone, torch.stack([whole[0], tight[0]]).numpy(), atol=1e-6)
+    expected = network(to_input(torch.from_numpy(PHOTOS))).sigmoid().squeeze(1)
+    found = Predictor.load(weights, about, CPU, False).probability(PHOTOS, 8)[:, 0]
+    torch.testing.assert_close(found, expected.detach())
 
 
 def test_photos_of_another_size_are_refused(files: tuple[Path, Path]) -> None:

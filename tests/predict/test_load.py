@@ -38,7 +38,7 @@ class Project:
         key: str,
         val_dice: float | None,
         data: str | None = None,
-        boundary: str = "foreground",
+        boundary: str | None = None,
         **manifest: Any,
     ) -> StoredRun:
         folder = self.root / "runs" / key
@@ -46,7 +46,10 @@ class Project:
         record = json.loads((folder / MANIFEST).read_text())
         record |= {"created": f"2026-01-0{len(list(folder.parent.iterdir()))}"}
         record |= {"data_sha256": data or PetArrays.open(self.arrays).digest}
-        record |= {"params": {"data.boundary": boundary}, "best": {"epoch": 1, "val_dice": val_dice}}
+        record |= {
+            "params": {"data.boundary": boundary} if boundary else {},
+            "best": {"epoch": 1, "val_dice": val_dice},
+        }
         write_json(folder / MANIFEST, record | manifest)
         return StoredRun.open(folder)
 
@@ -147,8 +150,14 @@ def test_a_run_that_has_no_validation_dice_is_left_apart(project: Project) -> No
     assert project.chosen == f"run {A}, {BEST}"
 
 
-def test_the_boundary_rule_is_that_of_params_yaml(project: Project) -> None:
-    project.add(A, 0.9)
+def test_a_run_of_two_outputs_comes_before_those_of_one(project: Project) -> None:
+    project.add(A, 0.9, boundary="foreground")
+    project.add(B, 0.7)
+    assert project.chosen == f"run {B}, {BEST}"
+
+
+def test_the_rule_of_runs_of_one_output_is_that_of_params_yaml(project: Project) -> None:
+    project.add(A, 0.9, boundary="foreground")
     project.add(B, 0.7, boundary="ignore")
     params = project.root / "params.yaml"
     params.write_text(params.read_text().replace("boundary: foreground", "boundary: ignore"))

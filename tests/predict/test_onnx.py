@@ -42,26 +42,27 @@ def test_onnx_gives_what_torch_gives_on_real_photos(
 ) -> None:
     run = make_run(tmp_path / "run", name)
     made = export_onnx(run, sample_arrays, tmp_path / "new/net.onnx")
-    assert (made.threshold, made.compared) == (0.45, 6)
+    assert (made.thresholds, made.compared) == ({"whole": 0.45, "tight": 0.27}, 6)
     assert made.difference is not None
     assert 0 < made.difference < 1e-4
     assert str(ROOT).encode() not in made.path.read_bytes()  # it says nothing of whose machine made it
     session = onnxruntime.InferenceSession(made.path)
     known = session.get_modelmeta().custom_metadata_map
     assert json.loads(known["run_key"]) == "run"
-    assert json.loads(known["threshold"]) == 0.45
+    assert json.loads(known["thresholds"]) == {"whole": 0.45, "tight": 0.27}
+    assert json.loads(known["outputs"]) == ["whole", "tight"]
     predictor = Predictor.load(run.folder / WEIGHTS, run.folder / ABOUT, torch.device("cpu"), True)
     for photo in photos:
         (probability,) = session.run([OUTPUT], {INPUT: photo[None]})
-        assert probability.shape == (1, *photo.shape[:2])
+        assert probability.shape == (1, 2, *photo.shape[:2])
         ours = exporting.PhotoToProbability(predictor)(torch.from_numpy(photo[None])).detach().numpy()
         np.testing.assert_allclose(probability, ours, atol=1e-4)
         small = np.array([resize_photo(Image.fromarray(photo), 64)])  # by Pillow, to whole shades
-        usual = at_own_size(predictor.probability(small, 1)[0], photo.shape[:2])
+        usual = at_own_size(predictor.probability(small, 1)[0].numpy(), photo.shape[:2])
         assert np.abs(probability[0] - usual).mean() < 0.005
     batch = np.stack([photos[0], photos[0][:, ::-1]])
     (both,) = session.run(None, {INPUT: batch})
-    np.testing.assert_allclose(both[0], both[1][:, ::-1], atol=1e-4)  # it averages over the mirror image
+    np.testing.assert_allclose(both[0], both[1][..., ::-1], atol=1e-4)  # it averages over the mirror image
 
 
 @pytest.mark.whole

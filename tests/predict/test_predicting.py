@@ -18,8 +18,10 @@ from typer.testing import CliRunner, Result
 from petseg.cli import app
 from petseg.core.parallel import in_order
 from petseg.core.textfiles import write_json
+from petseg.data.batches import OUTPUTS
 from petseg.errors import DamagedFile, DataError, StoreError, UsageError
 from petseg.models.device import set_up_torch
+from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.predictor import at_own_size
 from petseg.predict.cutting import why_empty
 from petseg.predict.load import choose
@@ -83,7 +85,7 @@ def pixels(path: Path) -> NDArray[np.uint8]:
 def test_each_photo_gets_a_mask_an_overlay_and_a_cutout_of_its_own_size(project: Path) -> None:
     said = predict("photos", "--out", "out").output
     assert "3 photos cut out" in said
-    assert f"run {KEY}, threshold 0.45" in said
+    assert f"run {KEY}, tight masks, threshold 0.27" in said
     names = {f"{kind}/{name}.{suffix}" for name in ("a", "b", "below/c") for kind, suffix in (
         ("masks", "png"), ("overlays", "jpg"), ("cutouts", "png")
     )}  # fmt: skip
@@ -94,16 +96,36 @@ def test_each_photo_gets_a_mask_an_overlay_and_a_cutout_of_its_own_size(project:
         assert mask.shape == size[::-1]
         assert set(np.unique(mask)) <= {0, 255}
         assert 0 < (mask == 255).mean() < 1
-        assert ((cutout[..., 3] >= 128) == (mask == 255)).all()
+        assert ((cutout[..., 3] == 255) == (mask == 255)).all()
         assert not cutout[cutout[..., 3] == 0].any()
 
 
 def test_a_mask_is_what_the_network_says(project: Path) -> None:
-    predict("photos/b.png", "--out", "out", "--threshold", "0.5")
     predictor = choose(project, KEY, set_up_torch("cpu", 1)).predictor
-    photo = Image.open(project / "photos/b.png")
-    probability = at_own_size(predictor.probability_of(photo), (120, 90))
-    assert ((probability >= 0.5) == (pixels(project / "out/masks/b.png") == 255)).all()
+    small = predictor.probability_of(Image.open(project / "photos/b.png"))
+    chosen = {"whole": 0.45, "tight": 0.27}
+    for place, (edge, limit) in enumerate(zip(OUTPUTS, (0.5, 0.25), strict=True)):
+        thresholds: Thresholds = {**chosen, edge: limit}
+        for as_is, found in ((True, small), (False, cleaned(small, thresholds))):
+            options = ["--edge", edge, "--threshold", f"{limit}", "--force", *(["--as-is"] if as_is else [])]
+            predict("photos/b.png", "--out", "out", *options)
+            expected = cut(at_own_size(found, (120, 90)), thresholds)[place]
+            assert (expected == (pixels(project / "out/masks/b.png") == 255)).all()
+
+
+def test_a_cutout_falls_over_the_border_strip(project: Path) -> None:
+    """It is opaque where the tight mask is, and has something wherever the whole one is."""
+    alpha, masks = {}, {}
+    for edge in OUTPUTS:
+        predict("photos/b.png", "--out", "out", "--edge", edge, "--as-is", "--force")
+        alpha[edge] = pixels(project / "out/cutouts/b.png")[..., 3]
+        masks[edge] = pixels(project / "out/masks/b.png") == 255
+    assert (masks["whole"] >= masks["tight"]).all()
+    assert ((alpha["tight"] == 255) == masks["tight"]).all()
+    assert not alpha["tight"][~masks["whole"]].any()
+    strip = masks["whole"] & ~masks["tight"]
+    assert len(np.unique(alpha["tight"][strip])) > 10
+    assert ((alpha["whole"] >= 128) == masks["whole"]).all()
 
 
 def test_neither_the_batch_nor_the_run_nor_the_company_changes_a_byte(project: Path) -> None:
@@ -154,7 +176,8 @@ def test_a_bad_file_is_named_and_left_out(project: Path) -> None:
     assert float(good["coverage"]) == pytest.approx(coverage)
     model = choose(project, KEY, set_up_torch("cpu", 1))
     photo = Image.open(project / "photos/b.png")
-    probability = at_own_size(model.predictor.probability_of(photo), (120, 90))
+    small = cleaned(model.predictor.probability_of(photo), model.thresholds)
+    probability = at_own_size(small, (120, 90))[OUTPUTS.index("tight")]
     sure = np.maximum(probability, 1 - probability)
     of_pet = probability >= model.threshold
     expected = np.where(of_pet, probability, 1 - probability).mean()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from petseg.core.files import sha256_file
+from petseg.data.batches import OUTPUTS
 from petseg.data.masks import load_masks, save_masks
 from petseg.errors import DamagedFile, DataError, RunLocked, StoreError, TrainingError
 from petseg.models.weights import load_tensors, save_tensors, sha256_tensors
@@ -41,7 +42,7 @@ BEGUN = {
 
 
 def record(epoch: int, val_dice: float) -> EpochRecord:
-    return EpochRecord(epoch, 64, 0.5, 0.6, 0.7, val_dice, 1e-3, 100.0, 1.5)
+    return EpochRecord(epoch, 64, 0.5, 0.6, 0.7, val_dice, val_dice, val_dice, 1e-3, 100.0, 1.5)
 
 
 def state_of(params: Params, epoch: int) -> TrainingState:
@@ -56,8 +57,8 @@ def state_of(params: Params, epoch: int) -> TrainingState:
 
 
 def add(run: Run, params: Params, epoch: int, val_dice: float) -> None:
-    masks = np.zeros((3, 8, 8), bool)
-    masks[:, :epoch] = True
+    masks = np.zeros((3, 2, 8, 8), bool)
+    masks[:, 0, :epoch] = masks[:, 1, : epoch - 1] = True
     run.add(record(epoch, val_dice), state_of(params, epoch), masks)
 
 
@@ -86,14 +87,14 @@ def test_the_best_epochs_weights_are_kept(run: Run, params: Params, tmp_path: Pa
     assert sorted(path.name for path in (run.folder / "checkpoints").iterdir()) == [
         "epoch-00002.safetensors", "epoch-00004.safetensors", "epoch-00005.safetensors",
     ]  # fmt: skip
-    run.finish({"model": MODEL.model_dump(), "image_size": 8})
+    run.finish({"model": MODEL.model_dump(), "image_size": 8, "outputs": OUTPUTS})
     assert run.finished
     run.export({
         WEIGHTS: tmp_path / "w.safetensors", ABOUT: tmp_path / "w.json",
         EVOLUTION_MASKS: tmp_path / "evolution.npz", CURVES: tmp_path / "history.csv",
     })  # fmt: skip
     lines = (tmp_path / "history.csv").read_text().splitlines()
-    assert lines[0] == "epoch,size_px,train_loss,val_loss,train_dice,val_dice,learning_rate"
+    assert lines[0] == "epoch,size_px,train_loss,val_loss,train_dice,val_dice,val_dice_whole,val_dice_tight,learning_rate"
     assert len(lines) == 6
     assert weights_of(tmp_path / "w.safetensors") == 2
     about = json.loads((tmp_path / "w.json").read_text())
@@ -101,8 +102,10 @@ def test_the_best_epochs_weights_are_kept(run: Run, params: Params, tmp_path: Pa
     tensors, _ = load_tensors(tmp_path / "w.safetensors")
     assert about["tensors_sha256"] == sha256_tensors(tensors)
     masks, beside = load_masks(tmp_path / "evolution.npz")
-    assert masks.shape == (5, 3, 8, 8)
-    assert masks.sum(axis=(1, 2, 3)).tolist() == [24, 48, 72, 96, 120]
+    assert masks.shape == (5, 3, 2, 8, 8)
+    whole, tight = masks.sum(axis=(1, 3, 4)).T.tolist()
+    assert (whole, tight) == ([24, 48, 72, 96, 120], [0, 24, 48, 72, 96])
+    assert beside["outputs"].tolist() == [0, 1]
     assert beside["epochs"].tolist() == [1, 2, 3, 4, 5]
     assert beside["rows"].tolist() == [4, 7, 9]
 
@@ -220,7 +223,7 @@ def test_without_its_best_checkpoint_a_run_goes_back_to_before(run: Run, params:
     assert (state.epoch, again.history) == (0, [])  # neither 3 nor 4 could hand out the best weights
     for epoch, dice in enumerate([0.3, 0.9], 1):
         add(again, params, epoch, dice)
-    assert again.best_weights()["head.bias"].item() == 2
+    assert again.best_weights()["head.bias"].tolist() == [2, 2]
 
 
 def test_nan_is_never_best_and_is_null_on_disk(run: Run, params: Params) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import requests
 import torch
 
+from petseg.data.batches import OUTPUTS
 from petseg.data.images import decode_photo, resize_photo
 from petseg.models.networks import build_network
 from petseg.models.predictor import Predictor
@@ -91,15 +92,14 @@ def log_random_model(root: Path, model: ModelParams, size_px: int, jpeg: bytes) 
     network(torch.randn(8, 3, size_px, size_px))  # so that the batch norms have seen something
     weights, about = root / "model.safetensors", root / "model.json"
     save_tensors(weights, network.state_dict(), {})
-    told = {"model": model.model_dump(), "image_size": size_px}
+    told = {"model": model.model_dump(), "image_size": size_px, "outputs": OUTPUTS}
     about.write_text(json.dumps(told | {"tensors_sha256": sha256_tensors(network.state_dict())}))
     photos = np.stack([resize_photo(decode_photo(jpeg), size_px)])
-    threshold = float(
-        Predictor.load(weights, about, torch.device("cpu"), True).probability(photos, 1).median()
-    )
+    found = Predictor.load(weights, about, torch.device("cpu"), True).probability(photos, 1)[0]
+    thresholds = {edge: float(values.median()) for edge, values in zip(OUTPUTS, found, strict=True)}
     from petseg.tracking.logged_model import EVALUATION_TAG, log_model
 
-    decision, tags = {"threshold": threshold, "flip_average": True}, {EVALUATION_TAG: "random"}
+    decision, tags = {"thresholds": thresholds, "flip_average": True}, {EVALUATION_TAG: "random"}
     with chdir(root), open_run(root / "runs", "b0" * 8, {}) as run:
         row = Row.open(connect(), of_training(run))
         model_id = log_model(row.client, row.run_id, weights, about, decision, tags, photos[0])

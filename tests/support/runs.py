@@ -7,6 +7,7 @@ import torch
 
 from petseg.core.files import sha256_file
 from petseg.core.textfiles import write_json
+from petseg.data.batches import OUTPUTS
 from petseg.evaluation.outputs import HEADLINES
 from petseg.models.networks import build_network
 from petseg.models.weights import save_tensors
@@ -42,12 +43,12 @@ def make_run(folder: Path, name: str, width: int = 4) -> StoredRun:
     for _ in range(20):
         network(torch.randn(2, 3, 64, 64))  # so that the batch norms have seen something
     digest = save_tensors(folder / WEIGHTS, network.state_dict(), {})
-    about = {"model": model.model_dump(), "image_size": 64, "boundary": "foreground"}
+    about = {"model": model.model_dump(), "image_size": 64, "outputs": OUTPUTS}
     write_json(folder / ABOUT, about | {"tensors_sha256": digest})
     hashes = {path.name: sha256_file(path) for path in folder.iterdir()}
     write_json(folder / MANIFEST, trained(tensors_sha256=digest, files=hashes))
     evaluation = folder / EVALUATIONS / "e"
-    write_json(evaluation / HEADLINES, {"threshold": 0.45})
+    write_json(evaluation / HEADLINES, {"threshold": 0.45, "thresholds": {"whole": 0.45, "tight": 0.27}})
     made = {"created": "2026", "settings": {"infer.flip_average": True}}
     hashes = {HEADLINES: sha256_file(evaluation / HEADLINES)}
     write_json(evaluation / RECORDS[EVALUATIONS], made | {"files": hashes})

@@ -5,13 +5,12 @@ import pytest
 import torch
 
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import Photos, load_photos
-from petseg.data.images import BORDER
-from petseg.errors import DataError, NonFiniteLoss
+from petseg.data.batches import Photos, load_photos, to_targets
+from petseg.errors import NonFiniteLoss
 from petseg.models.weights import sha256_tensors
 from petseg.params import ModelParams, Params, TrainParams
 from petseg.training.history import EpochRecord
-from petseg.training.loop import TrainingState, _batches, fit, training_size
+from petseg.training.loop import TrainingState, _batches, fit, predict_masks, training_size, validate
 
 CPU = torch.device("cpu")
 MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.2, encoder_weights="none")
@@ -19,7 +18,7 @@ MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.2, encoder_weights=
 
 @pytest.fixture
 def photos(sample_arrays: PetArrays) -> tuple[Photos, Photos]:
-    whole = (load_photos(sample_arrays, split, "foreground", CPU) for split in ("train", "val"))
+    whole = (load_photos(sample_arrays, split, CPU) for split in ("train", "val"))
     train, val = (Photos(p.images[:22, ::2, ::2], p.trimaps[:22, ::2, ::2], p.rows[:22]) for p in whole)
     return train, val
 
@@ -33,7 +32,7 @@ def run(
     photos: tuple[Photos, Photos], params: Params, train: TrainParams, state: TrainingState | None = None
 ) -> tuple[TrainingState, list[EpochRecord]]:
     state = state or TrainingState.new(MODEL, train, CPU)
-    records = list(fit(state, *photos, train, params.augment, "foreground"))
+    records = list(fit(state, *photos, train, params.augment))
     return state, records
 
 
@@ -62,7 +61,7 @@ def test_the_global_random_state_neither_matters_nor_moves(
     assert sha256_tensors(one.tensors()) == sha256_tensors(other.tensors())
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop"])
+@pytest.mark.parametrize("optimizer", ["muon", "sgd", "adamw", "adam", "rmsprop"])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -79,7 +78,7 @@ def test_what_was_broken_off_ends_as_if_it_had_not_been(
     whole, records = run(photos, params, train)
 
     first = TrainingState.new(MODEL, train, CPU)
-    broken_off = fit(first, *photos, train, params.augment, "foreground")
+    broken_off = fit(first, *photos, train, params.augment)
     beginning = [next(broken_off), next(broken_off)]
     saved = {name: tensor.clone() for name, tensor in first.tensors().items()}
     second = TrainingState.new(MODEL, settings(params, optimizer=optimizer, seed=9, **changes), CPU)
@@ -156,14 +155,25 @@ def test_batches_differ_by_one_photo_and_hold_each_once() -> None:
     assert not torch.equal(torch.cat(batches), torch.cat(later))
 
 
-def test_photos_that_are_all_border_are_left_out_under_the_ignore_rule(sample_arrays: PetArrays) -> None:
-    trimaps = sample_arrays.trimaps.copy()
-    rows = sample_arrays.rows("train")
-    trimaps[rows[:3]] = BORDER
-    arrays = dataclasses.replace(sample_arrays, trimaps=trimaps)
-    assert len(load_photos(arrays, "train", "foreground", CPU)) == len(rows)
-    kept = load_photos(arrays, "train", "ignore", CPU)
-    assert list(kept.rows) == list(rows[3:])
-    trimaps[rows] = BORDER
-    with pytest.raises(DataError, match="every photo of the split 'train' is all border"):
-        load_photos(arrays, "train", "ignore", CPU)
+def test_the_best_epoch_is_by_the_mean_of_both_outputs(photos: tuple[Photos, Photos], params: Params) -> None:
+    state, records = run(photos, params, settings(params, epochs=2))
+    _, dice = validate(state.evaluated, photos[1], settings(params))
+    assert dice.shape == (len(photos[1]), 2)
+    last = records[-1]
+    assert [last.val_dice_whole, last.val_dice_tight] == pytest.approx(dice.mean(axis=0))
+    assert last.val_dice == (last.val_dice_whole + last.val_dice_tight) / 2
+
+
+def test_the_masks_of_an_epoch_are_nested(photos: tuple[Photos, Photos], params: Params) -> None:
+    state, _ = run(photos, params, settings(params, epochs=1))
+    masks = predict_masks(state.evaluated, photos[1].images[:4])
+    assert masks.shape == (4, 2, *photos[1].images.shape[1:3])
+    assert not (masks[:, 1] & ~masks[:, 0]).any()
+
+
+def test_where_no_border_is_drawn_both_outputs_learn_one_mask() -> None:
+    whole, tight = to_targets(torch.tensor([[[1, 2], [2, 1]]]))[0]
+    assert torch.equal(whole, tight)
+    whole, tight = to_targets(torch.tensor([[[1, 2], [3, 1]]]))[0]
+    assert whole.tolist() == [[1, 0], [1, 1]]
+    assert tight.tolist() == [[1, 0], [0, 1]]

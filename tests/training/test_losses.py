@@ -21,27 +21,20 @@ def logit(p: float) -> float:
 def test_bce_of_four_pixels() -> None:
     logits = maps([logit(0.9), logit(0.2), 0.0, logit(0.7)])
     expected = -(math.log(0.9) + math.log(0.8) + math.log(0.5) + math.log(0.7)) / 4
-    assert bce_loss(logits, maps([1, 0, 0, 1]), None).item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_bce_of_valid_pixels_is_averaged_in_each_photo() -> None:
-    logits = maps([0.0, 0.0, 9.0, 9.0], [logit(0.9)] * 4)
-    valid = maps([1, 1, 0, 0], [1, 1, 1, 1])
-    expected = (math.log(2) - math.log(0.9)) / 2
-    assert bce_loss(logits, maps([1, 0, 0, 0], [1] * 4), valid).item() == pytest.approx(expected, rel=1e-5)
+    assert bce_loss(logits, maps([1, 0, 0, 1])).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_dice_of_four_pixels() -> None:
     logits = maps([logit(0.9), logit(0.2), logit(0.5), logit(0.6)])
     expected = 1 - (2 * (0.9 + 0.6) + 1) / (2.2 + 2 + 1)
-    assert soft_dice_loss(logits, maps([1, 0, 0, 1]), None).item() == pytest.approx(expected, rel=1e-5)
+    assert soft_dice_loss(logits, maps([1, 0, 0, 1])).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_dice_is_averaged_over_photos_not_pooled() -> None:
     one, other = maps([9.0, -9.0, -9.0, -9.0]), maps([9.0] * 4)
     masks = maps([1, 0, 0, 0]), maps([0] * 4)
-    apart = [soft_dice_loss(logits, mask, None) for logits, mask in zip((one, other), masks, strict=True)]
-    together = soft_dice_loss(torch.cat([one, other]), torch.cat(masks), None)
+    apart = [soft_dice_loss(logits, mask) for logits, mask in zip((one, other), masks, strict=True)]
+    together = soft_dice_loss(torch.cat([one, other]), torch.cat(masks))
     torch.testing.assert_close(together, (apart[0] + apart[1]) / 2)
 
 
@@ -49,65 +42,59 @@ def test_focal_of_four_pixels() -> None:
     logits = maps([logit(0.9), logit(0.2), 0.0, logit(0.7)])
     terms = ((0.1, 0.9), (0.2, 0.8), (0.5, 0.5), (0.3, 0.7))  # how wrong, and the truth's probability
     expected = -sum(wrong**2 * math.log(p) for wrong, p in terms) / 4
-    assert focal_loss(logits, maps([1, 0, 0, 1]), None).item() == pytest.approx(expected, rel=1e-5)
+    assert focal_loss(logits, maps([1, 0, 0, 1])).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_focal_is_that_of_torchvision() -> None:
     random = torch.Generator().manual_seed(0)
     logits, mask = torch.randn(2, 1, 8, 8, generator=random), torch.ones(2, 1, 8, 8)
     expected = sigmoid_focal_loss(logits, mask, alpha=-1, gamma=2, reduction="mean")
-    torch.testing.assert_close(focal_loss(logits, mask, None), expected)
+    torch.testing.assert_close(focal_loss(logits, mask), expected)
 
 
 def test_tversky_of_four_pixels() -> None:
     logits = maps([logit(0.9), logit(0.2), logit(0.5), logit(0.6)])
     both, false, missed = 0.9 + 0.6, 0.2 + 0.5, 0.1 + 0.4
     expected = 1 - (both + 1) / (both + 0.3 * false + 0.7 * missed + 1)
-    assert tversky_loss(logits, maps([1, 0, 0, 1]), None).item() == pytest.approx(expected, rel=1e-5)
+    assert tversky_loss(logits, maps([1, 0, 0, 1])).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_ignored_pixels_change_neither_loss_nor_gradient(name: str) -> None:
-    valid, mask = maps([1, 1, 0, 0]), maps([1, 0, 1, 0])
-    results = []
-    for hidden in (0.0, 50.0):
-        logits = maps([1.0, -0.5, hidden, hidden]).requires_grad_()
-        loss = LOSSES[name](logits, mask, valid)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
-        assert logits.grad is not None
-        assert logits.grad[0, 0, 1].abs().max() == 0
-        results.append((loss.item(), logits.grad[0, 0, 0].tolist()))
-    assert results[0] == results[1]
+def test_two_outputs_are_averaged(name: str) -> None:
+    random = torch.Generator().manual_seed(0)
+    logits, masks = (
+        torch.randn(3, 2, 4, 4, generator=random),
+        torch.rand(3, 2, 4, 4, generator=random).round(),
+    )
+    apart = [LOSSES[name](logits[:, place, None], masks[:, place, None]) for place in range(2)]
+    torch.testing.assert_close(LOSSES[name](logits, masks), (apart[0] + apart[1]) / 2)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_empty_full_and_all_ignored_masks_have_finite_gradients(name: str, value: float) -> None:
-    for valid in (None, torch.zeros(1, 1, 2, 2)):
-        logits = torch.zeros(1, 1, 2, 2, requires_grad=True)
-        loss = LOSSES[name](logits, torch.full((1, 1, 2, 2), value), valid)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
-        assert loss.isfinite()
-        assert logits.grad is not None
-        assert logits.grad.isfinite().all()
+def test_empty_and_full_masks_have_finite_gradients(name: str, value: float) -> None:
+    logits = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    loss = LOSSES[name](logits, torch.full((1, 1, 2, 2), value))
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+    assert loss.isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_better_prediction_has_a_lower_loss(name: str) -> None:
     mask = maps([1, 1, 0, 0])
-    worse, better, best = (LOSSES[name](maps([s, s, -s, -s]), mask, None).item() for s in (-1.0, 1.0, 8.0))
+    worse, better, best = (LOSSES[name](maps([s, s, -s, -s]), mask).item() for s in (-1.0, 1.0, 8.0))
     assert worse > better > best >= 0
 
 
 def test_bce_dice_is_the_sum() -> None:
     logits, mask = torch.randn(2, 1, 4, 4), torch.randint(0, 2, (2, 1, 4, 4)).float()
-    parts = bce_loss(logits, mask, None) + soft_dice_loss(logits, mask, None)
-    assert torch.equal(bce_dice_loss(logits, mask, None), parts)
+    parts = bce_loss(logits, mask) + soft_dice_loss(logits, mask)
+    assert torch.equal(bce_dice_loss(logits, mask), parts)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_what_broadcasting_would_hide_is_refused(name: str) -> None:
-    with pytest.raises(ShapeMismatch, match=r"logits and mask: shapes \(2, 1, 4, 4\) and \(2, 4, 4\)"):
-        LOSSES[name](torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4), None)
-    with pytest.raises(ShapeMismatch, match="valid and mask"):
-        LOSSES[name](torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4), torch.zeros(1, 1, 4, 4))
+    with pytest.raises(ShapeMismatch, match=r"logits and masks: shapes \(2, 1, 4, 4\) and \(2, 4, 4\)"):
+        LOSSES[name](torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4))
