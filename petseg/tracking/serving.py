@@ -156,7 +156,7 @@ def _given(body: bytes) -> tuple[Any, Mapping[str, Any] | None]:
     if form not in ("inputs", "instances"):
         raise Refused(400, f"expected {_FORMS}")
     if not isinstance(params, dict | None):
-        raise Refused(400, 'expected "params": {"edge": "whole" or "tight", "as_is": true or false}')
+        raise Refused(400, 'expected params such as {"edge": "whole" or "tight", "as_is": true or false}')
     return value, params
 
 

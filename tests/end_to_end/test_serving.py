@@ -102,6 +102,19 @@ def test_a_file_and_its_pixels_get_the_same_mask_of_the_photos_own_size(server: 
         assert server.masks(several) == [expected]
 
 
+def test_params_say_which_mask_is_wanted(server: Served) -> None:
+    seen = set()
+    for edge in ("whole", "tight"):
+        for as_is in (False, True):
+            params = {"edge": edge, "as_is": as_is}
+            expected = server.model.predict(PHOTO, params=params).tolist()
+            assert server.masks({"inputs": FILES[0], "params": params}) == expected
+            assert server.masks({"params": params, "dataframe_records": [{"image": FILES[0]}]}) == [expected]
+            seen.add(json.dumps(expected))
+    assert len(seen) == 4
+    assert server.masks({"inputs": FILES[0], "params": {}}) == server.expected(PHOTO)
+
+
 def test_photos_of_different_sizes_in_one_request(server: Served) -> None:
     photos = [np.asarray(decode_photo(jpeg)) for jpeg in JPEGS]
     assert len({photo.shape for photo in photos}) > 1
@@ -172,6 +185,18 @@ REFUSED: dict[str, tuple[int, Callable[[], object], str]] = {
     "a bomb in parts": (400, lambda: {"inputs": [bomb(3_000)] * 8}, "together more than 64 megapixels"),
     "many photos": (400, lambda: {"inputs": [FILES[0]] * (MAX_PHOTOS + 1)}, "at most 64 at once"),
     "a large batch": (400, lambda: {"inputs": np.zeros((65, 1, 1, 3), int).tolist()}, "at most 64 at once"),
+    "params that are none": (
+        400,
+        lambda: {"inputs": FILES[0], "params": "secret"},
+        "expected params such as",
+    ),
+    "an unknown param": (
+        400,
+        lambda: {"inputs": FILES[0], "params": {"secret": 1}},
+        "expected params such as",
+    ),
+    "an unknown edge": (400, lambda: {"inputs": FILES[0], "params": {"edge": ["secret"]}}, "expected params"),
+    "a word for a switch": (400, lambda: {"inputs": FILES[0], "params": {"as_is": "no"}}, "expected params"),
     "a large body": (413, lambda: b"s" * 100_000_000, "more than 32 MB"),
     "a large body of untold length": (413, lambda: iter([b"s" * 1_000_000] * 100), "more than 32 MB"),
 }

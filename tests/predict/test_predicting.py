@@ -177,9 +177,10 @@ def test_a_bad_file_is_named_and_left_out(project: Path) -> None:
     model = choose(project, KEY, set_up_torch("cpu", 1))
     photo = Image.open(project / "photos/b.png")
     small = cleaned(model.predictor.probability_of(photo), model.thresholds)
-    probability = at_own_size(small, (120, 90))[OUTPUTS.index("tight")]
+    enlarged, place = at_own_size(small, (120, 90)), OUTPUTS.index("tight")
+    probability = enlarged[place]
     sure = np.maximum(probability, 1 - probability)
-    of_pet = probability >= model.threshold
+    of_pet = cut(enlarged, model.thresholds)[place]
     expected = np.where(of_pet, probability, 1 - probability).mean()
     assert float(good["confidence"]) == pytest.approx(expected, abs=1e-6)
     assert expected <= sure.mean()

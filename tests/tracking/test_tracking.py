@@ -22,8 +22,10 @@ from PIL import Image
 from petseg.core.files import sha256_file
 from petseg.core.project import tracking_uri
 from petseg.core.textfiles import write_json
+from petseg.data.batches import OUTPUTS
 from petseg.errors import StoreError, UsageError
 from petseg.evaluation.outputs import HEADLINES
+from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.networks import build_network
 from petseg.models.predictor import Predictor
 from petseg.models.weights import save_tensors, sha256_tensors
@@ -97,7 +99,7 @@ def train_epoch(run: StoredRun, epoch: int) -> None:
 def finish(run: StoredRun) -> None:
     network = build_network(MODEL)
     digest = save_tensors(run.folder / "model.safetensors", network.state_dict(), {})
-    about = {"model": MODEL.model_dump(), "image_size": SIZE, "tensors_sha256": digest}
+    about = {"model": MODEL.model_dump(), "image_size": SIZE, "outputs": OUTPUTS, "tensors_sha256": digest}
     write_json(run.folder / "model.json", about)
     run.manifest |= {
         "status": "finished", "finished": "2026-01-02T03:05:05+00:00", "tensors_sha256": digest,
@@ -625,6 +627,7 @@ def test_flat_names_sections_and_single_values(params: Params) -> None:
         "data.boundary": "ignore",
         "infer.threshold": "auto",
         "infer.flip_average": True,
+        "infer.clean": False,
         "infer.batch_size": 64,
     }
 
@@ -636,13 +639,15 @@ def test_the_logged_model_turns_photos_to_masks(root: Path) -> None:
     weights, about = root / "w.safetensors", root / "w.json"
     save_tensors(weights, network.state_dict(), {})
     digest = sha256_tensors(network.state_dict())
-    about.write_text(json.dumps({"model": MODEL.model_dump(), "image_size": 32, "tensors_sha256": digest}))
+    told = {"model": MODEL.model_dump(), "image_size": 32, "outputs": OUTPUTS, "tensors_sha256": digest}
+    about.write_text(json.dumps(told))
     photos = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     predictor = Predictor.load(weights, about, torch.device("cpu"), flip_average=True)
-    threshold = float(predictor.probability(photos, 8).median())
+    probability = predictor.probability(photos, 8).numpy()
+    thresholds: Thresholds = {"whole": 0.4, "tight": float(np.median(probability[:, 1]))}
     with live_row(training(root)) as live:
         assert live.row is not None
-        decision = {"threshold": threshold, "flip_average": True}
+        decision = {"thresholds": thresholds, "flip_average": True}
         for _ in range(2):  # the second time it is there
             log_model(
                 live.row.client, live.row.run_id, weights, about, decision, {EVALUATION_TAG: "e1"}, photos[0]
@@ -655,10 +660,14 @@ def test_the_logged_model_turns_photos_to_masks(root: Path) -> None:
     model = mlflow.pyfunc.load_model(logged.model_uri)
     assert model.metadata.signature is not None
     assert model.input_example is not None
-    expected = (predictor.probability(photos, 8) >= threshold).numpy()
+    clean = np.stack([cleaned(each, thresholds) for each in probability])
+    expected = cut(clean, thresholds)[:, 1]
     masks = model.predict(photos)
     assert masks.dtype == np.uint8
     assert (masks == expected).all()
+    for place, edge in enumerate(OUTPUTS):
+        masks = model.predict(photos, params={"edge": edge, "as_is": True})
+        assert (masks == cut(probability, thresholds)[:, place]).all()
     assert (model.predict(photos[0]) == expected[0]).all()
     assert model.predict(np.zeros((50, 80, 3), np.uint8)).shape == (50, 80)
 
