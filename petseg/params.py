@@ -7,7 +7,7 @@ defaults are the values in params.yaml itself. It imports no torch.
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,7 @@ _RESNET34_HALVINGS = 5
 
 Boundary = Literal["foreground", "background", "ignore"]
 Edge = Literal["whole", "tight"]  # of a mask: around the border strip, or within it
+OUTPUTS: tuple[Edge, ...] = get_args(Edge)  # of a network, in this order
 Masks = Literal["trimap", "binary_255", "binary_1"]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

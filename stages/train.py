@@ -13,11 +13,11 @@ from petseg.core.progress import progress
 from petseg.core.project import main_root, provenance
 from petseg.core.textfiles import write_json, write_table
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import MEAN, OUTPUTS, STD, load_photos
+from petseg.data.batches import MEAN, STD, load_photos
 from petseg.models.device import environment, set_up_torch
 from petseg.models.networks import parameter_count, settings_of
 from petseg.models.pretrained import Encoder
-from petseg.params import Params, flat
+from petseg.params import OUTPUTS, Params, flat
 from petseg.pipeline.codehash import check_reached, code_archive, code_sha256, needed_files
 from petseg.pipeline.dvcfiles import locked_param, stage_paths
 from petseg.pipeline.stage import run_stage

@@ -24,16 +24,20 @@ def with_line(tmp_path: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("learning_rate: 3.0e-2", "learning_rate: -0.1", "train.learning_rate: -0.1 must be greater than 0"),
-        ("learning_rate: 3.0e-2", "learning_rate: .nan", "train.learning_rate: nan must be a finite number"),
-        ("learning_rate: 3.0e-2", "learning_rate: .inf", "train.learning_rate: inf must be a finite number"),
-        ("learning_rate: 3.0e-2", "learning_rate: abc", "train.learning_rate: 'abc' must be a valid number"),
-        ("learning_rate: 3.0e-2", "learning_rat: 1e-3", "train.learning_rat: unknown key; did you mean lear"),
-        ("learning_rate: 3.0e-2", "learning_rat: 1e-3", "train.learning_rate: is missing"),
+        ("learning_rate: 5.0e-2", "learning_rate: -0.1", "train.learning_rate: -0.1 must be greater than 0"),
+        ("learning_rate: 5.0e-2", "learning_rate: .nan", "train.learning_rate: nan must be a finite number"),
+        ("learning_rate: 5.0e-2", "learning_rate: .inf", "train.learning_rate: inf must be a finite number"),
+        ("learning_rate: 5.0e-2", "learning_rate: abc", "train.learning_rate: 'abc' must be a valid number"),
+        ("learning_rate: 5.0e-2", "learning_rat: 1e-3", "train.learning_rat: unknown key; did you mean lear"),
+        ("learning_rate: 5.0e-2", "learning_rat: 1e-3", "train.learning_rate: is missing"),
         ("epochs: 50", "epochs: 1.5", "train.epochs: 1.5 must be a valid integer"),
         ("epochs: 50", "epochs: true", "train.epochs: True must be a valid integer"),
         ("epochs: 50", "epochs: 0", "train.epochs: 0 must be greater than or equal to 1"),
-        ("optimizer: sgd", "optimizer: adm", "train.optimizer: 'adm' must be 'adam', 'adamw', 'sgd' or"),
+        (
+            "optimizer: muon",
+            "optimizer: adm",
+            "train.optimizer: 'adm' must be 'muon', 'sgd', 'adamw'",
+        ),
         ("boundary: foreground", "boundary: no", "data.boundary: 'no' must be 'foreground', 'background' or"),
         (
             "masks: trimap",
@@ -74,7 +78,7 @@ def test_all_mistakes_are_in_one_message(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("3e-05", 3e-5), ("1E-3", 1e-3), ("1", 1.0)])
 def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path, text: str, value: float) -> None:
-    path = with_line(tmp_path, "learning_rate: 3.0e-2", f"learning_rate: {text}")
+    path = with_line(tmp_path, "learning_rate: 5.0e-2", f"learning_rate: {text}")
     assert load_params(path).train.learning_rate == value
 
 

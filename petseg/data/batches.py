@@ -1,7 +1,6 @@
 """From packed bytes to what a network takes and what it is held against."""
 
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +9,7 @@ from torch.nn import functional as F
 
 from petseg.data.arrays import PetArrays
 from petseg.data.images import BACKGROUND, BORDER, PET
-from petseg.params import Boundary, Edge
-
-# What a network answers: which pixels are of the whole pet, border strip included, and of the pet within it.
-OUTPUTS: tuple[Edge, ...] = get_args(Edge)
+from petseg.params import Boundary
 
 # Of ImageNet, as all published encoder weights expect.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -70,7 +66,7 @@ def to_input(photos: Tensor) -> Tensor:
 
 
 def to_targets(trimaps: Tensor) -> Tensor:
-    """Turn trimaps into the masks of OUTPUTS, (N, 2, H, W) float in {0, 1}; arguments as ``to_target``."""
+    """Turn trimaps into a network's two masks, (N, 2, H, W) float in {0, 1}, as OUTPUTS."""
     return stack([trimaps != BACKGROUND, trimaps == PET], dim=1).to(float32)
 
 

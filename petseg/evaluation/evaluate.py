@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from petseg.core.progress import watched
 from petseg.core.textfiles import write_json, write_table
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import OUTPUTS
 from petseg.data.masks import save_masks
 from petseg.data.preprocess import original_trimaps
 from petseg.evaluation.outputs import (
@@ -38,7 +37,7 @@ from petseg.evaluation.scores import (
 from petseg.evaluation.thresholds import calibration, choose_answers, choose_threshold, threshold_scores
 from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.predictor import Predictor, at_own_size
-from petseg.params import Boundary, Edge, InferParams
+from petseg.params import OUTPUTS, Boundary, Edge, InferParams
 
 _SHOWN = (
     "dice_per_image",

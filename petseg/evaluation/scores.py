@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor
 
-from petseg.data.batches import OUTPUTS, to_target
+from petseg.data.batches import to_target
 from petseg.errors import ShapeMismatch
 from petseg.evaluation.metrics import PixelCounts, bootstrap_interval, count_pixels, mean, scores
-from petseg.params import Boundary, Edge
+from petseg.params import OUTPUTS, Boundary, Edge
 
 RULES: tuple[Boundary, ...] = get_args(Boundary)
 EDGE_TOLERANCE = 0.0075  # of the photo's diagonal, as in Csurka et al.

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from petseg.data.batches import OUTPUTS, to_target
+from petseg.data.batches import to_target
 from petseg.errors import ShapeMismatch
 from petseg.evaluation.metrics import PixelCounts, mean, mean_dice
 from petseg.evaluation.scores import Answers
-from petseg.params import Boundary
+from petseg.params import OUTPUTS, Boundary
 
 THRESHOLDS = tuple(n / 100 for n in range(5, 100, 5))
 GRID = tuple(n / 100 for n in range(1, 100))

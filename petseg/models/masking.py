@@ -1,16 +1,14 @@
 """From the probabilities of the two outputs to masks: cut at thresholds, cleaned of islands and holes.
 
-Probabilities and masks are (..., 2, H, W), in the order of petseg.data.batches.OUTPUTS.
+Probabilities and masks are (..., 2, H, W), in the order of petseg.params.OUTPUTS.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label
 
-from petseg.data.batches import OUTPUTS
-from petseg.params import Edge
+from petseg.params import OUTPUTS, Edge
 
 Thresholds = Mapping[Edge, float]  # from which probability a pixel belongs to an output's mask
 
@@ -45,6 +43,8 @@ def cleaned(probability: NDArray[np.float32], thresholds: Thresholds) -> NDArray
 
 def _small(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
     """Return the components of a mask that are smaller than this share of its largest one."""
+    from scipy.ndimage import label  # not above: who only identifies a model would wait for it
+
     components, count = label(mask, _EIGHT_NEIGHBOURS)
     if count < 2:
         return np.zeros_like(mask)
@@ -56,6 +56,8 @@ def _small(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
 
 def _holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the small holes of a mask: what it encloses, without the photo's frame."""
+    from scipy.ndimage import label  # likewise
+
     components, _ = label(~mask)
     sizes = np.bincount(components.ravel())
     filled = sizes < HOLE * mask.sum()

@@ -8,8 +8,8 @@ from abc import abstractmethod
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
-from petseg.data.batches import OUTPUTS
 from petseg.errors import ShapeMismatch
+from petseg.params import OUTPUTS
 
 
 class Network(nn.Module):
@@ -20,7 +20,7 @@ class Network(nn.Module):
         halvings: how often the photo is halved.
         dropout: probability that a feature map is dropped before the last layer.
 
-    The head gives a logit for each of petseg.data.batches.OUTPUTS. ``keep_one_output`` leaves it the one that
+    The head gives a logit for each of petseg.params.OUTPUTS. ``keep_one_output`` leaves it the one that
     networks had before there were two.
 
     Attributes:

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from petseg.core.progress import progress
-from petseg.data.batches import OUTPUTS, mirrored, resized, to_input
+from petseg.data.batches import mirrored, resized, to_input
 from petseg.data.images import resize_photo
 from petseg.errors import DamagedFile, DataError
 from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.networks import build_network, placed
 from petseg.models.weights import load_tensors, sha256_tensors
-from petseg.params import Edge, ModelParams
+from petseg.params import OUTPUTS, Edge, ModelParams
 
 
 @dataclass(frozen=True)

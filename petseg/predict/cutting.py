@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from petseg.core.files import written_atomically
-from petseg.data.batches import OUTPUTS
 from petseg.data.images import decode_photo
 from petseg.errors import BadImage
 from petseg.models.masking import cleaned, cut
 from petseg.models.predictor import at_own_size
+from petseg.params import OUTPUTS
 from petseg.predict.load import Model
 from petseg.predict.pictures import (
     JPEG,

@@ -19,10 +19,11 @@ from torch.export import Dim
 
 from petseg.core.files import written_atomically
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import OUTPUTS, normalize, resized
+from petseg.data.batches import normalize, resized
 from petseg.errors import ExportError
 from petseg.models.masking import Thresholds
 from petseg.models.predictor import Predictor
+from petseg.params import OUTPUTS
 from petseg.predict.load import Model
 from petseg.store.run import StoredRun
 

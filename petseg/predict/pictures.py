@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from petseg.core.colours import VERMILION, rgb
-from petseg.data.batches import OUTPUTS
 from petseg.models.masking import Thresholds
-from petseg.params import Edge
+from petseg.params import OUTPUTS, Edge
 
 SOFTNESS = 0.2  # alpha goes from 0 to 1 over this much probability
 JPEG = {"quality": 90}

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import OUTPUTS, to_target
+from petseg.data.batches import to_target
 from petseg.data.masks import load_masks
 from petseg.errors import DamagedFile, DataError, StoreError
 from petseg.evaluation.metrics import PixelCounts, count_against
@@ -30,7 +30,7 @@ from petseg.evaluation.outputs import (
     SCORES,
     THRESHOLDS,
 )
-from petseg.params import Boundary, Edge
+from petseg.params import OUTPUTS, Boundary, Edge
 from petseg.report import reading
 from petseg.report.mask_figures import Example
 from petseg.store.layout import CURVES, EVOLUTION_MASKS

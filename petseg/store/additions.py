@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, cast, get_args
+from typing import Any, Self, cast
 
 from petseg.errors import DamagedFile
 from petseg.evaluation.outputs import HEADLINES
-from petseg.params import Edge
+from petseg.params import OUTPUTS, Edge
 from petseg.store.chain import Place, edit_of
 from petseg.store.layout import RECORDS
 from petseg.store.records import differing, export_files, link_to, parsed, read_record, read_recorded
@@ -95,7 +95,7 @@ class Evaluation(Addition):
     def thresholds(self) -> dict[Edge, float]:
         """From which probability a pixel is pet, as validation chose; one output has one for both edges."""
         told = self.headlines
-        return told.get("thresholds") or dict.fromkeys(get_args(Edge), told["threshold"])
+        return told.get("thresholds") or dict.fromkeys(OUTPUTS, told["threshold"])
 
     @property
     def flip_average(self) -> bool:

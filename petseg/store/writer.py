@@ -19,10 +19,10 @@ from torch import Tensor
 from petseg.core.files import listed, remove_leftovers, sha256_file, written_atomically
 from petseg.core.project import now
 from petseg.core.textfiles import without_nan, write_csv, write_json
-from petseg.data.batches import OUTPUTS
 from petseg.data.masks import save_masks
 from petseg.errors import BrokenRecord, DamagedFile, TrainingError
 from petseg.models.weights import load_tensors, save_tensors, validated
+from petseg.params import OUTPUTS
 from petseg.store.additions import check_unedited
 from petseg.store.chain import FINISHED
 from petseg.store.layout import (

@@ -17,12 +17,11 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 from PIL import Image
 
-from petseg.data.batches import OUTPUTS
 from petseg.data.images import MAX_PIXELS, decode_photo
 from petseg.errors import BadImage, DamagedFile
 from petseg.models.masking import Thresholds
 from petseg.models.predictor import Predictor
-from petseg.params import Edge
+from petseg.params import OUTPUTS, Edge
 from petseg.tracking.serving import MAX_PHOTOS, Masks, take_over
 
 

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from petseg.data.batches import OUTPUTS, Photos, normalize, to_input, to_targets
+from petseg.data.batches import Photos, normalize, to_input, to_targets
 from petseg.errors import NonFiniteLoss
 from petseg.evaluation.metrics import PixelCounts, count_pixels, mean
 from petseg.models.network import Network
 from petseg.models.networks import build_network, placed
 from petseg.models.resnet34_unet import load_encoder
-from petseg.params import AugmentParams, ModelParams, TrainParams
+from petseg.params import OUTPUTS, AugmentParams, ModelParams, TrainParams
 from petseg.training.augment import augment, draw
 from petseg.training.history import EpochRecord
 from petseg.training.losses import LOSSES
@@ -134,13 +134,8 @@ def fit(
             for batch, rows in enumerate(_batches(params.seed, epoch, len(train), steps_per_epoch)):
                 step = state.epoch * steps_per_epoch + batch
                 rate = learning_rate(params, step, params.epochs * steps_per_epoch, state.val_dice)
-                photos, trimaps = augment(
-                    train.images[rows], train.trimaps[rows], draws[rows], augmentation, size_px
-                )
-                masks = to_targets(trimaps)
-                loss, logits = train_step(
-                    state.network, state.optimizer, normalize(photos), masks, params, rate
-                )
+                photos, masks = _batch(train, rows, draws, augmentation, size_px)
+                loss, logits = train_step(state.network, state.optimizer, photos, masks, params, rate)
                 if state.average is not None:
                     update_average(state.average, state.network, params.ema_decay, step)
                 losses.append(loss * len(rows))
@@ -241,6 +236,14 @@ def _batches(seed: int, epoch: int, n: int, steps: int) -> list[Tensor]:
     """
     order = np.random.default_rng((seed, epoch, _ORDER_STREAM)).permutation(n)
     return [torch.from_numpy(rows) for rows in np.array_split(order, steps)]
+
+
+def _batch(
+    photos: Photos, rows: Tensor, draws: Tensor, augmentation: AugmentParams, size_px: int
+) -> tuple[Tensor, Tensor]:
+    """Return the photos of these rows, changed and normalized, and their masks."""
+    images, trimaps = augment(photos.images[rows], photos.trimaps[rows], draws[rows], augmentation, size_px)
+    return normalize(images), to_targets(trimaps)
 
 
 def _pooled(losses: list[Tensor], n: int, epoch: int) -> float:

@@ -6,14 +6,14 @@ import pytest
 import torch
 from PIL import Image
 
-from petseg.data.batches import OUTPUTS, to_input
+from petseg.data.batches import to_input
 from petseg.errors import DamagedFile, DataError
 from petseg.evaluation.thresholds import THRESHOLDS, choose_threshold
 from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.networks import build_network
 from petseg.models.predictor import Predictor
 from petseg.models.weights import load_tensors, save_tensors, sha256_tensors
-from petseg.params import ModelParams
+from petseg.params import OUTPUTS, ModelParams
 from petseg.store.layout import ABOUT, WEIGHTS
 from tests.support.runs import make_run
 

@@ -18,11 +18,11 @@ from typer.testing import CliRunner, Result
 from petseg.cli import app
 from petseg.core.parallel import in_order
 from petseg.core.textfiles import write_json
-from petseg.data.batches import OUTPUTS
 from petseg.errors import DamagedFile, DataError, StoreError, UsageError
 from petseg.models.device import set_up_torch
 from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.predictor import at_own_size
+from petseg.params import OUTPUTS
 from petseg.predict.cutting import why_empty
 from petseg.predict.load import choose
 from petseg.predict.photos import find_photos

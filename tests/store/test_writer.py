@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from petseg.core.files import sha256_file
-from petseg.data.batches import OUTPUTS
 from petseg.data.masks import load_masks, save_masks
 from petseg.errors import DamagedFile, DataError, RunLocked, StoreError, TrainingError
 from petseg.models.weights import load_tensors, save_tensors, sha256_tensors
-from petseg.params import ModelParams, Params
+from petseg.params import OUTPUTS, ModelParams, Params
 from petseg.store.keep import keep
 from petseg.store.layout import (
     ABOUT,

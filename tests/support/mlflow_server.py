@@ -14,12 +14,11 @@ import numpy as np
 import requests
 import torch
 
-from petseg.data.batches import OUTPUTS
 from petseg.data.images import decode_photo, resize_photo
 from petseg.models.networks import build_network
 from petseg.models.predictor import Predictor
 from petseg.models.weights import save_tensors, sha256_tensors
-from petseg.params import ModelParams
+from petseg.params import OUTPUTS, ModelParams
 from petseg.store.writer import open_run
 from petseg.tracking.client import connect
 from petseg.tracking.entries import of_training

@@ -7,11 +7,10 @@ import torch
 
 from petseg.core.files import sha256_file
 from petseg.core.textfiles import write_json
-from petseg.data.batches import OUTPUTS
 from petseg.evaluation.outputs import HEADLINES
 from petseg.models.networks import build_network
 from petseg.models.weights import save_tensors
-from petseg.params import ModelParams
+from petseg.params import OUTPUTS, ModelParams
 from petseg.store.layout import ABOUT, EVALUATIONS, FORMAT, MANIFEST, RECORDS, WEIGHTS
 from petseg.store.run import StoredRun
 

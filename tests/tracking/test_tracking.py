@@ -22,14 +22,13 @@ from PIL import Image
 from petseg.core.files import sha256_file
 from petseg.core.project import tracking_uri
 from petseg.core.textfiles import write_json
-from petseg.data.batches import OUTPUTS
 from petseg.errors import StoreError, UsageError
 from petseg.evaluation.outputs import HEADLINES
 from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.networks import build_network
 from petseg.models.predictor import Predictor
 from petseg.models.weights import save_tensors, sha256_tensors
-from petseg.params import ModelParams, Params, flat
+from petseg.params import OUTPUTS, ModelParams, Params, flat
 from petseg.pipeline.codehash import code_sha256
 from petseg.store.keep import keep
 from petseg.store.layout import EVALUATIONS, FIGURES
