@@ -24,11 +24,11 @@ import torch
 from petseg.core.textfiles import write_json
 from petseg.data.archives import ANNOTATIONS, PHOTOS
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import Photos, load_photos, normalize, to_target
+from petseg.data.batches import Photos, load_photos, normalize, to_targets
 from petseg.data.preprocess import pack
 from petseg.evaluation.outputs import HEADLINES
 from petseg.models.device import set_up_torch
-from petseg.params import Params, load_params
+from petseg.params import OUTPUTS, Params, load_params
 from petseg.store.keep import keep
 from petseg.store.layout import CARD, EVALUATIONS
 from petseg.store.run import StoredRun
@@ -56,7 +56,7 @@ def main() -> None:
         work = Path(folder)
         pack(SAMPLE, work / "pets", work / "r.csv", params.data.image_size, 0.0, params.split)
         arrays = PetArrays.open(work / "pets")
-        train, val = (load_photos(arrays, split, "foreground", device) for split in ("train", "val"))
+        train, val = (load_photos(arrays, split, device) for split in ("train", "val"))
         for row in chain(
             fit_against_bare_step(params, train, val, device),
             preprocess_speed(params, work),
@@ -83,16 +83,16 @@ def fit_against_bare_step(params: Params, train: Photos, val: Photos, device: to
     size = params.train.batch_size
     photos = normalize(train.images[:size].permute(0, 3, 1, 2).float() / 255)
     photos = photos.contiguous(memory_format=torch.channels_last)
-    mask, valid = to_target(train.trimaps[:size], "foreground")
+    masks = to_targets(train.trimaps[:size])
     steps = len(train) // size
 
     def bare_epoch() -> None:
         bare.network.train()
         for _ in range(steps):
-            train_step(bare.network, bare.optimizer, photos, mask, valid, params.train, 1e-3)
+            train_step(bare.network, bare.optimizer, photos, masks, params.train, 1e-3)
 
     state = TrainingState.new(params.model, params.train, device)
-    epochs = fit(state, train, val, settings, params.augment, "foreground")
+    epochs = fit(state, train, val, settings, params.augment)
     bare_epoch()
     next(epochs)
     rates, ratios = [], []
@@ -204,12 +204,14 @@ def what_records_cost(
             row = stack.enter_context(live_row(run))
             row.tell_epochs()
             once_s = time.perf_counter() - started
-            for record in fit(state, few, val, short, params.augment, "foreground"):
+            for record in fit(state, few, val, short, params.augment):
                 masks = predict_masks(state.evaluated, val.images[:6])
                 saving.append(seconds(partial(run.add, record, state, masks)))
                 logging.append(seconds(row.tell_epochs))
             size_mb = max(path.stat().st_size for path in run.folder.rglob("*.safetensors")) / 1e6
-            run.finish({"model": params.model.model_dump(), "image_size": val.images.shape[1]})
+            run.finish(
+                {"model": params.model.model_dump(), "image_size": val.images.shape[1], "outputs": OUTPUTS}
+            )
             once_s += seconds(stack.close)
         evaluate(run, work)
         sync = [*PETSEG, "sync", "--all", "--quiet"]

@@ -60,11 +60,11 @@ def images_per_s(params: Params, model: ModelParams, precision: str, device: tor
     network = placed(build_network(model), device).train()
     optimizer = build_optimizer(network, train)
     size = (batch_size(params, device), 3, params.data.image_size, params.data.image_size)
-    photos, mask = torch.randn(size, device=device), torch.rand(size, device=device)[:, :1].round()
+    photos, masks = torch.randn(size, device=device), torch.rand(size, device=device)[:, :2].round()
     seconds = []
     for _ in range(STEPS + 1):
         started = time.perf_counter()
-        loss, _ = train_step(network, optimizer, photos, mask, None, train, train.learning_rate)
+        loss, _ = train_step(network, optimizer, photos, masks, train, train.learning_rate)
         loss.item()  # waits for a GPU
         seconds.append(time.perf_counter() - started)
     return size[0] / statistics.median(seconds[1:])

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import Photos, load_photos, mirrored, to_input, to_target
+from petseg.data.batches import Photos, load_photos, mirrored, to_input, to_target, to_targets
 from petseg.errors import PetsegError
 from petseg.evaluation.metrics import count_against, mean, mean_dice
 from petseg.evaluation.thresholds import choose_threshold
@@ -86,15 +86,15 @@ def peer_step(network: nn.Module, optimizer: torch.optim.Optimizer, photos: Tens
 
 def compare_steps(params: Params, arrays: PetArrays) -> None:
     """Time training steps of both ResNet34-UNets, turn by turn, and print a Markdown table."""
-    photos = load_photos(arrays, "train", "foreground", torch.device("cpu"))
+    photos = load_photos(arrays, "train", torch.device("cpu"))
     inputs = to_input(photos.images[:BATCH])
-    mask, _ = to_target(photos.trimaps[:BATCH], "foreground")
+    masks = to_targets(photos.trimaps[:BATCH])
     model = params.model.model_copy(update={"name": "resnet34_unet"})
     ours = placed(build_network(model), torch.device("cpu")).train()
     our_optimizer = build_optimizer(ours, params.train)
     steps: dict[str, Callable[[], object]] = {
         "petseg resnet34_unet": lambda: train_step(
-            ours, our_optimizer, inputs, mask, None, params.train, params.train.learning_rate
+            ours, our_optimizer, inputs, masks, params.train, params.train.learning_rate
         )
     }
     laid_out = {
@@ -108,7 +108,7 @@ def compare_steps(params: Params, arrays: PetArrays) -> None:
         def one_step(
             network: nn.Module = peer, optimizer: torch.optim.Adam = optimizer, given: Tensor = given
         ) -> None:
-            peer_step(network, optimizer, given, mask)
+            peer_step(network, optimizer, given, masks[:, :1])
 
         steps[f"peer, {name}"] = one_step
     rates: dict[str, list[float]] = {name: [] for name in steps}
@@ -133,7 +133,7 @@ def train(arrays: PetArrays) -> None:
     """Train the peer, score it after each epoch, and keep the curve and each photo's Dice."""
     torch.manual_seed(0)
     device = torch.device("cpu")
-    training, validation = (load_photos(arrays, part, "foreground", device) for part in ("train", "val"))
+    training, validation = (load_photos(arrays, part, device) for part in ("train", "val"))
     network = build_peer()
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     steps = -(-len(training) // BATCH)
@@ -146,7 +146,7 @@ def train(arrays: PetArrays) -> None:
             mask, _ = to_target(training.trimaps[rows], "foreground")
             peer_step(network, optimizer, to_input(training.images[rows]).contiguous(), mask)
             schedule.step()
-        masks = torch.from_numpy(predict_masks(network, validation.images))
+        masks = torch.from_numpy(predict_masks(network, validation.images)).squeeze(1)
         val_dice = mean_dice(masks, validation.trimaps, "foreground")
         row = {"epoch": epoch, "val_dice": val_dice, "elapsed_s": time.monotonic() - started}
         history.append(row)
@@ -156,7 +156,7 @@ def train(arrays: PetArrays) -> None:
         )
     about = {"peer": PEER, "environment": environment(device), "image_size": arrays.size_px}
     about |= {"photos_sha256": arrays.photos_digest, "data_sha256": arrays.digest}
-    splits = {"val": validation, "test": load_photos(arrays, "test", "foreground", device)}
+    splits = {"val": validation, "test": load_photos(arrays, "test", device)}
     probability = {part: predict(network, photos) for part, photos in splits.items()}
     threshold = choose_threshold(probability["val"][1], validation.trimaps, "foreground")
     scored: dict[str, dict[str, dict[str, float]]] = {}
