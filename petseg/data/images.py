@@ -11,6 +11,7 @@ from petseg.errors import BadImage
 
 PET, BACKGROUND, BORDER = 1, 2, 3
 
+_REDUCING_GAP = 2.0
 MAX_PIXELS = 64_000_000  # as RGB 192 MB; a phone's largest photos pass
 # All that Pillow decodes itself: for PostScript it would start Ghostscript, on anybody's program.
 _FORMATS = (
@@ -80,8 +81,12 @@ def decode_pair(
 
 
 def resize_photo(image: Image.Image, size_px: int) -> NDArray[np.uint8]:
-    """Resize to a (size_px, size_px, 3) square, bilinear with antialiasing."""
-    return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR))
+    """Resize to a (size_px, size_px, 3) square, bilinear with antialiasing.
+
+    A photo of many times that size is first shrunk by a whole factor to at least twice it, which is faster and
+    moves no shade by more than a few of 255.
+    """
+    return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR, reducing_gap=_REDUCING_GAP))
 
 
 def resize_trimap(trimap: Image.Image, size_px: int) -> NDArray[np.uint8]:
