@@ -18,9 +18,9 @@ from PIL import Image
 from petseg.core.files import written_atomically
 from petseg.data.images import decode_photo
 from petseg.errors import BadImage
-from petseg.models.masking import cleaned, cut
+from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.predictor import at_own_size
-from petseg.params import OUTPUTS
+from petseg.params import OUTPUTS, Edge
 from petseg.predict.load import Model
 from petseg.predict.pictures import (
     JPEG,
@@ -49,7 +49,7 @@ class CutOut:
         height: likewise.
         coverage: share of its pixels that are pet.
         confidence: mean probability, over its pixels, of what each was called.
-        highest: the highest probability of pet.
+        why_empty: why its mask may be empty; None where it is not.
         thumbnail: the overlay, small, where one was asked for.
     """
 
@@ -57,7 +57,7 @@ class CutOut:
     height: int
     coverage: float
     confidence: float
-    highest: float
+    why_empty: str | None
     thumbnail: Image.Image | None
 
 
@@ -119,27 +119,59 @@ def cut_out(
             if kind == OVERLAYS and shown:
                 small = thumbnail(picture)
             del picture  # before the next one is drawn
+    empty = None if pet.any() else why_empty(found.probability, found.masks, model.thresholds, model.edge)
     return CutOut(
         width=image.width,
         height=image.height,
         coverage=float(pet.mean()),
         confidence=float(np.where(pet, probability, 1 - probability).mean()),
-        highest=float(probability.max()),
+        why_empty=empty,
         thumbnail=small,
     )
 
 
-def why_empty(highest: float, threshold: float) -> str:
-    """Say why a photo may have got an empty mask."""
-    if highest >= threshold / 2:
+def why_empty(
+    probability: NDArray[np.float32], masks: NDArray[np.bool_], thresholds: Thresholds, edge: Edge
+) -> str:
+    """Say why a photo may have got an empty mask.
+
+    Args:
+        probability: (2, H, W), of OUTPUTS.
+        masks: (2, H, W), of the same.
+        thresholds: by which they were cut.
+        edge: which mask is wanted, and is empty.
+    """
+    limit, highest = highest_of(probability, masks, edge)
+    if highest >= thresholds[limit] / 2:
+        remedy = "a threshold" if limit == edge else f"with the {limit} edge, a threshold"
         return (
             f"the model is in doubt: its highest probability is {highest:.3g}, and pet is what has "
-            f"{threshold:g} or more; a threshold of {highest * 0.9:.2g} would show something"
+            f"{thresholds[limit]:g} or more; {remedy} of {highest * 0.9:.2g} would show something"
         )
     return (
         f"the model sees no cat or dog: its highest probability is {highest:.3g}; it knows photos of one "
         "pet that fills a good part of them, so cut a small one out before"
     )
+
+
+def highest_of(probability: NDArray[np.float32], masks: NDArray[np.bool_], edge: Edge) -> tuple[Edge, float]:
+    """Return the highest probability that a threshold must be below, for a mask not to be empty.
+
+    The tight mask lies within the whole one: where that is empty, the threshold is the whole one's.
+
+    Args:
+        probability: (2, H, W), of OUTPUTS.
+        masks: (2, H, W), of the same.
+        edge: which mask is wanted.
+
+    Returns:
+        Of which mask the threshold is, and the probability.
+    """
+    whole, tight = probability
+    if edge == "whole" or np.array_equal(whole, tight):  # as of a network with one output
+        return edge, float(whole.max())
+    within = masks[OUTPUTS.index("whole")]
+    return ("tight", float(tight[within].max())) if within.any() else ("whole", float(whole.max()))
 
 
 def _bytes_of(path: Path) -> bytes:

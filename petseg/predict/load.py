@@ -11,7 +11,7 @@ from petseg.data.arrays import PetArrays
 from petseg.errors import DamagedFile, DataError, StoreError, UsageError
 from petseg.models.masking import UNDECIDED, Thresholds
 from petseg.models.predictor import Predictor
-from petseg.params import Edge, load_params
+from petseg.params import OUTPUTS, Edge, load_params
 from petseg.pipeline.dvcfiles import stage_paths
 from petseg.store.champion import champion
 from petseg.store.identify import Weights, runs_of
@@ -54,8 +54,14 @@ class Model:
         return self.thresholds[self.edge]
 
     def shown_as(self, edge: Edge, threshold: float | None = None) -> "Model":
-        """Return the same network for another mask, or with another threshold for it."""
-        thresholds = self.thresholds if threshold is None else {**self.thresholds, edge: threshold}
+        """Return the same network for another mask, or with another threshold for it.
+
+        A network with one output has one threshold, of both masks.
+        """
+        thresholds = dict(self.thresholds)
+        if threshold is not None:
+            moved = (edge,) if self.predictor.has_two_outputs else OUTPUTS
+            thresholds |= dict.fromkeys(moved, threshold)
         return replace(self, edge=edge, thresholds=thresholds)
 
     @classmethod

@@ -26,7 +26,7 @@ from petseg.core.project import expanded
 from petseg.core.textfiles import printable
 from petseg.data.images import SUFFIXES
 from petseg.errors import BadImage, DataError, UsageError
-from petseg.predict.cutting import WRITTEN_AS, CutOut, cut_out, why_empty
+from petseg.predict.cutting import WRITTEN_AS, CutOut, cut_out
 from petseg.predict.load import Model
 from petseg.predict.pictures import JPEG, contact_sheet
 
@@ -212,12 +212,12 @@ class Summary:
         self.failed[name] = reason
         print(f"petseg: {name}: {reason}; left out", file=sys.stderr)
 
-    def add_done(self, name: str, cut: CutOut, threshold: float) -> None:
+    def add_done(self, name: str, cut: CutOut) -> None:
         """Count a photo that has its pictures; name it on stderr if its mask is empty."""
         self.done += 1
-        if not cut.coverage:
+        if cut.why_empty:
             self.empty.append(name)
-            print(f"petseg: {name}: empty mask; {why_empty(cut.highest, threshold)}", file=sys.stderr)
+            print(f"petseg: {name}: empty mask; {cut.why_empty}", file=sys.stderr)
 
 
 def cut_out_all(
@@ -263,7 +263,7 @@ def cut_out_all(
             if table:
                 table.add(Row.of(name, cut))
             if isinstance(cut, CutOut):
-                summary.add_done(name, cut, model.threshold)
+                summary.add_done(name, cut)
                 if cut.thumbnail:
                     thumbnails.append((printable(photo.name), cut.thumbnail))
             elif strict:

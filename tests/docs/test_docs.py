@@ -93,8 +93,8 @@ def test_every_message_that_is_printed_is_explained() -> None:
 def test_every_message_of_the_demo_page_is_explained() -> None:
     page = (DOCS / "troubleshooting.md").read_text()
     script = (ROOT / "petseg/predict/demo/page.js").read_text()
-    messages = re.findall(r"(?:new Error\(|moved = |\?\? )[\"`]([^\"`$]+)", script)
-    assert len(messages) == 4
+    messages = re.findall(r"(?:new Error\(|return |\?\? )[\"`]([^\"`$]+)", script)
+    assert len(messages) == 5
     assert [text for text in messages if text not in page] == []
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import chdir
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,11 @@ from typer.testing import CliRunner
 from petseg.cli import app
 from petseg.core.loopback import Message, Receive, Send
 from petseg.errors import UsageError
+from petseg.models.masking import HOLE, ISLAND, Thresholds, cleaned, cut
+from petseg.params import OUTPUTS
 from petseg.predict.demo.app import MAX_BYTES, MAX_REQUESTS, DemoGate, Rate
 from petseg.predict.demo.server import listen
+from petseg.predict.pictures import SOFTNESS, alpha_of
 from petseg.store.champion import promote
 from petseg.store.run import StoredRun
 from tests.support import ROOT
@@ -63,11 +67,11 @@ class Demo:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """The command, in a project with two finished runs."""
+    """The command, in a project with two finished runs, one of them of before networks had two outputs."""
     root = tmp_path_factory.mktemp("project")
     (root / ".dvc").mkdir()
-    make_run(root / "runs" / OTHER, "resnet34_unet")
-    promote(make_run(root / "runs" / KEY, "unet"), force=False)
+    make_run(root / "runs" / OTHER, "resnet34_unet", one_output=True, spread=True)
+    promote(make_run(root / "runs" / KEY, "unet", spread=True), force=False)
     (root / "photo.jpg").write_bytes(JPEG)
     command = [sys.executable, "-m", "petseg", "demo", "--port", "0", "--no-open"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -91,25 +95,44 @@ def from_url(url: str) -> NDArray[np.uint8]:
 
 
 @pytest.mark.whole
-def test_the_pictures_are_those_of_petseg_predict(demo: Demo) -> None:
-    with chdir(demo.root):
-        said = CliRunner().invoke(app, ["predict", "photo.jpg", "--model", KEY, "--threshold", "0.5"])
-    assert said.exit_code == 0, said.output
-    for kind, folder in (("mask", "masks"), ("cutout", "cutouts")):
-        found = pixels(demo.post(kind, JPEG, threshold=0.5).content)
-        assert np.array_equal(found, pixels((demo.root / f"predicted/{folder}/photo.png").read_bytes()))
-        assert found.shape[:2] == SIZE[::-1]
+@pytest.mark.parametrize("key", [KEY, OTHER])
+def test_the_pictures_are_those_of_petseg_predict(demo: Demo, key: str) -> None:
+    found = {}
+    for edge, as_is in product(OUTPUTS, (False, True)):
+        options = ["--edge", edge, "--threshold", "0.4", *(["--as-is"] if as_is else []), "--force"]
+        with chdir(demo.root):
+            said = CliRunner().invoke(app, ["predict", "photo.jpg", "--model", key, *options])
+        assert said.exit_code == 0, said.output
+        for kind, folder in (("mask", "masks"), ("cutout", "cutouts")):
+            answer = demo.post(kind, JPEG, model=key, threshold=0.4, edge=edge, as_is=as_is)
+            written = (demo.root / f"predicted/{folder}/photo.png").read_bytes()
+            assert np.array_equal(pixels(answer.content), pixels(written))
+            assert pixels(written).shape[:2] == SIZE[::-1]
+            found[kind, edge, as_is] = answer.content
+    masks = {content for (kind, *_), content in found.items() if kind == "mask"}
+    assert len(masks) == (4 if key == KEY else 2)  # with one output, both edges are one
+
+
+def test_the_page_gets_both_probabilities_as_they_are(demo: Demo) -> None:
     seen = demo.post("probability", JPEG).json()
-    mask = pixels(demo.post("mask", JPEG, threshold=0.5).content) == 255
-    differing = (from_url(seen["probability"]) >= 0.5 * 255) != mask
-    assert differing.mean() < 0.01  # where the rounding to 8 bits matters
+    assert seen["thresholds"] == {"whole": 0.45, "tight": 0.27}
+    greys = {edge: from_url(url) for edge, url in seen["probability"].items()}
+    assert (greys["tight"] <= greys["whole"]).all()
+    for edge in OUTPUTS:
+        mask = pixels(demo.post("mask", JPEG, threshold=0.5, edge=edge, as_is=True).content) == 255
+        shown = (greys[edge] >= 0.5 * 255) & (greys["whole"] >= 0.45 * 255)
+        assert (shown != mask).mean() < 0.01  # where the rounding to 8 bits matters
+        assert seen["empty"][edge]["limit"] == edge
+        assert seen["empty"][edge]["highest"] == pytest.approx(greys[edge].max() / 255, abs=0.01)
+    old = demo.post("probability", JPEG, model=OTHER).json()
+    assert old["probability"]["whole"] == old["probability"]["tight"]
 
 
 def test_a_photo_that_browsers_do_not_decode_comes_back_upright(demo: Demo) -> None:
     seen = demo.post("probability", HEIC.read_bytes()).json()
     assert (seen["width"], seen["height"]) == (48, 64)
     assert from_url(seen["photo"]).shape == (64, 48, 3)
-    assert from_url(seen["probability"]).shape == (64, 48)
+    assert {from_url(url).shape for url in seen["probability"].values()} == {(64, 48)}
     large = demo.post("probability", encoded(picture(1, (3200, 100)), "JPEG")).json()
     assert (large["width"], from_url(large["photo"]).shape) == (3200, (50, 1600, 3))
 
@@ -119,9 +142,11 @@ def test_the_finished_runs_are_offered(demo: Demo) -> None:
     told: dict[str, Any] = requests.get(f"{demo.url}/api/models", timeout=60).json()
     assert told["first"] == KEY
     assert {model["key"]: model["champion"] for model in told["models"]} == {KEY: True, OTHER: False}
-    assert {model["threshold"] for model in told["models"]} == {0.45}
-    one, other = (demo.post("probability", JPEG, model=key).json() for key in (KEY, OTHER))
-    assert one["probability"] != other["probability"]
+    both, one = {"whole": 0.45, "tight": 0.27}, {"whole": 0.45, "tight": 0.45}
+    assert {model["key"]: model["thresholds"] for model in told["models"]} == {KEY: both, OTHER: one}
+    assert {model["key"]: model["two_outputs"] for model in told["models"]} == {KEY: True, OTHER: False}
+    first, other = (demo.post("probability", JPEG, model=key).json() for key in (KEY, OTHER))
+    assert first["probability"] != other["probability"]
 
 
 def test_what_can_not_be_answered_is_refused_in_one_line(demo: Demo) -> None:
@@ -134,6 +159,8 @@ def test_what_can_not_be_answered_is_refused_in_one_line(demo: Demo) -> None:
     assert demo.refusal(413, "probability", bytes(MAX_BYTES + 1)) == "the file has more than 20 MB"
     assert demo.refusal(422, "cutout", JPEG, threshold=0).startswith("threshold:")
     assert demo.refusal(422, "cutout", JPEG).startswith("threshold:")
+    refusal = demo.refusal(422, "mask", JPEG, threshold=0.5, edge="loose", as_is="perhaps")
+    assert refusal.startswith("edge: Input should be 'whole' or 'tight'; as_is: Input should be a valid bool")
 
 
 def test_whoever_asks_for_the_page_without_its_content_is_answered(demo: Demo) -> None:
@@ -251,19 +278,18 @@ def test_photos_are_cut_out_and_looked_at(page: "Page", demo: Demo) -> None:
     expect(told(page, "turned.heic").locator(".told")).to_contain_text("48 × 64 px")
 
     card = told(page)
-    exact = (pixels(demo.post("mask", JPEG, threshold=0.45).content) == 255).mean() * 100
-    shown = float(card.locator(".told").inner_text().partition(" %")[0])
-    assert shown == pytest.approx(exact, abs=1)
+    shown = coverage(card)
+    assert shown == pytest.approx(exact_coverage(demo), abs=1)
     page.get_by_label("Threshold").fill("0.99")
     expect(card.get_by_role("alert")).to_contain_text("Empty mask: nothing is this probable")
-    page.get_by_role("button", name="Back to 0.45").click()
+    page.get_by_role("button", name="Back to 0.27").click()
     expect(card.locator(".told")).to_contain_text(f"{shown:.1f} %")
 
     canvas = card.locator("canvas")
     pictures = set()
     for key in "1234":
         page.keyboard.press(key)
-        expect(page.get_by_role("radio").nth(int(key) - 1)).to_be_checked()
+        expect(page.locator("#views input").nth(int(key) - 1)).to_be_checked()
         pictures.add(canvas.screenshot())
     assert len(pictures) == 4
     card.locator(".picture").click()
@@ -271,6 +297,128 @@ def test_photos_are_cut_out_and_looked_at(page: "Page", demo: Demo) -> None:
     keep(page, "demo")
     told(page, "a.txt").get_by_role("button", name="Remove").click()
     expect(page.locator("article")).to_have_count(2)
+
+
+def exact_coverage(demo: Demo, **asked: Any) -> float:
+    """Of the mask that is downloaded, in percent."""
+    return float((pixels(demo.post("mask", JPEG, **{"threshold": 0.27} | asked).content) == 255).mean()) * 100
+
+
+def coverage(card: Any) -> float:
+    """As the page has it, in percent."""
+    return float(card.locator(".told").inner_text().partition(" %")[0])
+
+
+def test_each_edge_has_a_threshold_of_its_own(page: "Page", demo: Demo) -> None:
+    from playwright.sync_api import expect
+
+    page.set_input_files("#files", files(("cat.jpg", JPEG)))
+    card, value = told(page), page.locator("#value")
+    expect(card.locator(".told")).to_contain_text("is pet")
+    page.get_by_label("Drop islands, fill holes").uncheck()  # done here at another size than by the server
+    page.get_by_label("Threshold").fill("0.40")
+    choose_edge(page, "Whole")
+    expect(value).to_have_text("0.45")
+    expect(page.locator("#strip")).to_have_text("With the strip of unsure pixels around the pet.")
+    whole = exact_coverage(demo, edge="whole", threshold=0.45, as_is=True)
+    assert coverage(card) == pytest.approx(whole, abs=1)
+    page.get_by_label("Threshold").fill("0.35")
+    choose_edge(page, "Tight")
+    expect(value).to_have_text("0.40")
+    # The whole mask is cut where validation chose, as in what is downloaded, and not at its slider.
+    tight = exact_coverage(demo, threshold=0.4, as_is=True)
+    assert whole - tight > 3
+    assert coverage(card) == pytest.approx(tight, abs=1)
+    choose_edge(page, "Whole")
+    expect(value).to_have_text("0.35")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download mask").click()
+    found = Path(download.value.path()).read_bytes()
+    assert found == demo.post("mask", JPEG, edge="whole", threshold=0.35, as_is=True).content
+
+
+def test_masks_may_be_left_uncleaned(page: "Page", demo: Demo) -> None:
+    from playwright.sync_api import expect
+
+    page.set_input_files("#files", files(("cat.jpg", JPEG)))
+    card = told(page)
+    expect(card.locator(".told")).to_contain_text("is pet")
+    clean, as_is = exact_coverage(demo), exact_coverage(demo, as_is=True)
+    assert abs(clean - as_is) > 2
+    assert coverage(card) == pytest.approx(clean, abs=1)
+    page.get_by_label("Drop islands, fill holes").uncheck()
+    wait_until_drawn(page)
+    assert coverage(card) == pytest.approx(as_is, abs=1)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download cut-out").click()
+    found = Path(download.value.path()).read_bytes()
+    assert found == demo.post("cutout", JPEG, threshold=0.27, as_is=True).content
+
+
+def test_a_model_with_one_output_has_one_edge(page: "Page", demo: Demo) -> None:
+    from playwright.sync_api import expect
+
+    page.set_input_files("#files", files(("cat.jpg", JPEG)))
+    page.get_by_label("Model").select_option(OTHER)
+    expect(page.get_by_role("radio", name="Whole")).to_be_disabled()
+    expect(page.locator("#strip")).to_have_text("This model has one output, and so one edge.")
+    expect(told(page).locator(".told")).to_contain_text("is pet")
+    page.get_by_label("Threshold").fill("0.10")  # of both masks, or the tight one would stay within the whole
+    exact = exact_coverage(demo, model=OTHER, threshold=0.1)
+    assert exact - exact_coverage(demo, model=OTHER, threshold=0.45) > 3
+    wait_until_drawn(page)
+    assert coverage(told(page)) == pytest.approx(exact, abs=1)
+    page.get_by_label("Model").select_option(KEY)
+    expect(page.get_by_role("radio", name="Whole")).to_be_enabled()
+
+
+def choose_edge(page: "Page", name: str) -> None:
+    page.locator("#edges label", has_text=name).click()
+    wait_until_drawn(page)
+
+
+def wait_until_drawn(page: "Page") -> None:
+    page.evaluate("() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+
+
+BY_THE_PAGE = """async ({ probability, levels, width, shares, edge, softness }) => {
+    const { alphaOf, cleaned, cut } = await import("/masks.js");
+    const given = {
+        whole: Uint8Array.from(probability.whole), tight: Uint8Array.from(probability.tight)
+    };
+    const clean = cleaned(given, levels, width, shares);
+    const masks = cut(clean, levels);
+    return [clean.whole, clean.tight, alphaOf(clean, masks, levels, edge, softness)].map(a => [...a]);
+}"""
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_page_cleans_and_fades_as_petseg_predict_does(page: "Page", seed: int) -> None:
+    """On smooth noise, with islands, holes, and both at the frame; where there is a strip, and where not."""
+    edge = OUTPUTS[seed % 2]
+    width, height = 60, 40
+    coarse = np.random.default_rng(seed).uniform(0, 1, (9, 12)).astype(np.float32)
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    whole = np.rint(np.clip(np.asarray(smooth), 0, 1) * 255)
+    greys = np.stack([whole, np.rint(whole * (1 if seed > 5 else 0.9))])
+    levels = {"whole": 102.0, "tight": 102.0}  # 0.4
+    thresholds: Thresholds = {"whole": 0.4, "tight": 0.4}
+    probability = (greys / np.float32(255)).astype(np.float32)
+    clean = cleaned(probability, thresholds)
+    assert (clean != probability).any()
+    alpha = alpha_of(clean, cut(clean, thresholds), thresholds, edge)
+
+    given = {
+        "probability": {name: grey.ravel().tolist() for name, grey in zip(OUTPUTS, greys, strict=True)},
+        "levels": levels,
+        "width": width,
+        "shares": {"island": ISLAND, "hole": HOLE},
+        "edge": edge,
+        "softness": SOFTNESS,
+    }
+    by_page = np.array(page.evaluate(BY_THE_PAGE, given)).reshape(3, height, width)
+    assert np.array_equal(by_page[:2], np.rint(clean * 255))
+    assert np.abs(by_page[2] - alpha.astype(int)).max() <= 1
 
 
 def test_a_cutout_is_downloaded_at_the_photos_own_size(page: "Page", demo: Demo) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from petseg.core.textfiles import write_json
 from petseg.data.arrays import COLUMNS, IMAGES, INDEX, TRIMAPS, PetArrays
@@ -283,3 +284,13 @@ def test_runs_of_an_earlier_petseg_are_compared_too(project: Project) -> None:
     write_json(run.folder / MANIFEST, manifest)  # as of a run whose making is not known
     project.add(B, 0.7)  # without "split" and "data", as runs had none once
     assert project.chosen == f"run {B}, {BEST}"
+
+
+def test_a_threshold_is_of_one_edge_or_of_the_only_one(tmp_path: Path) -> None:
+    device = torch.device("cpu")
+    two = Model.of_run(make_run(tmp_path / "two", "unet"), device)
+    assert two.shown_as("tight", 0.1).thresholds == {"whole": 0.45, "tight": 0.1}
+    assert two.shown_as("whole", 0.1).thresholds == {"whole": 0.1, "tight": 0.27}
+    one = Model.of_run(make_run(tmp_path / "one", "unet", one_output=True), device)
+    assert one.shown_as("tight").thresholds == {"whole": 0.45, "tight": 0.45}
+    assert one.shown_as("tight", 0.1).thresholds == {"whole": 0.1, "tight": 0.1}

@@ -22,8 +22,8 @@ from petseg.errors import DamagedFile, DataError, StoreError, UsageError
 from petseg.models.device import set_up_torch
 from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.predictor import at_own_size
-from petseg.params import OUTPUTS
-from petseg.predict.cutting import why_empty
+from petseg.params import OUTPUTS, Edge
+from petseg.predict.cutting import highest_of, why_empty
 from petseg.predict.load import choose
 from petseg.predict.photos import find_photos
 from petseg.predict.pictures import contact_sheet
@@ -308,12 +308,32 @@ def test_what_can_not_be_written_to_is_told_before_the_work(project: Path) -> No
         predict("photos", "--out", "out", "--csv", "photos")
 
 
-def test_why_a_mask_is_empty_is_true() -> None:
-    assert "highest probability is 0.998, and pet is what has 1 or more; a threshold of 0.9 " in why_empty(
-        0.998, 1
-    )
-    assert "a threshold of 0.0081 would show something" in why_empty(0.009, 0.01)
-    assert "sees no cat or dog: its highest probability is 0.14" in why_empty(0.14, 0.5)
+@pytest.mark.parametrize(
+    ("whole", "tight", "thresholds", "edge", "said"),
+    [
+        (0.998, 0.998, (1, 1), "whole", "is 0.998, and pet is what has 1 or more; a threshold of 0.9 would"),
+        (0.009, 0.009, (0.01, 0.01), "tight", "; a threshold of 0.0081 would show something"),
+        (0.14, 0.1, (0.5, 0.5), "whole", "sees no cat or dog: its highest probability is 0.14"),
+        (0.6, 0.4, (0.5, 0.5), "tight", "is 0.4, and pet is what has 0.5 or more; a threshold of 0.36 would"),
+        # The tight mask lies within the whole one, so its own threshold is not what it is empty by.
+        (0.4, 0.35, (0.5, 0.3), "tight", "is 0.4, and pet is what has 0.5 or more; with the whole edge, a "),
+    ],
+)
+def test_why_a_mask_is_empty_is_true(
+    whole: float, tight: float, thresholds: tuple[float, float], edge: Edge, said: str
+) -> None:
+    probability = np.array([[[0, whole]], [[0, tight]]], np.float32)
+    by: Thresholds = dict(zip(OUTPUTS, thresholds, strict=True))
+    assert said in why_empty(probability, cut(probability, by), by, edge)
+
+
+def test_a_tight_mask_is_empty_by_what_is_within_the_whole_one() -> None:
+    probability = np.array([[[0.6, 0.4]], [[0.1, 0.35]]], np.float32)
+    by: Thresholds = {"whole": 0.5, "tight": 0.3}
+    masks = cut(probability, by)
+    assert not masks[1].any()
+    limit, highest = highest_of(probability, masks, "tight")
+    assert (limit, round(highest, 3)) == ("tight", 0.1)
 
 
 def test_an_empty_mask_says_so_and_why(project: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from petseg.core.files import sha256_file
 from petseg.core.textfiles import write_json
 from petseg.evaluation.outputs import HEADLINES
+from petseg.models.network import Network
 from petseg.models.networks import build_network
 from petseg.models.weights import save_tensors
 from petseg.params import OUTPUTS, ModelParams
@@ -32,23 +33,51 @@ def trained(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def make_run(folder: Path, name: str, width: int = 4) -> StoredRun:
-    """A finished run of the store, with its evaluation; the network is random."""
+def make_run(
+    folder: Path, name: str, width: int = 4, *, one_output: bool = False, spread: bool = False
+) -> StoredRun:
+    """A finished run of the store, with its evaluation; the network is random, and sure of nothing.
+
+    Args:
+        folder: of the run.
+        name: of the network.
+        width: of the network.
+        one_output: make it as networks were before they had two.
+        spread: its probabilities, so that it is sure of something.
+    """
     torch.manual_seed(0)
     model = ModelParams.model_validate(
         {"name": name, "width": width, "depth": 2, "dropout": 0.0, "encoder_weights": "none"}
     )
     network = build_network(model).train()
+    if one_output:
+        network.keep_one_output()
     for _ in range(20):
         network(torch.randn(2, 3, 64, 64))  # so that the batch norms have seen something
+    if spread:
+        _spread(network)
     digest = save_tensors(folder / WEIGHTS, network.state_dict(), {})
-    about = {"model": model.model_dump(), "image_size": 64, "outputs": OUTPUTS}
+    about: dict[str, Any] = {"model": model.model_dump(), "image_size": 64}
+    about |= {} if one_output else {"outputs": OUTPUTS}
     write_json(folder / ABOUT, about | {"tensors_sha256": digest})
     hashes = {path.name: sha256_file(path) for path in folder.iterdir()}
     write_json(folder / MANIFEST, trained(tensors_sha256=digest, files=hashes))
     evaluation = folder / EVALUATIONS / "e"
-    write_json(evaluation / HEADLINES, {"threshold": 0.45, "thresholds": {"whole": 0.45, "tight": 0.27}})
+    both = {} if one_output else {"thresholds": {"whole": 0.45, "tight": 0.27}}
+    write_json(evaluation / HEADLINES, {"threshold": 0.45} | both)
     made = {"created": "2026", "settings": {"infer.flip_average": True}}
     hashes = {HEADLINES: sha256_file(evaluation / HEADLINES)}
     write_json(evaluation / RECORDS[EVALUATIONS], made | {"files": hashes})
     return StoredRun.open(folder)
+
+
+@torch.no_grad()
+def _spread(network: Network) -> None:
+    """Bring the logits of a smooth photo to a mean of 0 and a deviation of 2."""
+    photos = torch.nn.functional.interpolate(torch.randn(8, 3, 6, 6), (64, 64), mode="bicubic")
+    logits = network.head(network.eval().features(photos))
+    deviation, mean = torch.std_mean(logits, (0, 2, 3))
+    weight, bias = network.head.weight, network.head.bias
+    assert bias is not None
+    weight *= 2 / deviation.view(-1, 1, 1, 1)
+    bias.copy_((bias - mean) * 2 / deviation)

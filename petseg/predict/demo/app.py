@@ -2,8 +2,8 @@
 
 ``GET /api/models``        the networks, and which one to begin with
 ``POST /api/probability``  of a photo's file by ``model``: what the page needs to show it at any threshold
-``POST /api/mask``, ``/api/cutout``  by ``model``, at ``threshold``: a PNG of the photo's own size, with the
-    pixels that ``petseg predict`` writes
+``POST /api/mask``, ``/api/cutout``  by ``model``, at ``threshold``, with ``edge`` and ``as_is``: a PNG of the
+    photo's own size, with the pixels that ``petseg predict`` writes by these options
 
 Nothing is stored: for a download the page sends the photo again.
 """
@@ -31,11 +31,13 @@ from petseg.core.loopback import WITHOUT_BODY, App, Gate, Limits, Message, Recei
 from petseg.core.textfiles import without_nan
 from petseg.data.images import decode_photo
 from petseg.errors import BadImage, PetsegError, UsageError
+from petseg.models.masking import HOLE, ISLAND, Thresholds, cut
 from petseg.models.predictor import at_own_size
-from petseg.predict.cutting import why_empty
+from petseg.params import OUTPUTS, Edge
+from petseg.predict.cutting import found_in, highest_of, why_empty
 from petseg.predict.demo.models import Models
 from petseg.predict.load import Model
-from petseg.predict.pictures import SOFTNESS, colour_profile, cutout_picture, mask_picture
+from petseg.predict.pictures import SOFTNESS, alpha_of, colour_profile, cutout_picture, mask_picture
 from petseg.predict.png import write_png
 
 MAX_BYTES = 20_000_000  # of a photo's file
@@ -45,7 +47,7 @@ SENDING_S = 30  # in which a photo has to arrive
 VIEW_PX = 1600  # the longer side of what the page shows
 
 _HERE = Path(__file__).parent
-_ASSETS = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
+_ASSETS = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js", "/masks.js": "masks.js"}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -160,7 +162,8 @@ def make_app(models: Models) -> App:
     @app.get("/api/models")
     def list_models() -> JSONResponse:
         offers = [asdict(offer) for offer in models.offers()]
-        return JSONResponse(without_nan({"models": offers, "first": models.first_key, "softness": SOFTNESS}))
+        told = {"models": offers, "first": models.first_key}
+        return JSONResponse(without_nan(told | {"softness": SOFTNESS, "island": ISLAND, "hole": HOLE}))
 
     @app.post("/api/probability")
     async def probability(request: Request, model: str) -> JSONResponse:
@@ -172,8 +175,10 @@ def make_app(models: Models) -> App:
         kind: Literal["mask", "cutout"],
         model: str,
         threshold: Annotated[float, Query(gt=0, le=1)],
+        edge: Edge = "tight",
+        as_is: bool = False,
     ) -> Response:
-        drawn = partial(_picture, kind=kind, threshold=threshold)
+        drawn = partial(_picture, kind=kind, edge=edge, threshold=threshold, as_is=as_is)
         return Response(await worker.work(request, drawn, model), media_type="image/png")
 
     @app.exception_handler(Refused)
@@ -196,32 +201,42 @@ def _serving(file: Path) -> Callable[[], FileResponse]:
 
 
 def _shown(photo: Image.Image, model: Model) -> dict[str, Any]:
-    """Return what the page shows of a photo, at any threshold."""
+    """Return what the page shows of a photo, at any thresholds."""
     started = time.perf_counter()
     small = model.predictor.probability_of(photo)
     shown = photo if max(photo.size) <= VIEW_PX else ImageOps.contain(photo, (VIEW_PX, VIEW_PX))
-    grey = np.rint(at_own_size(small, (shown.height, shown.width)) * 255).astype(np.uint8)
-    highest = float(grey.max()) / 255
+    probability = at_own_size(small, (shown.height, shown.width))
+    greys = np.rint(probability * 255).astype(np.uint8)
     return {
         "width": photo.width,
         "height": photo.height,
         "photo": _url("jpeg", _jpeg(shown, colour_profile(photo))),
-        "probability": _url("png", _png(Image.fromarray(grey))),
-        "threshold": model.threshold,
-        "highest": highest,
-        "why_empty": why_empty(highest, model.threshold),
+        "probability": {
+            edge: _url("png", _png(Image.fromarray(grey))) for edge, grey in zip(OUTPUTS, greys, strict=True)
+        },
+        "thresholds": model.thresholds,
+        "empty": {edge: _why_empty(probability, model.thresholds, edge) for edge in OUTPUTS},
         "seconds": time.perf_counter() - started,
     }
 
 
-def _picture(photo: Image.Image, model: Model, kind: str, threshold: float) -> bytes:
+def _why_empty(probability: NDArray[np.float32], thresholds: Thresholds, edge: Edge) -> dict[str, Any]:
+    """Return what the page says of a mask, should it be empty."""
+    masks = cut(probability, thresholds)
+    limit, highest = highest_of(probability, masks, edge)
+    return {"limit": limit, "highest": highest, "why": why_empty(probability, masks, thresholds, edge)}
+
+
+def _picture(
+    photo: Image.Image, model: Model, kind: str, edge: Edge, threshold: float, *, as_is: bool
+) -> bytes:
     """Return a photo's mask or cut-out, as a PNG of its own size."""
-    found: NDArray[np.float32] = at_own_size(
-        model.predictor.probability_of(photo), (photo.height, photo.width)
-    )
+    model = model.shown_as(edge, threshold)
+    found = found_in(photo, model, as_is=as_is)
     if kind == "mask":
-        return _png(mask_picture(found >= threshold))
-    return _png(cutout_picture(photo, found, threshold), colour_profile(photo))
+        return _png(mask_picture(found.pet))
+    alpha = alpha_of(found.probability, found.masks, model.thresholds, edge)
+    return _png(cutout_picture(photo, alpha), colour_profile(photo))
 
 
 def _url(form: str, content: bytes) -> str:

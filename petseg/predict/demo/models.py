@@ -7,10 +7,13 @@ from typing import Self
 
 import torch
 
-from petseg.errors import UsageError
+from petseg.errors import PetsegError, UsageError
+from petseg.models.masking import UNDECIDED, Thresholds
 from petseg.params import ModelParams
 from petseg.predict.load import Model, choose
 from petseg.store.champion import champion
+from petseg.store.layout import ABOUT
+from petseg.store.records import read_json
 from petseg.store.run import StoredRun
 from petseg.store.runs import readable_runs, run_of
 
@@ -28,7 +31,8 @@ class Offer:
         network: its kind and size.
         val_dice: of its best epoch; None where that is not known.
         test_dice: mean over the test photos; None where infer has not run.
-        threshold: from which probability a pixel is pet, unless the person moves it.
+        thresholds: from which probability a pixel is of each mask, unless the person moves it.
+        two_outputs: whether it tells the pet's border strip from the pet, and so has two masks.
         champion: whether it is in use.
     """
 
@@ -37,15 +41,46 @@ class Offer:
     network: str
     val_dice: float | None
     test_dice: float | None
-    threshold: float | None
+    thresholds: Thresholds
+    two_outputs: bool
     champion: bool
 
     @classmethod
     def of_run(cls, run: StoredRun, champion: bool) -> Self:
         """Describe a finished run."""
-        scores = run.evaluation.headlines if run.evaluation else {}
-        dice, threshold = scores.get("dice_per_image"), scores.get("threshold")
-        return cls(run.key, f"run {run.key[:8]}", run.network, run.val_dice, dice, threshold, champion)
+        found = run.evaluation
+        return cls(
+            key=run.key,
+            name=f"run {run.key[:8]}",
+            network=run.network,
+            val_dice=run.val_dice,
+            test_dice=found.headlines.get("dice_per_image") if found else None,
+            thresholds=found.thresholds if found else UNDECIDED,
+            two_outputs=_has_two_outputs(run),
+            champion=champion,
+        )
+
+    @classmethod
+    def of_weights(cls, key: str, model: Model) -> Self:
+        """Describe weights that are no run's."""
+        about = ModelParams.model_validate(model.predictor.about["model"])
+        return cls(
+            key=key,
+            name=model.name,
+            network=f"{about.name}, width {about.width}, depth {about.depth}",
+            val_dice=None,
+            test_dice=None,
+            thresholds=model.thresholds,
+            two_outputs=model.predictor.has_two_outputs,
+            champion=False,
+        )
+
+
+def _has_two_outputs(run: StoredRun) -> bool:
+    try:
+        return "outputs" in read_json(run.folder / ABOUT)
+    except (PetsegError, OSError):  # a photo that is sent to it will say so
+        return False
 
 
 class Models:
@@ -76,10 +111,7 @@ class Models:
         runs = [run for run in readable_runs(self._store) if run.usable]
         offers = [Offer.of_run(run, run.key == today) for run in reversed(runs)]
         if self.first_key not in [offer.key for offer in offers]:
-            kind = ModelParams.model_validate(self._first.predictor.about["model"])
-            network = f"{kind.name}, width {kind.width}, depth {kind.depth}"
-            first = self._first
-            offers.insert(0, Offer(self.first_key, first.name, network, None, None, first.threshold, False))
+            offers.insert(0, Offer.of_weights(self.first_key, self._first))
         return offers
 
     def get(self, key: str) -> Model:

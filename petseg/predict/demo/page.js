@@ -1,12 +1,19 @@
-// The server says how probable each pixel is pet; thresholds and views are drawn here, at once.
+// The server says how probable each pixel is pet; masks are cut, cleaned and drawn here, at once.
+
+import { alphaOf, cleaned, cut } from "./masks.js";
 
 const VIEWS = ["photo", "mask", "overlay", "cutout"];
 const MOST_CARDS = 40;
 const OUTLINE = [213, 94, 0]; // as of petseg predict: vermilion, and one pixel of it for so many
 const OUTLINE_PX = 400;
+const EDGES = {
+  tight: "Without the strip of unsure pixels around the pet; a cut-out fades over it.",
+  whole: "With the strip of unsure pixels around the pet.",
+};
+const ONE_EDGE = "This model has one output, and so one edge.";
 
 const $ = (id) => document.getElementById(id);
-const state = { models: [], softness: 0.2, view: "overlay", threshold: 0.5 };
+const state = { models: [], view: "overlay", edge: "tight", clean: true, thresholds: {} };
 const cards = new Set();
 const sight = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
@@ -43,6 +50,8 @@ async function pixelsOf(url) {
   return pen.getImageData(0, 0, canvas.width, canvas.height);
 }
 
+const greyOf = ({ data }) => Uint8Array.from({ length: data.length / 4 }, (_, i) => data[4 * i]);
+
 /** One photo on the page: its file, what the server said of it, and how it is drawn. */
 class Card {
   constructor(file) {
@@ -76,9 +85,9 @@ class Card {
 
   async send() {
     const model = $("model").value;
-    const { found, photo, grey } = await this.answer(model);
+    const { found, photo, probability } = await this.answer(model);
     if (model !== $("model").value) return; // another one was chosen meanwhile, and this photo sent again
-    Object.assign(this, { found, photo, grey });
+    Object.assign(this, { found, photo, probability });
     this.outline = 1 + Math.floor(Math.max(photo.width, photo.height) / OUTLINE_PX);
     this.element.className = "";
     this.element.ariaBusy = "false";
@@ -92,8 +101,10 @@ class Card {
       throw new Error("It can't be read: the file is gone, or it is a folder, whose photos can be dropped themselves.");
     });
     const found = await (await post("api/probability", { model }, this.file)).json();
-    const [photo, grey] = await Promise.all([pixelsOf(found.photo), pixelsOf(found.probability)]);
-    return { found, photo, grey: Uint8Array.from({ length: photo.width * photo.height }, (_, i) => grey.data[4 * i]) };
+    const [photo, whole, tight] = await Promise.all(
+      [found.photo, found.probability.whole, found.probability.tight].map(pixelsOf),
+    );
+    return { found, photo, probability: { whole: greyOf(whole), tight: greyOf(tight) } };
   }
 
   fail(error) {
@@ -122,18 +133,25 @@ class Card {
     const { data, pets } = drawn(this);
     canvas.getContext("2d").putImageData(new ImageData(data, width, height), 0, 0);
     this.part(".picture").ariaLabel = `${this.file.name}: ${state.view}; show the next view`;
-    const coverage = pets / this.grey.length;
-    const { width: own, height: high, seconds, highest, threshold, why_empty: why } = this.found;
-    this.part(".told").textContent =
-      `${(coverage * 100).toFixed(1)} % is pet · ${own} × ${high} px · ${Math.round(seconds * 1000)} ms`;
-    const chosen = state.threshold === threshold;
-    const moved = `nothing is this probable: the highest probability is ${highest.toFixed(2)}`;
-    this.complain(pets ? "" : `Empty mask: ${chosen ? why : moved}.`);
+    const { width: own, height: high, seconds } = this.found;
+    const coverage = ((pets / (width * height)) * 100).toFixed(1);
+    this.part(".told").textContent = `${coverage} % is pet · ${own} × ${high} px · ${Math.round(seconds * 1000)} ms`;
+    this.complain(pets ? "" : `Empty mask: ${this.whyEmpty()}.`);
+  }
+
+  whyEmpty() {
+    const { limit, highest, why } = this.found.empty[state.edge];
+    const threshold = state.thresholds[state.edge];
+    if (limit !== state.edge) return why; // the tight mask lies within the whole one, which is empty
+    if (highest >= threshold) return "what is this probable are small islands, which are dropped";
+    if (threshold === this.found.thresholds[state.edge]) return why;
+    return `nothing is this probable: the highest probability is ${highest.toFixed(2)}`;
   }
 
   async download(button) {
     const { kind } = button.dataset;
-    const values = { model: $("model").value, threshold: state.threshold };
+    const { edge, thresholds, clean } = state;
+    const values = { model: $("model").value, edge, threshold: thresholds[edge], as_is: !clean };
     button.disabled = true;
     try {
       const url = URL.createObjectURL(await (await post(`api/${kind}`, values, this.file)).blob());
@@ -160,26 +178,25 @@ class Card {
 }
 
 /** What the view shows of a card, RGBA, and how many of its pixels are pet. */
-function drawn({ photo, grey, outline }) {
-  const level = state.threshold * 255;
-  const alpha = Uint8ClampedArray.from({ length: 256 }, (_, value) => {
-    const soft = Math.min(255, Math.max(0, Math.floor((value - level) / state.softness + 128)));
-    return value < level ? Math.min(127, soft) : soft;
-  });
-  const data = new Uint8ClampedArray(photo.data);
-  const { width } = photo;
+function drawn(card) {
+  const { width } = card.photo;
+  const levels = currentLevels();
+  const probability = state.clean ? cleaned(card.probability, levels, width, state) : card.probability;
+  const masks = cut(probability, levels);
+  const pet = masks[state.edge];
+  const alpha = state.view === "cutout" && alphaOf(probability, masks, levels, state.edge, state.softness);
+  const data = new Uint8ClampedArray(card.photo.data);
   let pets = 0;
-  for (let i = 0, at = 0; i < grey.length; i++, at += 4) {
-    const pet = grey[i] >= level;
-    pets += pet;
+  for (let i = 0, at = 0; i < pet.length; i++, at += 4) {
+    pets += pet[i];
     if (state.view === "mask") {
-      data[at] = data[at + 1] = data[at + 2] = pet ? 255 : 0;
+      data[at] = data[at + 1] = data[at + 2] = pet[i] * 255;
     } else if (state.view === "cutout") {
-      data[at + 3] = alpha[grey[i]];
-    } else if (state.view === "overlay" && !pet) {
+      data[at + 3] = alpha[i];
+    } else if (state.view === "overlay" && !pet[i]) {
       const shade = 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2];
       data[at] = data[at + 1] = data[at + 2] = 192 + shade / 4;
-    } else if (state.view === "overlay" && isEdge(grey, i, width, level, outline)) {
+    } else if (state.view === "overlay" && isOutline(pet, i, width, card.outline)) {
       [data[at], data[at + 1], data[at + 2]] = OUTLINE;
     }
   }
@@ -187,12 +204,12 @@ function drawn({ photo, grey, outline }) {
 }
 
 /** Whether a pixel of pet has others up to a distance above, below, or beside it. */
-function isEdge(grey, i, width, level, distance) {
+function isOutline(pet, i, width, distance) {
   const x = i % width;
   for (let step = 1; step <= distance; step++) {
     if (
-      grey[i - step * width] < level || grey[i + step * width] < level || // outside is undefined, and no other
-      (x >= step && grey[i - step] < level) || (x + step < width && grey[i + step] < level)
+      pet[i - step * width] === 0 || pet[i + step * width] === 0 || // outside is undefined, and no other
+      (x >= step && pet[i - step] === 0) || (x + step < width && pet[i + step] === 0)
     ) return true;
   }
   return false;
@@ -212,24 +229,44 @@ function show(view) {
   redraw();
 }
 
+/** Show another edge, with the threshold that it has. */
+function showEdge(edge) {
+  state.edge = edge;
+  $("strip").textContent = chosenModel().two_outputs ? EDGES[edge] : ONE_EDGE;
+  $("meaning").textContent = chosenModel().two_outputs
+    ? `The ${edge} mask is what has at least this probability.`
+    : "Pet is what has at least this probability.";
+  setThreshold(state.thresholds[edge]);
+}
+
+/** Move the threshold of the edge that is shown. */
 function setThreshold(value) {
-  state.threshold = value;
+  state.thresholds[state.edge] = value;
+  const chosen = chosenModel().thresholds[state.edge];
   $("threshold").value = value;
   $("value").textContent = value.toFixed(2);
-  $("reset").textContent = `Back to ${chosenThreshold().toFixed(2)}`;
-  $("reset").hidden = value === chosenThreshold();
+  $("reset").textContent = `Back to ${chosen.toFixed(2)}`;
+  $("reset").hidden = value === chosen;
   redraw();
 }
 
-/** The threshold that validation chose for the model. */
-const chosenThreshold = () => chosenModel().threshold ?? 0.5;
+/** By which shades of grey masks are cut: the threshold of the other edge is the one that validation chose. */
+function currentLevels() {
+  const { thresholds, two_outputs: two } = chosenModel();
+  const shown = state.thresholds[state.edge];
+  const { whole, tight } = { ...(two ? thresholds : { whole: shown, tight: shown }), [state.edge]: shown };
+  return { whole: whole * 255, tight: tight * 255 };
+}
+
 const chosenModel = () => state.models.find((model) => model.key === $("model").value);
 
 function describeModel() {
   const model = chosenModel();
   const dice = (value) => (value === null ? "not known" : value.toFixed(3));
   $("about").textContent = `${model.network}\nDice: validation ${dice(model.val_dice)}, test ${dice(model.test_dice)}`;
-  setThreshold(chosenThreshold());
+  $("edges").disabled = !model.two_outputs;
+  state.thresholds = { ...model.thresholds }; // as validation chose them
+  showEdge(state.edge);
 }
 
 /** Send photos one after the other, and say how far it is. */
@@ -294,13 +331,18 @@ function listenToControls() {
     send([...cards]);
   });
   $("threshold").addEventListener("input", () => setThreshold($("threshold").valueAsNumber));
-  $("reset").addEventListener("click", () => setThreshold(chosenThreshold()));
+  $("reset").addEventListener("click", () => setThreshold(chosenModel().thresholds[state.edge]));
   $("views").addEventListener("change", (event) => show(event.target.value));
+  $("edges").addEventListener("change", (event) => showEdge(event.target.value));
+  $("clean").addEventListener("change", () => {
+    state.clean = $("clean").checked;
+    redraw();
+  });
 }
 
 async function start() {
-  const { models, first, softness } = await (await ask("api/models")).json();
-  Object.assign(state, { models, softness });
+  const { models, first, softness, island, hole } = await (await ask("api/models")).json();
+  Object.assign(state, { models, softness, island, hole });
   $("model").append(
     ...models.map(({ key, name, champion }) =>
       new Option(`${name}${champion ? ", the champion" : ""}`, key, false, key === first)),

@@ -1,0 +1,92 @@
+// From probabilities to masks and alpha, as petseg predict makes them: petseg/models/masking.py and
+// petseg/predict/pictures.py. Probabilities are greys, 0 to 255, of each edge; so are the levels to cut them at.
+
+/** The mask of each edge: the tight one lies within the whole one. */
+export function cut({ whole, tight }, levels) {
+  const masks = { whole: new Uint8Array(whole.length), tight: new Uint8Array(whole.length) };
+  for (let i = 0; i < whole.length; i++) {
+    if (whole[i] < levels.whole) continue;
+    masks.whole[i] = 1;
+    masks.tight[i] = tight[i] >= levels.tight;
+  }
+  return masks;
+}
+
+/** Drop islands that are small beside the largest, and fill holes that are small beside the mask. */
+export function cleaned(probability, levels, width, { island, hole }) {
+  const [whole, tight] = [probability.whole.slice(), probability.tight.slice()];
+  const islands = components(cut(probability, levels).whole, 1, width, 1);
+  const largest = Math.max(...islands.map(({ size }) => size));
+  for (const { size, runs } of islands) {
+    if (size < island * largest) paint(runs, 0, whole, tight);
+  }
+  const masks = cut({ whole, tight }, levels);
+  for (const { runs } of holes(masks.whole, width, hole)) paint(runs, 255, whole);
+  for (const { runs } of holes(masks.tight, width, hole)) paint(runs, 255, whole, tight);
+  return { whole, tight };
+}
+
+function holes(mask, width, share) {
+  const around = components(mask, 0, width, 0);
+  const area = mask.length - around.reduce((sum, { size }) => sum + size, 0);
+  return around.filter(({ size, framed }) => size < share * area && !framed);
+}
+
+function paint(runs, value, ...pictures) {
+  for (const [start, end] of runs) pictures.forEach((picture) => picture.fill(value, start, end));
+}
+
+/**
+ * The components of a mask's pixels of one value: how large each is, whether it touches the frame, and its runs of
+ * pixels. With a corner of 1, pixels that touch at a corner are of one component.
+ */
+function components(mask, value, width, corner) {
+  const runs = []; // from where to where, row by row
+  const parent = []; // of each run, one of the same component
+  const root = (run) => {
+    while (parent[run] !== run) run = parent[run] = parent[parent[run]];
+    return run;
+  };
+  for (let row = 0, above = 0, here = 0; row < mask.length; row += width) {
+    [above, here] = [here, runs.length];
+    for (let i = row; i < row + width; i++) {
+      if (mask[i] !== value) continue;
+      const start = i;
+      while (i < row + width && mask[i] === value) i++;
+      const run = runs.push([start, i]) - 1;
+      parent.push(run);
+      while (above < here && runs[above][1] + width + corner <= start) above++;
+      for (let other = above; other < here && runs[other][0] + width < i + corner; other++) {
+        parent[root(other)] = root(run);
+      }
+    }
+  }
+  const found = new Map();
+  runs.forEach(([start, end], run) => {
+    const part = found.get(root(run)) ?? { size: 0, framed: false, runs: [] };
+    part.size += end - start;
+    part.framed ||= start % width === 0 || end % width === 0 || start < width || end > mask.length - width;
+    part.runs.push([start, end]);
+    found.set(root(run), part);
+  });
+  return [...found.values()];
+}
+
+/**
+ * How opaque each pixel of a cut-out is. The tight mask is opaque, and alpha falls over the strip around it, to the
+ * edge of the whole one; where there is no strip, and around the whole mask, it falls over so many levels of doubt.
+ */
+export function alphaOf(probability, masks, levels, edge, softness) {
+  const { whole, tight } = masks;
+  if (edge === "whole" || whole.every((value, i) => value === tight[i])) {
+    const soft = Uint8ClampedArray.from({ length: 256 }, (_, value) =>
+      Math.floor((value - levels[edge]) / softness + 128));
+    return probability[edge].map((value, i) => (masks[edge][i] ? soft[value] : Math.min(127, soft[value])));
+  }
+  return whole.map((value, i) => {
+    if (!value || tight[i]) return value * 255;
+    const within = probability.whole[i] - levels.whole;
+    const outside = Math.max(0, levels.tight - probability.tight[i]);
+    return (254 * within) / (within + outside || 1);
+  });
+}
