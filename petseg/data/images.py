@@ -83,8 +83,7 @@ def decode_pair(
 def resize_photo(image: Image.Image, size_px: int) -> NDArray[np.uint8]:
     """Resize to a (size_px, size_px, 3) square, bilinear with antialiasing.
 
-    A photo of many times that size is first shrunk by a whole factor to at least twice it, which is faster and
-    moves no shade by more than a few of 255.
+    A photo of many times that size is first shrunk by a whole factor, to at least twice it, which is faster.
     """
     return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR, reducing_gap=_REDUCING_GAP))
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from scipy.ndimage import label
 
 from petseg.core.colours import VERMILION, rgb
 from petseg.models.masking import Thresholds
@@ -35,10 +36,10 @@ def alpha_of(
 ) -> NDArray[np.uint8]:
     """Return how opaque each pixel of a cut-out is, (H, W).
 
-    The tight mask alone is opaque, 255. From its edge alpha falls over the border strip, to 0 at the edge of
-    the whole mask: by how near the two probabilities are to their thresholds. Around a whole mask that is
-    wanted, and where there is no strip, as of a network with one output, it falls over the network's doubt,
-    and 128 or more is of the mask.
+    The tight mask alone is opaque, 255. From its edge alpha falls over the border strip, to 0 midway to the
+    edge of the whole mask, by how near the two probabilities are to their thresholds: beyond, the strip is
+    more background than hair, and would show as a rim. Around a whole mask that is wanted, and where there is
+    no strip, as of a network with one output, it falls over the network's doubt; 128 or more is of the mask.
 
     Args:
         probability: (2, H, W), of OUTPUTS.
@@ -49,15 +50,26 @@ def alpha_of(
     whole, tight = masks
     if edge == "whole" or np.array_equal(whole, tight):
         wanted = OUTPUTS.index(edge)
-        alpha = 128 + (probability[wanted] - np.float32(thresholds[edge])) * (255 / SOFTNESS)
-        shown: NDArray[np.uint8] = np.clip(alpha, 0, 255).astype(np.uint8)
-        np.minimum(shown, 127, out=shown, where=~masks[wanted])  # also where rounding made it 128
-        return shown
+        return _alpha_of_doubt(probability[wanted], masks[wanted], thresholds[edge])
     strip = whole & ~tight
     within = probability[0][strip] - np.float32(thresholds["whole"])
     outside = np.maximum(np.float32(thresholds["tight"]) - probability[1][strip], 0)
-    shown = tight.astype(np.uint8) * np.uint8(255)
-    shown[strip] = 254 * within / np.maximum(within + outside, np.finfo(np.float32).tiny)
+    shown: NDArray[np.uint8] = tight.astype(np.uint8) * np.uint8(255)
+    nearer = np.maximum(within - outside, 0) / np.maximum(within + outside, np.finfo(np.float32).tiny)
+    shown[strip] = 254 * nearer
+    return shown
+
+
+def _alpha_of_doubt(
+    probability: NDArray[np.float32], mask: NDArray[np.bool_], threshold: float
+) -> NDArray[np.uint8]:
+    """Return an alpha that falls around a mask, (H, W); what fades apart from it has none."""
+    alpha = 128 + (probability - np.float32(threshold)) * (255 / SOFTNESS)
+    shown: NDArray[np.uint8] = np.clip(alpha, 0, 255).astype(np.uint8)
+    np.minimum(shown, 127, out=shown, where=~mask)  # also where rounding made it 128
+    parts, _ = label(shown > 0, np.ones((3, 3), np.uint8))
+    belongs = np.bincount(parts.ravel(), weights=mask.ravel()) > 0
+    shown[~belongs[parts]] = 0
     return shown
 
 

@@ -388,7 +388,7 @@ BY_THE_PAGE = """async ({ probability, levels, width, shares, edge, softness }) 
     };
     const clean = cleaned(given, levels, width, shares);
     const masks = cut(clean, levels);
-    return [clean.whole, clean.tight, alphaOf(clean, masks, levels, edge, softness)].map(a => [...a]);
+    return [clean.whole, clean.tight, alphaOf(clean, masks, levels, edge, softness, width)].map(a => [...a]);
 }"""
 
 

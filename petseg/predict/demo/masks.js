@@ -73,20 +73,26 @@ function components(mask, value, width, corner) {
 }
 
 /**
- * How opaque each pixel of a cut-out is. The tight mask is opaque, and alpha falls over the strip around it, to the
- * edge of the whole one; where there is no strip, and around the whole mask, it falls over so many levels of doubt.
+ * How opaque each pixel of a cut-out is. The tight mask is opaque, and alpha falls over the strip around it, midway to
+ * the edge of the whole one; where there is no strip, and around the whole mask, it falls over so many levels of doubt.
  */
-export function alphaOf(probability, masks, levels, edge, softness) {
+export function alphaOf(probability, masks, levels, edge, softness, width) {
   const { whole, tight } = masks;
   if (edge === "whole" || whole.every((value, i) => value === tight[i])) {
     const soft = Uint8ClampedArray.from({ length: 256 }, (_, value) =>
       Math.floor((value - levels[edge]) / softness + 128));
-    return probability[edge].map((value, i) => (masks[edge][i] ? soft[value] : Math.min(127, soft[value])));
+    const alpha = probability[edge].map((value, i) => (masks[edge][i] ? soft[value] : Math.min(127, soft[value])));
+    const shown = alpha.map((value) => (value ? 1 : 0));
+    for (const { runs } of components(shown, 1, width, 1)) {
+      const belongs = runs.some(([start, end]) => masks[edge].subarray(start, end).includes(1));
+      if (!belongs) paint(runs, 0, alpha); // what is left around an island that was dropped
+    }
+    return alpha;
   }
   return whole.map((value, i) => {
     if (!value || tight[i]) return value * 255;
     const within = probability.whole[i] - levels.whole;
     const outside = Math.max(0, levels.tight - probability.tight[i]);
-    return (254 * within) / (within + outside || 1);
+    return (254 * Math.max(0, within - outside)) / (within + outside || 1);
   });
 }

@@ -184,7 +184,7 @@ function drawn(card) {
   const probability = state.clean ? cleaned(card.probability, levels, width, state) : card.probability;
   const masks = cut(probability, levels);
   const pet = masks[state.edge];
-  const alpha = state.view === "cutout" && alphaOf(probability, masks, levels, state.edge, state.softness);
+  const alpha = state.view === "cutout" && alphaOf(probability, masks, levels, state.edge, state.softness, width);
   const data = new Uint8ClampedArray(card.photo.data);
   let pets = 0;
   for (let i = 0, at = 0; i < pet.length; i++, at += 4) {
