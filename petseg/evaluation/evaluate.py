@@ -210,7 +210,7 @@ def write_outputs(
     write_table(
         folder / CALIBRATION, calibration(torch.from_numpy(predicted.test[:, output]), trimaps, boundary)
     )
-    shape = arrays.trimaps.shape[1:]
+    shape = (arrays.size_px, arrays.size_px)
     masks = [predicted.masks(place, shape, clean=predicted.clean)[output] for place in range(len(rows))]
     save_masks(folder / PREDICTIONS, np.stack(masks), rows=rows)
 

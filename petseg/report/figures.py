@@ -18,7 +18,8 @@ from petseg.store.card import MASKS
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-OUTPUTS = {"val_dice_whole": (MASKS["whole"], "--"), "val_dice_tight": (MASKS["tight"], ":")}  # their lines
+# Columns of a history: of which mask they are, and how their line is drawn.
+OUTPUTS = {"val_dice_whole": (MASKS["whole"], "--"), "val_dice_tight": (MASKS["tight"], ":")}
 SPECIES = {"cat": BLUE, "dog": VERMILION}  # of others, grey
 
 

@@ -135,7 +135,7 @@ class Results:
 
     @property
     def edge(self) -> Edge | None:
-        """The output whose masks are shown, which answers the headline's rule; None where there is but one."""
+        """The output whose masks are shown: it answers the headline's rule. None where there is but one."""
         edge: Edge | None = self.headlines.get("answers", {}).get(self.boundary)
         return edge
 

@@ -88,7 +88,9 @@ def title(told: Mapping[str, Any]) -> str:
     """Say of which masks, by which rule for the border, the headline scores are."""
     boundary = told.get("boundary", "unknown")
     edge = told.get("answers", {}).get(boundary)
-    return f"masks{f' of {MASKS[edge]}' if edge else ''}, scored by the {boundary} rule"
+    if edge is None:
+        return f"masks scored by the {boundary} rule"
+    return f"masks of {MASKS[edge]}, scored by the {boundary} rule"
 
 
 def _sizes(told: Mapping[str, Any], mask: str) -> list[ScoreRow]:

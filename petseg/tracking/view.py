@@ -26,15 +26,15 @@ _FIRST = {
     "metrics.`test/dice_foreground`": 150,
     "metrics.`test/dice_background`": 158,
     "metrics.`test/dice_ignore`": 120,
-    "metrics.`test/dice_per_image`": 155,  # the headline's, with its interval
-    "metrics.`test/dice_per_image_low`": 168,
-    "metrics.`test/dice_per_image_high`": 172,
     "metrics.`seconds`": 80,
     "metrics.`images_per_s`": 105,
     "tags.`data_sha256`": 105,
     "attributes.`Version`": 80,  # the commit
     "tags.`dvc_experiment`": 130,
     "attributes.`Models`": 120,
+    "metrics.`test/dice_per_image`": 155,  # of the headline's rule, with its interval
+    "metrics.`test/dice_per_image_low`": 168,
+    "metrics.`test/dice_per_image_high`": 172,
 }
 _WIDTH = 120  # of a param
 _ALWAYS = ("attributes.`Run Name`", "runDateAndNestInfo")  # shown without being selected
