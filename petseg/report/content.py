@@ -89,7 +89,7 @@ def _scores(told: dict[str, Any]) -> dict[str, Any]:
     rule = f"by the {told['boundary']} rule"
     tables = {
         "By the rule for the border": list(rows.rules.values()),
-        f"At both sizes, as they are and cleaned, {rule}": rows.sizes,
+        f"By size{' and cleaning' if len(rows.sizes) > 1 else ''}, {rule}": rows.sizes,
         f"Without a look at the photo, {rule}": rows.blind,
     }
     rules = [_row(row) | {"name": f"{rule} rule"} for rule, row in rows.rules.items()]

@@ -142,6 +142,7 @@ def test_the_page_of_a_network_with_one_output_shows_its_one_mask_and_rule(tmp_p
         "foreground rule", "the mean training mask, for every photo", "every pixel is pet",
     ]  # fmt: skip
     assert {row["mask"] for table in told["scores"] for row in table["rows"]} == {""}
+    assert told["scores"][1]["title"] == "By size, by the foreground rule"
     assert [row["name"] for row in told["scores"][1]["rows"]] == ["at the photos' own size"]
     assert (told["output_curves"], told["other_thresholds"]) == ({}, [])
     assert [len(photo["predicted"]) for photo in told["evolution"]["photos"]] == [EPOCHS] * VAL
