@@ -384,7 +384,7 @@ def test_curves_are_read_by_keys_and_by_pointing(visit: Visit) -> None:
     assert "epoch 1" in legend.inner_text()
     box = chart.bounding_box()
     assert box
-    visit.page.mouse.move(box["x"] + box["width"] - 10, box["y"] + 60)
+    chart.hover(position={"x": box["width"] - 10, "y": 60})  # once the page has scrolled to it
     assert "epoch 4" in legend.inner_text()
     visit.page.mouse.move(0, 0)
     assert "epoch 3, the best" in legend.inner_text()
