@@ -16,7 +16,7 @@ from petseg.models.predictor import Predictor
 from petseg.params import Params, flat
 from petseg.pipeline.codehash import code_sha256, needed_files
 from petseg.pipeline.stage import run_stage
-from petseg.store.card import write_card
+from petseg.store.card import title, write_card
 from petseg.store.keep import keep
 from petseg.store.layout import EVALUATIONS, key_of
 from petseg.store.runs import run_of_weights
@@ -67,11 +67,12 @@ def infer(params: Params, archives: Path, arrays: Path, weights: Path, results: 
 
 def headline(scores: dict[str, Any]) -> str:
     dice = interval(*(scores[f"dice_per_image{end}"] for end in ("", "_low", "_high")))
-    answers = ("own_resolution", "all_foreground", "mean_mask")
+    rules = (name for name in scores if name.startswith("boundary_") and isinstance(scores[name], dict))
+    answers = (*rules, "own_resolution", "all_foreground", "mean_mask")
     others = ", ".join(f"{answer} {score(scores[answer]['dice_per_image'])}" for answer in answers)
     return (
         f"test Dice {dice}, IoU {score(scores['iou_per_image'])}, {scores['photos']} photos, "
-        f"threshold {scores['threshold']:g}; {others}"
+        f"{title(scores)}, threshold {scores['threshold']:g}; {others}"
     )
 
 

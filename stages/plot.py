@@ -19,7 +19,7 @@ from petseg.pipeline.stage import run_stage
 from petseg.report import figures as draw
 from petseg.report import mask_figures
 from petseg.report.page import report
-from petseg.report.results import Results, true_masks
+from petseg.report.results import Results
 from petseg.store.keep import keep
 from petseg.store.layout import CURVES, EVOLUTION_MASKS, FIGURES, PAGE, key_of
 from petseg.store.run import StoredRun
@@ -86,14 +86,14 @@ def draw_all(seen: Results, params: Params, archives: Path, folder: Path) -> Non
     drawn = {
         "curves": draw.curves(seen.history),
         "evolution": evolution_figure(seen, params.plot.evolution_epochs),
-        "preprocessing": preprocessing_figure(seen, archives),
+        "preprocessing": preprocessing_figure(seen.arrays, archives),
         "augmentation": mask_figures.augmentation(*training_photos(seen.arrays), params.augment),
         "examples": examples_figure(seen, params.plot.examples),
-        "breeds": draw.dice_by_breed(seen.table),
-        "dice_histogram": draw.dice_histogram(seen.table["dice"], trivial),
-        "thresholds": draw.threshold_curves(seen.thresholds, seen.headlines["threshold"]),
-        "calibration": draw.calibration_diagram(seen.calibration),
-        "confusion": draw.confusion(seen.counts),
+        "breeds": draw.dice_by_breed(seen.table, seen.title),
+        "dice_histogram": draw.dice_histogram(seen.table["dice"], trivial, seen.title),
+        "thresholds": draw.threshold_curves(seen.thresholds, seen.headlines["threshold"], seen.title),
+        "calibration": draw.calibration_diagram(seen.calibration, seen.title),
+        "confusion": draw.confusion(seen.counts, seen.title),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
@@ -103,16 +103,16 @@ def draw_all(seen: Results, params: Params, archives: Path, folder: Path) -> Non
 
 def evolution_figure(seen: Results, wanted: tuple[int, ...]) -> Figure:
     shown = seen.evolution.at(wanted)
-    return mask_figures.evolution(shown.images, shown.truths, shown.masks, shown.epochs, shown.dices)
+    return mask_figures.evolution(
+        shown.images, shown.truths, shown.masks, shown.epochs, shown.dices, f"validation photos: {seen.title}"
+    )
 
 
-def preprocessing_figure(seen: Results, archives: Path) -> Figure:
-    arrays = seen.arrays
+def preprocessing_figure(arrays: PetArrays, archives: Path) -> Figure:
     row_of = {name: row for row, name in enumerate(arrays.index["name"])}
     originals = first_originals(archives, row_of.keys(), PREPARED_PHOTOS)
     rows = np.array([row_of[name] for name, _ in originals])
-    truths = true_masks(arrays, rows, seen.boundary)
-    return mask_figures.preprocessing(originals, arrays.images[rows], arrays.trimaps[rows], truths)
+    return mask_figures.preprocessing(originals, arrays.images[rows], arrays.trimaps[rows])
 
 
 def training_photos(arrays: PetArrays) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -127,7 +127,7 @@ def examples_figure(seen: Results, count: int) -> Figure:
         "worst": seen.worst_photos(count),
     }
     drawn = {name: [seen.example(place) for place in places] for name, places in rows.items()}
-    return mask_figures.examples(drawn, f"test photos, by Dice (n = {len(seen.table)})")
+    return mask_figures.examples(drawn, f"test photos, by Dice (n = {len(seen.table)}): {seen.title}")
 
 
 if __name__ == "__main__":

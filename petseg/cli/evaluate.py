@@ -68,7 +68,8 @@ def evolution(
         if photo not in shown.names:
             raise UsageError(f"{photo}: is not shown over the epochs; these are: {', '.join(shown.names)}")
         shown = shown.of(photo)
-    figure = mask_figures.evolution(shown.images, shown.truths, shown.masks, shown.epochs, shown.dices)
+    title = f"validation photos: {results.title}"
+    figure = mask_figures.evolution(shown.images, shown.truths, shown.masks, shown.epochs, shown.dices, title)
     _keep(figure, target, opens=out is None)
 
 
@@ -104,7 +105,8 @@ def photo(
     results = _results()
     from petseg.report import mask_figures
 
-    _keep(mask_figures.one_photo(results.example(results.photo(name))), target, opens=out is None)
+    figure = mask_figures.one_photo(results.example(results.photo(name)), results.title)
+    _keep(figure, target, opens=out is None)
 
 
 @app.command()
@@ -114,7 +116,7 @@ def breeds(out: Out = None, force: Force = False) -> None:
     results = _results()
     from petseg.report import figures
 
-    _keep(figures.dice_by_breed(results.table), target, opens=out is None)
+    _keep(figures.dice_by_breed(results.table, results.title), target, opens=out is None)
 
 
 @app.command()
@@ -125,7 +127,8 @@ def histogram(out: Out = None, force: Force = False) -> None:
     from petseg.report import figures
 
     trivial = results.headlines["all_foreground"]["dice_per_image"]
-    _keep(figures.dice_histogram(results.table["dice"], trivial), target, opens=out is None)
+    figure = figures.dice_histogram(results.table["dice"], trivial, results.title)
+    _keep(figure, target, opens=out is None)
 
 
 @app.command()
@@ -135,11 +138,9 @@ def thresholds(out: Out = None, force: Force = False) -> None:
     results = _results()
     from petseg.report import figures
 
-    _keep(
-        figures.threshold_curves(results.thresholds, results.headlines["threshold"]),
-        target,
-        opens=out is None,
-    )
+    threshold = results.headlines["threshold"]
+    figure = figures.threshold_curves(results.thresholds, threshold, results.title)
+    _keep(figure, target, opens=out is None)
 
 
 @app.command()
@@ -149,7 +150,7 @@ def confusion(out: Out = None, force: Force = False) -> None:
     results = _results()
     from petseg.report import figures
 
-    _keep(figures.confusion(results.counts), target, opens=out is None)
+    _keep(figures.confusion(results.counts, results.title), target, opens=out is None)
 
 
 @app.command()
@@ -159,7 +160,7 @@ def calibration(out: Out = None, force: Force = False) -> None:
     results = _results()
     from petseg.report import figures
 
-    _keep(figures.calibration_diagram(results.calibration), target, opens=out is None)
+    _keep(figures.calibration_diagram(results.calibration, results.title), target, opens=out is None)
 
 
 @app.command()
@@ -240,7 +241,7 @@ def _examples(name: str, choose: "Callable[[Results], list[int]]", out: Path | N
 
     shown = [results.example(place) for place in choose(results)]
     rows = {f"from {n + 1}": shown[n : n + _A_ROW] for n in range(0, len(shown), _A_ROW)}
-    title = f"{len(shown)} of {len(results.table)} test photos: {name}"
+    title = f"{len(shown)} of {len(results.table)} test photos, {name}: {results.title}"
     _keep(mask_figures.examples(rows, title), target, opens=out is None)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from petseg.core.formats import interval
 from petseg.core.project import main_root
 from petseg.core.textfiles import read_yaml, yaml_value
 from petseg.pipeline.dvcfiles import CODE, LOCK, stage_paths
+from petseg.store.card import ScoreRow, ScoreRows
 from petseg.store.runs import run_of
 
 RECORDED = Path("recorded.json")  # on what the committed dvc.lock was made
@@ -28,10 +30,10 @@ def summary(root: Path) -> list[str]:
     """Return a few lines from the pipeline's own files."""
     train, infer, plot = (stage_paths(root, stage) for stage in ("train", "infer", "plot"))
     test = json.loads(infer["metrics"].read_text(encoding="utf-8"))
-    dice = (test[f"dice_per_image{end}"] for end in ("", "_low", "_high"))
     best = json.loads(train["metrics"].read_text(encoding="utf-8"))
     return [
-        f"test Dice   {interval(*dice)}, 95 % interval, {test['photos']} photos",
+        f"test Dice   {test['photos']} photos, mean and 95 % interval by each rule for the border:",
+        *(f"            {_dice(row.scores)}  {named(row)}" for row in ScoreRows.of(test).rules.values()),
         f"all pet     {test['all_foreground']['dice_per_image']:.4f}  (without a look at any photo)",
         f"best epoch  {best['best_epoch']} of {best['epochs']}, val Dice {best['val_dice']:.4f}",
         *reproduction(root),
@@ -39,6 +41,11 @@ def summary(root: Path) -> list[str]:
         "report      petseg report",
         "compare     make ui",
     ]
+
+
+def named(row: ScoreRow) -> str:
+    """Return by which rule a row is scored, and which mask answers it."""
+    return ": ".join(filter(None, (row.name, row.mask)))
 
 
 def reproduction(root: Path) -> list[str]:
@@ -62,6 +69,10 @@ def reproduction(root: Path) -> list[str]:
         f"differ      {len(differing)} of {len(outs)} outs from the committed {LOCK}{code}: {named}",
         f"            {_why(root)}",
     ]
+
+
+def _dice(scores: Mapping[str, Any]) -> str:
+    return interval(*(scores[f"dice_per_image{end}"] for end in ("", "_low", "_high")))
 
 
 def _why(root: Path) -> str:

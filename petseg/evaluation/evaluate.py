@@ -25,6 +25,7 @@ from petseg.evaluation.outputs import (
     THRESHOLDS,
 )
 from petseg.evaluation.scores import (
+    LEARNT,
     Answers,
     Tallies,
     Trimap,
@@ -100,14 +101,13 @@ def predict(predictor: Predictor, arrays: PetArrays, boundary: Boundary, params:
     rows = arrays.rows("val")
     trimaps = torch.from_numpy(arrays.trimaps[rows])
     validation = predictor.probability(arrays.images[rows], params.batch_size, "validation")
-    rules: dict[Edge, Boundary] = {"whole": "foreground", "tight": "background"}
     if params.threshold == "auto":
         thresholds = {
             edge: choose_threshold(validation[:, OUTPUTS.index(edge)], trimaps, rule)
-            for edge, rule in rules.items()
+            for edge, rule in LEARNT.items()
         }
     else:
-        thresholds = dict.fromkeys(rules, params.threshold)
+        thresholds = dict.fromkeys(LEARNT, params.threshold)
     answers = choose_answers(cut(validation.numpy(), thresholds), trimaps)
     blind = mean_mask(torch.from_numpy(arrays.trimaps[arrays.rows("train")]), boundary)
     share = choose_threshold(blind.expand(trimaps.shape), trimaps, boundary)
@@ -209,7 +209,7 @@ def write_outputs(
     write_table(
         folder / CALIBRATION, calibration(torch.from_numpy(predicted.test[:, output]), trimaps, boundary)
     )
-    shape = arrays.trimaps.shape[1:]
+    shape = (arrays.size_px, arrays.size_px)
     masks = [predicted.masks(place, shape, clean=predicted.clean)[output] for place in range(len(rows))]
     save_masks(folder / PREDICTIONS, np.stack(masks), rows=rows)
 

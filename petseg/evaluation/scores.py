@@ -22,6 +22,7 @@ from petseg.evaluation.metrics import PixelCounts, bootstrap_interval, count_pix
 from petseg.params import OUTPUTS, Boundary, Edge
 
 RULES: tuple[Boundary, ...] = get_args(Boundary)
+LEARNT: dict[Edge, Boundary] = {"whole": "foreground", "tight": "background"}  # what each output has learnt
 EDGE_TOLERANCE = 0.0075  # of the photo's diagonal, as in Csurka et al.
 NAN = float("nan")
 

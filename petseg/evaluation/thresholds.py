@@ -114,7 +114,7 @@ def _in_parts(
         values, labels = (part[start : start + _PHOTOS_AT_ONCE] for part in (probability, trimaps))
         truth, valid = to_target(labels, boundary)
         counts = torch.ones_like(truth) if valid is None else valid
-        yield values.flatten(1), truth.flatten(1).bool(), counts.flatten(1).bool()
+        yield values.flatten(1).contiguous(), truth.flatten(1).bool(), counts.flatten(1).bool()
 
 
 def choose_threshold(probability: Tensor, trimaps: Tensor, boundary: Boundary) -> float:

@@ -45,7 +45,7 @@ function ticks(low, high, count = 5) {
  * @param resting the place along x that is told while nobody points at one
  */
 function chart(place, { title, x, y, series, bars, dots, diagonal, marks = [], resting = 0, extra = () => "" }) {
-  const [height, left, bottom] = [240, 46, 44];
+  const [height, left, bottom] = [240, 52, 44];
   const known = series.flatMap((line) => line.values).filter((value) => value !== null);
   const low = y.low ?? Math.min(...known);
   const high = y.high ?? Math.max(...known);
@@ -150,7 +150,7 @@ function chart(place, { title, x, y, series, bars, dots, diagonal, marks = [], r
 /**
  * A table of means with their intervals, on one scale that ends at 1.
  *
- * @param rows [{name, dice, low, high, photos, main}]
+ * @param rows [{name, mask, dice, low, high, photos, main}]
  */
 function intervals(table, rows) {
   const known = rows.filter((row) => row.dice !== null);
@@ -162,7 +162,7 @@ function intervals(table, rows) {
     tick.style.left = at(value);
     scale.append(tick);
   }
-  const body = rows.map(({ name, dice, low, high, photos, main }) => {
+  const body = rows.map(({ name, mask, dice, low, high, photos, main }) => {
     const [line, dot] = [make("i"), make("b")];
     line.style.left = at(low);
     line.style.width = at(first + high - low);
@@ -170,7 +170,7 @@ function intervals(table, rows) {
     const track = make("div", { className: "track" }, ...(dice === null ? [] : [line, dot]));
     const interval = photos === 1 || dice === null ? "" : ` ${rounded(low)}–${rounded(high)}`;
     return make("tr", { className: main ? "main" : "" },
-      make("th", { scope: "row", text: photos === undefined ? name : `${name} (${photos})` }),
+      make("th", { scope: "row" }, photos === undefined ? name : `${name} (${photos})`, ...(mask ? [make("small", { text: mask })] : [])),
       make("td", { "aria-hidden": "true" }, track),
       make("td", { className: "told" }, make("b", { text: rounded(dice) }), interval));
   });

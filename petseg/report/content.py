@@ -1,5 +1,6 @@
 """What the report page says and shows, as plain values; the gallery apart, which takes what room is left."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,22 +8,18 @@ import pandas as pd
 
 from petseg.core.textfiles import without_nan
 from petseg.evaluation.thresholds import calibration_error
+from petseg.params import Edge
 from petseg.report.notes import POOR, notes
 from petseg.report.pictures import mask_uri, photo_uri
 from petseg.report.results import Results
-from petseg.store.card import LIMITS, facts, ways_back
+from petseg.store.card import LIMITS, MASKS, ScoreRow, ScoreRows, facts, ways_back
 from petseg.store.layout import HISTORY
 from petseg.store.run import StoredRun
 
 MOST_EPOCHS = 100  # in the slider
 HISTOGRAM_BINS = 20
-_ANSWERS = {
-    "this model": (),
-    "at the photos' own size": ("own_resolution",),
-    "the mean training mask, for every photo": ("mean_mask",),
-    "every pixel is pet": ("all_foreground",),
-}
 _CURVES = ("epoch", "train_loss", "val_loss", "train_dice", "val_dice")
+_OUTPUT_CURVES = {f"val_dice_{edge}": words for edge, words in MASKS.items()}
 
 
 def content(results: Results, run: StoredRun | None) -> dict[str, Any]:
@@ -39,13 +36,20 @@ def content(results: Results, run: StoredRun | None) -> dict[str, Any]:
     return {
         "model": run.network if run else None,
         "run": results.run_key,
+        "title": results.title,
         "boundary": told["boundary"],
         "threshold": told["threshold"],
+        "other_thresholds": _other_thresholds(results),
         "photos": told["photos"],
         "poor": POOR,
-        "answers": [_answer(name, told, path) for name, path in _ANSWERS.items()],
+        **_scores(told),
         "validation": {"dice": best["val_dice"], "epoch": int(best["epoch"]), "epochs": len(results.history)},
         "history": {name: results.history[name].tolist() for name in _CURVES},
+        "output_curves": {
+            words: results.history[name].tolist()
+            for name, words in _OUTPUT_CURVES.items()
+            if name in results.history
+        },
         "evolution": _evolution(results),
         "breeds": _breeds(results),
         "histogram": _histogram(results.table["dice"]),
@@ -79,11 +83,33 @@ def evenly(count: int, most: int) -> list[int]:
     return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
 
 
-def _answer(name: str, told: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-    for key in path:
-        told = told[key]
-    dice, low, high = (told[f"dice_per_image{end}"] for end in ("", "_low", "_high"))
-    return {"name": name, "dice": dice, "low": low, "high": high}
+def _scores(told: dict[str, Any]) -> dict[str, Any]:
+    """Return the intervals at the page's head, the headline's first, and the tables of all scores."""
+    rows = ScoreRows.of(told)
+    rule = f"by the {told['boundary']} rule"
+    tables = {
+        "By the rule for the border": list(rows.rules.values()),
+        f"By size{' and cleaning' if len(rows.sizes) > 1 else ''}, {rule}": rows.sizes,
+        f"Without a look at the photo, {rule}": rows.blind,
+    }
+    rules = [_row(row) | {"name": f"{rule} rule"} for rule, row in rows.rules.items()]
+    return {
+        "answers": [*sorted(rules, key=lambda row: not row["main"]), *map(_row, rows.blind)],
+        "scores": [{"title": title, "rows": [_row(row) for row in each]} for title, each in tables.items()],
+    }
+
+
+def _row(row: ScoreRow) -> dict[str, Any]:
+    names = {"": "dice", "_low": "low", "_high": "high"}
+    scores = {name: row.scores[f"dice_per_image{end}"] for end, name in names.items()}
+    more = {name: row.scores.get(f"{name}_per_image", math.nan) for name in ("iou", "boundary_f")}
+    return {"name": row.name, "mask": row.mask, "main": row.headline} | scores | more
+
+
+def _other_thresholds(results: Results) -> list[tuple[str, float]]:
+    """Return the thresholds of the masks that are not shown, each with their words."""
+    found: dict[Edge, float] = results.headlines.get("thresholds", {})
+    return [(MASKS[edge], threshold) for edge, threshold in found.items() if edge != results.edge]
 
 
 def _evolution(results: Results) -> dict[str, Any]:

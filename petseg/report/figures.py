@@ -13,15 +13,22 @@ from numpy.typing import NDArray
 from petseg.core.colours import BLUE, GREEN, GREY, ORANGE, PALETTE, VERMILION, rgb
 from petseg.evaluation.metrics import PixelCounts
 from petseg.evaluation.thresholds import calibration_error
+from petseg.store.card import MASKS
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
+# Columns of a history: of which mask they are, and how their line is drawn.
+OUTPUTS = {"val_dice_whole": (MASKS["whole"], "--"), "val_dice_tight": (MASKS["tight"], ":")}
 SPECIES = {"cat": BLUE, "dog": VERMILION}  # of others, grey
 
 
 def curves(history: pd.DataFrame) -> Figure:
-    """Draw loss and Dice by epoch, training beside validation, with the best epoch marked."""
+    """Draw loss and Dice by epoch, training beside validation, with the best epoch marked.
+
+    Args:
+        history: a row an epoch; of a network with two outputs also the columns of OUTPUTS.
+    """
     figure = Figure(figsize=(10, 4), layout="constrained")
     best = history.iloc[int(history["val_dice"].argmax())]
     for axes, quantity, label in zip(
@@ -30,7 +37,11 @@ def curves(history: pd.DataFrame) -> Figure:
         value, epoch = best[f"val_{quantity}"], int(best["epoch"])
         train, val = history[f"train_{quantity}"], history[f"val_{quantity}"]
         axes.plot(history["epoch"], train, color=ORANGE, lw=1.8, label="training, augmented")
-        axes.plot(history["epoch"], val, color=BLUE, lw=1.8, label="validation")
+        outputs = {name: look for name, look in OUTPUTS.items() if quantity == "dice" and name in history}
+        for name, (mask, line) in outputs.items():
+            axes.plot(history["epoch"], history[name], line, color=BLUE, lw=1.2, label=f"validation, {mask}")
+        mean = ", mean of both masks" if outputs else ""
+        axes.plot(history["epoch"], val, color=BLUE, lw=1.8, label=f"validation{mean}")
         axes.plot(epoch, value, "o", color=BLUE, ms=7, mec="white", label=f"best epoch {epoch}: {value:.3f}")
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -39,11 +50,12 @@ def curves(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def dice_by_breed(table: pd.DataFrame) -> Figure:
+def dice_by_breed(table: pd.DataFrame, title: str) -> Figure:
     """Draw the Dice of each test photo by breed, breeds sorted by their mean.
 
     Args:
         table: columns breed, species, dice.
+        title: which masks are scored, and how.
     """
     breeds = table.groupby(["breed", "species"])["dice"].agg(["mean", "count"]).reset_index()
     breeds = breeds.sort_values("mean", ignore_index=True)
@@ -68,15 +80,17 @@ def dice_by_breed(table: pd.DataFrame) -> Figure:
         figure,
         {f"{species}, a diamond is a breed's mean": colour for species, colour in colours.items()},
     )
+    entitle(figure, title)
     return figure
 
 
-def dice_histogram(dice: pd.Series, trivial: float) -> Figure:
+def dice_histogram(dice: pd.Series, trivial: float, title: str) -> Figure:
     """Draw how the Dice of the test photos is spread.
 
     Args:
         dice: of each photo.
         trivial: mean Dice of calling every pixel pet.
+        title: which masks are scored, and how.
     """
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -89,21 +103,21 @@ def dice_histogram(dice: pd.Series, trivial: float) -> Figure:
     )
     for value, style, colour, label in lines:
         axes.axvline(value, ls=style, color=colour, lw=1.6, label=label)
-    axes.set(
-        xlabel="Dice of a test photo", ylabel="photos", xlim=(0, 1), title=f"n = {len(defined)} test photos"
-    )
+    axes.set(xlabel="Dice of a test photo", ylabel=f"photos (n = {len(defined)})", xlim=(0, 1))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _tidy(axes)
     axes.legend(frameon=False, loc="upper left")
+    entitle(figure, title)
     return figure
 
 
-def threshold_curves(table: pd.DataFrame, threshold: float) -> Figure:
+def threshold_curves(table: pd.DataFrame, threshold: float, title: str) -> Figure:
     """Draw scores by threshold: Dice of validation and test, and what test trades between its two errors.
 
     Args:
         table: columns threshold, and for ``val_`` and ``test_``: dice_per_image, precision, recall.
         threshold: the one in use.
+        title: which masks are scored, and how.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
@@ -120,14 +134,16 @@ def threshold_curves(table: pd.DataFrame, threshold: float) -> Figure:
         axes.set(xlabel="from this probability on, a pixel is pet", ylabel=ylabel, xlim=(0, 1))
         _tidy(axes)
         axes.legend(fontsize=9, loc="lower center", framealpha=1, edgecolor="none")
+    entitle(figure, title)
     return figure
 
 
-def calibration_diagram(table: pd.DataFrame) -> Figure:
+def calibration_diagram(table: pd.DataFrame, title: str) -> Figure:
     """Draw how often the probabilities of the test photos' pixels come true, over how many there are.
 
     Args:
         table: of petseg.evaluation.thresholds.calibration.
+        title: which masks are scored, and how.
     """
     figure = Figure(figsize=(5.5, 6.4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -149,11 +165,17 @@ def calibration_diagram(table: pd.DataFrame) -> Figure:
     lower.set(xlabel="predicted probability of pet", ylabel="share of all pixels")
     for axes in (upper, lower):
         _tidy(axes)
+    entitle(figure, title)
     return figure
 
 
-def confusion(counts: PixelCounts) -> Figure:
-    """Draw how many pixels of all photos together are rightly and wrongly called pet and background."""
+def confusion(counts: PixelCounts, title: str) -> Figure:
+    """Draw how many pixels of all photos together are rightly and wrongly called pet and background.
+
+    Args:
+        counts: of each photo.
+        title: which masks are scored, and how.
+    """
     total = counts.total()
     cells = np.array([[total.tp, total.fn], [total.fp, total.tn]], dtype=np.int64)
     names = (("found", "missed"), ("wrongly called pet", "rightly left out"))
@@ -175,6 +197,7 @@ def confusion(counts: PixelCounts) -> Figure:
     axes.set(xlabel="called", ylabel="is", title=f"{cells.sum():,} pixels of {len(counts.tp)} test photos")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+    entitle(figure, title)
     return figure
 
 
@@ -248,6 +271,11 @@ def add_legend(figure: Figure, colours: dict[str, str]) -> None:
     """Say below a figure what its colours mean."""
     patches = [Patch(color=colour, label=label) for label, colour in colours.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=9)
+
+
+def entitle(figure: Figure, title: str) -> None:
+    """Say above a figure what it shows."""
+    figure.suptitle(title, fontsize=10)
 
 
 def plain(text: str) -> str:

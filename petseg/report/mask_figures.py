@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from petseg.core.colours import BLUE, ORANGE, VERMILION, rgb
-from petseg.data.images import BACKGROUND
+from petseg.data.images import BACKGROUND, PET
 from petseg.params import AugmentParams
-from petseg.report.figures import add_legend, plain
+from petseg.report.figures import add_legend, entitle, plain
 from petseg.training.augment import AUGMENTATIONS, augment
 
 Image = NDArray[np.uint8]
@@ -35,7 +35,7 @@ class Example:
 
 
 def evolution(
-    images: Image, truths: Mask, masks: Mask, epochs: Sequence[int], dices: NDArray[np.float64]
+    images: Image, truths: Mask, masks: Mask, epochs: Sequence[int], dices: NDArray[np.float64], title: str
 ) -> Figure:
     """Draw how the prediction for some photos changes over the epochs.
 
@@ -45,35 +45,35 @@ def evolution(
         masks: (E, K, S, S), of the epochs to show.
         epochs: (E,), their numbers.
         dices: (E, K), Dice of each mask.
+        title: which masks are shown, and how they are scored.
     """
     columns = 2 + len(epochs)
     figure, grid = _picture_grid(len(images), columns)
-    titles = ["photo", "truth", *(f"epoch {epoch}" for epoch in epochs)]
-    for column, title in enumerate(titles):
-        grid[0][column].set_title(title, fontsize=10)
+    heads = ["photo", "truth", *(f"epoch {epoch}" for epoch in epochs)]
+    for column, head in enumerate(heads):
+        grid[0][column].set_title(head, fontsize=10)
     for row, (image, truth) in enumerate(zip(images, truths, strict=True)):
         grid[row][0].imshow(image)
         grid[row][1].imshow(cut_out(image, truth))
         for column, (mask, dice) in enumerate(zip(masks[:, row], dices[:, row], strict=True), 2):
             grid[row][column].imshow(cut_out(image, mask))
             grid[row][column].set_xlabel(f"Dice {dice:.2f}", fontsize=8, labelpad=2)
+    entitle(figure, title)
     return figure
 
 
-def preprocessing(
-    originals: Sequence[tuple[str, Image]], images: Image, trimaps: Image, truths: Mask
-) -> Figure:
-    """Draw some photos as they come, as the network sees them, their trimap and the mask made of it.
+def preprocessing(originals: Sequence[tuple[str, Image]], images: Image, trimaps: Image) -> Figure:
+    """Draw some photos as they come, as the network sees them, their trimap and the masks made of it.
 
     Args:
         originals: K pairs of a name and the photo at its own size.
         images: (K, S, S, 3).
         trimaps: (K, S, S).
-        truths: (K, S, S), the masks by the boundary rule in use.
     """
     size = images.shape[1]
-    figure, grid = _picture_grid(len(images), 4, cell=2.2)
-    titles = ("the photo", f"packed, {size}x{size} px", "trimap", "mask to learn")
+    figure, grid = _picture_grid(len(images), 5, cell=2.2)
+    masks = ("to learn: the whole pet", "to learn: within its border")
+    titles = ("the photo", f"packed, {size}x{size} px", "trimap", *masks)
     for column, title in enumerate(titles):
         grid[0][column].set_title(title, fontsize=10)
     palette = np.array([[0, 0, 0], *(rgb(c) for c in (BLUE, "#DDDDDD", ORANGE))], dtype=np.uint8)
@@ -83,7 +83,8 @@ def preprocessing(
         grid[row][0].set_xlabel(plain(f"{name}, {width}x{height} px"), fontsize=8)
         grid[row][1].imshow(images[row])
         grid[row][2].imshow(palette[trimaps[row]])
-        grid[row][3].imshow(truths[row], cmap="gray", vmin=0, vmax=1)
+        for column, mask in ((3, trimaps[row] != BACKGROUND), (4, trimaps[row] == PET)):
+            grid[row][column].imshow(mask, cmap="gray", vmin=0, vmax=1)
     add_legend(figure, {"pet": BLUE, "border": ORANGE, "background": "#DDDDDD"})
     return figure
 
@@ -107,7 +108,7 @@ def augmentation(images: Image, trimaps: Image, params: AugmentParams) -> Figure
         batch = torch.tensor(images), torch.tensor(trimaps), chances.expand(2, -1)
         photos, labels = augment(*batch, strength, images.shape[1])
         axes.imshow(photos[0].permute(1, 2, 0).numpy())
-        axes.contour(labels[0].numpy() != 2, [0.5], colors=ORANGE, linewidths=1)
+        axes.contour(labels[0].numpy() != BACKGROUND, [0.5], colors=ORANGE, linewidths=1)
 
     extremes = torch.zeros(AUGMENTATIONS), torch.full((AUGMENTATIONS,), 0.999)
     for column, name in enumerate([None, *strengths]):
@@ -117,7 +118,7 @@ def augmentation(images: Image, trimaps: Image, params: AugmentParams) -> Figure
         show(grid[2][column], draws[column], params)
         value = "" if name is None else f" {strengths[name]:g}" if strengths[name] else " off"
         grid[0][column].set_title("photo" if name is None else f"{name}{value}", fontsize=10)
-    add_legend(figure, {"outline of the mask, moved along": ORANGE})
+    add_legend(figure, {"outline of the whole pet, moved along": ORANGE})
     return figure
 
 
@@ -135,13 +136,18 @@ def examples(rows: dict[str, list[Example]], title: str) -> Figure:
         for axes, example in zip(line, row, strict=False):
             axes.imshow(_errors(example))
             axes.set_title(plain(example.title), fontsize=8)
-    figure.suptitle(title)
+    entitle(figure, title)
     add_legend(figure, _ERRORS)
     return figure
 
 
-def one_photo(example: Example) -> Figure:
-    """Draw a test photo, its true mask, the predicted one, and where they differ."""
+def one_photo(example: Example, title: str) -> Figure:
+    """Draw a test photo, its true mask, the predicted one, and where they differ.
+
+    Args:
+        example: the photo.
+        title: which mask is shown, and how it is scored.
+    """
     figure, [line] = _picture_grid(1, 4, cell=3)
     pictures = {
         "photo": example.image,
@@ -152,7 +158,7 @@ def one_photo(example: Example) -> Figure:
     for axes, (name, picture) in zip(line, pictures.items(), strict=True):
         axes.imshow(picture)
         axes.set_title(name, fontsize=10)
-    figure.suptitle(plain(example.title))
+    entitle(figure, f"{plain(example.title)}; {title}")
     add_legend(figure, _ERRORS)
     return figure
 

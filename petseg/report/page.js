@@ -93,13 +93,40 @@ function showHeader() {
   $("model").textContent = name;
   $("run").textContent = data.run;
   const { dice, epoch, epochs } = data.validation;
+  const both = Object.keys(data.output_curves).length > 0;
   const told = [
-    ["test Dice", rounded(model.dice), `${rounded(model.low)} to ${rounded(model.high)}, 95 % interval; ${data.photos} photos`],
-    ["validation Dice", rounded(dice), `epoch ${epoch} of ${epochs}, the best, whose weights were kept`],
+    ["test Dice", rounded(model.dice), `${rounded(model.low)} to ${rounded(model.high)}, 95 % interval; ${data.photos} photos; ${data.title}`],
+    ["validation Dice", rounded(dice), `epoch ${epoch} of ${epochs}, the best${both ? " by the mean of both masks" : ""}, whose weights were kept`],
   ];
   for (const [term, value, more] of told)
     $("headlines").append(make("div", {}, make("dt", { text: term }), make("dd", { text: value }, make("small", { text: more }))));
-  intervals($("answers"), data.answers.map((answer, i) => ({ ...answer, main: i === 0 })));
+  intervals($("answers"), data.answers);
+  for (const place of document.querySelectorAll(".title")) place.textContent = data.title;
+}
+
+/* ---- scores ---- */
+
+function showScores() {
+  const masks = data.answers.some(({ mask }) => mask);
+  const head = (scope, text, more = {}) => make("th", { scope, text, ...more });
+  const columns = ["Dice", "95 % interval", "IoU", "boundary F"];
+  const cells = ({ mask, dice, low, high, iou, boundary_f }) => {
+    const texts = [rounded(dice), dice === null ? "–" : `${rounded(low)}–${rounded(high)}`];
+    texts.push(...[iou, boundary_f].map((value) => (value === null ? "–" : rounded(value))));
+    const numbers = texts.map((text, i) => make("td", { className: "number", text, "data-column": columns[i] }));
+    return [...(masks ? [make("td", { className: "mask", text: mask })] : []), ...numbers];
+  };
+  const table = $("score-table");
+  table.append(make("thead", {}, make("tr", {}, make("td"), ...(masks ? [head("col", "answered by")] : []),
+    ...columns.map((name) => head("col", name, { className: "number" })))));
+  for (const { title, rows } of data.scores)
+    if (rows.length)
+      table.append(make("tbody", {},
+        make("tr", { className: "group" }, head("rowgroup", title, { colspan: columns.length + 1 + masks })),
+        ...rows.map((row) => make("tr", { className: row.main ? "main" : "" }, head("row", row.name), ...cells(row)))));
+  const clean = data.scores[1].rows.length > 1 ? " Cleaning takes small islands out of a mask and fills its small holes." : "";
+  $("scores-told").textContent =
+    `Means over ${data.photos} test photos. In bold the headline, which all that follows is about: ${data.title}.${clean}`;
 }
 
 /* ---- curves ---- */
@@ -108,14 +135,18 @@ function showCurves() {
   const { epoch } = data.history;
   const best = epoch.indexOf(data.validation.epoch);
   const x = { label: "epoch", values: epoch, whole: true, text: (i) => `epoch ${epoch[i]}${i === best ? ", the best" : ""}` };
-  for (const [quantity, title, label] of [["loss", "Loss", "loss"], ["dice", "Dice", "Dice, mean over photos"]])
+  const outputs = Object.entries(data.output_curves);
+  for (const [quantity, title, label] of [["loss", "Loss", "loss"], ["dice", "Dice", "Dice, mean over photos"]]) {
+    const beside = quantity === "dice" ? outputs : [];
     chart($(`${quantity}-chart`), {
       title, x, resting: best, y: { label },
       series: [
         { name: "training, augmented", colour: "orange", values: data.history[`train_${quantity}`] },
-        { name: "validation", colour: "blue", values: data.history[`val_${quantity}`], mark: best },
+        ...beside.map(([name, values], i) => ({ name: `validation, ${name}`, colour: `blue ${["dashed", "dotted"][i]}`, values })),
+        { name: beside.length ? "validation, mean of both" : "validation", colour: "blue", values: data.history[`val_${quantity}`], mark: best },
       ],
     });
+  }
 }
 
 function showProbabilities() {
@@ -126,8 +157,9 @@ function showProbabilities() {
   const marks = [{ x: data.threshold, name: `in use: ${data.threshold}`, y: 190 }];
   const setting = Object.fromEntries(data.params)["infer.threshold"];
   const who = setting === undefined ? "in use" : setting === "auto" ? "that validation chose" : "that params.yaml sets";
+  const others = data.other_thresholds.map(([name, value]) => `, that of ${name} ${value}`).join("");
   $("threshold-told").textContent =
-    `The threshold ${who} is ${data.threshold}. The curves of the test photos were drawn afterwards, and choose nothing.`;
+    `All here is of ${data.title}. The threshold ${who} is ${data.threshold}${others}. The curves of the test photos were drawn afterwards, and choose nothing.`;
   chart($("threshold-chart"), {
     title: "Dice at each threshold", x, marks, resting, y: { label: "Dice, mean over photos" },
     series: [
@@ -261,7 +293,7 @@ function showGallery() {
     ? `${data.gallery.length} of the ${data.photos} test photos, chosen evenly by their rank in Dice, so that this page stays small.`
     : `All ${data.photos} test photos.`;
   const border = data.boundary === "ignore" ? " Pixels of the border count in no score, though they are coloured here." : "";
-  $("gallery-told").textContent = `${part} Below each its Dice; a click enlarges it.${border}`;
+  $("gallery-told").textContent = `${part} Shown are ${data.title}. Below each its Dice; a click enlarges it.${border}`;
   $("sort").addEventListener("change", arrange);
   $("breed").addEventListener("change", arrange);
   const setView = chooseView($("gallery-views"), view, (chosen) => {
@@ -335,6 +367,7 @@ function showWords() {
 }
 
 showHeader();
+showScores();
 showCurves();
 showEvolution();
 showGallery();

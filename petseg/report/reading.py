@@ -26,6 +26,7 @@ def _scores(*names: str) -> Columns:
 _DICE = ("dice_per_image", "dice_per_image_low", "dice_per_image_high")
 _AT_A_THRESHOLD = [f"{part}_{name}" for part in ("val", "test") for name in (_DICE[0], "precision", "recall")]
 _EPOCHS = {"epoch": Kind.WHOLE} | _scores("train_loss", "val_loss", "train_dice", "val_dice")
+_OF_OUTPUTS = _scores("val_dice_whole", "val_dice_tight")  # not of networks with one output
 PHOTOS = dict.fromkeys(("name", "breed", "species"), Kind.TEXT) | _scores("dice", "iou")
 BREEDS = {"breed": Kind.TEXT, "photos": Kind.WHOLE} | _scores(*_DICE)
 THRESHOLDS = {"threshold": Kind.NUMBER} | _scores(*_AT_A_THRESHOLD)
@@ -37,16 +38,28 @@ class _Answer(TypedDict):
     dice_per_image: float | None
     dice_per_image_low: float | None
     dice_per_image_high: float | None
+    iou_per_image: NotRequired[float | None]
+    boundary_f_per_image: NotRequired[float | None]
 
 
 class _Headlines(_Answer):
     boundary: Boundary
-    answers: NotRequired[dict[Boundary, Edge]]
     threshold: float
     photos: int
     own_resolution: _Answer
     mean_mask: _Answer
     all_foreground: _Answer
+    # Of a network with one output there is nothing more.
+    answers: NotRequired[dict[Boundary, Edge]]
+    thresholds: NotRequired[dict[Edge, float]]
+    cleaned_masks: NotRequired[bool]
+    boundary_foreground: NotRequired[_Answer]
+    boundary_background: NotRequired[_Answer]
+    boundary_ignore: NotRequired[_Answer]
+    as_is: NotRequired[_Answer]
+    cleaned: NotRequired[_Answer]
+    own_resolution_as_is: NotRequired[_Answer]
+    own_resolution_cleaned: NotRequired[_Answer]
 
 
 class _Origin(TypedDict):
@@ -65,6 +78,8 @@ def table(path: Path, columns: Columns) -> pd.DataFrame:
 def history(path: Path) -> pd.DataFrame:
     """Read what of a training's epochs is shown; at least one has a validation Dice."""
     found = table(path, _EPOCHS)
+    there = pd.read_csv(path, nrows=0).columns
+    found = table(path, _EPOCHS | {name: kind for name, kind in _OF_OUTPUTS.items() if name in there})
     if found["val_dice"].isna().all():
         raise DataError(f"{path}: no epoch has a validation Dice; run dvc repro, or dvc pull")
     return found

@@ -30,9 +30,11 @@ from petseg.evaluation.outputs import (
     SCORES,
     THRESHOLDS,
 )
+from petseg.evaluation.scores import LEARNT
 from petseg.params import OUTPUTS, Boundary, Edge
 from petseg.report import reading
 from petseg.report.mask_figures import Example
+from petseg.store.card import title
 from petseg.store.layout import CURVES, EVOLUTION_MASKS
 from petseg.store.run import StoredRun
 
@@ -132,10 +134,15 @@ class Results:
         return rule
 
     @property
-    def edge(self) -> Edge:
-        """The output whose masks and scores are shown: the one that answers the headline's rule."""
-        edge: Edge = self.headlines.get("answers", {}).get(self.boundary, "whole")
+    def edge(self) -> Edge | None:
+        """The output whose masks are shown: it answers the headline's rule. None where there is but one."""
+        edge: Edge | None = self.headlines.get("answers", {}).get(self.boundary)
         return edge
+
+    @property
+    def title(self) -> str:
+        """Which masks are shown, and by which rule they are scored."""
+        return title(self.headlines)
 
     @cached_property
     def arrays(self) -> PetArrays:
@@ -204,8 +211,8 @@ class Results:
 
     @cached_property
     def truths(self) -> NDArray[np.bool_]:
-        """The true masks of the N test photos, (N, S, S) bool."""
-        return true_masks(self.arrays, self.rows, self.boundary)
+        """The true masks of the N test photos, (N, S, S) bool: what the output that is shown has learnt."""
+        return true_masks(self.arrays, self.rows, self._learnt)
 
     @cached_property
     def counts(self) -> PixelCounts:
@@ -225,12 +232,12 @@ class Results:
         rows = self._of_these(masks, beside["rows"], self.evolution_file)
         trimaps = torch.from_numpy(self.arrays.trimaps[rows])
         if "outputs" in beside:
-            masks = masks[:, :, OUTPUTS.index(self.edge)]
+            masks = masks[:, :, OUTPUTS.index(self.edge or "whole")]
         dices = [count_against(torch.from_numpy(each), trimaps, self.boundary).dice() for each in masks]
         return Evolution(
             self.arrays.index["name"][rows].to_list(),
             self.arrays.images[rows],
-            true_masks(self.arrays, rows, self.boundary),
+            true_masks(self.arrays, rows, self._learnt),
             beside["epochs"].tolist(),
             masks,
             torch.stack(dices).numpy(),
@@ -277,6 +284,11 @@ class Results:
         title = f"{row['name']}, Dice {row['dice']:.3f}"
         image = self.arrays.images[self.rows[place]]
         return Example(title, image, self.truths[place], self.masks[place])
+
+    @property
+    def _learnt(self) -> Boundary:
+        """The rule for the border by which the network has learnt the masks that are shown."""
+        return LEARNT[self.edge] if self.edge else self.boundary
 
     @cached_property
     def _predictions(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:

@@ -42,6 +42,7 @@ class Record:
         elapsed_s: of each epoch, validation included.
         dice: by part, val or test, the Dice of each photo by name; no test where infer has not run.
         environment: what else its bits and its speed depend on.
+        rules: by part, the rule for the border that the Dice is by.
     """
 
     key: str
@@ -53,6 +54,7 @@ class Record:
     elapsed_s: list[float]
     dice: dict[str, dict[str, float]]
     environment: dict[str, Any] = field(default_factory=dict)
+    rules: dict[str, str] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -71,9 +73,10 @@ class Record:
         try:
             run.check_whole(HISTORY, VALIDATION)
             history, manifest = run.rows(), run.manifest
-            dice = {"val": _dice_by_name(run.folder / VALIDATION)}
+            dice, rules = {"val": _dice_by_name(run.folder / VALIDATION)}, {"val": run.validated_by}
             if evaluation := run.proved_evaluation():
                 dice["test"] = _dice_by_name(evaluation.folder / PER_IMAGE)
+                rules["test"] = evaluation.headlines.get("boundary", run.validated_by)
             return cls(
                 key=run.key,
                 created=manifest["created"],
@@ -84,6 +87,7 @@ class Record:
                 elapsed_s=[row["elapsed_s"] for row in history],
                 dice=dice,
                 environment=manifest["environment"],
+                rules=rules,
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split()):.120}"
@@ -217,8 +221,12 @@ def table(settings: Sequence[Setting]) -> pd.DataFrame:
     """
     if not settings:
         raise UsageError("no run to compare")
-    if len(rules := sorted({str(setting.params.get("data.boundary")) for setting in settings})) > 1:
-        raise UsageError(f"runs of different data.boundary ({', '.join(rules)}) have no score in common")
+    for part in PARTS:
+        rules = sorted({run.rules[part] for setting in settings for run in setting.runs if part in run.rules})
+        if len(rules) > 1:
+            raise UsageError(
+                f"{part} Dice by different rules for the border ({', '.join(rules)}) can't be compared"
+            )
     ranked = sorted(settings, key=lambda setting: -_mean_of_common(setting, settings))
     names = differing(ranked)
     rows = []

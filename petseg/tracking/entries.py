@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from petseg.params import Boundary
 from petseg.store.additions import Addition, Evaluation
 from petseg.store.layout import ABOUT, CARD, EVOLUTION, SHOWN, WEIGHTS
 from petseg.store.run import StoredRun
@@ -96,8 +97,15 @@ def of_training(run: StoredRun) -> Record:
 def of_evaluation(run: StoredRun, evaluation: Evaluation) -> Record:
     """Describe what infer found: a child of the model's row."""
     about, scores = evaluation.manifest, evaluation.headlines
-    own = scores.get("own_resolution", {})
-    metrics = {f"test/{name}": value for name, value in scores.items() if isinstance(value, float | int)}
+    own, boundary = scores.get("own_resolution", {}), scores.get("boundary")
+    metrics = {
+        f"test/{name}": value
+        for name, value in scores.items()
+        if isinstance(value, float | int) and not isinstance(value, bool)
+    }
+    for rule in get_args(Boundary):  # so that models of any headline stand in one table
+        dice = (scores if rule == boundary else scores.get(f"boundary_{rule}", {})).get("dice_per_image")
+        metrics |= {f"test/dice_{rule}": dice} if dice is not None else {}
     metrics |= {f"test_own_resolution/{name}": value for name, value in own.items() if value is not None}
     return Record(
         "infer",

@@ -23,15 +23,18 @@ _FIRST = {
     "runDateAndNestInfo": 125,  # when it was made
     "params.`model.name`": 100,
     "metrics.`best/val_dice`": 110,
-    "metrics.`test/dice_per_image`": 155,
-    "metrics.`test/dice_per_image_low`": 168,
-    "metrics.`test/dice_per_image_high`": 172,
+    "metrics.`test/dice_foreground`": 150,
+    "metrics.`test/dice_background`": 158,
+    "metrics.`test/dice_ignore`": 120,
     "metrics.`seconds`": 80,
     "metrics.`images_per_s`": 105,
     "tags.`data_sha256`": 105,
     "attributes.`Version`": 80,  # the commit
     "tags.`dvc_experiment`": 130,
     "attributes.`Models`": 120,
+    "metrics.`test/dice_per_image`": 155,  # of the headline's rule, with its interval
+    "metrics.`test/dice_per_image_low`": 168,
+    "metrics.`test/dice_per_image_high`": 172,
 }
 _WIDTH = 120  # of a param
 _ALWAYS = ("attributes.`Run Name`", "runDateAndNestInfo")  # shown without being selected
@@ -54,7 +57,7 @@ def save_view(client: "MlflowClient", experiment_id: str) -> None:
 
 
 def _envelope() -> str:
-    params = ["data.image_size", "data.boundary"]
+    params = ["data.image_size"]
     params += [f"{name}.{key}" for name, section in _SECTIONS.items() for key in section.model_fields]
     widths = _FIRST | {column: _WIDTH for key in params if (column := f"params.`{key}`") not in _FIRST}
     state = {
@@ -79,7 +82,10 @@ def _envelope() -> str:
             _line("dice/val"),
             # Step 1, because MLflow shows no image of a run that has none at exactly this step.
             _card("evolution", "IMAGE", "evolution", imageKeys=["evolution"], step=1, showRunParams=False),
-            _card("scores", "BAR", "test/dice_per_image", metricKey="test/dice_per_image"),
+            *(
+                _card("scores", "BAR", metric, metricKey=metric)
+                for metric in ("test/dice_foreground", "test/dice_background", "test/dice_ignore")
+            ),
             _card("scores", "BAR", "best/val_dice", metricKey="best/val_dice"),
             _card("scores", "BAR", "seconds", metricKey="seconds"),
         ],

@@ -17,12 +17,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from petseg.cli import app
+from petseg.cli.summary import summary
 from petseg.core.files import sha256_file
 from petseg.core.textfiles import write_json
 from petseg.data.arrays import PetArrays
 from petseg.errors import DataError, PetsegError, UsageError
 from petseg.evaluation.outputs import HEADLINES, PER_IMAGE
 from petseg.pipeline.dvcfiles import stage_paths
+from petseg.report.results import Results
 from petseg.store.keep import keep
 from petseg.store.layout import (
     CURVES,
@@ -50,9 +52,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("project")
     (root / ".dvc").mkdir()
     (root / "stages").mkdir()
+    lay_out(root, write_results(root / "made", breeds=("Bengal", "pug", "cost_$5_or_$6")))
+    return root
+
+
+def lay_out(root: Path, made: Results) -> None:
+    """Put results where dvc.yaml says."""
     shutil.copy(ROOT / "dvc.yaml", root)
     path = stage_paths(root, "plot")
-    made = write_results(root / "made", breeds=("Bengal", "pug", "cost_$5_or_$6"))
     for source, name in (
         (made.arrays_folder, "arrays"), (made.evolution_file, "evolution"), (made.history_file, "history"),
         (made.folder, "results"),
@@ -60,7 +67,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path[name].parent.mkdir(parents=True, exist_ok=True)
         source.rename(path[name])
     write_json(stage_paths(root, "train")["weights"].with_suffix(".json"), {"run_key": KEY})
-    return root
 
 
 @pytest.fixture
@@ -82,9 +88,9 @@ def evaluate(*arguments: str) -> str:
 OWN_TEXT = {
     "curves": "best epoch 3",
     "evolution": "epoch 4",
-    "best": "test photos: best",
-    "worst": "test photos: worst",
-    "random": "test photos: random",
+    "best": "test photos, best: masks of the whole pet, scored by the foreground rule",
+    "worst": "test photos, worst: masks of",
+    "random": "test photos, random: masks of",
     "breeds": "Bengal (n = 6)",
     "histogram": "median",
     "thresholds": "in use: 0.5",
@@ -102,6 +108,21 @@ def test_each_view_is_its_own_picture(here: Path, tmp_path: Path, view: str) -> 
     evaluate(view, "--out", str(tmp_path / "view.svg"))
     texts = re.findall(r"<!-- (.*?) -->", (tmp_path / "view.svg").read_text())
     assert any(OWN_TEXT[view] in text for text in texts), texts
+    said = any("masks of the whole pet, scored by the foreground rule" in text for text in texts)
+    assert said or view == "curves"  # which has both masks
+
+
+@pytest.mark.parametrize("view", [*OWN_TEXT, "photo"])
+def test_each_view_shows_a_run_of_one_output(tmp_path: Path, view: str) -> None:
+    (tmp_path / ".dvc").mkdir()
+    lay_out(tmp_path, write_results(tmp_path / "made", outputs=1))
+    arguments = ["photo", "pug_10"] if view == "photo" else [view]
+    with chdir(tmp_path):
+        evaluate(*arguments, "--out", "view.svg")
+    texts = re.findall(r"<!-- (.*?) -->", (tmp_path / "view.svg").read_text())
+    said = any("masks scored by the foreground rule" in text for text in texts)
+    assert said or view == "curves"
+    assert not any("whole" in text or "both" in text for text in texts)
 
 
 def test_photos_are_as_many_as_asked_for(here: Path, tmp_path: Path) -> None:
@@ -139,6 +160,26 @@ def test_mistakes_are_said(here: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"thresholds\.csv: can't be read .*; run dvc repro"):
         evaluate("thresholds")
     broken.write_bytes(content)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_the_last_lines_of_make_repro_have_the_dice_by_every_rule(tmp_path: Path, outputs: int) -> None:
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    made = write_results(tmp_path / "made", outputs=outputs)
+    (tmp_path / "metrics").mkdir()
+    shutil.copy(made.folder / HEADLINES, stage_paths(tmp_path, "infer")["metrics"])
+    best = {"best_epoch": 3, "epochs": 4, "val_dice": 0.7123}
+    write_json(stage_paths(tmp_path, "train")["metrics"], best)
+    lines, told = summary(tmp_path), made.headlines
+    assert "18 photos" in lines[0]
+    shown = [" ".join(line.split()) for line in lines if " (the border " in line]
+    assert len(shown) == (3 if outputs == 2 else 1)
+    assert shown[0].startswith(f"{told['dice_per_image']:.4f} (")
+    mask = ": the whole pet" if outputs == 2 else ""
+    assert shown[0].endswith(f") foreground (the border counts as pet){mask}")
+    if outputs == 2:
+        assert shown[1].startswith(f"{told['boundary_background']['dice_per_image']:.4f} (")
+        assert shown[1].endswith("(the border counts as background): the pet within its border")
 
 
 @pytest.mark.whole

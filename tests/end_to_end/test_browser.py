@@ -84,7 +84,8 @@ def test_the_table_shows_each_training_with_its_scores(ui: str, project: Project
     assert first.data.metrics["test/dice_per_image"] != second.data.metrics["test/dice_per_image"]
     check_table(page, ui, first.info.experiment_id, {
         row.info.run_id: {
-            "metrics.`test/dice_per_image`": shown(row.data.metrics["test/dice_per_image"]),
+            "metrics.`test/dice_foreground`": shown(row.data.metrics["test/dice_foreground"]),
+            "metrics.`test/dice_background`": shown(row.data.metrics["test/dice_background"]),
             "metrics.`best/val_dice`": shown(row.data.metrics["best/val_dice"]),
             "params.`model.name`": row.data.params["model.name"],
             "tags.`data_sha256`": row.data.tags["data_sha256"],

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from petseg.data.arrays import PetArrays
+from petseg.params import OUTPUTS
 from petseg.evaluation import evaluate
 from petseg.models.networks import build_network
 from petseg.models.predictor import Predictor
@@ -55,6 +56,7 @@ def infer(params: Params, arrays: PetArrays, folder: Path, monkeypatch: pytest.M
     save_tensors(weights, network.state_dict(), {})
     digest = sha256_tensors(network.state_dict())
     described = {"model": MODEL.model_dump(), "image_size": 64, "tensors_sha256": digest, "run_key": "k"}
+    described["outputs"] = OUTPUTS
     about.write_text(json.dumps(described))
     (folder / ".dvc/tmp").mkdir(parents=True)
     monkeypatch.chdir(folder)
@@ -64,7 +66,7 @@ def infer(params: Params, arrays: PetArrays, folder: Path, monkeypatch: pytest.M
     trimaps: Any = Watched(arrays.trimaps, notes)
     watched = dataclasses.replace(arrays, trimaps=trimaps)
     monkeypatch.setattr(PetArrays, "open", lambda _: watched)
-    for name in ("choose_threshold", "original_trimaps"):
+    for name in ("choose_threshold", "choose_answers", "original_trimaps"):
         original = getattr(evaluate, name)
 
         def noting(*arguments: Any, name: str = name, original: Any = original) -> Any:
@@ -96,8 +98,9 @@ def test_test_labels_come_after_every_choice(honest: Inferred, sample_arrays: Pe
     names = [name for name, _ in honest.notes]
     looked = [i for i, (name, rows) in enumerate(honest.notes) if rows & test or name == "original_trimaps"]
     assert looked, "the test photos were never scored"
-    chosen = max(i for i, name in enumerate(names) if name == "choose_threshold")
-    assert names.count("choose_threshold") == 2  # of the network, and of the mean mask
+    chosen = max(i for i, name in enumerate(names) if name in ("choose_threshold", "choose_answers"))
+    assert names.count("choose_threshold") == 3  # of each output, and of the mean mask
+    assert names.count("choose_answers") == 1
     assert max(chosen, names.index("predict test")) < looked[0]
 
 
@@ -112,7 +115,8 @@ def test_other_test_labels_lead_to_the_same_choices_and_masks(
     test = sample_arrays.rows("test")
     trimaps[test] = np.random.default_rng(0).integers(1, 4, trimaps[test].shape)
     other = infer(params, dataclasses.replace(sample_arrays, trimaps=trimaps), tmp_path, monkeypatch)
-    assert other.metrics["threshold"] == honest.metrics["threshold"]
+    for chosen in ("threshold", "thresholds", "answers"):
+        assert other.metrics[chosen] == honest.metrics[chosen]
     assert other.masks == honest.masks
     assert other.metrics["dice_per_image"] != honest.metrics["dice_per_image"]
     assert (

@@ -8,9 +8,19 @@ from numpy.typing import NDArray
 
 from petseg.errors import ShapeMismatch
 from petseg.evaluation.metrics import bootstrap_interval, count_against
-from petseg.evaluation.scores import Edge, by_group, mean_mask, photo_scores, tally, under_each_rule
+from petseg.evaluation.scores import (
+    Answers,
+    Contour,
+    by_group,
+    mean_mask,
+    photo_scores,
+    tally,
+    under_each_rule,
+)
+from petseg.params import Edge
 
 PET, BACKGROUND, BORDER = 1, 2, 3
+ANSWERS: Answers = {"foreground": "whole", "background": "tight", "ignore": "tight"}
 
 
 def square(size: int = 128, top: int = 32, left: int = 32, side: int = 64) -> NDArray[np.bool_]:
@@ -19,8 +29,13 @@ def square(size: int = 128, top: int = 32, left: int = 32, side: int = 64) -> ND
     return mask
 
 
+def both(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """One mask as the answer of both outputs."""
+    return np.stack([mask, mask])
+
+
 def boundary_f(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
-    return Edge.of(predicted).f_score(Edge.of(true))
+    return Contour.of(predicted).f_score(Contour.of(true))
 
 
 def test_the_boundary_of_a_shifted_square() -> None:
@@ -62,7 +77,7 @@ def test_shapes_must_agree() -> None:
 
 def test_every_rule_for_the_border_is_scored() -> None:
     trimap = np.array([[PET, BACKGROUND], [BORDER, BACKGROUND]], np.uint8)
-    tallies = tally([("cat", np.array([[True, False], [True, False]]), trimap)])
+    tallies = tally([("cat", both(np.array([[True, False], [True, False]])), trimap)], ANSWERS)
     assert {rule: found.counts.dice().item() for rule, found in tallies.items()} == {
         "foreground": 1.0,
         "background": pytest.approx(2 / 3),
@@ -76,11 +91,44 @@ def test_every_rule_for_the_border_is_scored() -> None:
     assert math.isnan(told["boundary_ignore"]["boundary_f_per_image"])
 
 
+@pytest.mark.parametrize(
+    ("ignored_by", "ignore"),
+    [("whole", 1.0), ("tight", pytest.approx(2 / 3))],
+)
+def test_each_rule_is_answered_by_its_own_mask(ignored_by: Edge, ignore: float) -> None:
+    """The whole mask is right with the border as pet; the tight one calls a pixel of pet background."""
+    trimap = np.array([[PET, PET], [BORDER, BACKGROUND]], np.uint8)
+    whole, tight = np.array([[True, True], [True, False]]), np.array([[True, False], [False, False]])
+    tallies = tally([("cat", np.stack([whole, tight]), trimap)], {**ANSWERS, "ignore": ignored_by})
+    assert {rule: found.counts.dice().item() for rule, found in tallies.items()} == {
+        "foreground": 1.0,
+        "background": pytest.approx(2 / 3),
+        "ignore": ignore,
+    }
+    swapped: Answers = {"foreground": "tight", "background": "whole", "ignore": ignored_by}
+    tallies = tally([("cat", np.stack([whole, tight]), trimap)], swapped)
+    assert tallies["foreground"].counts.dice().item() == pytest.approx(2 / 4)
+    assert tallies["background"].counts.dice().item() == pytest.approx(4 / 5)
+    assert [tallies["foreground"].counts.tp.item(), tallies["background"].counts.tp.item()] == [1, 2]
+
+
+def test_the_edge_that_is_scored_is_that_of_the_mask_that_answers() -> None:
+    whole, tight = square(), square(top=40, left=40, side=48)
+    trimap = np.where(tight, PET, np.where(whole, BORDER, BACKGROUND)).astype(np.uint8)
+    tallies = tally([("cat", np.stack([whole, tight]), trimap)], ANSWERS)
+    assert [tallies[rule].edge_f.item() for rule in ("foreground", "background")] == [1, 1]
+    swapped: Answers = {"foreground": "tight", "background": "whole", "ignore": "tight"}
+    tallies = tally([("cat", np.stack([whole, tight]), trimap)], swapped)
+    assert [tallies[rule].edge_f.item() for rule in ("foreground", "background")] == [0, 0]
+
+
 def test_photos_of_several_sizes_are_scored_in_their_own() -> None:
     small, large = square(64, 8, 8, 16), square(128)
     trimaps = [np.where(mask, PET, BACKGROUND).astype(np.uint8) for mask in (small, large)]
     half = large & (np.arange(128) < 64)
-    found = tally([("small", small, trimaps[0]), ("large", half, trimaps[1])])["foreground"]
+    found = tally([("small", both(small), trimaps[0]), ("large", both(half), trimaps[1])], ANSWERS)[
+        "foreground"
+    ]
     table = photo_scores(found)
     assert list(table.index) == ["small", "large"]
     assert table["dice"].tolist() == [1.0, pytest.approx(2 / 3)]
@@ -95,7 +143,8 @@ def test_empty_masks_are_left_out_only_where_truth_is_empty_too() -> None:
     background = np.full((8, 8), BACKGROUND, np.uint8)
     pet = background.copy()
     pet[2:5, 2:5] = PET
-    table = photo_scores(tally([("both", nothing, background), ("missed", nothing, pet)])["foreground"])
+    photos = [("both", both(nothing), background), ("missed", both(nothing), pet)]
+    table = photo_scores(tally(photos, ANSWERS)["foreground"])
     assert table.loc["both"].isna().all()
     assert (table.loc["missed"] == 0).all()
 
@@ -120,7 +169,7 @@ def test_the_mean_mask_says_how_often_a_place_is_pet() -> None:
 def test_counting_a_batch_and_counting_photo_by_photo_agree() -> None:
     random = np.random.default_rng(0)
     masks, trimaps = random.random((5, 16, 16)) > 0.5, random.integers(1, 4, (5, 16, 16)).astype(np.uint8)
-    one_by_one = tally(zip("abcde", masks, trimaps, strict=True))
+    one_by_one = tally(zip("abcde", map(both, masks), trimaps, strict=True), ANSWERS)
     for rule, found in one_by_one.items():
         batch = count_against(torch.from_numpy(masks), torch.from_numpy(trimaps), rule)
         assert torch.equal(found.counts.dice(), batch.dice())

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +11,15 @@ from petseg.data.images import BACKGROUND, BORDER, PET
 from petseg.errors import ShapeMismatch
 from petseg.evaluation.metrics import count_against, mean
 from petseg.evaluation.scores import RULES
-from petseg.evaluation.thresholds import BINS, GRID, calibration, calibration_error, threshold_scores
+from petseg.evaluation.thresholds import (
+    BINS,
+    GRID,
+    calibration,
+    calibration_error,
+    choose_answers,
+    threshold_scores,
+)
+from petseg.models.masking import cut
 from petseg.params import Boundary
 
 PROBABILITY = torch.tensor([[[0.92, 0.6], [0.4, 0.1]], [[0.3, 0.5], [0.0, 1.0]]])
@@ -85,6 +94,36 @@ def test_nothing_to_count_is_undefined() -> None:
     nothing = torch.full((1, 2, 2), 0.5)
     assert threshold_scores(nothing, border, "ignore").isna().all(axis=None)
     assert math.isnan(calibration_error(calibration(nothing, border, "ignore")))
+
+
+@pytest.mark.parametrize(
+    ("tight", "answer"),
+    [
+        ([True, True, False, False], "tight"),  # right but for the border, which does not count
+        ([True, False, False, False], "whole"),  # it misses half of the pet
+        ([True, True, True, True], "whole"),  # as the whole mask: of equals the first
+    ],
+)
+def test_validation_chooses_which_mask_answers_the_ignore_rule(tight: list[bool], answer: str) -> None:
+    """Of the pixels pet, pet, border, background the whole mask calls the last one pet too."""
+    trimaps = torch.tensor([[[PET, PET], [BORDER, BACKGROUND]]], dtype=torch.uint8)
+    masks = np.array([[[[True, True], [True, True]], np.reshape(tight, (2, 2))]])
+    answers = choose_answers(masks, trimaps)
+    assert answers == {"foreground": "whole", "background": "tight", "ignore": answer}
+
+
+def test_the_tight_mask_lies_within_the_whole_one() -> None:
+    """A lower threshold of the tight output must not reach out of the whole mask."""
+    probability = np.array([[[0.9, 0.6], [0.45, 0.1]], [[0.8, 0.3], [0.4, 0.1]]], np.float32)
+    whole, tight = cut(probability, {"whole": 0.5, "tight": 0.35})
+    assert whole.tolist() == [[True, True], [False, False]]
+    assert tight.tolist() == [[True, False], [False, False]]  # 0.4 is above the threshold, but outside
+    whole, tight = cut(probability, {"whole": 0.4, "tight": 0.35})
+    assert whole.tolist() == [[True, True], [True, False]]
+    assert tight.tolist() == [[True, False], [True, False]]
+    many = cut(np.stack([probability] * 3), {"whole": 0.5, "tight": 0.35})
+    assert many.shape == (3, 2, 2, 2)
+    assert (many[2] == cut(probability, {"whole": 0.5, "tight": 0.35})).all()
 
 
 def test_shapes_must_agree() -> None:

@@ -15,6 +15,7 @@ from petseg.report import figures, mask_figures
 RANDOM = np.random.default_rng(0)
 PHOTOS = RANDOM.integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
 MASKS = RANDOM.random((3, 16, 16)) > 0.5
+TITLE = "masks of the whole pet, scored by the foreground rule"
 TRIMAPS = RANDOM.integers(1, 4, (3, 16, 16), dtype=np.uint8)
 
 
@@ -37,6 +38,21 @@ def test_curves_mark_the_best_epoch() -> None:
     written = texts(figures.curves(history))
     for part in ("best epoch 2: 0.712", "best epoch 2: 0.600", "validation", "training, augmented", "epoch"):
         assert part in written
+    assert "mean of both" not in written  # a network of one output
+
+
+def test_curves_have_both_outputs_beside_their_mean() -> None:
+    history = pd.DataFrame({
+        "epoch": [1, 2], "train_loss": [1, 0.5], "val_loss": [1.1, 0.6], "train_dice": [0.5, 0.7],
+        "val_dice": [0.5, 0.7], "val_dice_whole": [0.6, 0.8], "val_dice_tight": [0.4, 0.6],
+    })  # fmt: skip
+    figure = figures.curves(history)
+    loss, dice = figure.axes
+    drawn = {str(line.get_label()): np.asarray(line.get_ydata()).tolist() for line in dice.lines}
+    assert drawn["validation, the whole pet"] == [0.6, 0.8]
+    assert drawn["validation, the pet within its border"] == [0.4, 0.6]
+    assert drawn["validation, mean of both masks"] == [0.5, 0.7]
+    assert not [line for line in loss.lines if "whole" in str(line.get_label())]
 
 
 def test_one_epoch_is_a_curve_too() -> None:
@@ -46,16 +62,21 @@ def test_one_epoch_is_a_curve_too() -> None:
 
 def test_evolution_names_epochs_and_scores() -> None:
     dices = np.array([[0.1, 0.2, np.nan], [0.9, 0.8, 0.7]])
-    written = texts(mask_figures.evolution(PHOTOS, MASKS, np.stack([MASKS, ~MASKS]), [1, 60], dices))
-    for part in ("photo", "truth", "epoch 1", "epoch 60", "Dice 0.90", "Dice nan"):
+    masks = np.stack([MASKS, ~MASKS])
+    written = texts(mask_figures.evolution(PHOTOS, MASKS, masks, [1, 60], dices, TITLE))
+    for part in (TITLE, "photo", "truth", "epoch 1", "epoch 60", "Dice 0.90", "Dice nan"):
         assert part in written
 
 
-def test_preprocessing_shows_sizes() -> None:
+def test_preprocessing_shows_sizes_and_both_masks() -> None:
     originals = [(f"pug_{n}", np.zeros((20 + n, 30, 3), np.uint8)) for n in range(3)]
-    written = texts(mask_figures.preprocessing(originals, PHOTOS, TRIMAPS, MASKS))
-    for part in ("pug_2, 30x22 px", "packed, 16x16 px", "trimap", "border"):
+    figure = mask_figures.preprocessing(originals, PHOTOS, TRIMAPS)
+    written = texts(figure)
+    for part in ("pug_2, 30x22 px", "packed, 16x16 px", "trimap", "border", "to learn: the whole pet"):
         assert part in written
+    whole, tight = (np.asarray(axes.images[0].get_array()) for axes in figure.axes[8:10])  # of the second row
+    assert np.array_equal(whole, TRIMAPS[1] != 2)
+    assert np.array_equal(tight, TRIMAPS[1] == 1)
 
 
 def test_augmentation_says_how_strong_each_is(params: Params) -> None:
@@ -80,13 +101,15 @@ def test_examples_colour_what_is_wrong() -> None:
     )
     for part in ("pug_1, Dice 0.500", "best", "worst", "n = 261", "missed"):
         assert part in written
+    assert f"pug_1, Dice 0.500; {TITLE}" in texts(mask_figures.one_photo(example, TITLE))
 
 
 def test_breeds_are_sorted_and_counted() -> None:
     table = pd.DataFrame({
         "breed": ["pug", "pug", "Bengal"], "species": ["dog", "dog", "cat"], "dice": [0.2, 0.4, 0.9],
     })  # fmt: skip
-    written = texts(figures.dice_by_breed(table))
+    written = texts(figures.dice_by_breed(table, TITLE))
+    assert TITLE in written
     assert written.index("pug (n = 2)") < written.index("Bengal (n = 1)")
     assert "Dice of a test photo" in written
 
@@ -95,7 +118,7 @@ def test_breeds_of_no_known_species_are_drawn_too() -> None:
     table = pd.DataFrame({
         "breed": ["unknown"] * 3, "species": ["unknown", "rabbit", "cat"], "dice": [0.2, 0.4, np.nan],
     })  # fmt: skip
-    written = texts(figures.dice_by_breed(table))
+    written = texts(figures.dice_by_breed(table, TITLE))
     for species in ("unknown, a diamond", "rabbit, a diamond", "cat, a diamond"):
         assert species in written
 
@@ -115,16 +138,16 @@ def test_a_sheet_says_what_is_odd() -> None:
 
 @pytest.mark.parametrize("values", [[0.5], [0.1, 0.9, np.nan]])
 def test_the_histogram_names_mean_median_and_trivial(values: list[float]) -> None:
-    written = texts(figures.dice_histogram(pd.Series(values), 0.56))
-    for part in ("mean 0.500", "median 0.500", "all foreground, mean 0.560", "n = "):
+    written = texts(figures.dice_histogram(pd.Series(values), 0.56, TITLE))
+    for part in (TITLE, "mean 0.500", "median 0.500", "all foreground, mean 0.560", "n = "):
         assert part in written
 
 
 def test_threshold_curves_mark_the_one_in_use() -> None:
     scores = ("val_dice_per_image", "test_dice_per_image", "test_precision", "test_recall")
     table = pd.DataFrame({"threshold": [0.25, 0.5, 0.75]} | {name: [0.5, 0.7, np.nan] for name in scores})
-    written = texts(figures.threshold_curves(table, 0.35))
-    for part in ("in use: 0.35", "validation", "test", "precision: ", "recall: "):
+    written = texts(figures.threshold_curves(table, 0.35, TITLE))
+    for part in (TITLE, "in use: 0.35", "validation", "test", "precision: ", "recall: "):
         assert part in written
 
 
@@ -133,11 +156,18 @@ def test_calibration_says_how_far_off_it_is() -> None:
         "low": [0.0, 0.5], "high": [0.5, 1.0], "mean_probability": [0.25, np.nan],
         "pet_share": [0.375, np.nan], "pixels": [8, 0],
     })  # fmt: skip
-    assert "mean distance 0.125" in texts(figures.calibration_diagram(table))
+    written = texts(figures.calibration_diagram(table, TITLE))
+    assert "mean distance 0.125" in written
+    assert TITLE in written
 
 
 def test_confusion_has_shares_and_counts() -> None:
     counts = PixelCounts(*(torch.tensor(n) for n in ([3, 3], [1, 0], [1, 1], [500, 491])))
-    written = texts(figures.confusion(counts))
-    for part in ("found\n0.6% of all pixels\n75.0% of this row\n6 px", "991 px", "1,000 pixels of 2 test"):
+    written = texts(figures.confusion(counts, TITLE))
+    for part in (
+        TITLE,
+        "found\n0.6% of all pixels\n75.0% of this row\n6 px",
+        "991 px",
+        "1,000 pixels of 2 test",
+    ):
         assert part in written

@@ -18,7 +18,7 @@ from petseg.data.masks import load_masks, save_masks
 from petseg.errors import DataError
 from petseg.pipeline.dvcfiles import stage_paths
 from tests.support import ROOT
-from tests.support.results import KEY, write_results
+from tests.support.results import IN_USE, KEY, write_results
 
 TABLES = {
     "history.csv": "curves",
@@ -109,7 +109,18 @@ def test_an_odd_json_file_is_named(project: Path, odd: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("boundary", "edge"), ("boundary", 3), ("threshold", None), ("photos", 1.5), ("all_foreground", [])],
+    [
+        ("boundary", "edge"),
+        ("boundary", 3),
+        ("threshold", None),
+        ("photos", 1.5),
+        ("all_foreground", []),
+        ("answers", {"foreground": "wide"}),
+        ("thresholds", 0.5),
+        ("cleaned_masks", "no"),
+        ("cleaned", 0.5),
+        ("boundary_background", {"dice_per_image": "much"}),
+    ],
 )
 def test_odd_scores_are_named(project: Path, key: str, value: object) -> None:
     path = place(project, "test/test.json")
@@ -237,7 +248,7 @@ def test_what_is_undefined_everywhere_or_of_one_photo_is_drawn(project: Path, un
     if undefined:
         path = place(project, "test/test.json")
         told = json.loads(path.read_text(), parse_float=lambda text: None)
-        write_json(path, told | {"threshold": 0.5})
+        write_json(path, told | {"threshold": 0.5, "thresholds": IN_USE})
     for command in [("report",), *(("evaluate", view) for view in VIEWS)]:
         result = CliRunner().invoke(app, [*command, "--out", "out.svg", "--force"])
         assert result.exit_code == 0, (command, result.exception)

@@ -84,8 +84,29 @@ def test_the_page_has_all_that_is_known(results: Results, run: StoredRun) -> Non
     assert told["run"] == KEY
     scores = results.headlines
     assert [answer["name"] for answer in told["answers"]][-1] == "every pixel is pet"
+    assert told["title"] == "masks of the whole pet, scored by the foreground rule"
+    assert [(row["name"], row["mask"], row["main"]) for row in told["answers"][:3]] == [
+        ("foreground rule", "the whole pet", True),
+        ("background rule", "the pet within its border", False),
+        ("ignore rule", "the pet within its border", False),
+    ]
     assert told["answers"][0]["dice"] == scores["dice_per_image"]
+    assert told["answers"][1]["dice"] == scores["boundary_background"]["dice_per_image"]
     assert told["answers"][-1]["low"] == scores["all_foreground"]["dice_per_image_low"]
+    rules, sizes, blind = (table["rows"] for table in told["scores"])
+    assert [row["iou"] for row in rules] == [
+        each["iou_per_image"] for each in (scores, scores["boundary_background"], scores["boundary_ignore"])
+    ]
+    assert rules[2]["boundary_f"] is None  # the ignore rule leaves out where the edge is
+    assert [(row["name"], row["main"]) for row in sizes] == [
+        ("as they are, at the packed size", True),
+        ("cleaned, at the packed size", False),
+        ("as they are, at the photos' own size", False),
+        ("cleaned, at the photos' own size", False),
+    ]
+    assert len(blind) == 2
+    assert told["other_thresholds"] == [["the pet within its border", 0.4]]
+    assert told["output_curves"]["the whole pet"] == [0.5, 0.7, 0.8123, 0.8]
     assert told["validation"] == {"dice": 0.7123, "epoch": 3, "epochs": EPOCHS}
     assert dict(told["params"]) == {
         "model.name": "unet", "model.width": "2", "model.depth": "2",
@@ -111,6 +132,20 @@ def test_the_page_of_a_run_that_is_not_here_says_what_it_knows(results: Results)
     told = shown(report(results, None))
     assert (told["model"], told["params"], told["facts"], told["ways_back"]) == (None, [], [], [])
     assert told["answers"][0]["dice"] == results.headlines["dice_per_image"]
+
+
+def test_the_page_of_a_network_with_one_output_shows_its_one_mask_and_rule(tmp_path: Path) -> None:
+    results = write_results(tmp_path / "old", TEST, outputs=1)
+    told = shown(report(results, None))
+    assert told["title"] == "masks scored by the foreground rule"
+    assert [row["name"] for row in told["answers"]] == [
+        "foreground rule", "the mean training mask, for every photo", "every pixel is pet",
+    ]  # fmt: skip
+    assert {row["mask"] for table in told["scores"] for row in table["rows"]} == {""}
+    assert told["scores"][1]["title"] == "By size, by the foreground rule"
+    assert [row["name"] for row in told["scores"][1]["rows"]] == ["at the photos' own size"]
+    assert (told["output_curves"], told["other_thresholds"]) == ({}, [])
+    assert [len(photo["predicted"]) for photo in told["evolution"]["photos"]] == [EPOCHS] * VAL
 
 
 def test_the_same_results_give_the_same_bytes(files: Results, run: StoredRun) -> None:
@@ -313,10 +348,22 @@ def visit(browser: "Browser", file: Path) -> Iterator[Visit]:
 
 def test_a_person_sees_the_scores_and_the_record(visit: Visit, results: Results) -> None:
     text = visit.page.locator("body").inner_text()
-    scores = ("unet, width 2, depth 2", KEY, f"{results.headlines['dice_per_image']:.3f}", "0.712")
+    told = results.headlines
+    tight = told["boundary_background"]
+    scores = (
+        "unet, width 2, depth 2",
+        KEY,
+        f"{told['dice_per_image']:.3f}",
+        f"{tight['dice_per_image']:.3f}",
+    )
     words = ("every pixel is pet", "Of one photo Dice is undefined", f"petseg runs restore {KEY}", LIMITS[0])
-    for part in (*scores, *words):
+    for part in (*scores, *words, "0.712", "the best by the mean of both masks"):
         assert part in text
+    assert text.count(results.title) >= 6  # each section says which masks it shows
+    row = visit.page.locator("#score-table tr", has_text="background (the border counts as background)")
+    for part in ("the pet within its border", f"{tight['iou_per_image']:.3f}"):
+        assert part in row.inner_text()
+    assert visit.page.locator("#score-table tr.main").count() == 2
     assert visit.page.locator("#unknown").is_hidden()
     assert visit.page.title() == f"unet, width 2, depth 2: run {KEY}"
     assert visit.page.locator("#breed-table tr").count() == len(BREEDS) + 1  # and the scale
@@ -327,16 +374,17 @@ def test_a_person_sees_the_scores_and_the_record(visit: Visit, results: Results)
 def test_curves_are_read_by_keys_and_by_pointing(visit: Visit) -> None:
     legend = visit.page.locator("#dice-chart .legend")
     assert "epoch 3, the best" in legend.inner_text()
-    assert "validation 0.712" in legend.inner_text()
+    for part in ("mean of both 0.712", "validation, the whole pet 0.812", "the pet within its border 0.612"):
+        assert part in legend.inner_text()
     chart = visit.page.locator("#dice-chart svg")
     chart.press("ArrowLeft")
-    assert "validation 0.600" in legend.inner_text()
+    assert "mean of both 0.600" in legend.inner_text()
     chart.press("Home")
     chart.press("ArrowLeft")
     assert "epoch 1" in legend.inner_text()
     box = chart.bounding_box()
     assert box
-    visit.page.mouse.move(box["x"] + box["width"] - 10, box["y"] + 60)
+    chart.hover(position={"x": box["width"] - 10, "y": 60})  # once the page has scrolled to it
     assert "epoch 4" in legend.inner_text()
     visit.page.mouse.move(0, 0)
     assert "epoch 3, the best" in legend.inner_text()
@@ -472,6 +520,22 @@ def test_a_phone_scrolls_in_one_direction_only(browser: "Browser", file: Path) -
     assert box
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= 390
+    assert visit.errors == []
+    visit.context.close()
+
+
+def test_a_page_of_one_output_is_drawn_without_what_it_does_not_have(
+    browser: "Browser", tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_bytes(report(write_results(tmp_path / "old", TEST, outputs=1), None))
+    visit = Visit(browser, path)
+    table = visit.page.locator("#score-table").inner_text()
+    assert "answered by" not in table
+    assert "foreground (the border counts as pet)" in table
+    legend = visit.page.locator("#dice-chart .legend").inner_text()
+    assert "validation 0.712" in legend
+    assert "both" not in visit.page.locator("header").inner_text()
     assert visit.errors == []
     visit.context.close()
 

@@ -1,5 +1,6 @@
 """What the pipeline left, and which photos are chosen of it."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from petseg.core.textfiles import write_json
 from petseg.data.masks import load_masks, save_masks
 from petseg.errors import DataError
-from petseg.evaluation.outputs import BREEDS, PREDICTIONS
+from petseg.evaluation.outputs import BREEDS, HEADLINES, PREDICTIONS
+from petseg.params import Boundary
 from petseg.report.results import Results
 from tests.support.results import EPOCHS, HOSTILE, KEY, VAL, results_in, write_results
 
@@ -70,9 +73,57 @@ def test_the_evolution_has_the_dice_of_each_mask(results: Results) -> None:
     assert evolution.dices[-1] == pytest.approx(1)  # as tests/results.py drew it
     assert (np.diff(evolution.dices, axis=0) > 0).all()
     assert evolution.names[2].startswith(HOSTILE)
+    assert np.array_equal(evolution.masks, load_masks(results.evolution_file)[0][:, :, 0])
     chosen = evolution.at([2, 99])
     assert chosen.epochs == [2, EPOCHS]
     assert np.array_equal(chosen.masks, evolution.masks[[1, -1]])
+
+
+@pytest.mark.parametrize(
+    ("boundary", "title", "truth_has_border"),
+    [
+        ("foreground", "masks of the whole pet, scored by the foreground rule", True),
+        ("background", "masks of the pet within its border, scored by the background rule", False),
+        ("ignore", "masks of the pet within its border, scored by the ignore rule", False),
+    ],
+)
+def test_the_masks_that_are_shown_answer_the_rule_of_the_headline(
+    tmp_path: Path, boundary: Boundary, title: str, truth_has_border: bool
+) -> None:
+    results = write_results(tmp_path / "results", boundary=boundary)
+    assert results.title == title
+    place = 0 if truth_has_border else 1
+    masks, beside = load_masks(results.evolution_file, "epochs", "rows")
+    assert np.array_equal(results.evolution.masks, masks[:, :, place])
+    trimaps = results.arrays.trimaps[beside["rows"]]
+    assert np.array_equal(results.evolution.truths, (trimaps != 2) if truth_has_border else (trimaps == 1))
+    assert results.evolution.dices[-1] == pytest.approx(1)
+    dice = results.counts.dice().numpy()
+    assert dice[:-1] == pytest.approx(results.table["dice"].to_numpy()[:-1], abs=1e-6)
+    example = results.example(results.photo("pug_10"))
+    border = results.arrays.trimaps[results.rows[results.photo("pug_10")]] == 3
+    assert example.truth[border].all() == truth_has_border
+
+
+def test_the_truth_beside_a_whole_mask_has_the_border_though_no_score_counts_it(tmp_path: Path) -> None:
+    """Validation may find that the whole mask answers the ignore rule better."""
+    results = write_results(tmp_path / "results", boundary="ignore")
+    told = json.loads((results.folder / HEADLINES).read_text())
+    write_json(results.folder / HEADLINES, told | {"answers": told["answers"] | {"ignore": "whole"}})
+    assert results.title == "masks of the whole pet, scored by the ignore rule"
+    assert np.array_equal(results.truths, results.arrays.trimaps[results.rows] != 2)
+
+
+@pytest.mark.parametrize("boundary", ["foreground", "ignore"])
+def test_a_run_of_one_output_is_shown_as_it_was(tmp_path: Path, boundary: Boundary) -> None:
+    results = write_results(tmp_path / "results", boundary=boundary, outputs=1)
+    assert results.edge is None
+    assert results.title == f"masks scored by the {boundary} rule"
+    assert list(results.history)[-1] == "val_dice"
+    assert results.evolution.masks.shape[:2] == (EPOCHS, VAL)
+    trimaps = results.arrays.trimaps[results.rows]
+    assert np.array_equal(results.truths, trimaps != 2 if boundary == "foreground" else trimaps == 1)
+    assert len(results.masks) == len(results.table) == 18
 
 
 def test_numbers_and_texts_keep_their_kind(results: Results) -> None:

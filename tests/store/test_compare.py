@@ -88,11 +88,14 @@ def test_hard_photos_do_not_decide_who_is_best() -> None:
 
 
 def test_other_rules_for_the_border_are_not_compared() -> None:
-    one = record("1", 0.8)
-    other = replace(one, key="2", params=one.params | {"data.boundary": "ignore"})
-    ours = replace(one, params=one.params | {"data.boundary": "foreground"})
-    with pytest.raises(UsageError, match=r"different data.boundary \(foreground, ignore\)"):
-        table(group([ours, other]))
+    one, other = record("1", 0.8), record("2", 0.8, loss="dice")
+    for part, rule, second in (("val", "both rules", "foreground"), ("test", "foreground", "ignore")):
+        ours, theirs = replace(one, rules={part: rule}), replace(other, rules={part: second})
+        with pytest.raises(
+            UsageError, match=rf"{part} Dice by different rules for the border \({rule}, {second}"
+        ):
+            table(group([ours, theirs]))
+        table(group([ours, replace(theirs, rules={part: rule})]))
 
 
 def test_a_small_difference_on_the_same_photos_is_seen() -> None:
@@ -188,13 +191,14 @@ def test_a_run_of_the_store_is_read(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "abc")
     assert "test" not in Record.of_run(run).dice
     (tmp_path / "scores.csv").write_text("name,dice\npug_9,0.7\n")
-    write_json(tmp_path / HEADLINES, {"threshold": 0.5})
+    write_json(tmp_path / HEADLINES, {"threshold": 0.5, "boundary": "ignore"})
     files = {"per_image.csv": tmp_path / "scores.csv", HEADLINES: tmp_path / HEADLINES}
     keep(run, EVALUATIONS, "e", {}, files)
     found = Record.of_run(StoredRun.open(run.folder))
     assert (found.key, found.seconds, found.params["data.image_size"]) == ("abc", 5.0, 64)
     assert "data.source" not in found.params  # which makes no other setting
     assert found.dice["test"] == {"pug_9": 0.7}
+    assert found.rules == {"val": "both rules", "test": "ignore"}
     assert found.dice["val"]["null_1"] == 0.5
     assert math.isnan(found.dice["val"]["pug_1"])
     assert found.params["split.folds"] is None

@@ -3,6 +3,7 @@ import multiprocessing
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from petseg.store.adopt import adopt, adopt_if_unknown
 from petseg.store.card import card
 from petseg.store.champion import champion, promote, promotions
 from petseg.store.identify import Weights, runs_of
+from petseg.store.keep import keep
 from petseg.store.layout import (
     ABOUT,
     EVALUATIONS,
@@ -386,10 +388,53 @@ def test_the_card_tells_scores_weak_points_and_the_way_back(root: Path) -> None:
     for told in (
         "# unet, width 16: run aa",
         "12 to train, 4 to val; data.source `sample`, Oxford-IIIT Pet, CC BY-SA 4.0",
-        "| **test**, 9 photos | 0.7000 (0.600 to 0.800) | 0.3500 | undefined |",
+        "| **test, ignore (the border does not count)** | | 0.7000 (0.600 to 0.800) | 0.3500 | undefined |",
+        "| at the photos' own size | | 0.7000",
+        "| *every pixel is pet* | | 0.7000",
+        "Means over 9 test photos. Bold: the headline, masks scored by the ignore rule;",
+        "Pet is what has a probability of 0.5 or more.",
         "| basset hound | 7 | 0.5000 (0.400 to 0.600) |",
         "petseg runs reproduce aa",
         "| `train.loss` | bce |",
     ):
-        assert told in text
+        assert told in " ".join(text.split())
+    assert "cleaned" not in text  # before there were two outputs, nothing was
     assert "rare breed" not in text  # one photo says nothing of a breed
+
+
+def scored(dice: float) -> dict[str, float | None]:
+    """Scores as infer leaves them."""
+    of_dice = {"dice_per_image": dice, "dice_per_image_low": dice - 0.1, "dice_per_image_high": dice + 0.1}
+    return {**of_dice, "iou_per_image": dice / 2, "boundary_f_per_image": None}
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_the_card_says_by_which_mask_each_rule_is_answered(root: Path, clean: bool) -> None:
+    run = make_run(root, "aa", 0.9, best={"epoch": 1, "val_dice": 0.9, "val_dice_whole": 0.95})
+    other = "as_is" if clean else "cleaned"
+    told: dict[str, Any] = {
+        "boundary": "background", "photos": 9, "threshold": 0.4, "thresholds": {"whole": 0.6, "tight": 0.4},
+        "answers": {"foreground": "whole", "background": "tight", "ignore": "whole"}, "cleaned_masks": clean,
+        **scored(0.8), "boundary_foreground": scored(0.85), "boundary_ignore": scored(0.88),
+        "own_resolution": scored(0.81), other: scored(0.82), f"own_resolution_{other}": scored(0.83),
+        "mean_mask": scored(0.6), "all_foreground": scored(0.5),
+    }  # fmt: skip
+    write_json(root / "h", told)
+    (root / "b").write_text("breed,photos,dice_per_image,dice_per_image_low,dice_per_image_high\n")
+    keep(run, EVALUATIONS, "e1", {}, {HEADLINES: root / "h", BREEDS: root / "b"})
+    text = " ".join(card(StoredRun.open(run.folder)).split())
+    one, two = ("cleaned", "as they are") if clean else ("as they are", "cleaned")
+    for part in (
+        "| validation, which chose the epoch | mean of both | 0.9000 |",
+        "| test, foreground (the border counts as pet) | the whole pet | 0.8500 (0.750 to 0.950) | 0.4250 |",
+        "| **test, background (the border counts as background)** | the pet within its border | 0.8000",
+        "| test, ignore (the border does not count) | the whole pet | 0.8800",
+        f"| {two}, at the packed size | the pet within its border | 0.8200",
+        f"| {one}, at the photos' own size | the pet within its border | 0.8100",
+        f"| {two}, at the photos' own size | the pet within its border | 0.8300",
+        "the headline, masks of the pet within its border, scored by the background rule;",
+        "0.6 for the whole pet, 0.4 for the pet within its border.",
+        "Headline masks were cleaned" if clean else "Headline masks are as the network gave them",
+    ):
+        assert part in text
+    assert f"| {one}, at the packed size" not in text  # which is the headline

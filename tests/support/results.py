@@ -10,68 +10,108 @@ from numpy.typing import NDArray
 
 from petseg.core.textfiles import write_json
 from petseg.data.arrays import COLUMNS, IMAGES, INDEX, TRIMAPS, PetArrays
+from petseg.params import OUTPUTS
 from petseg.data.images import BACKGROUND, BORDER, PET
 from petseg.data.masks import save_masks
+from petseg.evaluation.evaluate import headlines
 from petseg.evaluation.outputs import BREEDS as BREEDS_TABLE
 from petseg.evaluation.outputs import CALIBRATION, HEADLINES, PER_IMAGE, PREDICTIONS, SCORES, THRESHOLDS
-from petseg.evaluation.scores import by_group, photo_scores, tally, under_each_rule
+from petseg.evaluation.scores import Answers, by_group, photo_scores, tally, under_each_rule
 from petseg.evaluation.thresholds import calibration, threshold_scores
+from petseg.params import Boundary, Edge
 from petseg.report.results import Results
 
 VAL, EPOCHS, SIZE = 3, 4, 32
 HOSTILE = "</script><img src=x onerror=alert(1)>"  # which nothing forbids a breed to be called
 BREEDS = ("Bengal", "pug", HOSTILE)
 KEY = "0123456789abcdef"
+ANSWERS: Answers = {"foreground": "whole", "background": "tight", "ignore": "tight"}
+IN_USE: dict[Edge, float] = {"whole": 0.5, "tight": 0.4}  # thresholds
+_OTHER_RULES = {f"boundary_{rule}" for rule in ANSWERS}
 
 
-def write_results(folder: Path, test: int = 18, breeds: Sequence[str] = BREEDS) -> Results:
-    """Write what the stages before plot leave of ``test`` photos; the last has no pet, and no mask."""
+def write_results(
+    folder: Path,
+    test: int = 18,
+    breeds: Sequence[str] = BREEDS,
+    boundary: Boundary = "foreground",
+    outputs: int = 2,
+) -> Results:
+    """Write what the stages before plot leave of ``test`` photos; the last has no pet, and no mask.
+
+    Args:
+        folder: where to.
+        test: how many test photos.
+        breeds: their names.
+        boundary: the headline's rule.
+        outputs: of the network; 1 as before there were two.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     made = results_in(folder)
     made.folder.mkdir()
     arrays = _pets(made.arrays_folder, test, breeds)
     rows, trimaps = arrays.rows("test"), arrays.trimaps
-    true = trimaps != BACKGROUND
-    probability = np.stack([_guess(mask, n) for n, mask in enumerate(true)])
+    true = np.stack([trimaps != BACKGROUND, trimaps == PET], axis=1)
+    probability = np.stack([_guess(masks, n) for n, masks in enumerate(true)])
     said = probability >= 0.5
+    edge = ANSWERS[boundary] if outputs == 2 else "whole"
+    place = OUTPUTS.index(edge)
 
-    shown = arrays.rows("val")
-    came = [np.roll(true[shown], EPOCHS - epoch, axis=1) for epoch in range(1, EPOCHS + 1)]
-    save_masks(made.evolution_file, np.stack(came), epochs=np.arange(1, EPOCHS + 1), rows=shown)
-    save_masks(made.folder / PREDICTIONS, said[rows], rows=rows)
-    epochs = np.arange(1, EPOCHS + 1)
-    pd.DataFrame({
-        "epoch": epochs, "size_px": SIZE, "train_loss": 1 / epochs, "val_loss": 1.1 / epochs,
-        "train_dice": 1 - 0.5 / epochs, "val_dice": [0.4, 0.6, 0.7123, 0.7], "learning_rate": 0.01,
-    }).to_csv(made.history_file, index=False)  # fmt: skip
-
+    _write_training(made, true[arrays.rows("val")], arrays.rows("val"), outputs)
+    save_masks(made.folder / PREDICTIONS, said[rows, place], rows=rows)
     tested = arrays.index["name"][rows].to_list()
+    answers: Answers = ANSWERS if outputs == 2 else dict.fromkeys(ANSWERS, "whole")
     tallies = {
-        "model": tally(zip(tested, said[rows], trimaps[rows], strict=True)),
-        "all_foreground": tally(zip(tested, np.ones_like(said[rows]), trimaps[rows], strict=True)),
+        name: tally(zip(tested, masks, trimaps[rows], strict=True), answers)
+        for name, masks in (("model", said[rows]), ("all_foreground", np.ones_like(said[rows])))
     }
-    told = {name: under_each_rule(each, "foreground") for name, each in tallies.items()}
+    told = {name: under_each_rule(each, boundary) for name, each in tallies.items()}
     told |= {"mean_mask": told["all_foreground"], "own_resolution": told["model"]}
-    table = arrays.index.loc[rows, ["name", "breed", "species"]]
-    table = table.join(photo_scores(tallies["model"]["foreground"]), on="name")
-    headlines: dict[str, object] = {
-        name: score for name, score in told["model"].items() if not isinstance(score, dict)
-    }
-    headlines |= {"boundary": "foreground", "threshold": 0.5, "photos": test, "photos_undefined": 1}
-    write_json(made.folder / HEADLINES, {**headlines, **{name: told[name] for name in list(told)[1:]}})
+    about: dict[str, object] = {"boundary": boundary, "threshold": IN_USE[edge], "photos": test}
+    about |= {"photos_undefined": 1}
+    if outputs == 2:
+        told |= {"cleaned": told["model"], "own_resolution_cleaned": told["model"]}
+        about |= {"answers": ANSWERS, "thresholds": IN_USE, "cleaned_masks": False}
+    scores = headlines(told)
+    if outputs == 1:
+        scores = {name: score for name, score in scores.items() if name not in _OTHER_RULES}
+    write_json(made.folder / HEADLINES, about | scores)
     write_json(made.folder / SCORES, {"run_key": KEY, **told})
+    table = arrays.index.loc[rows, ["name", "breed", "species"]]
+    table = table.join(photo_scores(tallies["model"][boundary]), on="name")
     table.to_csv(made.folder / PER_IMAGE, index=False, float_format="%.6f")
     by_group(table, "breed").to_csv(made.folder / BREEDS_TABLE, index=False, float_format="%.6f")
+    _write_views(made, arrays, torch.from_numpy(probability[:, place].copy()), boundary)
+    return made
+
+
+def _write_training(made: Results, true: NDArray[np.bool_], shown: NDArray[np.int64], outputs: int) -> None:
+    """Write what training leaves: masks that come nearer to the true ones, (K, 2, S, S), and its history."""
+    epochs = np.arange(1, EPOCHS + 1)
+    came = np.stack([np.roll(true, EPOCHS - epoch, axis=2) for epoch in epochs])
+    beside = {"epochs": epochs, "rows": shown}
+    if outputs == 2:
+        save_masks(made.evolution_file, came, **beside, outputs=np.arange(2))
+    else:
+        save_masks(made.evolution_file, came[:, :, 0], **beside)
+    val_dice = np.array([0.4, 0.6, 0.7123, 0.7])
+    of_outputs = {"val_dice_whole": val_dice + 0.1, "val_dice_tight": val_dice - 0.1} if outputs == 2 else {}
+    pd.DataFrame({
+        "epoch": epochs, "size_px": SIZE, "train_loss": 1 / epochs, "val_loss": 1.1 / epochs,
+        "train_dice": 1 - 0.5 / epochs, "val_dice": val_dice, **of_outputs, "learning_rate": 0.01,
+    }).to_csv(made.history_file, index=False, float_format="%.6g")  # fmt: skip
+
+
+def _write_views(made: Results, arrays: PetArrays, probability: torch.Tensor, boundary: Boundary) -> None:
+    """Write scores at every threshold, and the calibration."""
+    trimaps = torch.tensor(arrays.trimaps)
     parts = [
-        threshold_scores(
-            torch.from_numpy(probability[chosen]), torch.from_numpy(trimaps[chosen]), "foreground"
-        ).add_prefix(f"{part}_")
-        for part, chosen in (("val", shown), ("test", rows))
+        threshold_scores(probability[rows], trimaps[rows], boundary).add_prefix(f"{part}_")
+        for part, rows in (("val", arrays.rows("val")), ("test", arrays.rows("test")))
     ]
     pd.concat(parts, axis=1).reset_index().to_csv(made.folder / THRESHOLDS, index=False)
-    found = calibration(torch.from_numpy(probability[rows]), torch.from_numpy(trimaps[rows]), "foreground")
-    found.to_csv(made.folder / CALIBRATION, index=False)
-    return made
+    rows = arrays.rows("test")
+    calibration(probability[rows], trimaps[rows], boundary).to_csv(made.folder / CALIBRATION, index=False)
 
 
 def results_in(folder: Path) -> Results:
@@ -102,6 +142,6 @@ def _pets(folder: Path, test: int, breeds: Sequence[str]) -> PetArrays:
     return PetArrays.open(folder)
 
 
-def _guess(mask: NDArray[np.bool_], n: int) -> NDArray[np.float32]:
-    """Probabilities that are right but for a shift, another for each photo."""
-    return np.where(np.roll(mask, n % 7, axis=0), 0.9, 0.1).astype(np.float32)
+def _guess(masks: NDArray[np.bool_], n: int) -> NDArray[np.float32]:
+    """Probabilities of masks, (2, S, S), that are right but for a shift, another for each photo."""
+    return np.where(np.roll(masks, n % 7, axis=1), 0.9, 0.1).astype(np.float32)

@@ -36,13 +36,14 @@ from petseg.store.run import StoredRun
 from petseg.tracking import outbox
 from petseg.tracking import rows as tracking_rows
 from petseg.tracking.client import DATA_EXPERIMENT, EXPERIMENT
-from petseg.tracking.entries import picture_of_epoch
+from petseg.tracking.entries import of_epoch, of_evaluation, picture_of_epoch
 from petseg.tracking.logged_model import EVALUATION_TAG, log_model
 from petseg.tracking.outbox import flush_outbox, left_over, lock_entry, recorded, without_password
 from petseg.tracking.queries import found_runs
 from petseg.tracking.registry import version_of
 from petseg.tracking.rows import LiveRow, live_row
 from petseg.tracking.sync import Delivery, sync
+from petseg.tracking.view import save_view
 from tests.support import ROOT
 from tests.support.http_server import closed_port
 from tests.support.store import edit
@@ -607,6 +608,66 @@ def test_a_model_whose_files_did_not_arrive_is_logged_again(
     (model,) = client.search_logged_models(experiments)
     mask = mlflow.pyfunc.load_model(model.model_uri).predict(np.zeros((40, 50, 3), np.uint8))
     assert mask.shape == (40, 50)
+
+
+RULES = {"foreground": 0.9, "background": 0.8, "ignore": 0.95}
+
+
+@pytest.mark.parametrize("boundary", RULES)
+def test_a_model_has_its_dice_by_every_rule_whichever_is_the_headline(root: Path, boundary: str) -> None:
+    run = evaluated(root, finished(root))
+    assert run.evaluation is not None
+    others = {
+        f"boundary_{rule}": {"dice_per_image": dice} for rule, dice in RULES.items() if rule != boundary
+    }
+    scores: dict[str, Any] = {"boundary": boundary, "threshold": 0.45, "dice_per_image": RULES[boundary]}
+    scores |= {"cleaned_masks": True, "thresholds": {"whole": 0.5, "tight": 0.45}, **others}
+    vars(run.evaluation)["headlines"] = scores  # where a cached property keeps its value
+    metrics = of_evaluation(run, run.evaluation).metrics
+    assert {rule: metrics[f"test/dice_{rule}"] for rule in RULES} == RULES
+    assert metrics["test/dice_per_image"] == RULES[boundary]
+    assert "test/cleaned_masks" not in metrics  # which is no score
+
+
+def test_a_model_of_one_output_has_its_dice_by_its_one_rule(root: Path) -> None:
+    run = evaluated(root, finished(root))
+    assert run.evaluation is not None
+    scores: dict[str, Any] = {"boundary": "background", "threshold": 0.45, "dice_per_image": 0.7}
+    vars(run.evaluation)["headlines"] = scores
+    metrics = of_evaluation(run, run.evaluation).metrics
+    assert {name for name in metrics if name.startswith("test/dice_")} == {
+        "test/dice_background", "test/dice_per_image",
+    }  # fmt: skip
+    assert metrics["test/dice_background"] == 0.7
+
+
+def test_an_epoch_has_the_dice_of_both_outputs_where_it_has_two() -> None:
+    row = EPOCH | {"epoch": 1}
+    assert of_epoch(row | {"val_dice_whole": 0.9, "val_dice_tight": 0.8})["dice/val_tight"] == 0.8
+    assert of_epoch(row)["dice/val_whole"] is None  # and is not logged
+
+
+def test_the_view_ranks_models_by_every_rule_and_shows_no_param_that_trainings_lack(
+    root: Path, params: Params
+) -> None:
+    client = mlflow.MlflowClient()
+    experiment = client.create_experiment("shown")
+    save_view(client, experiment)
+    (text,) = (
+        value
+        for name, value in client.get_experiment(experiment).tags.items()
+        if name.startswith("mlflow.sharedViewState.")
+    )
+    state = json.loads(json.loads(text)["state"])
+    shown = state["selectedColumns"]
+    for metric in ("best/val_dice", "test/dice_foreground", "test/dice_background", "test/dice_ignore"):
+        assert f"metrics.`{metric}`" in shown[:7]
+        assert metric == "best/val_dice" or metric in {
+            card.get("metricKey") for card in state["compareRunCharts"]
+        }
+    trained = flat(model=params.model, train=params.train, augment=params.augment)
+    columns = {column.removeprefix("params.`")[:-1] for column in shown if column.startswith("params.")}
+    assert columns == {*trained, "data.image_size"}
 
 
 def test_a_model_that_is_packaged_with_other_code_than_infers_says_so(root: Path) -> None:
