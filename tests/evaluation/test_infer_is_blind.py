@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from petseg.data.arrays import PetArrays
-from petseg.params import OUTPUTS
 from petseg.evaluation import evaluate
 from petseg.models.networks import build_network
 from petseg.models.predictor import Predictor
 from petseg.models.weights import save_tensors, sha256_tensors
-from petseg.params import ModelParams, Params, load_params
+from petseg.params import OUTPUTS, ModelParams, Params, load_params
 from stages import infer as stage
 from tests.support import ROOT
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from petseg.core.textfiles import write_json
 from petseg.data.arrays import COLUMNS, IMAGES, INDEX, TRIMAPS, PetArrays
-from petseg.params import OUTPUTS
 from petseg.data.images import BACKGROUND, BORDER, PET
 from petseg.data.masks import save_masks
 from petseg.evaluation.evaluate import headlines
@@ -18,7 +17,7 @@ from petseg.evaluation.outputs import BREEDS as BREEDS_TABLE
 from petseg.evaluation.outputs import CALIBRATION, HEADLINES, PER_IMAGE, PREDICTIONS, SCORES, THRESHOLDS
 from petseg.evaluation.scores import Answers, by_group, photo_scores, tally, under_each_rule
 from petseg.evaluation.thresholds import calibration, threshold_scores
-from petseg.params import Boundary, Edge
+from petseg.params import OUTPUTS, Boundary, Edge
 from petseg.report.results import Results
 
 VAL, EPOCHS, SIZE = 3, 4, 32
