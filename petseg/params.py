@@ -90,6 +90,7 @@ class TrainParams(Section):
 class AugmentParams(Section):
     flip: Fraction
     scale: Annotated[float, Field(ge=0, lt=1)]
+    aspect: Annotated[float, Field(ge=0, le=4)]
     rotate_deg: Annotated[float, Field(ge=0, le=180)]
     translate: Annotated[float, Field(ge=0, lt=1)]
     brightness: Annotated[float, Field(ge=0, lt=1)]

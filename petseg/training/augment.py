@@ -1,6 +1,6 @@
 """Random changes of a whole batch at once, on the device where it lies.
 
-Mirror, zoom, rotation and shift are one affine map a photo, so pixels are sampled once, to whatever size
+Mirror, zoom, stretch, rotation and shift are one affine map a photo, so pixels are sampled once, to whatever size
 is trained at; brightness, contrast and saturation are one 3x4 colour matrix a photo. What happens to a
 photo is drawn from (seed, epoch, photo) alone: no worker or interruption changes it. Only pasting looks at
 another photo, its neighbour in the batch, and (seed, epoch) say which that is.
@@ -14,7 +14,10 @@ from torch.nn import functional as F
 from petseg.data.images import BACKGROUND
 from petseg.params import AugmentParams
 
-_DRAWS = ("flip", "scale", "rotate", "shift_x", "shift_y", "brightness", "contrast", "saturation", "paste")
+_DRAWS = (
+    *("flip", "scale", "aspect", "rotate", "shift_x", "shift_y"),
+    *("brightness", "contrast", "saturation", "paste"),
+)
 AUGMENTATIONS = len(_DRAWS)  # chances that are drawn for a photo
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _AUGMENTATION_STREAM = 1  # apart from the stream that orders the photos
@@ -24,7 +27,7 @@ def draw(seed: int, epoch: int, n: int) -> Tensor:
     """Draw the chances of ``n`` photos for one epoch.
 
     Returns:
-        (n, 9) float in [0, 1); row i is the same for every n > i.
+        (n, 10) float in [0, 1); row i is the same for every n > i.
     """
     random = np.random.default_rng((seed, epoch, _AUGMENTATION_STREAM))
     return torch.from_numpy(random.random((n, AUGMENTATIONS), dtype=np.float32))
@@ -38,7 +41,7 @@ def augment(
     Args:
         photos: (N, H, W, 3) uint8.
         trimaps: (N, H, W) uint8.
-        draws: (N, 9) float in [0, 1), of ``draw``.
+        draws: (N, 10) float in [0, 1), of ``draw``.
         params: how strong each change may be; 0 is off.
         size_px: side of the new photos, S.
 
@@ -48,7 +51,7 @@ def augment(
     """
     images = photos.permute(0, 3, 1, 2).to(torch.float32) / 255
     chance = dict(zip(_DRAWS, draws.to(images.device).unbind(1), strict=True))
-    moves = params.flip or params.scale or params.rotate_deg or params.translate
+    moves = params.flip or params.scale or params.aspect or params.rotate_deg or params.translate
     if moves or images.shape[2:] != (size_px, size_px):
         shape = [*images.shape[:2], size_px, size_px]
         grid = F.affine_grid(_affine(chance, params), shape, align_corners=False)
@@ -72,10 +75,12 @@ def _affine(chance: dict[str, Tensor], params: AugmentParams) -> Tensor:
     mirror = torch.where(chance["flip"] < params.flip, -1.0, 1.0)
     shrink = 1 / _around(chance["scale"], 1, params.scale)
     angle = torch.deg2rad(_around(chance["rotate"], 0, params.rotate_deg))
+    stretch = (1 + params.aspect) ** _around(chance["aspect"], 0, 0.5)
     cos, sin = shrink * torch.cos(angle), shrink * torch.sin(angle)
     shift_x = _around(chance["shift_x"], 0, 2 * params.translate)
     shift_y = _around(chance["shift_y"], 0, 2 * params.translate)
-    rows = [mirror * cos, -mirror * sin, shift_x, sin, cos, shift_y]
+    across = [mirror * cos / stretch, -mirror * sin / stretch, shift_x]
+    rows = [*across, sin * stretch, cos * stretch, shift_y]
     return torch.stack(rows, dim=1).view(-1, 2, 3)
 
 

@@ -7,9 +7,8 @@ from torchvision.transforms import functional as oracle
 from petseg.params import AugmentParams, Params
 from petseg.training.augment import AUGMENTATIONS, augment, draw
 
-NAMES = ("flip", "scale", "rotate_deg", "translate", "brightness", "contrast", "saturation", "paste")
+NAMES = tuple(AugmentParams.model_fields)
 OFF = AugmentParams.model_validate(dict.fromkeys(NAMES, 0.0))
-ROW = {"flip": 0, "scale": 1, "rotate_deg": 2, "brightness": 5, "contrast": 6, "saturation": 7}
 
 
 def only(**strengths: float) -> AugmentParams:
@@ -64,6 +63,17 @@ def test_rotation_as_in_torchvision(chance: float, angle: float) -> None:
     expected = oracle.rotate(images.permute(0, 3, 1, 2) / 255, angle, bilinear)
     middle = (..., slice(8, 24), slice(8, 24))  # outside, torchvision fills and we mirror
     torch.testing.assert_close(photos[middle], expected[middle], atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("chance", "width", "height"), [(0.0, 16, 36), (0.5, 24, 24), (0.9999, 36, 16)])
+def test_a_stretch_keeps_the_area_and_changes_the_shape(chance: float, width: int, height: int) -> None:
+    images = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
+    images[:, 20:44, 20:44] = 255
+    trimaps = torch.where(images[..., 0] > 0, 1, 2).to(torch.uint8)
+    _, stretched = augment(images, trimaps, at(chance, 1), only(aspect=1.25), images.shape[1])
+    pet = stretched[0] == 1
+    assert int(pet.any(0).sum()) == pytest.approx(width, abs=1)
+    assert int(pet.any(1).sum()) == pytest.approx(height, abs=1)
 
 
 def test_zoom_and_shift_move_the_centre_as_told() -> None:
