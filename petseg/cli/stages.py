@@ -34,6 +34,14 @@ LearningRate = Annotated[
     float | None, typer.Option("--learning-rate", "-learning-rate", help="train.learning_rate, its peak.")
 ]
 Network = Annotated[str | None, typer.Option("--model", "-model", help="model.name: unet or resnet34_unet.")]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="Params that belong together: recipes/NAME.yaml, or a file of yours.",
+    ),
+]
 Others = Annotated[
     list[str] | None,
     typer.Option("-S", metavar="KEY=VALUE", help="Any other param, as in train.loss=dice."),
@@ -46,15 +54,18 @@ def train(
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     model: Network = None,
+    recipe: Recipe = None,
     others: Others = None,
 ) -> None:
     """Train a network with these params, by DVC.
 
     It runs dvc exp run, with these params in params.yaml: what comes of it is in the store, in MLflow and in
-    dvc.lock, as of any other run; and what was trained before is not trained again.
+    dvc.lock, as of any other run; and what was trained before is not trained again. Of a recipe and an option
+    that set the same param, the option counts.
     """
     named = {"data.source": data_path, "train.epochs": epochs, "train.batch_size": batch_size}
-    _run("train", named | {"train.learning_rate": learning_rate, "model.name": model}, others or [])
+    named |= {"train.learning_rate": learning_rate, "model.name": model}
+    _run("train", recipe, named, others or [])
 
 
 def infer(
@@ -63,6 +74,7 @@ def infer(
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     model: Network = None,
+    recipe: Recipe = None,
     others: Others = None,
 ) -> None:
     """Score the network of these params on the test photos, by DVC.
@@ -71,24 +83,27 @@ def infer(
     petseg predict.
     """
     named = {"data.source": data_path, "train.epochs": epochs, "infer.batch_size": batch_size}
-    _run("infer", named | {"train.learning_rate": learning_rate, "model.name": model}, others or [])
+    named |= {"train.learning_rate": learning_rate, "model.name": model}
+    _run("infer", recipe, named, others or [])
 
 
-def _run(stage: str, named: Mapping[str, Any], others: Sequence[str]) -> None:
+def _run(stage: str, recipe: str | None, named: Mapping[str, Any], others: Sequence[str]) -> None:
     """Run a stage and what is before it, with some params changed, once all of them are found right.
 
     Args:
         stage: its name.
+        recipe: params that come first, as ``params_of_recipe`` takes it; None for none.
         named: params that have an option of their own; None where it was not given.
         others: further ones, ``KEY=VALUE``.
 
     Raises:
-        UsageError: a param is no KEY=VALUE.
+        UsageError: a param is no KEY=VALUE, or there is no such recipe.
         ParamsError: the params would be wrong; params.yaml is as it was.
         Exit: DVC has ended. If it failed, params.yaml is as it was, or as it was edited meanwhile.
     """
     root = main_root()
-    changed = {key: value for key, value in named.items() if value is not None}
+    changed = {} if recipe is None else params_of_recipe(recipe, root)
+    changed |= {key: value for key, value in named.items() if value is not None}
     if "data.source" in changed:
         changed["data.source"] = source_of(changed["data.source"], root)
     changed |= dict(map(_assignment, others))
@@ -171,6 +186,33 @@ def _as_dvc_writes(before: bytes, overrides: Sequence[str]) -> bytes | None:
         except DvcException:
             return None
         return copy.read_bytes()
+
+
+def params_of_recipe(name: str, root: Path) -> dict[str, Any]:
+    """Return the params that a recipe sets, ``{"train.epochs": 300, ...}``.
+
+    Args:
+        name: of a file in recipes/, without its suffix; or the path of such a file: sections as in
+            params.yaml, each with the keys that it changes.
+        root: of the project.
+
+    Raises:
+        UsageError: there is no such file, or it holds something else.
+    """
+    from petseg.core.textfiles import read_yaml
+
+    folder = root / "recipes"
+    here = expanded(name)
+    file = here if here.is_file() else folder / f"{name}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
+        raise UsageError(f"--recipe {name}: no such file, and no such recipe in recipes/ (there: {known})")
+    sections = read_yaml(file)
+    if not isinstance(sections, dict) or not all(isinstance(keys, dict) for keys in sections.values()):
+        raise UsageError(
+            f"--recipe {name}: must hold sections, such as 'train:', with the keys that it changes"
+        )
+    return {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
 
 
 def _assignment(text: str) -> tuple[str, Any]:

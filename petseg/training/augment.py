@@ -1,7 +1,7 @@
 """Random changes of a whole batch at once, on the device where it lies.
 
-Mirror, zoom, stretch, rotation and shift are one affine map a photo, so pixels are sampled once, to whatever size
-is trained at; brightness, contrast and saturation are one 3x4 colour matrix a photo. What happens to a
+Mirror, zoom, stretch, rotation and shift are one affine map a photo, so pixels are sampled once, to whatever
+size is trained at; brightness, contrast and saturation are one 3x4 colour matrix a photo. What happens to a
 photo is drawn from (seed, epoch, photo) alone: no worker or interruption changes it. Only pasting looks at
 another photo, its neighbour in the batch, and (seed, epoch) say which that is.
 """

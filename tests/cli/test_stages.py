@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from petseg.cli.stages import params_of_recipe
 from petseg.core.textfiles import read_yaml
+from petseg.params import check_params
 from tests.support import ROOT
 
 PARAMS = (ROOT / "params.yaml").read_bytes()
@@ -155,3 +157,55 @@ def test_by_the_real_dvc(project: Path, edit: str) -> None:
     assert done.stderr.splitlines(keepends=True)[-1] == (LEFT if edit else BACK)
     present = (project / "params.yaml").read_bytes()
     assert present.startswith(b"# mine\n") if edit else present == PARAMS
+
+
+def test_a_recipe_comes_before_what_is_typed(project: Path) -> None:
+    (project / "recipes").mkdir()
+    (project / "recipes/mine.yaml").write_text("data:\n  image_size: 64\ntrain: {epochs: 7, loss: dice}\n")
+    for recipe in ("mine", "../recipes/mine.yaml"):
+        with start(project, "", "--recipe", recipe, "--epochs", "9", "-S", "train.seed=3") as process:
+            stdout, _ = process.communicate()
+        assert process.returncode == 0
+        assert stdout == (
+            "dvc exp run train -S data.image_size=64 -S train.epochs=9 -S train.loss=dice -S train.seed=3\n"
+        )
+        values = read_yaml(project / "params.yaml")
+        assert (values["data"]["image_size"], values["train"]["epochs"], values["train"]["loss"]) == (
+            64,
+            9,
+            "dice",
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted", "message"),
+    [
+        ("", "hers", "--recipe hers: no such file, and no such recipe in recipes/ (there: mine)"),
+        ("", "", "--recipe : no such file, and no such recipe in recipes/ (there: mine)"),
+        ("train.epochs: 7\n", "mine", "--recipe mine: must hold sections, such as 'train:', with the keys"),
+        ("", "mine", "--recipe mine: must hold sections"),
+        ("- train\n", "mine", "--recipe mine: must hold sections"),
+        ("train: {epohcs: 7}\n", "mine", "train.epohcs: unknown key; did you mean epochs?"),
+        ("train: {epochs: many}\n", "mine", "train.epochs: 'many' must be a valid integer"),
+        ("train: [\n", "mine", "mine.yaml: is not valid YAML"),
+    ],
+)
+def test_a_recipe_that_is_none_is_refused(project: Path, content: str, wanted: str, message: str) -> None:
+    (project / "recipes").mkdir()
+    (project / "recipes/mine.yaml").write_text(content)
+    with start(project, "", "--recipe", wanted) as process:
+        _, stderr = process.communicate()
+    assert process.returncode != 0
+    assert message in stderr
+    assert stderr.count("\n") == 1
+    assert (project / "params.yaml").read_bytes() == PARAMS
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml")))
+def test_a_recipe_of_the_project_fits_its_params(recipe: str) -> None:
+    values = read_yaml(ROOT / "params.yaml")
+    for key, value in params_of_recipe(recipe, ROOT).items():
+        section, name = key.split(".")
+        assert name in values[section]
+        values[section][name] = value
+    check_params(values)
