@@ -1,9 +1,10 @@
-"""The peer a user would pick instead, side by side: segmentation_models_pytorch's Unet("resnet34").
+"""What a user would pick instead, side by side: segmentation_models_pytorch's Unet, and a remover.
 
-``python -m benchmarks.peer step``    training steps of both, turn by turn in one process
-``python -m benchmarks.peer train``   the peer trained as in its own Oxford-Pet example, on the same arrays
+``python -m benchmarks.peer step``     training steps of both, turn by turn in one process
+``python -m benchmarks.peer train``    the peer trained as in its own Oxford-Pet example, on the same arrays
+``python -m benchmarks.peer remover``  a general background remover on the test photos: benchmarks/remover.py
 
-The peer is installed into an environment of its own, .venv-peer, which borrows torch from this one.
+The first peer, Unet("resnet34"), is installed into an environment of its own, .venv-peer, which borrows torch from this one.
 """
 
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmarks import remover
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import Photos, load_photos, mirrored, to_input, to_target, to_targets
 from petseg.errors import PetsegError
@@ -40,8 +42,11 @@ ROUNDS, STEPS = 5, 4
 
 def main() -> None:
     """Install the peer if need be, and go on in its environment."""
+    if sys.argv[1:] == ["remover"]:
+        remover.main()
+        return
     if sys.argv[1:] not in (["step"], ["train"]):
-        sys.exit("usage: python -m benchmarks.peer step | train")
+        sys.exit("usage: python -m benchmarks.peer step | train | remover")
     if Path(sys.prefix) != ENVIRONMENT:
         install()
         python = ENVIRONMENT / "bin/python"
