@@ -4,7 +4,8 @@
 ``python -m benchmarks.peer train``    the peer trained as in its own Oxford-Pet example, on the same arrays
 ``python -m benchmarks.peer remover``  a general background remover on the test photos: benchmarks/remover.py
 
-The first peer, Unet("resnet34"), is installed into an environment of its own, .venv-peer, which borrows torch from this one.
+The first peer, Unet("resnet34"), is installed into an environment of its own, .venv-peer, which borrows torch
+from this one.
 """
 
 import json
