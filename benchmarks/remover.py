@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.__main__ import ROOT
+from benchmarks.cutouts import side_by_side, write_shown
 from benchmarks.predicting import predict
 from petseg.core.textfiles import write_json
 from petseg.data.arrays import PetArrays
@@ -32,7 +33,6 @@ OVERRIDES = {"sharp": "0.33.5"}
 FOLDER = ROOT / ".venv-peer-node"
 RESULT, SHEET = ROOT / "docs/results/remover.json", ROOT / "docs/figures/remover.jpg"
 ANSWERS: Answers = {"foreground": "whole", "background": "tight", "ignore": "tight"}
-SHOWN, CELL_PX = 10, 200
 MaskOf = Callable[[str], NDArray[np.bool_]]
 
 
@@ -62,7 +62,10 @@ def main() -> None:
             "remover": score(trimaps, remover_mask, remover_mask),
             "petseg": score(trimaps, masks["whole"], masks["tight"]),
         }
-        contact_sheet(names, photos, Path(temporary, "tight/cutouts"))
+        folders = (FOLDER / "cutouts", Path(temporary, "tight/cutouts"))
+        shown = write_shown(Path(temporary, "shown"))
+        rows = [[path, *(each / f"{path.stem}.png" for each in folders)] for path in sorted(shown.iterdir())]
+        side_by_side(("photo", "the remover", "petseg"), rows).save(SHEET, "JPEG", quality=88)
     print("| by | rule | Dice | boundary F | photos/s | peak memory |")
     print("|---|---|---|---|---|---|")
     for who, tallies in scored.items():
@@ -125,19 +128,3 @@ def score(trimaps: dict[str, NDArray[np.uint8]], whole: MaskOf, tight: MaskOf) -
     return tally(
         ((name, np.stack([whole(name), tight(name)]), trimap) for name, trimap in trimaps.items()), ANSWERS
     )
-
-
-def contact_sheet(names: list[str], photos: Path, ours: Path) -> None:
-    """Draw some test photos, evenly spread, as both cut them out: the photo, the remover's, ours."""
-    chosen = [names[round(i * (len(names) - 1) / (SHOWN - 1))] for i in range(SHOWN)]
-    sheet = Image.new("RGB", (3 * CELL_PX * 2, CELL_PX * SHOWN // 2), "white")
-    for place, name in enumerate(chosen):
-        left, top = place % 2 * 3 * CELL_PX, place // 2 * CELL_PX
-        paths = (photos / f"{name}.jpg", FOLDER / "cutouts" / f"{name}.png", ours / f"{name}.png")
-        for column, path in enumerate(paths):
-            with Image.open(path) as opened:
-                picture = opened.convert("RGBA")
-            picture.thumbnail((CELL_PX - 10, CELL_PX - 10))
-            shown = Image.alpha_composite(Image.new("RGBA", picture.size, "#dfe7df"), picture)
-            sheet.paste(shown.convert("RGB"), (left + column * CELL_PX + 5, top + 5))
-    sheet.save(SHEET, "JPEG", quality=88)
