@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from petseg.core.files import listed, remove_leftovers, sha256_file, written_atomically
+from petseg.core.files import below, listed, remove_leftovers, sha256_file, written_atomically
 from petseg.core.project import now
 from petseg.core.textfiles import without_nan, write_csv, write_json
 from petseg.data.masks import save_masks
@@ -155,7 +155,7 @@ class Run(StoredRun):
         """Close the manifest over all files, and write it into the ledger."""
         store, apart = self.folder.parent, (MANIFEST, CARD, CHECKPOINTS, EVALUATIONS, FIGURES)
         parts = [part for part in listed(self.folder, "[!.]*") if part.name not in apart]
-        found = (path for part in parts for path in (sorted(part.rglob("*")) if part.is_dir() else [part]))
+        found = (path for part in parts for path in (below(part) if part.is_dir() else [part]))
         files = [path for path in found if path.is_file()]
         with changing(store) as changes, changes.noting(FINISHED, self.key):
             manifest = self.manifest | {"status": "finished", "finished": now(), **ended}

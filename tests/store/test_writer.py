@@ -1,9 +1,10 @@
+import errno
 import json
 import math
 import multiprocessing
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,24 @@ def test_without_its_best_checkpoint_a_run_goes_back_to_before(run: Run, params:
     for epoch, dice in enumerate([0.3, 0.9], 1):
         add(again, params, epoch, dice)
     assert again.best_weights()["head.bias"].tolist() == [2, 2]
+
+
+def test_a_run_is_not_sealed_without_the_masks_that_can_not_be_read(
+    run: Run, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(run, params, 1, 0.5)
+
+    def refusing(folder: Path, onerror: Callable[[OSError], None]) -> Iterator[None]:
+        onerror(PermissionError(errno.EACCES, "Permission denied", str(folder)))
+        yield from ()
+
+    about = {"model": MODEL.model_dump(), "image_size": 8, "outputs": OUTPUTS}
+    with monkeypatch.context() as patch, pytest.raises(PermissionError):
+        patch.setattr(os, "walk", refusing)
+        run.finish(about)
+    assert not run.finished
+    run.finish(about)
+    assert "evolution/00001.png" in run.manifest["files"]
 
 
 def test_nan_is_never_best_and_is_null_on_disk(run: Run, params: Params) -> None:
