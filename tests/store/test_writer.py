@@ -239,9 +239,10 @@ def test_a_run_is_not_sealed_without_the_masks_that_can_not_be_read(
         yield from ()
 
     about = {"model": MODEL.model_dump(), "image_size": 8, "outputs": OUTPUTS}
-    with monkeypatch.context() as patch, pytest.raises(PermissionError):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "walk", refusing)
-        run.finish(about)
+        with pytest.raises(PermissionError):
+            run.finish(about)
     assert not run.finished
     run.finish(about)
     assert "evolution/00001.png" in run.manifest["files"]
