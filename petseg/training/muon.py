@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that drives singular values towards 1
 _STEPS = 5  # of it; singular values then lie between 0.7 and 1.2
 _BLOCK_ROWS = 128  # larger matrices are made orthogonal in blocks of so many rows, which costs less
-_SMALL = 1e-7  # against division by the norm of a gradient of zeros
+_SMALL = 1e-14  # against division by the squared norm of a gradient of zeros
 
 
 class Muon(Optimizer):
@@ -64,27 +64,58 @@ def orthogonal(matrices: Tensor, steps: int = _STEPS) -> Tensor:
         matrices: (N, rows, columns) float.
         steps: of the Newton-Schulz iteration.
     """
+    wide = _wide(matrices)
+    made = whitening(wide @ wide.mT, steps) @ wide
+    return made if wide is matrices else made.mT
+
+
+def whitening(grams: Tensor, steps: int = _STEPS) -> Tensor:
+    """Return by what matrices X are multiplied to become orthogonal, of their Gram matrices X X^T.
+
+    Each step of the iteration multiplies X by a polynomial of its Gram matrix; their product is returned. So
+    the wide matrices are multiplied twice, and not twice in each step.
+
+    Args:
+        grams: (N, rows, rows) float.
+        steps: of the Newton-Schulz iteration.
+    """
     a, b, c = _COEFFICIENTS
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + _SMALL)
+    squared_norm = grams.diagonal(dim1=1, dim2=2).sum(1).clamp(min=_SMALL)[:, None, None]
+    grams = grams / squared_norm
+    product = torch.eye(grams.shape[1], dtype=grams.dtype, device=grams.device) / squared_norm.sqrt()
     for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+        factor = torch.baddbmm(grams, grams, grams, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = factor @ product
+        grams = factor @ grams @ factor
+    return product
+
+
+def _wide(matrices: Tensor) -> Tensor:
+    """Return matrices, (N, rows, columns), or transposed, so that they have no more rows than columns."""
+    return matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
 
 
 def _make_orthogonal(steps: list[Tensor]) -> None:
-    """Replace steps of weights, (out, in, h, w), by orthogonal ones; those of one shape at once."""
-    alike: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
-    for step in steps:
-        matrix = step.permute(0, *range(2, step.ndim), 1).flatten(1)  # of channels_last a view
-        alike[tuple(matrix.shape)].append(step)
-    for (rows, columns), members in alike.items():
-        stacked = torch.stack([m.permute(0, *range(2, m.ndim), 1).flatten(1) for m in members])
-        blocks = rows // _BLOCK_ROWS if rows % _BLOCK_ROWS == 0 else 1
-        made = orthogonal(stacked.view(-1, rows // blocks, columns)).view_as(stacked)
-        made *= max(1.0, rows / columns) ** 0.5
-        for member, new in zip(members, made, strict=True):
-            inner = [member.shape[0], *member.shape[2:], member.shape[1]]
-            member.copy_(new.view(inner).movedim(-1, 1))
+    """Replace steps of weights, (out, in, h, w), by orthogonal ones; those of as many rows at once."""
+    blocks = [_in_blocks(step) for step in steps]
+    grams: dict[int, list[Tensor]] = defaultdict(list)
+    for wide in map(_wide, blocks):
+        grams[wide.shape[1]].append(wide @ wide.mT)
+    products = {
+        rows: iter(torch.split(whitening(torch.cat(alike)), [len(each) for each in alike]))
+        for rows, alike in grams.items()
+    }
+    for step, block in zip(steps, blocks, strict=True):
+        wide = _wide(block)
+        made = next(products[wide.shape[1]]) @ wide
+        rows, columns = len(step), step[0].numel()
+        inner = step.movedim(1, -1)
+        inner.copy_((made if wide is block else made.mT).reshape(inner.shape))
+        step.mul_(max(1.0, rows / columns) ** 0.5)
+
+
+def _in_blocks(step: Tensor) -> Tensor:
+    """Return a weight's step as matrices, (blocks, rows, columns); of channels_last it is a view."""
+    blocks = len(step) // _BLOCK_ROWS if len(step) % _BLOCK_ROWS == 0 else 1
+    return step.movedim(1, -1).reshape(blocks, len(step) // blocks, -1)
