@@ -6,9 +6,9 @@ counted on composed photos, in which a second pet of a quarter, a tenth or a twe
 stands beside it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
-from unittest import mock
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from petseg.data.arrays import PetArrays
 from petseg.data.images import BACKGROUND, decode_photo
 from petseg.data.preprocess import original_trimaps, photo_files
 from petseg.evaluation.scores import Answers, tally
-from petseg.models import masking
 from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.predictor import at_own_size
 from petseg.params import OUTPUTS
@@ -53,14 +52,13 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|")
     for island, hole in TRIED:
-        with mock.patch.multiple(masking, ISLAND=island, HOLE=hole):
-            clean = {name: cleaned(each, model.thresholds) for name, each in found.items()}
-            masks = (
-                (name, cut(at_own_size(clean[name], trimap.shape), model.thresholds), trimap)
-                for name, trimap in trimaps.items()
-            )
-            scores = [tallies.scores() for rule, tallies in tally(masks, ANSWERS).items() if rule != "ignore"]
-            lost = count_lost(composed, probabilities, model.thresholds)
+        clean = partial(cleaned, thresholds=model.thresholds, island=island, hole=hole)
+        masks = (
+            (name, cut(at_own_size(clean(found[name]), trimap.shape), model.thresholds), trimap)
+            for name, trimap in trimaps.items()
+        )
+        scores = [tallies.scores() for rule, tallies in tally(masks, ANSWERS).items() if rule != "ignore"]
+        lost = count_lost(composed, probabilities, model.thresholds, clean)
         numbers = [
             f"{score[key]:.4f}" for key in ("dice_per_image", "boundary_f_per_image") for score in scores
         ]
@@ -99,6 +97,7 @@ def count_lost(
     composed: list[tuple[Photo, NDArray[np.bool_]]],
     probabilities: list[NDArray[np.float32]],
     thresholds: Thresholds,
+    clean: Callable[[NDArray[np.float32]], NDArray[np.float32]],
 ) -> tuple[int, int]:
     """Return how many second pets cleaning takes away, of those that the whole mask had half of or more."""
     lost = there = 0
@@ -106,7 +105,7 @@ def count_lost(
     for (_, where), probability in zip(composed, probabilities, strict=True):
         before, after = (
             cut(at_own_size(each, where.shape), thresholds)[whole][where].mean()
-            for each in (probability, cleaned(probability, thresholds))
+            for each in (probability, clean(probability))
         )
         there += bool(before >= 0.5)
         lost += bool(before >= 0.5 and after < before / 2)

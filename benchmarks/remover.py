@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.__main__ import ROOT
+from benchmarks.cleaning import ANSWERS
 from benchmarks.cutouts import side_by_side, write_shown
 from benchmarks.predicting import predict
 from petseg.core.textfiles import write_json
 from petseg.data.arrays import PetArrays
 from petseg.data.preprocess import original_trimaps, photo_files
-from petseg.evaluation.scores import Answers, Tallies, tally
+from petseg.evaluation.scores import Tallies, tally
 from petseg.params import OUTPUTS
 
 PACKAGE = {"@imgly/background-removal-node": "1.4.5"}
@@ -32,7 +33,6 @@ PACKAGE = {"@imgly/background-removal-node": "1.4.5"}
 OVERRIDES = {"sharp": "0.33.5"}
 FOLDER = ROOT / ".venv-peer-node"
 RESULT, SHEET = ROOT / "docs/results/remover.json", ROOT / "docs/figures/remover.jpg"
-ANSWERS: Answers = {"foreground": "whole", "background": "tight", "ignore": "tight"}
 MaskOf = Callable[[str], NDArray[np.bool_]]
 
 

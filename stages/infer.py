@@ -1,4 +1,4 @@
-"""Predict the test photos at the threshold that validation chose, and score them; or use the store."""
+"""Predict the test photos at the thresholds that validation chose, and score them; or use the store."""
 
 import json
 from pathlib import Path

@@ -36,10 +36,11 @@ Wanted = Annotated[
     ),
 ]
 Threshold = Annotated[
-    float | None, typer.Option(help="From which probability a pixel is pet; else as validation chose.")
+    float | None,
+    typer.Option(help="From which probability a pixel is of the mask of --edge; else as validation chose."),
 ]
 WhichEdge = Annotated[
-    Edge, typer.Option(help="The mask's edge: within the pet's strip of unsure pixels, or around it.")
+    Edge, typer.Option(help="tight: without the strip of unsure pixels around the pet; whole: with it.")
 ]
 AsIs = Annotated[bool, typer.Option("--as-is", help="Leave small islands and holes in the masks.")]
 TableFile = Annotated[
@@ -95,7 +96,7 @@ def predict(
     with ExitStack() as stack:
         rows = stack.enter_context(closing(Table(table, todo, known))) if table else None
         summary = cut_out_all(
-            todo, model, out, batch_size, strict=strict, replaces=force, as_is=as_is, table=rows
+            todo, model, out, batch_size, strict=strict, replaces=force, clean=not as_is, table=rows
         )
     return _answer(summary, model, out, len(found), len(todo))
 

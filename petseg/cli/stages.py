@@ -60,8 +60,8 @@ def train(
     """Train a network with these params, by DVC.
 
     It runs dvc exp run, with these params in params.yaml: what comes of it is in the store, in MLflow and in
-    dvc.lock, as of any other run; and what was trained before is not trained again. Of a recipe and an option
-    that set the same param, the option counts.
+    dvc.lock, as of any other run; and what was trained before is not trained again. An option
+    overrides the recipe.
     """
     named = {"data.source": data_path, "train.epochs": epochs, "train.batch_size": batch_size}
     named |= {"train.learning_rate": learning_rate, "model.name": model}
@@ -206,7 +206,7 @@ def params_of_recipe(name: str, root: Path) -> dict[str, Any]:
     file = here if here.is_file() else folder / f"{name}.yaml"
     if not file.is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
-        raise UsageError(f"--recipe {name}: no such file, and no such recipe in recipes/ (there: {known})")
+        raise UsageError(f"--recipe {name}: neither a file nor a recipe; recipes/ has: {known}")
     sections = read_yaml(file)
     if not isinstance(sections, dict) or not all(isinstance(keys, dict) for keys in sections.values()):
         raise UsageError(

@@ -36,8 +36,8 @@ from petseg.evaluation.scores import (
     under_each_rule,
 )
 from petseg.evaluation.thresholds import calibration, choose_answers, choose_threshold, threshold_scores
-from petseg.models.masking import Thresholds, cleaned, cut
-from petseg.models.predictor import Predictor, at_own_size
+from petseg.models.masking import Thresholds, cut
+from petseg.models.predictor import Predictor, enlarged
 from petseg.params import OUTPUTS, Boundary, Edge, InferParams
 
 _SHOWN = (
@@ -57,10 +57,11 @@ class Predicted:
         boundary: the rule for the trimaps' border whose scores are the headline.
         validation: (N, 2, S, S), the probability of OUTPUTS for the validation photos.
         test: likewise, for the M test photos.
-        thresholds: from which probability a pixel is pet.
+        thresholds: of each output, from which probability a pixel is of its mask.
         answers: which output answers each rule.
         clean: whether small islands and holes are taken out of the masks that are scored.
         blind: (S, S) bool, the one mask of who never looks at a photo.
+        two_outputs: whether the network has two, or one that stands for both.
     """
 
     boundary: Boundary
@@ -70,6 +71,7 @@ class Predicted:
     answers: Answers
     clean: bool
     blind: NDArray[np.bool_]
+    two_outputs: bool = True
 
     @property
     def edge(self) -> Edge:
@@ -83,10 +85,8 @@ class Predicted:
 
     def masks(self, place: int, shape: tuple[int, ...], *, clean: bool) -> NDArray[np.bool_]:
         """Return a test photo's masks at a size, (2, *shape)."""
-        probability = self.test[place]
-        if clean:
-            probability = cleaned(probability, self.thresholds)
-        return cut(at_own_size(probability, shape), self.thresholds)
+        _, masks = enlarged(self.test[place], shape, self.thresholds, clean=clean)
+        return masks
 
 
 def predict(predictor: Predictor, arrays: PetArrays, boundary: Boundary, params: InferParams) -> Predicted:
@@ -101,13 +101,14 @@ def predict(predictor: Predictor, arrays: PetArrays, boundary: Boundary, params:
     rows = arrays.rows("val")
     trimaps = torch.from_numpy(arrays.trimaps[rows])
     validation = predictor.probability(arrays.images[rows], params.batch_size, "validation")
+    rules = LEARNT if predictor.has_two_outputs else dict.fromkeys(OUTPUTS, boundary)
     if params.threshold == "auto":
         thresholds = {
             edge: choose_threshold(validation[:, OUTPUTS.index(edge)], trimaps, rule)
-            for edge, rule in LEARNT.items()
+            for edge, rule in rules.items()
         }
     else:
-        thresholds = dict.fromkeys(LEARNT, params.threshold)
+        thresholds = dict.fromkeys(OUTPUTS, params.threshold)
     answers = choose_answers(cut(validation.numpy(), thresholds), trimaps)
     blind = mean_mask(torch.from_numpy(arrays.trimaps[arrays.rows("train")]), boundary)
     share = choose_threshold(blind.expand(trimaps.shape), trimaps, boundary)
@@ -120,6 +121,7 @@ def predict(predictor: Predictor, arrays: PetArrays, boundary: Boundary, params:
         answers,
         params.clean,
         (blind >= share).numpy(),
+        predictor.has_two_outputs,
     )
 
 
@@ -188,13 +190,13 @@ def write_outputs(
     table = table.join(photo_scores(scored["own_resolution"][boundary]).add_prefix("own_"), on="name")
     told: dict[str, Any] = {
         "boundary": boundary,
-        "answers": dict(predicted.answers),
         "threshold": predicted.threshold,
-        "thresholds": dict(predicted.thresholds),
         "cleaned_masks": predicted.clean,
         "photos": len(rows),
         "photos_undefined": int(table["dice"].isna().sum()),
     }
+    if predicted.two_outputs:
+        told |= {"thresholds": dict(predicted.thresholds), "answers": dict(predicted.answers)}
     scores: dict[str, Any] = {name: under_each_rule(tallies, boundary) for name, tallies in scored.items()}
     species = by_group(table, "species").set_index("species").to_dict("index")
 

@@ -1,7 +1,4 @@
-"""What probabilities are worth before they are cut: scores at every threshold, and calibration.
-
-Views of what has been predicted; nothing is chosen here.
-"""
+"""Thresholds: the scores at each, the choice on validation, and how often probabilities come true."""
 
 from collections.abc import Iterator
 

@@ -21,28 +21,36 @@ _EIGHT_NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 def cut(probability: NDArray[np.float32], thresholds: Thresholds) -> NDArray[np.bool_]:
     """Return the masks of both outputs; the tight one lies within the whole one."""
-    whole, tight = (probability[..., place, :, :] >= thresholds[edge] for place, edge in enumerate(OUTPUTS))
-    return np.stack([whole, tight & whole], axis=-3)
+    masks = np.empty(probability.shape, bool)
+    for place, edge in enumerate(OUTPUTS):
+        np.greater_equal(probability[..., place, :, :], thresholds[edge], out=masks[..., place, :, :])
+    masks[..., 1, :, :] &= masks[..., 0, :, :]
+    return masks
 
 
-def cleaned(probability: NDArray[np.float32], thresholds: Thresholds) -> NDArray[np.float32]:
+def cleaned(
+    probability: NDArray[np.float32], thresholds: Thresholds, island: float = ISLAND, hole: float = HOLE
+) -> NDArray[np.float32]:
     """Drop small islands and fill small holes of one photo's masks.
 
     Args:
         probability: (2, H, W).
         thresholds: by which it will be cut.
+        island: components under this share of the largest are dropped.
+        hole: holes under this share of the mask are filled.
 
     Returns:
         The same, with 0 in the islands that are dropped and 1 in the holes that are filled.
     """
     clean = probability.copy()
-    clean[:, _small(cut(probability, thresholds)[0], ISLAND)] = 0
+    for place in range(len(OUTPUTS)):  # an island of the whole mask is none of the tight one either
+        clean[place:, _islands(cut(clean, thresholds)[place], island)] = 0
     for place, mask in enumerate(cut(clean, thresholds)):
-        clean[: place + 1, _holes(mask)] = 1  # what is of the tight mask is of the whole one
+        clean[: place + 1, _holes(mask, hole)] = 1  # what is of the tight mask is of the whole one
     return clean
 
 
-def _small(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+def _islands(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
     """Return the components of a mask that are smaller than this share of its largest one."""
     from scipy.ndimage import label  # not above: who only identifies a model would wait for it
 
@@ -55,13 +63,13 @@ def _small(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
     return found
 
 
-def _holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the small holes of a mask: what it encloses, without the photo's frame."""
+def _holes(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+    """Return the holes of a mask that are smaller than this share of it; what touches the frame is none."""
     from scipy.ndimage import label  # likewise
 
     components, _ = label(~mask)
     sizes = np.bincount(components.ravel())
-    filled = sizes < HOLE * mask.sum()
+    filled = sizes < share * mask.sum()
     frame = (components[0], components[-1], components[:, 0], components[:, -1])
     filled[np.concatenate(frame)] = False
     filled[0] = False  # the mask itself

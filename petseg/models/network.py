@@ -62,7 +62,7 @@ class Network(nn.Module):
         return cat([whole, whole - F.softplus(border)], dim=1)
 
     def keep_one_output(self) -> None:
-        """Have one output alone, as networks of before have."""
+        """Replace the head by one with a single output, as networks had before there were two."""
         self.head = nn.Conv2d(self.head.in_channels, 1, 1)
 
 

@@ -125,15 +125,15 @@ class Predictor:
 
     @torch.inference_mode()
     def masks_at_own_size(
-        self, photos: Iterable[Image.Image], thresholds: Thresholds, edge: Edge, *, as_is: bool
+        self, photos: Iterable[Image.Image], thresholds: Thresholds, edge: Edge, *, clean: bool
     ) -> list[NDArray[np.uint8]]:
         """Segment photos of any size: shrink as preprocess does, predict, enlarge the probability.
 
         Args:
             photos: RGB; taken one by one, so that no two of them need be in memory.
-            thresholds: from which probability a pixel is pet.
+            thresholds: of each output, from which probability a pixel is of its mask.
             edge: whether the mask is of the whole pet, or of the pet within its border strip.
-            as_is: whether small islands and holes are left in it.
+            clean: whether small islands and holes are taken out of it.
 
         Returns:
             Of each photo (H, W) uint8; 1 is pet.
@@ -144,12 +144,11 @@ class Predictor:
 
         taken = list(map(shrunk, photos))  # a comprehension would keep a photo until it has the next one
         probability = self.probability(np.stack([small for small, _ in taken]), batch_size=16)
-        return [
-            cut(at_own_size(each if as_is else cleaned(each, thresholds), (height, width)), thresholds)[
-                OUTPUTS.index(edge)
-            ].astype(np.uint8)
-            for each, (_, (width, height)) in zip(probability.numpy(), taken, strict=True)
-        ]
+        masks = []
+        for each, (_, (width, height)) in zip(probability.numpy(), taken, strict=True):
+            _, both = enlarged(each, (height, width), thresholds, clean=clean)
+            masks.append(both[OUTPUTS.index(edge)].astype(np.uint8))
+        return masks
 
 
 def folded(network: nn.Module) -> nn.Module:
@@ -173,3 +172,18 @@ def at_own_size(probability: NDArray[np.float32], shape: tuple[int, ...]) -> NDA
         return probability
     enlarged: NDArray[np.float32] = resized(torch.from_numpy(probability)[None], *shape)[0].numpy()
     return enlarged
+
+
+def enlarged(
+    small: NDArray[np.float32], shape: tuple[int, ...], thresholds: Thresholds, *, clean: bool
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return one photo's probabilities at its own size, and the masks that are cut from them.
+
+    Args:
+        small: (2, S, S), the probabilities as the network gives them.
+        shape: (H, W), the photo's.
+        thresholds: of each output, from which probability a pixel is of its mask.
+        clean: whether small islands and holes are taken out.
+    """
+    probability = at_own_size(cleaned(small, thresholds) if clean else small, shape)
+    return probability, cut(probability, thresholds)

@@ -18,8 +18,8 @@ from PIL import Image
 from petseg.core.files import written_atomically
 from petseg.data.images import decode_photo
 from petseg.errors import BadImage
-from petseg.models.masking import Thresholds, cleaned, cut
-from petseg.models.predictor import at_own_size
+from petseg.models.masking import Thresholds
+from petseg.models.predictor import enlarged
 from petseg.params import OUTPUTS, Edge
 from petseg.predict.load import Model
 from petseg.predict.pictures import (
@@ -36,7 +36,7 @@ from petseg.predict.png import write_png
 MASKS, OVERLAYS, CUTOUTS = "masks", "overlays", "cutouts"
 WRITTEN_AS = {MASKS: ".png", OVERLAYS: ".jpg", CUTOUTS: ".png"}
 
-_LARGE_PX = 20_000_000  # photos of more take turns: the largest that are decoded hold about 1 GB
+_LARGE_PX = 10_000_000  # photos of more take turns: the largest that are decoded hold about 1 GB
 _large = Lock()
 
 
@@ -76,24 +76,21 @@ class Found:
     pet: NDArray[np.bool_]
 
 
-def found_in(photo: Image.Image, model: Model, *, as_is: bool) -> Found:
+def found_in(photo: Image.Image, model: Model, *, clean: bool) -> Found:
     """Send a photo through the network.
 
     Args:
         photo: RGB.
         model: the network, and which mask is wanted of it.
-        as_is: whether small islands and holes are left in the masks.
+        clean: whether small islands and holes are taken out of the masks.
     """
-    small = model.predictor.probability_of(photo)
-    if not as_is:
-        small = cleaned(small, model.thresholds)
-    probability = at_own_size(small, (photo.height, photo.width))
-    masks = cut(probability, model.thresholds)
+    small, shape = model.predictor.probability_of(photo), (photo.height, photo.width)
+    probability, masks = enlarged(small, shape, model.thresholds, clean=clean)
     return Found(probability, masks, masks[OUTPUTS.index(model.edge)])
 
 
 def cut_out(
-    path: Path, outputs: Mapping[str, Path], model: Model, *, replaces: bool, shown: bool, as_is: bool
+    path: Path, outputs: Mapping[str, Path], model: Model, *, replaces: bool, shown: bool, clean: bool
 ) -> CutOut:
     """Cut a photo out, and write its pictures.
 
@@ -103,7 +100,7 @@ def cut_out(
         model: by which, and which mask of the two.
         replaces: whether a picture that is there is replaced, or left as it is.
         shown: whether a thumbnail is asked for.
-        as_is: whether small islands and holes are left in the mask.
+        clean: whether small islands and holes are taken out of the masks.
 
     Raises:
         BadImage: the photo can't be used, or its pictures can't have its name.
@@ -111,23 +108,30 @@ def cut_out(
     image = decode_photo(_bytes_of(path))
     small = None
     with _large if image.width * image.height > _LARGE_PX else nullcontext():
-        found = found_in(image, model, as_is=as_is)
-        pet, probability = found.pet, found.probability[OUTPUTS.index(model.edge)]
+        found = found_in(image, model, clean=clean)
         for kind, picture in _drawn(image, found, model):
             if replaces or not outputs[kind].exists():
                 _save(picture, outputs[kind], image)
             if kind == OVERLAYS and shown:
                 small = thumbnail(picture)
             del picture  # before the next one is drawn
-    empty = None if pet.any() else why_empty(found.probability, found.masks, model.thresholds, model.edge)
-    return CutOut(
-        width=image.width,
-        height=image.height,
-        coverage=float(pet.mean()),
-        confidence=float(np.where(pet, probability, 1 - probability).mean()),
-        why_empty=empty,
-        thumbnail=small,
-    )
+        empty = not found.pet.any()
+        return CutOut(
+            width=image.width,
+            height=image.height,
+            coverage=float(found.pet.mean()),
+            confidence=_confidence(found.probability[OUTPUTS.index(model.edge)], found.pet),
+            why_empty=why_empty(found.probability, found.masks, model.thresholds, model.edge)
+            if empty
+            else None,
+            thumbnail=small,
+        )
+
+
+def _confidence(probability: NDArray[np.float32], pet: NDArray[np.bool_]) -> float:
+    """Return the mean probability of what each pixel was called, (H, W) both; cleaned pixels count as sure."""
+    of_pet, of_rest = (float(probability.sum(where=where, dtype=np.float64)) for where in (pet, ~pet))
+    return (of_pet + (pet.size - float(pet.sum())) - of_rest) / pet.size
 
 
 def why_empty(

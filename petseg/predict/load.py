@@ -35,7 +35,7 @@ class Model:
     Attributes:
         name: as people are told.
         predictor: the network.
-        thresholds: from which probability a pixel is pet.
+        thresholds: of each output, from which probability a pixel is of its mask.
         run: that made it; None where the store does not have it.
         decided: whether infer chose the thresholds, on validation photos.
         edge: which of the network's two masks is shown and written: the whole pet's, or the tight one.

@@ -1,6 +1,7 @@
-"""A stored run as one ONNX file that needs no petseg: photos of any size in, the probability of pet out.
+"""A stored run as one ONNX file that needs no petseg: photos of any size in, the probabilities of both outputs out.
 
-Small islands and holes are left in, as ``petseg predict --as-is`` leaves them.
+Small islands and holes are left in, as ``petseg predict --as-is`` leaves them. A photo of more than four times the
+network's size is shrunk in one step, and by petseg predict in two, so probabilities differ a little.
 """
 
 import json
@@ -55,7 +56,8 @@ class Export:
     Attributes:
         path: the file.
         size_bytes: what it takes.
-        thresholds: from which probability a pixel is pet, as validation chose; None where infer has not run.
+        thresholds: of each output, from which probability a pixel is of its mask, as validation chose; None
+            where infer has not run.
         compared: how many real photos torch and ONNX Runtime were both given.
         difference: the largest between their probabilities.
     """

@@ -3,6 +3,7 @@
 ``OUT/masks/NAME.png``     8-bit grey, the photo's own size; 255 is pet, 0 is not
 ``OUT/overlays/NAME.jpg``  the photo, with what is not pet faded and an outline around what is
 ``OUT/cutouts/NAME.png``   the pet alone: opaque is the tight mask, and alpha falls over the border strip
+                           (with --edge whole: over the network's doubt, 128 or more is of the mask)
 ``OUT/sheet.jpg``          the overlays of the first photos, small
 """
 
@@ -228,7 +229,7 @@ def cut_out_all(
     *,
     strict: bool,
     replaces: bool,
-    as_is: bool,
+    clean: bool,
     table: Table | None = None,
 ) -> Summary:
     """Cut photos out, with a contact sheet of the first ones; name on stderr what is bad or empty.
@@ -240,7 +241,7 @@ def cut_out_all(
         at_once: how many are worked on; more takes more memory, and changes no bit.
         strict: stop at the first bad file.
         replaces: whether a picture that is there is replaced, or left as it is.
-        as_is: whether small islands and holes are left in the masks.
+        clean: whether small islands and holes are taken out of the masks.
         table: gets a row for each.
 
     Raises:
@@ -251,7 +252,7 @@ def cut_out_all(
 
     def work(photo: Photo) -> CutOut:
         return cut_out(
-            photo.path, photo.outputs(out), model, replaces=replaces, shown=photo in shown, as_is=as_is
+            photo.path, photo.outputs(out), model, replaces=replaces, shown=photo in shown, clean=clean
         )
 
     with warnings.catch_warnings(), progress("predict", len(photos)) as advance:

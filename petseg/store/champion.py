@@ -109,8 +109,8 @@ def _doubt(run: StoredRun, before: str | None) -> str | None:
         return f"was validated on other photos than today's champion {today.key}"
     if run.validated_by != today.validated_by:
         return (
-            f"was validated by {run.validated_by}, and today's champion {today.key} by {today.validated_by}, "
-            "as the rule for the border"
+            f"was validated by another rule for the border ({run.validated_by}) than today's champion "
+            f"{today.key} ({today.validated_by})"
         )
     if run.val_dice < today.val_dice:
         return (

@@ -160,6 +160,13 @@ class Headlines(Scores):
     own_resolution: NotRequired[Scores]
     mean_mask: NotRequired[Scores]
     all_foreground: NotRequired[Scores]
+    boundary_foreground: NotRequired[Scores]
+    boundary_background: NotRequired[Scores]
+    boundary_ignore: NotRequired[Scores]
+    as_is: NotRequired[Scores]
+    cleaned: NotRequired[Scores]
+    own_resolution_as_is: NotRequired[Scores]
+    own_resolution_cleaned: NotRequired[Scores]
 
 
 class Pending(TypedDict):

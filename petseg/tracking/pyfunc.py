@@ -69,7 +69,7 @@ class PetSegmenter(PythonModel):  # type: ignore[misc]  # mlflow leaves it witho
         except BadImage as error:
             raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from None
 
-    def segment(self, given: Any, params: Mapping[str, Any] | None = None, most: int | None = None) -> Masks:
+    def segment(self, given: Any, params: object = None, most: int | None = None) -> Masks:
         """Segment a photo or several.
 
         Args:
@@ -96,21 +96,22 @@ class PetSegmenter(PythonModel):  # type: ignore[misc]  # mlflow leaves it witho
         return masks if array.ndim == 4 else masks[0]
 
     def _masks(
-        self, photos: Iterable[Image.Image], count: int, params: Mapping[str, Any] | None, most: int | None
+        self, photos: Iterable[Image.Image], count: int, params: object, most: int | None
     ) -> list[NDArray[np.uint8]]:
-        edge, as_is = _asked(params or {})
+        edge, clean = _mask_options(params)
         if most is not None and count > most:
             raise BadImage(f"{count} photos; at most {most} at once")
-        return self._predictor.masks_at_own_size(photos, self._thresholds, edge, as_is=as_is)
+        return self._predictor.masks_at_own_size(photos, self._thresholds, edge, clean=clean)
 
 
-def _asked(params: Mapping[str, Any]) -> tuple[Edge, bool]:
-    """Return which mask is asked for, and whether it is to be left as the network gives it."""
-    edge, as_is = params.get("edge", "tight"), params.get("as_is", False)
-    known = params.keys() <= {"edge", "as_is"}
-    if not known or edge not in OUTPUTS or not isinstance(as_is, bool | np.bool_):
-        raise BadImage('expected params such as {"edge": "whole" or "tight", "as_is": true or false}')
-    return edge, bool(as_is)
+def _mask_options(params: object) -> tuple[Edge, bool]:
+    """Return which mask is wanted, and whether small islands and holes are taken out of it."""
+    given = {} if params is None else params
+    if isinstance(given, Mapping) and given.keys() <= {"edge", "as_is"}:
+        edge, as_is = given.get("edge", "tight"), given.get("as_is", False)
+        if edge in OUTPUTS and isinstance(as_is, bool | np.bool_):
+            return edge, not as_is
+    raise BadImage('expected params such as {"edge": "whole" or "tight", "as_is": true or false}')
 
 
 def _decoded(files: list[str]) -> Iterator[Image.Image]:

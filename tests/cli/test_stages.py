@@ -180,8 +180,8 @@ def test_a_recipe_comes_before_what_is_typed(project: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "wanted", "message"),
     [
-        ("", "hers", "--recipe hers: no such file, and no such recipe in recipes/ (there: mine)"),
-        ("", "", "--recipe : no such file, and no such recipe in recipes/ (there: mine)"),
+        ("", "hers", "--recipe hers: neither a file nor a recipe; recipes/ has: mine"),
+        ("", "", "--recipe : neither a file nor a recipe; recipes/ has: mine"),
         ("train.epochs: 7\n", "mine", "--recipe mine: must hold sections, such as 'train:', with the keys"),
         ("", "mine", "--recipe mine: must hold sections"),
         ("- train\n", "mine", "--recipe mine: must hold sections"),

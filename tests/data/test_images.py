@@ -194,6 +194,17 @@ def test_photos_shrink_as_torchvision_shrinks_them(size: int) -> None:
     assert np.abs(ours - theirs).max() <= 1
 
 
+def test_a_large_photo_shrinks_in_two_steps_to_almost_the_same() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    for size, most in (
+        ((510, 380), 0),
+        ((4000, 3000), 6),
+    ):  # less than four times the square's side, and more
+        photo = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+        at_once = np.asarray(photo.resize((128, 128), Image.Resampling.BILINEAR)).astype(int)
+        assert np.abs(resize_photo(photo, 128) - at_once).max() <= most
+
+
 def test_trimaps_shrink_by_the_nearest_pixel() -> None:
     labels = np.random.default_rng(0).integers(1, 4, (40, 60), dtype=np.uint8)
     file = io.BytesIO()

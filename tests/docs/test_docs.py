@@ -10,6 +10,7 @@ import pytest
 import petseg.errors
 from docs.generate import PAGES, params_page
 from petseg.core.textfiles import read_yaml
+from petseg.models.masking import HOLE, ISLAND
 from petseg.params import Params, load_params
 from tests.support import ROOT
 
@@ -137,3 +138,14 @@ def literals(node: ast.AST) -> Iterator[str]:
         case _:
             for inner in ast.iter_child_nodes(node):
                 yield from literals(inner)
+
+
+def test_pages_say_what_cleaning_takes_away() -> None:
+    for page in ("how-it-works.md", "scores.md"):
+        text = (ROOT / "docs" / page).read_text()
+        assert all(f"than {share * 100:g} %" in text for share in (ISLAND, HOLE)), page
+
+
+def test_no_figure_is_still_to_be_filled_in() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        assert not re.findall(r"\b[A-Z]+_(?:DICE|TIME)\b", page.read_text()), page

@@ -185,6 +185,21 @@ REFUSED: dict[str, tuple[int, Callable[[], object], str]] = {
     "a bomb in parts": (400, lambda: {"inputs": [bomb(3_000)] * 8}, "together more than 64 megapixels"),
     "many photos": (400, lambda: {"inputs": [FILES[0]] * (MAX_PHOTOS + 1)}, "at most 64 at once"),
     "a large batch": (400, lambda: {"inputs": np.zeros((65, 1, 1, 3), int).tolist()}, "at most 64 at once"),
+    "params in a list": (
+        400,
+        lambda: {"instances": FILES[:1], "params": ["secret"]},
+        "expected params such as",
+    ),
+    "params of a split": (
+        400,
+        lambda: {"dataframe_split": {"data": [FILES[:1]]}, "params": ["secret"]},
+        "expected params such as",
+    ),
+    "params of records": (
+        400,
+        lambda: {"dataframe_records": [{"image": FILES[0]}], "params": 1},
+        "expected params such as",
+    ),
     "params that are none": (
         400,
         lambda: {"inputs": FILES[0], "params": "secret"},

@@ -19,7 +19,6 @@ from petseg.evaluation.thresholds import (
     choose_answers,
     threshold_scores,
 )
-from petseg.models.masking import cut
 from petseg.params import Boundary
 
 PROBABILITY = torch.tensor([[[0.92, 0.6], [0.4, 0.1]], [[0.3, 0.5], [0.0, 1.0]]])
@@ -110,20 +109,6 @@ def test_validation_chooses_which_mask_answers_the_ignore_rule(tight: list[bool]
     masks = np.array([[[[True, True], [True, True]], np.reshape(tight, (2, 2))]])
     answers = choose_answers(masks, trimaps)
     assert answers == {"foreground": "whole", "background": "tight", "ignore": answer}
-
-
-def test_the_tight_mask_lies_within_the_whole_one() -> None:
-    """A lower threshold of the tight output must not reach out of the whole mask."""
-    probability = np.array([[[0.9, 0.6], [0.45, 0.1]], [[0.8, 0.3], [0.4, 0.1]]], np.float32)
-    whole, tight = cut(probability, {"whole": 0.5, "tight": 0.35})
-    assert whole.tolist() == [[True, True], [False, False]]
-    assert tight.tolist() == [[True, False], [False, False]]  # 0.4 is above the threshold, but outside
-    whole, tight = cut(probability, {"whole": 0.4, "tight": 0.35})
-    assert whole.tolist() == [[True, True], [True, False]]
-    assert tight.tolist() == [[True, False], [True, False]]
-    many = cut(np.stack([probability] * 3), {"whole": 0.5, "tight": 0.35})
-    assert many.shape == (3, 2, 2, 2)
-    assert (many[2] == cut(probability, {"whole": 0.5, "tight": 0.35})).all()
 
 
 def test_shapes_must_agree() -> None:

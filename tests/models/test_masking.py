@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from petseg.models import masking
 from petseg.models.masking import Thresholds, cleaned, cut
 
 LIMITS: Thresholds = {"whole": 0.5, "tight": 0.4}
@@ -20,14 +19,12 @@ def drawn(masks: NDArray[np.bool_]) -> list[str]:
     return [" ".join("".join("#" if pet else "." for pet in row) for row in mask) for mask in masks]
 
 
-@pytest.fixture(autouse=True)
-def limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masking, "ISLAND", 0.2)
-    monkeypatch.setattr(masking, "HOLE", 0.15)
+def clean(found: NDArray[np.float32]) -> NDArray[np.float32]:
+    return cleaned(found, LIMITS, island=0.2, hole=0.15)
 
 
 def test_the_tight_mask_lies_within_the_whole_one_at_any_thresholds() -> None:
-    found = np.array([[[0.9, 0.45, 0.45]], [[0.9, 0.45, 0.3]]], np.float32)
+    found = np.array([[[0.9, 0.45, 0.45]], [[0.9, 0.45, 0.3]]], np.float32)  # 0.45 is above the tight one's
     assert cut(found, LIMITS).tolist() == [[[True, False, False]], [[True, False, False]]]
     batch = np.stack([found, found])
     assert cut(batch, LIMITS).shape == (2, 2, 1, 3)
@@ -38,36 +35,41 @@ def test_the_tight_mask_lies_within_the_whole_one_at_any_thresholds() -> None:
 def test_an_island_goes_from_both_masks_and_a_second_pet_stays() -> None:
     whole = "####.#.## ####...## .......## #........"
     tight = "####.#.## ####...## ......... #........"
-    made = drawn(cut(cleaned(probability(whole, tight), LIMITS), LIMITS))
+    made = drawn(cut(clean(probability(whole, tight)), LIMITS))
     assert made == ["####...## ####...## .......## .........", "####...## ####...## ......... ........."]
+
+
+def test_an_island_of_the_tight_mask_alone_goes_from_it() -> None:
+    whole, tight = "####### #######", "####..# ####..."
+    assert drawn(cut(clean(probability(whole, tight)), LIMITS)) == [whole, "####... ####..."]
 
 
 def test_pixels_that_touch_at_a_corner_are_one_component() -> None:
     diagonal = "###. ###. ...# ...."
-    assert drawn(cut(cleaned(probability(diagonal, diagonal), LIMITS), LIMITS))[0] == diagonal
+    assert drawn(cut(clean(probability(diagonal, diagonal)), LIMITS))[0] == diagonal
 
 
 def test_small_holes_are_filled_and_what_reaches_the_frame_is_none() -> None:
     whole = "######. #.##.#. ######. #....#. #....#. #####.."
     filled = "######. ######. ######. #....#. #....#. #####.."
-    assert drawn(cut(cleaned(probability(whole, whole), LIMITS), LIMITS)) == [filled, filled]
+    assert drawn(cut(clean(probability(whole, whole)), LIMITS)) == [filled, filled]
     bay = "##.## ##.## #####"
-    assert drawn(cut(cleaned(probability(bay, bay), LIMITS), LIMITS))[0] == bay
+    assert drawn(cut(clean(probability(bay, bay)), LIMITS))[0] == bay
 
 
 def test_a_hole_of_the_tight_mask_alone_is_filled_too() -> None:
-    made = cut(cleaned(probability("##### ##### #####", "##### ##.## #####"), LIMITS), LIMITS)
+    made = cut(clean(probability("##### ##### #####", "##### ##.## #####")), LIMITS)
     assert drawn(made) == ["##### ##### #####"] * 2
 
 
 @pytest.mark.parametrize("mark", [".", "#"])
 def test_nothing_and_everything_stay(mark: str) -> None:
     all_alike = probability(*[" ".join([mark * 5] * 4)] * 2)
-    assert (cleaned(all_alike, LIMITS) == all_alike).all()
+    assert (clean(all_alike) == all_alike).all()
 
 
 def test_what_is_given_is_not_changed() -> None:
     given = probability("####.# ####..", "####.# ####..")
     before = given.copy()
-    assert (cleaned(given, LIMITS) != given).any()
+    assert (clean(given) != given).any()
     assert (given == before).all()

@@ -58,16 +58,16 @@ def test_a_mask_at_the_photos_own_size(files: tuple[Path, Path]) -> None:
     probability = predictor.probability(PHOTOS, 8)
     thresholds: Thresholds = {"whole": float(probability[:, 0].median()), "tight": 0.2}
     for edge, wanted in zip(OUTPUTS, cut(probability.numpy(), thresholds).swapaxes(0, 1), strict=True):
-        masks = predictor.masks_at_own_size(map(Image.fromarray, PHOTOS), thresholds, edge, as_is=True)
+        masks = predictor.masks_at_own_size(map(Image.fromarray, PHOTOS), thresholds, edge, clean=False)
         assert {mask.dtype for mask in masks} == {np.dtype(np.uint8)}
         assert (np.stack(masks) == wanted).all()
-    clean = predictor.masks_at_own_size(map(Image.fromarray, PHOTOS), thresholds, "whole", as_is=False)
+    clean = predictor.masks_at_own_size(map(Image.fromarray, PHOTOS), thresholds, "whole", clean=True)
     expected = [cut(cleaned(each, thresholds), thresholds)[0] for each in probability.numpy()]
     assert (np.stack(clean) == np.stack(expected)).all()
     assert (np.stack(clean) != cut(probability.numpy(), thresholds)[:, 0]).any()
     sizes = [(20, 70), (200, 150)]
     photos = (Image.fromarray(PHOTOS[0]).resize((width, height)) for height, width in sizes)
-    masks = predictor.masks_at_own_size(photos, thresholds, "tight", as_is=False)
+    masks = predictor.masks_at_own_size(photos, thresholds, "tight", clean=True)
     assert [mask.shape for mask in masks] == sizes
 
 

@@ -26,7 +26,7 @@ from petseg.params import OUTPUTS, Edge
 from petseg.predict.cutting import highest_of, why_empty
 from petseg.predict.load import choose
 from petseg.predict.photos import find_photos
-from petseg.predict.pictures import contact_sheet
+from petseg.predict.pictures import alpha_of, contact_sheet
 from petseg.store.champion import promote
 from petseg.store.layout import ABOUT, MANIFEST, WEIGHTS
 from petseg.store.run import StoredRun
@@ -126,6 +126,21 @@ def test_a_cutout_falls_over_the_border_strip(project: Path) -> None:
     strip = masks["whole"] & ~masks["tight"]
     assert len(np.unique(alpha["tight"][strip])) > 10
     assert ((alpha["whole"] >= 128) == masks["whole"]).all()
+
+
+def test_nothing_fades_apart_from_the_mask() -> None:
+    """Neither a part of the whole mask that has no tight pixel, nor what is left around a dropped island."""
+    limits: Thresholds = {"whole": 0.5, "tight": 0.5}
+    whole = np.array([[0.9, 0.9, 0.1, 0.9, 0.1, 0.45]], np.float32)
+    tight = np.array([[0.9, 0.48, 0.1, 0.48, 0.1, 0.1]], np.float32)
+    for probability, edge, expected in (
+        (np.stack([whole, tight]), "tight", [255, 228, 0, 0, 0, 0]),
+        (np.stack([whole, tight]), "whole", [255, 255, 0, 255, 0, 0]),
+        (np.stack([whole, tight * 0.5]), "tight", [0] * 6),
+        (np.stack([whole, whole]), "tight", [255, 255, 0, 255, 0, 0]),
+    ):
+        alpha = alpha_of(probability, cut(probability, limits), limits, edge)
+        assert alpha[0].tolist() == expected
 
 
 def test_neither_the_batch_nor_the_run_nor_the_company_changes_a_byte(project: Path) -> None:

@@ -132,7 +132,9 @@ def adopt(
 
 def export(
     run: Id,
-    onnx: Annotated[Path, typer.Option(help="The file: photos of any size in, the probability of pet out.")],
+    onnx: Annotated[
+        Path, typer.Option(help="The file: photos of any size in, the probabilities of both outputs out.")
+    ],
     force: Force = False,
 ) -> Answer:
     """Write a run as ONNX, preprocessing and sigmoid included, once it gives what torch gives."""
@@ -152,8 +154,10 @@ def export(
 def _exported(key: str, made: "Export") -> Iterator[str]:
     from petseg.predict.onnx import INPUT, OUTPUT
 
-    decided = ", ".join(f"{edge} {limit:g}" for edge, limit in (made.thresholds or {}).items())
-    mask = f"pet is what has {decided} or more" if decided else "infer has not run yet"
+    mask = "infer has not run yet, which chooses thresholds"
+    if made.thresholds:
+        whole, tight = (made.thresholds[edge] for edge in ("whole", "tight"))
+        mask = f"a pixel is of the whole mask from {whole:g}, of the tight one from {tight:g} and within the whole"
     compared = (
         f"ONNX Runtime and torch differ by {made.difference:.1e} at most, on {made.compared} photos"
         if made.compared

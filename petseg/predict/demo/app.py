@@ -232,7 +232,7 @@ def _picture(
 ) -> bytes:
     """Return a photo's mask or cut-out, as a PNG of its own size."""
     model = model.shown_as(edge, threshold)
-    found = found_in(photo, model, as_is=as_is)
+    found = found_in(photo, model, clean=not as_is)
     if kind == "mask":
         return _png(mask_picture(found.pet))
     alpha = alpha_of(found.probability, found.masks, model.thresholds, edge)

@@ -1,5 +1,6 @@
 // From probabilities to masks and alpha, as petseg predict makes them: petseg/models/masking.py and
-// petseg/predict/pictures.py. Probabilities are greys, 0 to 255, of each edge; so are the levels to cut them at.
+// petseg/predict/pictures.py. They are cleaned at the size that is shown, and by petseg predict at the network's: an
+// island near the limit may differ from the download. Probabilities are greys, 0 to 255, of each edge; so are the levels to cut them at.
 
 /** The mask of each edge: the tight one lies within the whole one. */
 export function cut({ whole, tight }, levels) {
@@ -15,10 +16,12 @@ export function cut({ whole, tight }, levels) {
 /** Drop islands that are small beside the largest, and fill holes that are small beside the mask. */
 export function cleaned(probability, levels, width, { island, hole }) {
   const [whole, tight] = [probability.whole.slice(), probability.tight.slice()];
-  const islands = components(cut(probability, levels).whole, 1, width, 1);
-  const largest = Math.max(...islands.map(({ size }) => size));
-  for (const { size, runs } of islands) {
-    if (size < island * largest) paint(runs, 0, whole, tight);
+  for (const edge of ["whole", "tight"]) {
+    const islands = components(cut({ whole, tight }, levels)[edge], 1, width, 1);
+    const largest = Math.max(...islands.map(({ size }) => size));
+    for (const { size, runs } of islands) {
+      if (size < island * largest) paint(runs, 0, ...(edge === "whole" ? [whole, tight] : [tight]));
+    }
   }
   const masks = cut({ whole, tight }, levels);
   for (const { runs } of holes(masks.whole, width, hole)) paint(runs, 255, whole);
@@ -82,17 +85,21 @@ export function alphaOf(probability, masks, levels, edge, softness, width) {
     const soft = Uint8ClampedArray.from({ length: 256 }, (_, value) =>
       Math.floor((value - levels[edge]) / softness + 128));
     const alpha = probability[edge].map((value, i) => (masks[edge][i] ? soft[value] : Math.min(127, soft[value])));
-    const shown = alpha.map((value) => (value ? 1 : 0));
-    for (const { runs } of components(shown, 1, width, 1)) {
-      const belongs = runs.some(([start, end]) => masks[edge].subarray(start, end).includes(1));
-      if (!belongs) paint(runs, 0, alpha); // what is left around an island that was dropped
-    }
-    return alpha;
+    return beside(alpha, masks[edge], width);
   }
-  return whole.map((value, i) => {
+  const alpha = whole.map((value, i) => {
     if (!value || tight[i]) return value * 255;
     const within = probability.whole[i] - levels.whole;
     const outside = Math.max(0, levels.tight - probability.tight[i]);
     return (254 * Math.max(0, within - outside)) / (within + outside || 1);
   });
+  return beside(alpha, tight, width);
+}
+
+/** Make transparent what fades apart from the mask, as around an island that was dropped. */
+function beside(alpha, mask, width) {
+  for (const { runs } of components(alpha.map((value) => (value ? 1 : 0)), 1, width, 1)) {
+    if (!runs.some(([start, end]) => mask.subarray(start, end).includes(1))) paint(runs, 0, alpha);
+  }
+  return alpha;
 }

@@ -79,7 +79,7 @@ class Offer:
 def _has_two_outputs(run: StoredRun) -> bool:
     try:
         return "outputs" in read_json(run.folder / ABOUT)
-    except (PetsegError, OSError):  # a photo that is sent to it will say so
+    except (PetsegError, OSError):  # it is shown as one output; using it names the damage
         return False
 
 

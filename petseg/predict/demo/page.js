@@ -143,7 +143,7 @@ class Card {
     const { limit, highest, why } = this.found.empty[state.edge];
     const threshold = state.thresholds[state.edge];
     if (limit !== state.edge) return why; // the tight mask lies within the whole one, which is empty
-    if (highest >= threshold) return "what is this probable are small islands, which are dropped";
+    if (highest >= threshold) return "only small islands are this probable, and they are dropped";
     if (threshold === this.found.thresholds[state.edge]) return why;
     return `nothing is this probable: the highest probability is ${highest.toFixed(2)}`;
   }
