@@ -37,7 +37,7 @@ Wanted = Annotated[
 ]
 Threshold = Annotated[
     float | None,
-    typer.Option(help="From which probability a pixel is of the mask of --edge; else as validation chose."),
+    typer.Option(help="From which probability a pixel is of --edge's mask; else as validation chose."),
 ]
 WhichEdge = Annotated[
     Edge, typer.Option(help="tight: without the strip of unsure pixels around the pet; whole: with it.")

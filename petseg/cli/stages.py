@@ -63,8 +63,8 @@ def train(
     dvc.lock, as of any other run; and what was trained before is not trained again. An option
     overrides the recipe.
     """
-    named = {"data.source": data_path, "train.epochs": epochs, "train.batch_size": batch_size}
-    named |= {"train.learning_rate": learning_rate, "model.name": model}
+    named: dict[str, Any] = {"data.source": data_path, "train.epochs": epochs, "train.batch_size": batch_size}
+    named |= {"model.name": model, "train.learning_rate": learning_rate}
     _run("train", recipe, named, others or [])
 
 
@@ -82,8 +82,8 @@ def infer(
     It runs dvc exp run, which trains the network first if it has to. Your own photos, without masks, are for
     petseg predict.
     """
-    named = {"data.source": data_path, "train.epochs": epochs, "infer.batch_size": batch_size}
-    named |= {"train.learning_rate": learning_rate, "model.name": model}
+    named: dict[str, Any] = {"data.source": data_path, "train.epochs": epochs, "infer.batch_size": batch_size}
+    named |= {"model.name": model, "train.learning_rate": learning_rate}
     _run("infer", recipe, named, others or [])
 
 

@@ -1,6 +1,6 @@
 """What infer leaves: one folder with a fixed layout.
 
-``test.json``        the scores that matter, by each rule, with the thresholds and answers that look at no photo
+``test.json``        the scores that matter, by each rule, the thresholds, and answers that see no photo
 ``scores.json``      every score, under each rule for the border, and the run whose weights were scored
 ``per_image.csv``    the scores of each test photo
 ``breeds.csv``       the mean Dice of each breed, the lowest first

@@ -14,7 +14,7 @@ Thresholds = Mapping[Edge, float]  # from which probability a pixel belongs to a
 
 UNDECIDED: Thresholds = {"whole": 0.5, "tight": 0.5}  # where infer has not chosen any
 # Chosen on validation photos, and on composed ones with a second, smaller pet: python -m benchmarks.cleaning.
-ISLAND = 0.03  # components under this share of the largest are dropped,
+ISLAND = 0.02  # components under this share of the largest are dropped,
 HOLE = 0.05  # and holes under this share of the mask are filled
 _EIGHT_NEIGHBOURS = np.ones((3, 3), np.uint8)
 

@@ -115,21 +115,19 @@ def cut_out(
             if kind == OVERLAYS and shown:
                 small = thumbnail(picture)
             del picture  # before the next one is drawn
-        empty = not found.pet.any()
+        why = why_empty(found.probability, found.masks, model.thresholds, model.edge)
         return CutOut(
             width=image.width,
             height=image.height,
             coverage=float(found.pet.mean()),
             confidence=_confidence(found.probability[OUTPUTS.index(model.edge)], found.pet),
-            why_empty=why_empty(found.probability, found.masks, model.thresholds, model.edge)
-            if empty
-            else None,
+            why_empty=None if found.pet.any() else why,
             thumbnail=small,
         )
 
 
 def _confidence(probability: NDArray[np.float32], pet: NDArray[np.bool_]) -> float:
-    """Return the mean probability of what each pixel was called, (H, W) both; cleaned pixels count as sure."""
+    """Return the mean probability of what each pixel was called; what was cleaned counts as sure."""
     of_pet, of_rest = (float(probability.sum(where=where, dtype=np.float64)) for where in (pet, ~pet))
     return (of_pet + (pet.size - float(pet.sum())) - of_rest) / pet.size
 

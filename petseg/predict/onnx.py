@@ -1,7 +1,7 @@
-"""A stored run as one ONNX file that needs no petseg: photos of any size in, the probabilities of both outputs out.
+"""A stored run as one ONNX file that needs no petseg: photos of any size in, both outputs' probabilities out.
 
-Small islands and holes are left in, as ``petseg predict --as-is`` leaves them. A photo of more than four times the
-network's size is shrunk in one step, and by petseg predict in two, so probabilities differ a little.
+Small islands and holes are left in, as ``petseg predict --as-is`` leaves them. A photo of more than four
+times the network's size is shrunk in one step, and by petseg predict in two: probabilities differ a little.
 """
 
 import json

@@ -134,7 +134,7 @@ def test_nothing_fades_apart_from_the_mask() -> None:
     whole = np.array([[0.9, 0.9, 0.1, 0.9, 0.1, 0.45]], np.float32)
     tight = np.array([[0.9, 0.48, 0.1, 0.48, 0.1, 0.1]], np.float32)
     for probability, edge, expected in (
-        (np.stack([whole, tight]), "tight", [255, 228, 0, 0, 0, 0]),
+        (np.stack([whole, tight]), "tight", [255, 229, 0, 0, 0, 0]),
         (np.stack([whole, tight]), "whole", [255, 255, 0, 255, 0, 0]),
         (np.stack([whole, tight * 0.5]), "tight", [0] * 6),
         (np.stack([whole, whole]), "tight", [255, 255, 0, 255, 0, 0]),

@@ -133,7 +133,7 @@ def adopt(
 def export(
     run: Id,
     onnx: Annotated[
-        Path, typer.Option(help="The file: photos of any size in, the probabilities of both outputs out.")
+        Path, typer.Option(help="The file: photos of any size in, both outputs' probabilities out.")
     ],
     force: Force = False,
 ) -> Answer:
@@ -157,7 +157,7 @@ def _exported(key: str, made: "Export") -> Iterator[str]:
     mask = "infer has not run yet, which chooses thresholds"
     if made.thresholds:
         whole, tight = (made.thresholds[edge] for edge in ("whole", "tight"))
-        mask = f"a pixel is of the whole mask from {whole:g}, of the tight one from {tight:g} and within the whole"
+        mask = f"whole mask: {whole:g} or more; tight one: {tight:g} or more, and within the whole one"
     compared = (
         f"ONNX Runtime and torch differ by {made.difference:.1e} at most, on {made.compared} photos"
         if made.compared
