@@ -103,7 +103,7 @@ def test_each_photo_gets_a_mask_an_overlay_and_a_cutout_of_its_own_size(project:
 def test_a_mask_is_what_the_network_says(project: Path) -> None:
     predictor = choose(project, KEY, set_up_torch("cpu", 1)).predictor
     small = predictor.probability_of(Image.open(project / "photos/b.png"))
-    chosen = {"whole": 0.45, "tight": 0.27}
+    chosen: Thresholds = {"whole": 0.45, "tight": 0.27}
     for place, (edge, limit) in enumerate(zip(OUTPUTS, (0.5, 0.25), strict=True)):
         thresholds: Thresholds = {**chosen, edge: limit}
         for as_is, found in ((True, small), (False, cleaned(small, thresholds))):
@@ -133,12 +133,13 @@ def test_nothing_fades_apart_from_the_mask() -> None:
     limits: Thresholds = {"whole": 0.5, "tight": 0.5}
     whole = np.array([[0.9, 0.9, 0.1, 0.9, 0.1, 0.45]], np.float32)
     tight = np.array([[0.9, 0.48, 0.1, 0.48, 0.1, 0.1]], np.float32)
-    for probability, edge, expected in (
+    cases: list[tuple[NDArray[np.float32], Edge, list[int]]] = [
         (np.stack([whole, tight]), "tight", [255, 229, 0, 0, 0, 0]),
         (np.stack([whole, tight]), "whole", [255, 255, 0, 255, 0, 0]),
         (np.stack([whole, tight * 0.5]), "tight", [0] * 6),
         (np.stack([whole, whole]), "tight", [255, 255, 0, 255, 0, 0]),
-    ):
+    ]
+    for probability, edge, expected in cases:
         alpha = alpha_of(probability, cut(probability, limits), limits, edge)
         assert alpha[0].tolist() == expected
 
