@@ -109,7 +109,7 @@ def test_packages_are_held_against_the_lock(project: Path) -> None:
 def test_params_and_the_machine_are_held_against_each_other(project: Path) -> None:
     assert found(checkup.check_params, project)["params"][0] == "ok"
     text = (project / "params.yaml").read_text().replace("threads: 2", "threads: 999")
-    (project / "params.yaml").write_text(text.replace("learning_rate: 3.0e-2", "learning_rate: -1"))
+    (project / "params.yaml").write_text(text.replace("learning_rate: 5.0e-2", "learning_rate: -1"))
     state, words = found(checkup.check_cores, project)["cores"]
     assert (state, "train.threads 999: set no more" in words) == ("warning", True)
     [finding] = [one for one in check_up(project) if one.name == "params"]

@@ -143,7 +143,7 @@ class Machine:
             project.run(*project.command(stage))
             keep(state)
         (earlier,) = project.manifests()
-        project.edit("params.yaml", {"learning_rate: 3.0e-2": "learning_rate: 2.0e-2"})
+        project.edit("params.yaml", {"learning_rate: 5.0e-2": "learning_rate: 2.0e-2"})
         project.run(*project.train_command)
         project.run(*project.command("infer"))
         dice = {key: run["best"]["val_dice"] for key, run in project.manifests().items()}

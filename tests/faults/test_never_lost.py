@@ -29,7 +29,7 @@ def test_the_report_s_own_accident(project: Project, reference: Manifest) -> Non
     for n in range(6):
         project.run("git", "checkout", "-q", "params.yaml")
         short = {"epochs: 6": "epochs: 2", "[1, 6]": "[1, 2]"}
-        project.edit("params.yaml", {"learning_rate: 3.0e-2": f"learning_rate: {n // 2 + 1}.0e-2"} | short)
+        project.edit("params.yaml", {"learning_rate: 5.0e-2": f"learning_rate: {n // 2 + 1}.0e-2"} | short)
         project.run(*(project.train_command if n % 3 else REPRO))
         key = json.loads((project.folder / "models/model.json").read_text())["run_key"]
         assert made.setdefault(key, weights.read_bytes()) == weights.read_bytes()
@@ -112,7 +112,7 @@ def test_a_failed_training_leaves_the_champion(project: Project) -> None:
     project.run(*project.train_command)
     (key,) = project.manifests()
     petseg(project, "promote", key)
-    project.edit("params.yaml", {"learning_rate: 3.0e-2": "learning_rate: 1.0e+30"})
+    project.edit("params.yaml", {"learning_rate: 5.0e-2": "learning_rate: 1.0e+30"})
     assert "try a lower train.learning_rate" in project.run(*project.train_command, fails=True)
     assert key in petseg(project, "champion")
     rows = {row["id"]: row for row in json.loads(petseg(project, "list", "--json"))["runs"]}

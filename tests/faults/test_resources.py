@@ -173,7 +173,7 @@ def test_a_clock_that_is_set_back(project: Project, reference: Manifest) -> None
 def test_a_loss_that_is_not_a_number(project: Project) -> None:
     project.edit(
         "params.yaml",
-        {"learning_rate: 3.0e-2": "learning_rate: 1.0e+6", "schedule: onecycle": "schedule: cosine"},
+        {"learning_rate: 5.0e-2": "learning_rate: 1.0e+6", "schedule: onecycle": "schedule: cosine"},
     )
     printed = project.run(*project.train_command, fails=True)
     assert "petseg train: the loss of epoch " in printed
