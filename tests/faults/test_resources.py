@@ -48,7 +48,7 @@ def mounted(folder: Path, *options: str) -> Iterator[None]:
 
 @pytest.mark.fault(19, "disk full: the store's file system")
 def test_a_full_disk(project: Project) -> None:
-    with mounted(project.folder / "runs", "-o", "size=350k"):
+    with mounted(project.folder / "runs", "-o", "size=380k"):
         printed = project.run(*project.train_command, fails=True)
         assert re.search(r"^petseg train: /\S+: disk full \(.*\)$", printed, re.M)
         assert "Traceback" not in printed
