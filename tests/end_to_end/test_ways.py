@@ -161,7 +161,7 @@ def test_another_folder_gives_the_same_weights_and_has_its_own_records(
 @pytest.mark.parametrize(
     ("file", "old", "new", "named", "seed"),
     [
-        ("params.yaml", "weight_decay: 3.0e-3", "weight_decay: 0.1", "params.yaml: train", 6),
+        ("params.yaml", "weight_decay: 1.0e-1", "weight_decay: 0.2", "params.yaml: train", 6),
         ("petseg/training/loop.py", '"""', '"""  ', "petseg/training/loop.py", 7),
     ],
 )
