@@ -170,8 +170,8 @@ def at_own_size(probability: NDArray[np.float32], shape: tuple[int, ...]) -> NDA
     """Enlarge or shrink one photo's probabilities, (2, S, S), to the photo's (2, H, W)."""
     if probability.shape[1:] == shape:
         return probability
-    enlarged: NDArray[np.float32] = resized(torch.from_numpy(probability)[None], *shape)[0].numpy()
-    return enlarged
+    fitting: NDArray[np.float32] = resized(torch.from_numpy(probability)[None], *shape)[0].numpy()
+    return fitting
 
 
 def enlarged(

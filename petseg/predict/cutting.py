@@ -36,7 +36,7 @@ from petseg.predict.png import write_png
 MASKS, OVERLAYS, CUTOUTS = "masks", "overlays", "cutouts"
 WRITTEN_AS = {MASKS: ".png", OVERLAYS: ".jpg", CUTOUTS: ".png"}
 
-_LARGE_PX = 10_000_000  # photos of more take turns: the largest that are decoded hold about 1 GB
+_LARGE_PX = 10_000_000  # photos of more take turns: the largest that are decoded hold about 2 GB
 _large = Lock()
 
 

@@ -77,12 +77,15 @@ def table(path: Path, columns: Columns) -> pd.DataFrame:
 
 def history(path: Path) -> pd.DataFrame:
     """Read what of a training's epochs is shown; at least one has a validation Dice."""
-    found = table(path, _EPOCHS)
-    there = pd.read_csv(path, nrows=0).columns
-    found = table(path, _EPOCHS | {name: kind for name, kind in _OF_OUTPUTS.items() if name in there})
+    found = _read(path, lambda: _epochs(path))
     if found["val_dice"].isna().all():
         raise DataError(f"{path}: no epoch has a validation Dice; run dvc repro, or dvc pull")
     return found
+
+
+def _epochs(path: Path) -> pd.DataFrame:
+    there = pd.read_csv(path, nrows=0).columns
+    return read_table(path, _EPOCHS | {name: kind for name, kind in _OF_OUTPUTS.items() if name in there})
 
 
 def headlines(path: Path) -> dict[str, Any]:
