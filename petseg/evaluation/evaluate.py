@@ -1,6 +1,5 @@
 """What infer does: it chooses on validation, predicts the test photos, and holds them against the truth."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from petseg.evaluation.scores import (
     by_group,
     mean_mask,
     photo_scores,
-    tally,
+    tally_each,
     under_each_rule,
 )
 from petseg.evaluation.thresholds import calibration, choose_answers, choose_threshold, threshold_scores
@@ -143,29 +142,22 @@ def against_truth(arrays: PetArrays, archives: Path, predicted: Predicted) -> di
     other = "as_is" if predicted.clean else "cleaned"
     blind = np.broadcast_to(predicted.blind, (len(OUTPUTS), *predicted.blind.shape))
 
-    def scored(clean: bool, photos: Iterable[tuple[str, Trimap]]) -> Tallies:
-        masks = (
-            (name, predicted.masks(place[name], trimap.shape, clean=clean), trimap) for name, trimap in photos
-        )
-        return tally(masks, predicted.answers)
+    def masks(name: str, trimap: Trimap, *answers: str) -> dict[str, NDArray[np.bool_]]:
+        ways = (predicted.clean, not predicted.clean)
+        each = (predicted.masks(place[name], trimap.shape, clean=clean) for clean in ways)
+        return dict(zip(answers, each, strict=True))
 
-    def packed() -> Iterable[tuple[str, Trimap]]:
-        return zip(names, trimaps, strict=True)
-
-    def original(what: str) -> Iterable[tuple[str, Trimap]]:
-        return watched(original_trimaps(archives, place), what, len(rows))
-
-    def always(mask: NDArray[np.bool_]) -> Tallies:
-        return tally(((name, mask, trimap) for name, trimap in packed()), predicted.answers)
-
-    return {
-        "model": scored(predicted.clean, packed()),
-        "own_resolution": scored(predicted.clean, original("score")),
-        other: scored(not predicted.clean, packed()),
-        f"own_resolution_{other}": scored(not predicted.clean, original(f"score {other}")),
-        "all_foreground": always(np.ones_like(blind)),
-        "mean_mask": always(blind),
-    }
+    always = {"all_foreground": np.ones_like(blind), "mean_mask": blind}
+    packed = zip(names, trimaps, strict=True)
+    at_own_size = watched(original_trimaps(archives, place), "score", len(rows))
+    own = ("own_resolution", f"own_resolution_{other}")
+    found = tally_each(
+        ((name, masks(name, trimap, "model", other) | always, trimap) for name, trimap in packed),
+        predicted.answers,
+    ) | tally_each(
+        ((name, masks(name, trimap, *own), trimap) for name, trimap in at_own_size), predicted.answers
+    )
+    return {name: found[name] for name in ("model", own[0], other, own[1], *always)}
 
 
 def write_outputs(

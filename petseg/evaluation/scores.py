@@ -5,6 +5,7 @@ truth has a pixel (or an edge), a score is undefined: NaN, and a mean leaves the
 one of them has, it is 0.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self, get_args
@@ -67,23 +68,33 @@ def tally(photos: Iterable[tuple[str, Mask, Trimap]], answers: Answers) -> Talli
     Raises:
         ShapeMismatch: masks and their trimap differ in size.
     """
+    return tally_each(((name, {"": masks}, trimap) for name, masks, trimap in photos), answers)[""]
+
+
+def tally_each(
+    photos: Iterable[tuple[str, Mapping[str, Mask], Trimap]], answers: Answers
+) -> dict[str, Tallies]:
+    """Do as ``tally`` for several masks of each photo, by their names; a trimap's edges are found once."""
     names: list[str] = []
-    counts: dict[Boundary, list[PixelCounts]] = {rule: [] for rule in RULES}
-    edge_f: dict[Boundary, list[float]] = {rule: [] for rule in RULES}
-    for name, masks, trimap in photos:
-        names.append(name)
-        predicted, labels = torch.tensor(masks)[:, None], torch.tensor(trimap)[None]
+    counts: dict[tuple[str, Boundary], list[PixelCounts]] = defaultdict(list)
+    edge_f: dict[tuple[str, Boundary], list[float]] = defaultdict(list)
+    each: Mapping[str, Mask] = {}
+    for photo, each, trimap in photos:
+        names.append(photo)
         for rule in RULES:
-            place = OUTPUTS.index(answers[rule])
-            truth, valid = to_target(labels, rule)
-            counts[rule].append(count_pixels(predicted[None, place], truth, valid))
+            truth, valid = to_target(torch.tensor(trimap)[None], rule)
             # What the ignore rule leaves out is where the edge is.
-            edge_f[rule].append(
-                NAN
-                if valid is not None
-                else Contour.of(masks[place]).f_score(Contour.of(truth[0, 0].bool().numpy()))
-            )
-    return {rule: Tally(names, _joined(counts[rule]), np.array(edge_f[rule])) for rule in RULES}
+            edge = Contour.of(truth[0, 0].bool().numpy()) if valid is None else None
+            for name, masks in each.items():
+                mask = masks[OUTPUTS.index(answers[rule])]
+                counts[name, rule].append(count_pixels(torch.tensor(mask)[None, None], truth, valid))
+                edge_f[name, rule].append(Contour.of(mask).f_score(edge) if edge else NAN)
+    return {
+        name: {
+            rule: Tally(names, _joined(counts[name, rule]), np.array(edge_f[name, rule])) for rule in RULES
+        }
+        for name in each
+    }
 
 
 def photo_scores(tally: Tally) -> pd.DataFrame:
