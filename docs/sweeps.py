@@ -79,7 +79,11 @@ def read_sweeps() -> list[Sweep]:
             name,
             sweep["question"],
             sweep.get("answer", ""),
-            [content["base"] | sweep.get("common", {}) | run for run in sweep["runs"]],
+            [
+                content["base"] | sweep.get("common", {}) | run | {"split.fold": fold}
+                for run in sweep["runs"]
+                for fold in sweep.get("folds", [content["base"]["split.fold"]])
+            ],
         )
         for name, sweep in content["sweeps"].items()
     ]
