@@ -24,7 +24,7 @@ import torch
 from petseg.core.textfiles import write_json
 from petseg.data.archives import ANNOTATIONS, PHOTOS
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import Photos, load_photos, normalize, to_targets
+from petseg.data.batches import Photos, load_photos, masks_of_outputs, normalize
 from petseg.data.preprocess import pack
 from petseg.evaluation.outputs import HEADLINES
 from petseg.models.device import set_up_torch
@@ -83,7 +83,7 @@ def fit_against_bare_step(params: Params, train: Photos, val: Photos, device: to
     size = params.train.batch_size
     photos = normalize(train.images[:size].permute(0, 3, 1, 2).float() / 255)
     photos = photos.contiguous(memory_format=torch.channels_last)
-    masks = to_targets(train.trimaps[:size])
+    masks = masks_of_outputs(train.trimaps[:size])
     steps = len(train) // size
 
     def bare_epoch() -> None:

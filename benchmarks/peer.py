@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks import remover
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import Photos, load_photos, mirrored, to_input, to_target, to_targets
+from petseg.data.batches import Photos, load_photos, mask_of_rule, masks_of_outputs, mirrored, to_input
 from petseg.errors import PetsegError
 from petseg.evaluation.metrics import count_against, mean, mean_dice
 from petseg.evaluation.thresholds import choose_threshold
@@ -94,7 +94,7 @@ def compare_steps(params: Params, arrays: PetArrays) -> None:
     """Time training steps of both ResNet34-UNets, turn by turn, and print a Markdown table."""
     photos = load_photos(arrays, "train", torch.device("cpu"))
     inputs = to_input(photos.images[:BATCH])
-    masks = to_targets(photos.trimaps[:BATCH])
+    masks = masks_of_outputs(photos.trimaps[:BATCH])
     model = params.model.model_copy(update={"name": "resnet34_unet"})
     ours = placed(build_network(model), torch.device("cpu")).train()
     our_optimizer = build_optimizer(ours, params.train)
@@ -149,7 +149,7 @@ def train(arrays: PetArrays) -> None:
         started = time.monotonic()
         network.train()
         for rows in torch.split(torch.randperm(len(training)), BATCH):
-            mask, _ = to_target(training.trimaps[rows], "foreground")
+            mask, _ = mask_of_rule(training.trimaps[rows], "foreground")
             peer_step(network, optimizer, to_input(training.images[rows]).contiguous(), mask)
             schedule.step()
         masks = torch.from_numpy(predict_masks(network, validation.images)).squeeze(1)

@@ -16,10 +16,11 @@ from petseg.models.predictor import Predictor
 from petseg.params import Params, flat
 from petseg.pipeline.codehash import code_sha256, needed_files
 from petseg.pipeline.stage import run_stage
-from petseg.store.card import title, write_card
+from petseg.store.card import write_card
 from petseg.store.keep import keep
 from petseg.store.layout import EVALUATIONS, key_of
 from petseg.store.runs import run_of_weights
+from petseg.store.score_rows import title
 from petseg.tracking.outbox import flush_outbox, lock_entry
 
 

@@ -10,8 +10,8 @@ from petseg.core.formats import interval
 from petseg.core.project import main_root
 from petseg.core.textfiles import read_yaml, yaml_value
 from petseg.pipeline.dvcfiles import CODE, LOCK, stage_paths
-from petseg.store.card import ScoreRow, ScoreRows
 from petseg.store.runs import run_of
+from petseg.store.score_rows import ScoreRow, ScoreRows
 
 RECORDED = Path("recorded.json")  # on what the committed dvc.lock was made
 KIND = ("processor", "cpu_capability", "device", "threads", "torch", "torchvision", "numpy", "pillow")

@@ -65,12 +65,12 @@ def to_input(photos: Tensor) -> Tensor:
     return normalize(photos.permute(0, 3, 1, 2).to(float32) / 255)
 
 
-def to_targets(trimaps: Tensor) -> Tensor:
+def masks_of_outputs(trimaps: Tensor) -> Tensor:
     """Turn trimaps into a network's two masks, (N, 2, H, W) float in {0, 1}, as OUTPUTS."""
     return stack([trimaps != BACKGROUND, trimaps == PET], dim=1).to(float32)
 
 
-def to_target(trimaps: Tensor, boundary: Boundary) -> tuple[Tensor, Tensor | None]:
+def mask_of_rule(trimaps: Tensor, boundary: Boundary) -> tuple[Tensor, Tensor | None]:
     """Turn trimaps into masks, by the rule for the border strip.
 
     Args:

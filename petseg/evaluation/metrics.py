@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from petseg.data.batches import to_target
+from petseg.data.batches import mask_of_rule
 from petseg.errors import ShapeMismatch
 from petseg.params import Boundary
 
@@ -124,7 +124,7 @@ def count_against(masks: Tensor, trimaps: Tensor, boundary: Boundary) -> PixelCo
         trimaps: (N, H, W) uint8.
         boundary: what the border counts as.
     """
-    truth, valid = to_target(trimaps, boundary)
+    truth, valid = mask_of_rule(trimaps, boundary)
     return count_pixels(masks.unsqueeze(1), truth, valid)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor
 
-from petseg.data.batches import to_target
+from petseg.data.batches import mask_of_rule
 from petseg.errors import ShapeMismatch
 from petseg.evaluation.metrics import PixelCounts, bootstrap_interval, count_pixels, mean, scores
 from petseg.params import OUTPUTS, Boundary, Edge
@@ -82,7 +82,7 @@ def tally_each(
     for photo, each, trimap in photos:
         names.append(photo)
         for rule in RULES:
-            truth, valid = to_target(torch.tensor(trimap)[None], rule)
+            truth, valid = mask_of_rule(torch.tensor(trimap)[None], rule)
             # What the ignore rule leaves out is where the edge is.
             edge = Contour.of(truth[0, 0].bool().numpy()) if valid is None else None
             for name, masks in each.items():
@@ -180,7 +180,7 @@ def mean_mask(trimaps: Tensor, boundary: Boundary) -> Tensor:
     Returns:
         (S, S) float in [0, 1].
     """
-    truth, valid = to_target(trimaps, boundary)
+    truth, valid = mask_of_rule(trimaps, boundary)
     if valid is None:
         return truth.mean(dim=(0, 1))
     return (truth * valid).sum(dim=(0, 1)) / valid.sum(dim=(0, 1)).clamp(min=1)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from petseg.data.batches import to_target
+from petseg.data.batches import mask_of_rule
 from petseg.errors import ShapeMismatch
 from petseg.evaluation.metrics import PixelCounts, mean, mean_dice
 from petseg.evaluation.scores import Answers
@@ -109,7 +109,7 @@ def _in_parts(
         raise ShapeMismatch("probability and trimaps", probability.shape, trimaps.shape)
     for start in range(0, len(trimaps), _PHOTOS_AT_ONCE):
         values, labels = (part[start : start + _PHOTOS_AT_ONCE] for part in (probability, trimaps))
-        truth, valid = to_target(labels, boundary)
+        truth, valid = mask_of_rule(labels, boundary)
         counts = torch.ones_like(truth) if valid is None else valid
         yield values.flatten(1).contiguous(), truth.flatten(1).bool(), counts.flatten(1).bool()
 

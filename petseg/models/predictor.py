@@ -51,7 +51,7 @@ class Predictor:
         try:
             described = json.loads(about.read_text(encoding="utf-8"))
             network = build_network(ModelParams.model_validate(described["model"]))
-            if "outputs" not in described:  # as before there were two
+            if not has_two_outputs(described):
                 network.keep_one_output()
             network.load_state_dict(tensors)
             int(described["image_size"])
@@ -65,7 +65,7 @@ class Predictor:
     @property
     def has_two_outputs(self) -> bool:
         """Whether the network tells the pet's border strip from the pet; else both outputs are its one."""
-        return "outputs" in self.about
+        return has_two_outputs(self.about)
 
     @property
     def size_px(self) -> int:
@@ -149,6 +149,11 @@ class Predictor:
             _, both = enlarged(each, (height, width), thresholds, clean=clean)
             masks.append(both[OUTPUTS.index(edge)].astype(np.uint8))
         return masks
+
+
+def has_two_outputs(about: dict[str, Any]) -> bool:
+    """Tell by its model.json whether a network has both OUTPUTS; before there were two, it had one."""
+    return "outputs" in about
 
 
 def folded(network: nn.Module) -> nn.Module:

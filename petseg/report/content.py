@@ -12,9 +12,10 @@ from petseg.params import Edge
 from petseg.report.notes import POOR, notes
 from petseg.report.pictures import mask_uri, photo_uri
 from petseg.report.results import Results
-from petseg.store.card import LIMITS, MASKS, ScoreRow, ScoreRows, facts, ways_back
+from petseg.store.card import LIMITS, facts, ways_back
 from petseg.store.layout import HISTORY
 from petseg.store.run import StoredRun
+from petseg.store.score_rows import MASKS, ScoreRow, ScoreRows
 
 MOST_EPOCHS = 100  # in the slider
 HISTOGRAM_BINS = 20

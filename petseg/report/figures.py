@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from petseg.core.colours import BLUE, GREEN, GREY, ORANGE, PALETTE, VERMILION, rgb
 from petseg.evaluation.metrics import PixelCounts
 from petseg.evaluation.thresholds import calibration_error
-from petseg.store.card import MASKS
+from petseg.store.score_rows import MASKS
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import to_target
+from petseg.data.batches import mask_of_rule
 from petseg.data.masks import load_masks
 from petseg.errors import DamagedFile, DataError, StoreError
 from petseg.evaluation.metrics import PixelCounts, count_against
@@ -34,9 +34,9 @@ from petseg.evaluation.scores import LEARNT
 from petseg.params import OUTPUTS, Boundary, Edge
 from petseg.report import reading
 from petseg.report.mask_figures import Example
-from petseg.store.card import title
 from petseg.store.layout import CURVES, EVOLUTION_MASKS
 from petseg.store.run import StoredRun
+from petseg.store.score_rows import title
 
 
 @dataclass(frozen=True)
@@ -304,6 +304,6 @@ class Results:
 
 def true_masks(arrays: PetArrays, rows: NDArray[np.int64], boundary: Boundary) -> NDArray[np.bool_]:
     """Return true masks, (N, S, S) bool."""
-    mask, _ = to_target(torch.from_numpy(arrays.trimaps[rows]), boundary)
+    mask, _ = mask_of_rule(torch.from_numpy(arrays.trimaps[rows]), boundary)
     result: NDArray[np.bool_] = mask.squeeze(1).bool().numpy()
     return result

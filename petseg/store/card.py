@@ -6,28 +6,19 @@ Source: Mitchell et al. 2019 (arXiv:1810.03993), as far as the record knows.
 import csv
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from petseg.core.files import written_atomically
 from petseg.core.formats import duration, interval, score
 from petseg.evaluation.outputs import BREEDS
-from petseg.params import Boundary, Edge
 from petseg.store.additions import Evaluation
 from petseg.store.layout import ABOUT, CARD, WEIGHTS
 from petseg.store.run import StoredRun
+from petseg.store.score_rows import MASKS, ScoreRows, title
 
 WEAKEST = 5  # breeds that are named,
 ENOUGH = 5  # of those with so many test photos, where there are such
 _PUBLISHED = ("sample", "oxford")
-MASKS: dict[Edge, str] = {"whole": "the whole pet", "tight": "the pet within its border"}
-RULES: dict[Boundary, str] = {
-    "foreground": "foreground (the border counts as pet)",
-    "background": "background (the border counts as background)",
-    "ignore": "ignore (the border does not count)",
-}
-_SIZES = {"": "at the packed size", "own_resolution": "at the photos' own size"}
-_BLIND = {"mean_mask": "the mean training mask, for every photo", "all_foreground": "every pixel is pet"}
 LIMITS = (
     "It has seen cats and dogs, one in each photo, mostly in the middle and well lit; other animals, several "
     "pets, and photos without one are beyond what was measured.",
@@ -36,75 +27,6 @@ LIMITS = (
     "People drew the masks with a strip of unsure pixels around each pet; the rule for it moves every score.",
     "Scores are of one training; another seed gives a little more or less.",
 )
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """The scores of one answer under one rule for the border.
-
-    Attributes:
-        name: what is scored, or by which rule.
-        mask: which of the network's masks answered; empty where there is but one.
-        scores: by their names in metrics/test.json.
-        headline: whether the other views are of these masks and this rule.
-    """
-
-    name: str
-    mask: str
-    scores: Mapping[str, Any]
-    headline: bool = False
-
-
-@dataclass(frozen=True)
-class ScoreRows:
-    """Every score that metrics/test.json has.
-
-    Attributes:
-        rules: of the model's masks at the packed size, a row for each rule for the border, by its name.
-        sizes: by the headline's rule, those masks as they are and cleaned, at both sizes.
-        blind: by the headline's rule, answers that never look at the photo.
-    """
-
-    rules: dict[str, ScoreRow]
-    sizes: list[ScoreRow]
-    blind: list[ScoreRow]
-
-    @classmethod
-    def of(cls, told: Mapping[str, Any]) -> "ScoreRows":
-        """Return what there is; a network with one output was scored by one rule, and cleaned nowhere."""
-        boundary, answers = told.get("boundary"), told.get("answers", {})
-        mask = MASKS.get(answers.get(boundary), "")
-        rules: dict[str, ScoreRow] = {
-            rule: ScoreRow(words, MASKS.get(answers.get(rule), ""), scores, rule == boundary)
-            for rule, words in RULES.items()
-            if (scores := told if rule == boundary else told.get(f"boundary_{rule}"))
-        }
-        rules = rules or {"unknown": ScoreRow("by an unknown rule for the border", mask, told, True)}
-        blind = [ScoreRow(words, "", told[name]) for name, words in _BLIND.items() if name in told]
-        return cls(rules, _sizes(told, mask), blind)
-
-
-def title(told: Mapping[str, Any]) -> str:
-    """Say of which masks, by which rule for the border, the headline scores are."""
-    boundary = told.get("boundary", "unknown")
-    edge = told.get("answers", {}).get(boundary)
-    if edge is None:
-        return f"masks scored by the {boundary} rule"
-    return f"masks of {MASKS[edge]}, scored by the {boundary} rule"
-
-
-def _sizes(told: Mapping[str, Any], mask: str) -> list[ScoreRow]:
-    if "cleaned_masks" not in told:
-        own = told.get("own_resolution")
-        return [ScoreRow(_SIZES["own_resolution"], mask, own)] if own else []
-    rows = []
-    for size, where in _SIZES.items():
-        for way, words in (("as_is", "as they are"), ("cleaned", "cleaned")):
-            asked = (way == "cleaned") == told["cleaned_masks"]
-            name = size if asked else "_".join(filter(None, (size, way)))
-            if scores := told.get(name) if name else told:
-                rows.append(ScoreRow(f"{words}, {where}", mask, scores, headline=not name))
-    return rows
 
 
 def write_card(run: StoredRun) -> None:
@@ -174,30 +96,30 @@ def _scores(run: StoredRun, evaluation: Evaluation | None) -> str:
         rows.append(("validation, which chose the epoch", both, f"{run.val_dice:.4f}", "", ""))
     if not evaluation:
         return f"{_table(head, rows)}\n\nNot yet scored on test photos: `dvc repro infer` does."
-    told = evaluation.headlines
-    found = ScoreRows.of(told)
+    headlines = evaluation.headlines
+    found = ScoreRows.of(headlines)
     for row in found.rules.values():
         name = f"test, {row.name}"
         rows.append((f"**{name}**" if row.headline else name, row.mask, *_three(row.scores)))
     rows += [(row.name, row.mask, *_three(row.scores)) for row in found.sizes if not row.headline]
     rows += [(f"*{row.name}*", row.mask, *_three(row.scores)) for row in found.blind]
-    words = f"""Means over {told.get("photos", "unknown")} test photos. Bold: the headline, {title(told)};
-        the lines below the rules are by its rule too. {_thresholds(told)} {_cleaned(told)} Italic: answers
-        that never look at the photo."""
+    words = f"""Means over {headlines.get("photos", "unknown")} test photos. Bold: the headline,
+        {title(headlines)}; the lines below the rules are by its rule too. {_thresholds(headlines)}
+        {_cleaned(headlines)} Italic: answers that never look at the photo."""
     return f"{_table(head, rows)}\n\n{textwrap.fill(' '.join(words.split()), 106)}"
 
 
-def _thresholds(told: Mapping[str, Any]) -> str:
-    if "thresholds" not in told:
-        return f"Pet is what has a probability of {told['threshold']:g} or more."
-    limits = ", ".join(f"{limit:g} for {MASKS[edge]}" for edge, limit in told["thresholds"].items())
+def _thresholds(headlines: Mapping[str, Any]) -> str:
+    if "thresholds" not in headlines:
+        return f"Pet is what has a probability of {headlines['threshold']:g} or more."
+    limits = ", ".join(f"{limit:g} for {MASKS[edge]}" for edge, limit in headlines["thresholds"].items())
     return f"A mask holds what has at least this probability: {limits}."
 
 
-def _cleaned(told: Mapping[str, Any]) -> str:
-    if "cleaned_masks" not in told:
+def _cleaned(headlines: Mapping[str, Any]) -> str:
+    if "cleaned_masks" not in headlines:
         return ""
-    done = "were cleaned" if told["cleaned_masks"] else "are as the network gave them"
+    done = "were cleaned" if headlines["cleaned_masks"] else "are as the network gave them"
     return f"Headline masks {done}; cleaning takes out small islands and fills small holes."
 
 
@@ -216,8 +138,8 @@ def _dice(row: Mapping[str, Any]) -> str:
 def _weakest(evaluation: Evaluation) -> str:
     with (evaluation.folder / BREEDS).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))  # which begins with the weakest
-    told = [row for row in rows if int(row["photos"]) >= ENOUGH] or rows
-    cells = ((row["breed"].replace("_", " "), row["photos"], _dice(row)) for row in told[:WEAKEST])
+    shown = [row for row in rows if int(row["photos"]) >= ENOUGH] or rows
+    cells = ((row["breed"].replace("_", " "), row["photos"], _dice(row)) for row in shown[:WEAKEST])
     return _table(("breed", "test photos", "Dice (95 % interval)"), cells)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from petseg.data.batches import Photos, normalize, to_input, to_targets
+from petseg.data.batches import Photos, masks_of_outputs, normalize, to_input
 from petseg.errors import NonFiniteLoss
 from petseg.evaluation.metrics import PixelCounts, count_pixels, mean
 from petseg.models.network import Network
@@ -212,7 +212,7 @@ def validate(network: nn.Module, photos: Photos, params: TrainParams) -> tuple[f
     for start in range(0, len(photos), _VALIDATION_BATCH):
         some = slice(start, start + _VALIDATION_BATCH)
         images = photos.images[some]
-        masks = to_targets(photos.trimaps[some])
+        masks = masks_of_outputs(photos.trimaps[some])
         with torch.autocast(images.device.type, torch.bfloat16, enabled=params.precision == "bf16"):
             logits = network(to_input(images))
         logits = logits.float()
@@ -243,7 +243,7 @@ def _batch(
 ) -> tuple[Tensor, Tensor]:
     """Return the photos of these rows, changed and normalized, and their masks."""
     images, trimaps = augment(photos.images[rows], photos.trimaps[rows], draws[rows], augmentation, size_px)
-    return normalize(images), to_targets(trimaps)
+    return normalize(images), masks_of_outputs(trimaps)
 
 
 def _pooled(losses: list[Tensor], n: int, epoch: int) -> float:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from petseg.data.batches import to_target
+from petseg.data.batches import mask_of_rule
 from petseg.errors import ShapeMismatch
 from petseg.evaluation.metrics import bootstrap_interval, count_pixels, mean, scores
 from petseg.params import Boundary
@@ -116,7 +116,7 @@ def test_the_border_counts_as_told(
     boundary: Boundary, expected: list[int], counted: list[int] | None
 ) -> None:
     trimaps = torch.tensor([[[1, 2], [3, 3]]], dtype=torch.uint8)
-    found, valid = to_target(trimaps, boundary)
+    found, valid = mask_of_rule(trimaps, boundary)
     assert found.shape == (1, 1, 2, 2)
     assert found.flatten().tolist() == expected
     assert (None if valid is None else valid.flatten().tolist()) == counted

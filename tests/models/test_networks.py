@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet34
 
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import load_photos, to_input, to_targets
+from petseg.data.batches import load_photos, masks_of_outputs, to_input
 from petseg.errors import ShapeMismatch
 from petseg.evaluation.metrics import mean_dice
 from petseg.models.networks import MODELS, build_network, parameter_count, placed, settings_of
@@ -193,7 +193,7 @@ def test_a_network_learns_eight_photos_by_heart(name: str, sample_arrays: PetArr
     while dice <= 0.99 and steps > 0:
         for _ in range(10):
             network.train()
-            train_step(network, optimizer, to_input(images), to_targets(trimaps), train, rate)
+            train_step(network, optimizer, to_input(images), masks_of_outputs(trimaps), train, rate)
         steps -= 10
         masks = torch.from_numpy(predict_masks(network, images))
         rules: tuple[Boundary, ...] = ("foreground", "background")

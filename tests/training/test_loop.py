@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from petseg.data.arrays import PetArrays
-from petseg.data.batches import Photos, load_photos, to_targets
+from petseg.data.batches import Photos, load_photos, masks_of_outputs
 from petseg.errors import NonFiniteLoss
 from petseg.models.weights import sha256_tensors
 from petseg.params import ModelParams, Params, TrainParams
@@ -172,8 +172,8 @@ def test_the_masks_of_an_epoch_are_nested(photos: tuple[Photos, Photos], params:
 
 
 def test_where_no_border_is_drawn_both_outputs_learn_one_mask() -> None:
-    whole, tight = to_targets(torch.tensor([[[1, 2], [2, 1]]]))[0]
+    whole, tight = masks_of_outputs(torch.tensor([[[1, 2], [2, 1]]]))[0]
     assert torch.equal(whole, tight)
-    whole, tight = to_targets(torch.tensor([[[1, 2], [3, 1]]]))[0]
+    whole, tight = masks_of_outputs(torch.tensor([[[1, 2], [3, 1]]]))[0]
     assert whole.tolist() == [[1, 0], [1, 1]]
     assert tight.tolist() == [[1, 0], [0, 1]]

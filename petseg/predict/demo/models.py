@@ -9,6 +9,7 @@ import torch
 
 from petseg.errors import PetsegError, UsageError
 from petseg.models.masking import UNDECIDED, Thresholds
+from petseg.models.predictor import has_two_outputs
 from petseg.params import ModelParams
 from petseg.predict.load import Model, choose
 from petseg.store.champion import champion
@@ -78,7 +79,7 @@ class Offer:
 
 def _has_two_outputs(run: StoredRun) -> bool:
     try:
-        return "outputs" in read_json(run.folder / ABOUT)
+        return has_two_outputs(read_json(run.folder / ABOUT))
     except (PetsegError, OSError):  # it is shown as one output; using it names the damage
         return False
 
