@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that drives singular values towards 1
-_STEPS = 5  # of it; singular values then lie between 0.7 and 1.2
-_BLOCK_ROWS = 128  # larger matrices are made orthogonal in blocks of so many rows, which costs less
+STEPS = 5  # of it; singular values then lie between 0.7 and 1.2
+BLOCK_ROWS = 128  # larger matrices are made orthogonal in blocks of so many rows, which costs less
 _SMALL = 1e-14  # against division by the squared norm of a gradient of zeros
 
 
@@ -28,10 +28,20 @@ class Muon(Optimizer):
         groups: of parameters, each with its ``weight_decay``: the share of the rate by which weights shrink.
         lr: the rate.
         momentum: the share of the last step that goes on.
+        steps: of the iteration that makes a matrix orthogonal.
+        block_rows: matrices with more rows are made orthogonal in blocks of so many.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float) -> None:
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float,
+        steps: int = STEPS,
+        block_rows: int = BLOCK_ROWS,
+    ) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
+        self._steps, self._block_rows = steps, block_rows
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is taken
@@ -44,10 +54,10 @@ class Muon(Optimizer):
             momenta = [self._momentum_of(p) for p in parameters]
             torch._foreach_mul_(momenta, group["momentum"])
             torch._foreach_add_(momenta, gradients)
-            steps = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
+            moves = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            _make_orthogonal([step for step in steps if step.ndim > 1])
-            torch._foreach_add_(parameters, steps, alpha=-group["lr"])
+            _make_orthogonal([move for move in moves if move.ndim > 1], self._steps, self._block_rows)
+            torch._foreach_add_(parameters, moves, alpha=-group["lr"])
 
     def _momentum_of(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
@@ -57,7 +67,7 @@ class Muon(Optimizer):
         return momentum
 
 
-def orthogonal(matrices: Tensor, steps: int = _STEPS) -> Tensor:
+def orthogonal(matrices: Tensor, steps: int = STEPS) -> Tensor:
     """Return the nearest orthogonal matrices, about: all singular values are brought near 1.
 
     Args:
@@ -69,7 +79,7 @@ def orthogonal(matrices: Tensor, steps: int = _STEPS) -> Tensor:
     return made if wide is matrices else made.mT
 
 
-def whitening(grams: Tensor, steps: int = _STEPS) -> Tensor:
+def whitening(grams: Tensor, steps: int = STEPS) -> Tensor:
     """Return by what matrices X are multiplied to become orthogonal, of their Gram matrices X X^T.
 
     Each step of the iteration multiplies X by a polynomial of its Gram matrix; their product is returned. So
@@ -96,26 +106,26 @@ def _wide(matrices: Tensor) -> Tensor:
     return matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
 
 
-def _make_orthogonal(steps: list[Tensor]) -> None:
-    """Replace steps of weights, (out, in, h, w), by orthogonal ones; those of as many rows at once."""
-    blocks = [_in_blocks(step) for step in steps]
+def _make_orthogonal(moves: list[Tensor], steps: int, block_rows: int) -> None:
+    """Replace moves of weights, (out, in, h, w), by orthogonal ones; those of as many rows at once."""
+    blocks = [_in_blocks(move, block_rows) for move in moves]
     grams: dict[int, list[Tensor]] = defaultdict(list)
     for wide in map(_wide, blocks):
         grams[wide.shape[1]].append(wide @ wide.mT)
     products = {
-        rows: iter(torch.split(whitening(torch.cat(alike)), [len(each) for each in alike]))
+        rows: iter(torch.split(whitening(torch.cat(alike), steps), [len(each) for each in alike]))
         for rows, alike in grams.items()
     }
-    for step, block in zip(steps, blocks, strict=True):
+    for move, block in zip(moves, blocks, strict=True):
         wide = _wide(block)
         made = next(products[wide.shape[1]]) @ wide
-        rows, columns = len(step), step[0].numel()
-        inner = step.movedim(1, -1)
+        rows, columns = len(move), move[0].numel()
+        inner = move.movedim(1, -1)
         inner.copy_((made if wide is block else made.mT).reshape(inner.shape))
-        step.mul_(max(1.0, rows / columns) ** 0.5)
+        move.mul_(max(1.0, rows / columns) ** 0.5)
 
 
-def _in_blocks(step: Tensor) -> Tensor:
-    """Return a weight's step as matrices, (blocks, rows, columns); of channels_last it is a view."""
-    blocks = len(step) // _BLOCK_ROWS if len(step) % _BLOCK_ROWS == 0 else 1
-    return step.movedim(1, -1).reshape(blocks, len(step) // blocks, -1)
+def _in_blocks(move: Tensor, block_rows: int) -> Tensor:
+    """Return a weight's move as matrices, (blocks, rows, columns); of channels_last it is a view."""
+    blocks = len(move) // block_rows if len(move) % block_rows == 0 else 1
+    return move.movedim(1, -1).reshape(blocks, len(move) // blocks, -1)

@@ -10,16 +10,16 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from petseg.params import TrainParams
 from petseg.training.muon import Muon
 
-_MOMENTUM = 0.9
+MOMENTUM = 0.9
 _START_FACTOR = 1 / 25  # of the peak, as in torch's OneCycleLR
 
 # Fused: one pass over memory for each tensor, which for 24 million weights takes half the time.
 OPTIMIZERS: dict[str, Callable[[list[dict[str, object]], float], Optimizer]] = {
-    "muon": lambda groups, rate: Muon(groups, rate, _MOMENTUM),
-    "sgd": lambda groups, rate: SGD(groups, lr=rate, momentum=_MOMENTUM, nesterov=True, fused=True),
+    "muon": lambda groups, rate: Muon(groups, rate, MOMENTUM),
+    "sgd": lambda groups, rate: SGD(groups, lr=rate, momentum=MOMENTUM, nesterov=True, fused=True),
     "adamw": lambda groups, rate: AdamW(groups, lr=rate, fused=True),
     "adam": lambda groups, rate: Adam(groups, lr=rate, fused=True),
-    "rmsprop": lambda groups, rate: RMSprop(groups, lr=rate, momentum=_MOMENTUM),
+    "rmsprop": lambda groups, rate: RMSprop(groups, lr=rate, momentum=MOMENTUM),
 }
 
 

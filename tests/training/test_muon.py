@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import nn
 
-from petseg.training import muon
 from petseg.training.muon import Muon, orthogonal
 
 
@@ -73,12 +72,11 @@ def test_alike_weights_are_worked_on_together_and_give_what_each_gives_alone() -
         torch.testing.assert_close(alone, together)
 
 
-def test_the_blocks_of_a_large_matrix_are_orthogonal_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(muon, "_BLOCK_ROWS", 4)
+def test_the_blocks_of_a_large_matrix_are_orthogonal_each() -> None:
     weight = nn.Parameter(torch.zeros(8, 3, 3, 3))
     weight.grad = torch.randn(8, 3, 3, 3)
     gradient = weight.grad.permute(0, 2, 3, 1).reshape(2, 4, 27)
-    Muon([{"params": [weight]}], lr=1.0, momentum=0.0).step()
+    Muon([{"params": [weight]}], lr=1.0, momentum=0.0, block_rows=4).step()
     moved = -weight.detach().permute(0, 2, 3, 1).reshape(2, 4, 27)
     torch.testing.assert_close(moved, orthogonal(gradient))
 
