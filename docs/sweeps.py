@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from petseg.cli.stages import params_of_recipe
 from petseg.core.textfiles import read_yaml, without_nan
 from petseg.errors import PetsegError, StoreError
 from petseg.params import flatten, load_params
@@ -133,7 +134,10 @@ def read_finals() -> dict[str, dict[str, Any]]:
     content = read_yaml(ROOT / "docs/sweeps.yaml")
     pinned = content["base"] | content["finals"]["common"]
     del pinned["train.seed"]
-    return {name: pinned | run for name, run in content["finals"]["runs"].items()}
+    finals = content["finals"]["runs"]
+    recipes = {name: run for name, run in finals.items() if isinstance(run, str)}
+    finals |= {name: params_of_recipe(run, ROOT) for name, run in recipes.items()}
+    return {name: pinned | run for name, run in finals.items()}
 
 
 def keep() -> None:
