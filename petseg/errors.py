@@ -26,9 +26,21 @@ from collections.abc import Sequence
 
 
 class PetsegError(Exception):
-    """Base of every error that is shown as one line, without a traceback."""
+    """Base of every error that is shown without a traceback.
+
+    Args:
+        lines: the message, a line for each mistake. Only what is passed apart is shown on a line of its own:
+            a newline in a file's name makes no line.
+    """
 
     exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)
+        self.lines = lines
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 class UsageError(PetsegError):

@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from petseg.core.textfiles import read_yaml
+from petseg.core.urls import has_secrets, without_secrets
 from petseg.errors import ParamsError
 
 _RESNET34_HALVINGS = 5
@@ -41,8 +42,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+def _recordable(place: str) -> str:
+    if has_secrets(place):
+        raise ValueError(
+            "must be a URL without user, password and query, as params are recorded; user and password are "
+            "read from ~/.netrc, and what wants a query is downloaded by hand"
+        )
+    return place
+
+
+Place = Annotated[str, Field(min_length=1), AfterValidator(_recordable)]
+
+
 class DataParams(Section):
-    source: Annotated[str, Field(min_length=1)]
+    source: Place
     masks: Masks
     image_size: Annotated[int, Field(ge=16, le=2048)]
     boundary: Boundary
@@ -62,7 +75,7 @@ class ModelParams(Section):
     width: Annotated[int, Field(ge=1, le=1024)]
     depth: Annotated[int, Field(ge=1, le=8)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    encoder_weights: Annotated[str, Field(min_length=1)]
+    encoder_weights: Place
 
 
 class TrainParams(Section):
@@ -162,7 +175,7 @@ def check_params(values: Any, name: str = "params.yaml") -> Params:
     except ValidationError as error:
         mistakes = [_explain(details) for details in error.errors()] + mistakes
     if mistakes:
-        raise ParamsError("\n".join(f"{name}: {mistake}" for mistake in mistakes))
+        raise ParamsError(*(f"{name}: {mistake}" for mistake in mistakes))
     return params
 
 
@@ -185,8 +198,8 @@ def _mistakes_between_keys(values: dict[str, Any]) -> Iterator[str]:
         )
     if name == "unet" and model.get("encoder_weights", "none") != "none":
         yield (
-            f"model.encoder_weights: {model['encoder_weights']} is for model.name resnet34_unet; "
-            "a unet begins with random weights: none"
+            f"model.encoder_weights: {without_secrets(model['encoder_weights'])} is for model.name "
+            "resnet34_unet; a unet begins with random weights: none"
         )
     folds, fold = number("split", "folds"), number("split", "fold")
     if (folds is None) != (fold is None):
@@ -227,7 +240,7 @@ def _explain(details: ErrorDetails) -> str:
         return f"{key}: is missing"
     if kind in ("model_type", "model_attributes_type"):
         return f"{key}: must be a section with keys of its own"
-    return f"{key}: {value!r} {message}"
+    return f"{key}: {without_secrets(repr(value))} {message}"
 
 
 def _did_you_mean(loc: tuple[int | str, ...]) -> str:

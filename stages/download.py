@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from petseg.core.project import main_root
-from petseg.data.download import redact
+from petseg.core.terminal import print_lines
 from petseg.data.own_folder import put_in_place
 from petseg.params import Params, flat
 from petseg.pipeline.stage import run_stage
@@ -12,12 +12,12 @@ from petseg.tracking.outbox import recorded
 
 def download(params: Params, sample: Path, archives: Path) -> None:
     source, masks = params.data.source, params.data.masks
-    with recorded("download", flat(data__source=redact(source), data__masks=masks)) as record:
+    with recorded("download", flat(data__source=source, data__masks=masks)) as record:
         retrieved = put_in_place(source, masks, sample, archives, main_root())
         record.metrics |= {f"bytes/{archive.name}": archive.bytes for archive in retrieved}
         record.datasets = [(archive.name, archive.sha256, archive.origin) for archive in retrieved]
         for archive in retrieved:
-            print(f"{archive.name}: {archive.bytes:,} bytes, sha256 {archive.sha256[:16]}, verified")
+            print_lines(f"{archive.name}: {archive.bytes:,} bytes, sha256 {archive.sha256[:16]}, verified")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from petseg.core.project import main_root
+from petseg.core.terminal import print_lines
 from petseg.models.encoder_download import fetch_encoder
 from petseg.params import Params
 from petseg.pipeline.stage import run_stage
@@ -15,7 +16,7 @@ def encoder(params: Params, encoder: Path) -> None:
         from petseg.models.resnet34_unet import ResNet34UNet, load_encoder
 
         load_encoder(ResNet34UNet(width=1), found.path)
-    print(f"encoder weights: {found.name}")
+    print_lines(f"encoder weights: {found.name}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from petseg.core.files import copy_atomically, listed, remove_leftovers
 from petseg.core.formats import interval, score
 from petseg.core.git import git_state
 from petseg.core.project import main_root, now, provenance
+from petseg.core.terminal import print_lines
 from petseg.data.arrays import PetArrays
 from petseg.evaluation.evaluate import against_truth, predict, write_outputs
 from petseg.evaluation.outputs import HEADLINES
@@ -38,7 +39,7 @@ def infer(params: Params, archives: Path, arrays: Path, weights: Path, results: 
     key = key_of(settings, photos.digest, code)
 
     if run is not None and run.export_added(EVALUATIONS, key, results):
-        print(f"run {run.key} was scored by this code and these params before: its scores are used")
+        print_lines(f"run {run.key} was scored by this code and these params before: its scores are used")
     else:
         device = set_up_torch(params.train.device, params.train.threads)
         predictor = Predictor.load(weights, about, device, params.infer.flip_average)
@@ -52,7 +53,7 @@ def infer(params: Params, archives: Path, arrays: Path, weights: Path, results: 
     copy_atomically(results / HEADLINES, metrics)
 
     if run is None:
-        print(
+        print_lines(
             f"warning: no run in runs/ has {weights}, so its scores are not kept; petseg runs adopt {weights}"
         )
     else:
@@ -63,7 +64,7 @@ def infer(params: Params, archives: Path, arrays: Path, weights: Path, results: 
             keep(run, EVALUATIONS, key, made_by, files)
             write_card(run)
         flush_outbox()
-    print(headline(json.loads(metrics.read_text(encoding="utf-8"))) + f": {metrics}")
+    print_lines(headline(json.loads(metrics.read_text(encoding="utf-8"))) + f": {metrics}")
 
 
 def headline(scores: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from petseg.core.files import listed, remove_leftovers, sha256_file, written_atomically
 from petseg.core.git import git_state
 from petseg.core.project import main_root, now, provenance
+from petseg.core.terminal import print_lines
 from petseg.data.arrays import PetArrays
 from petseg.data.preprocess import first_originals
 from petseg.params import Params, flat
@@ -39,13 +40,15 @@ def plot(
     settings = flat(augment=params.augment, plot=params.plot)
     read = {path.name: sha256_file(path) for path in (evolution, history, *listed(results, "[!.]*"))}
     if run is not None and not is_of(run, read, evolution.name, history.name):
-        print(f"warning: run {run.key} has other masks, curves or scores than lie here: figures are not kept")
+        print_lines(
+            f"warning: run {run.key} has other masks, curves or scores than lie here: figures are not kept"
+        )
         run = None
     code = code_sha256(Path(__file__))
     key = key_of(settings | {"read": read}, seen.arrays.digest, code)
 
     if run is not None and run.export_added(FIGURES, key, figures, "*.png"):
-        print(f"run {run.key} was drawn by this code and these params before: its figures are used")
+        print_lines(f"run {run.key} was drawn by this code and these params before: its figures are used")
     else:
         draw_all(seen, params, archives, figures)
         if run is not None:
@@ -54,7 +57,7 @@ def plot(
             keep_figures(run, key, made_by, seen, figures)
     if run is not None:
         flush_outbox()
-    print(f"{len(listed(figures, '[!.]*'))} figures: {figures}; everything on one page: petseg report")
+    print_lines(f"{len(listed(figures, '[!.]*'))} figures: {figures}; everything on one page: petseg report")
 
 
 def is_of(run: StoredRun, read: Mapping[str, str], evolution: str, history: str) -> bool:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from petseg.core.files import sha256_file
+from petseg.core.terminal import print_lines
 from petseg.core.textfiles import write_json
 from petseg.data.arrays import PetArrays
 from petseg.data.preprocess import pack
@@ -34,7 +35,8 @@ def preprocess(params: Params, archives: Path, arrays: Path, rejected: Path, met
         record.datasets = [("pets", digest, str(arrays)), *read]
         record.tags |= {"data_sha256": digest}
         record.texts |= {f"report/{rejected.name}": rejected.read_text(encoding="utf-8")}
-    print(", ".join(f"{name} {n}" for name, n in report.summary().items()), f"; see {rejected}")
+    counts = ", ".join(f"{name} {n}" for name, n in report.summary().items())
+    print_lines(f"{counts}; see {rejected}")
 
 
 if __name__ == "__main__":

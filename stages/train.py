@@ -11,6 +11,7 @@ from petseg.core.formats import duration
 from petseg.core.git import git_state
 from petseg.core.progress import progress
 from petseg.core.project import main_root, provenance
+from petseg.core.terminal import print_lines
 from petseg.core.textfiles import write_json, write_table
 from petseg.data.arrays import PetArrays
 from petseg.data.batches import MEAN, STD, load_photos
@@ -23,7 +24,7 @@ from petseg.pipeline.dvcfiles import locked_param, stage_paths
 from petseg.pipeline.stage import run_stage
 from petseg.store.adopt import adopt_if_unknown
 from petseg.store.card import write_card
-from petseg.store.heal import heal_from, say
+from petseg.store.heal import heal_from
 from petseg.store.layout import ABOUT, CARD, CURVES, EVOLUTION_MASKS, HISTORY, VALIDATION, WEIGHTS, key_of
 from petseg.store.rebuild import heal_from_checkpoints
 from petseg.store.records import damage_of
@@ -48,12 +49,12 @@ def train(
     code = partial(code_archive, Path(__file__))
     with open_run(store, key, described | provenance(git), git.changes or "", code) as run:
         if git.commit and git.changes is None:
-            print("warning: git can't tell what was changed since the commit, so the run can't either")
+            print_lines("warning: git can't tell what was changed since the commit, so the run can't either")
         if changes := run.environment_changes(described["environment"]):
-            print(f"warning: run {key} began elsewhere, where bits may differ: {'; '.join(changes)}")
+            print_lines(f"warning: run {key} began elsewhere, where bits may differ: {'; '.join(changes)}")
         with live_row(run) as row:
             if run.finished:
-                print(f"run {key} is finished: its weights are used, nothing is trained", flush=True)
+                print_lines(f"run {key} is finished: its weights are used, nothing is trained")
             else:
                 train_run(run, row, params, photos, beginning, device)
             if not (run.folder / CARD).exists():  # as a finished run has none whose process was killed
@@ -61,7 +62,7 @@ def train(
         copies = {WEIGHTS: weights, ABOUT: weights.with_suffix(".json")}
         copies |= {EVOLUTION_MASKS: evolution, CURVES: history}
         heal_from(run, copies.values())
-        say(heal_from_checkpoints(run))
+        print_lines(*heal_from_checkpoints(run))
         drop_scores_of_others(weights, run)
         adopt_if_unknown(weights, store)  # as something may have been laid there meanwhile
         run.check_whole(HISTORY)  # of which the metrics are made
@@ -70,7 +71,7 @@ def train(
     if not row.broken:
         flush_outbox()
     best = best_epoch(run.history)
-    print(f"best epoch {best.epoch}, validation Dice {best.val_dice:.4f}: runs/{key}/{WEIGHTS}")
+    print_lines(f"best epoch {best.epoch}, validation Dice {best.val_dice:.4f}: runs/{key}/{WEIGHTS}")
 
 
 def drop_scores_of_others(weights: Path, run: Run) -> None:
@@ -82,7 +83,8 @@ def drop_scores_of_others(weights: Path, run: Run) -> None:
         and damage_of(weights, run.manifest["files"][WEIGHTS])
     ):
         scores.unlink()
-        print(f"{scores.relative_to(Path.cwd())}: was of other weights, and is gone until infer scores these")
+        there = scores.relative_to(Path.cwd())
+        print_lines(f"{there}: was of other weights, and is gone until infer scores these")
 
 
 def description(params: Params, photos: PetArrays, encoder: Encoder) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def train_run(
     )
     run.show(photos.images[validation.rows[shown]])
     run.resume(state)
-    print(beginning_line(run, params, device, state.epoch), flush=True)
+    print_lines(beginning_line(run, params, device, state.epoch))
 
     total, done = params.train.epochs * len(training), state.epoch * len(training)
     with progress("train", total, start=done, transient=True) as advance:
@@ -127,7 +129,7 @@ def train_run(
                 break
             run.add(record, state, predict_masks(state.evaluated, validation.images[shown]))
             row.tell_epochs()
-            print(epoch_line(record, run.history, params.train.epochs), flush=True)
+            print_lines(epoch_line(record, run.history, params.train.epochs))
 
     check_reached(Path(__file__))  # what was loaded meanwhile counts too
     state.evaluated.load_state_dict(run.best_weights())

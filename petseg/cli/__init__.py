@@ -22,7 +22,7 @@ from petseg.cli.report import report
 from petseg.cli.stages import infer, train
 from petseg.cli.ui import ui
 from petseg.core.files import why_not
-from petseg.core.textfiles import printable
+from petseg.core.terminal import print_lines
 from petseg.errors import PetsegError
 
 app = typer.Typer(
@@ -59,17 +59,16 @@ def main() -> Never:
     try:
         app(prog_name="petseg")
     except PetsegError as error:
-        for line in str(error).splitlines():
-            print(f"petseg: {line}", file=sys.stderr)
+        print_lines(*(f"petseg: {line}" for line in error.lines), err=True)
         sys.exit(error.exit_code)
     except OSError as error:
         if error.errno is None:  # of a library, not of the system
             raise
-        print(f"petseg: {printable(why_not(error))}", file=sys.stderr)
+        print_lines(f"petseg: {why_not(error)}", err=True)
         sys.exit(1)
     sys.exit(0)
 
 
 def _stop(signum: int, frame: FrameType | None) -> Never:
-    print("petseg: interrupted", file=sys.stderr)
+    print_lines("petseg: interrupted", err=True)
     sys.exit(128 + signum)

@@ -10,6 +10,7 @@ from petseg.cli.output import Answer
 from petseg.cli.showing import Force, picture_target, save_figure
 from petseg.core.formats import duration, interval, score
 from petseg.core.project import main_root
+from petseg.core.terminal import cell, print_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,7 @@ def _print(table: "pd.DataFrame", notes: list[str]) -> None:
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else 240, highlight=False).print(_comparison(table))
-    print(*notes, sep="\n")
+    print_lines(*notes)
 
 
 def _comparison(table: "pd.DataFrame") -> "Table":
@@ -77,7 +78,7 @@ def _comparison(table: "pd.DataFrame") -> "Table":
     shown.add_column("a run", justify="right")
     shown.add_column("weights", no_wrap=True)
     for _, row in table.iterrows():
-        cells = [str(row["setting"]), str(row["runs"])]
+        cells = [cell(row["setting"]), str(row["runs"])]
         for part in parts:
             low, high = row[f"{part}_less_best_low"], row[f"{part}_less_best_high"]
             cells += [

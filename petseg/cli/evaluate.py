@@ -9,6 +9,7 @@ import typer
 
 from petseg.cli.showing import Force, picture_target, save_figure, show
 from petseg.core.project import main_root
+from petseg.core.terminal import print_lines
 from petseg.errors import PetsegError, UsageError
 
 if TYPE_CHECKING:
@@ -201,36 +202,38 @@ def _menu() -> None:
     views = [(command.name, command.callback) for command in app.registered_commands]
     said = {name or view.__name__: view.__doc__ for name, view in views if view}
     while True:
-        print()
+        print_lines("")
         for number, name in enumerate(names, 1):
-            print(f"{number:>3}  {name:<12} {said[name]}")
-        print("  q  quit")
+            print_lines(f"{number:>3}  {name:<12} {said[name]}")
+        print_lines("  q  quit")
         try:
             answer = typer.prompt("which").strip()
             if answer in ("q", "quit", "0"):
                 return
             name = names[int(answer) - 1] if answer.isdigit() and 0 < int(answer) <= len(names) else answer
             if name not in _MENU:
-                print(f"{answer}: must be a number from 1 to {len(names)}, a name, or q")
+                print_lines(f"{answer}: must be a number from 1 to {len(names)}, a name, or q")
                 continue
             arguments = [name]
             for option, question, default in _MENU[name]:
                 value = typer.prompt(question, default)
                 arguments += [option, value] if option and value else [value] if value else []
         except typer.Abort:  # the end of the input, or Ctrl-C
-            print()
+            print_lines("")
             return
         try:
             app(arguments, standalone_mode=False)
-        except (PetsegError, OSError, typer.BadParameter) as error:
-            print(getattr(error, "message", error))
+        except PetsegError as error:
+            print_lines(*error.lines)
+        except (OSError, typer.BadParameter) as error:
+            print_lines(getattr(error, "message", error))
 
 
 def _results() -> "Results":
     from petseg.report.latest import latest  # not above: torch and pandas would slow down every other command
 
     last = latest(main_root())
-    print(last.why, file=sys.stderr)
+    print_lines(last.why, err=True)
     return last.results
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from petseg.core.terminal import print_lines
 from petseg.core.textfiles import to_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -34,8 +35,7 @@ class Answer:
         elif callable(self.show):
             self.show()
         else:
-            for line in self.show:
-                print(line)
+            print_lines(*self.show)
 
 
 def answering(command: Callable[..., Answer]) -> Callable[..., None]:

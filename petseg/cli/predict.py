@@ -1,7 +1,6 @@
 """``petseg predict``."""
 
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from petseg.cli.output import Answer
 from petseg.core.formats import duration
 from petseg.core.project import expanded, main_root
+from petseg.core.terminal import print_lines
 from petseg.errors import UsageError
 from petseg.params import Edge
 
@@ -158,7 +158,7 @@ def _model(wanted: str | None, device: str, edge: Edge, threshold: float | None)
 
     model = choose(main_root(), wanted, set_up_torch(device, threads=1)).shown_as(edge, threshold)
     if threshold is None and not model.decided:
-        print(f"note: infer has chosen no threshold for {model.name}: {model.threshold:g}", file=sys.stderr)
+        print_lines(f"note: infer has chosen no threshold for {model.name}: {model.threshold:g}", err=True)
     return model
 
 

@@ -5,6 +5,7 @@ import sys
 from petseg.cli.summary import RECORDED, kind_of_machine
 from petseg.core.files import sha256_file
 from petseg.core.project import main_root
+from petseg.core.terminal import print_lines
 from petseg.core.textfiles import write_json
 from petseg.errors import PetsegError, StoreError
 from petseg.pipeline.dvcfiles import LOCK
@@ -26,6 +27,6 @@ def record() -> str:
 
 if __name__ == "__main__":
     try:
-        print(record())
+        print_lines(record())
     except PetsegError as error:
         sys.exit(f"petseg: {error}")

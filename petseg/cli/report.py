@@ -1,6 +1,5 @@
 """``petseg report``."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from petseg.cli.showing import Force, page_target, show
 from petseg.core.project import main_root
+from petseg.core.terminal import print_lines
 
 if TYPE_CHECKING:
     from petseg.report.results import Results
@@ -32,7 +32,7 @@ def report(
     results: Results | None
     if run is None:
         last = latest(main_root())
-        print(last.why, file=sys.stderr)
+        print_lines(last.why, err=True)
         results, stored = last.results, last.run
     else:
         from petseg.cli.runs import found_run
@@ -59,9 +59,8 @@ def _results(run: "StoredRun", target: Path) -> "Results | None":
         kept = [made for made in run.figures if PAGE in made.manifest["files"]]
         if not kept:
             raise
-        print(
-            f"note: {error}; this is the page that was stored on {kept[-1].manifest['created']}",
-            file=sys.stderr,
+        print_lines(
+            f"note: {error}; this is the page that was stored on {kept[-1].manifest['created']}", err=True
         )
         kept[-1].export({PAGE: target})
         return None

@@ -9,6 +9,7 @@ import typer
 
 from petseg.core.files import remove_leftovers_of, written_atomically
 from petseg.core.project import expanded
+from petseg.core.terminal import print_lines
 from petseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _DPI = 110
 
 def show(what: Path | str, opens: bool = True) -> None:
     """Say where a picture or page is, and open it where a person sits before a screen."""
-    print(what, flush=True)
+    print_lines(what)
     if opens and sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
         typer.launch(str(what))
 

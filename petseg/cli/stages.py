@@ -15,6 +15,7 @@ import typer
 
 from petseg.core.files import written_atomically
 from petseg.core.project import expanded, main_root
+from petseg.core.terminal import print_lines
 from petseg.errors import UsageError
 
 _NAMED_SOURCES = ("sample", "oxford")
@@ -112,7 +113,7 @@ def _run(stage: str, recipe: str | None, named: Mapping[str, Any], others: Seque
     command = ["dvc", "exp", "run", stage]
     for override in overrides:
         command += ["-S", override]
-    print(shlex.join(command), flush=True)
+    print_lines(shlex.join(command))
     before = (root / "params.yaml").read_bytes()
     code = _run_dvc(command, root)
     if code and overrides:
@@ -166,11 +167,11 @@ def _put_back(params: Path, before: bytes, overrides: Sequence[str]) -> None:
     if present == before:
         return
     if present != _as_dvc_writes(before, overrides):
-        print("petseg: params.yaml was edited meanwhile, and is left as it is now", file=sys.stderr)
+        print_lines("petseg: params.yaml was edited meanwhile, and is left as it is now", err=True)
         return
     with written_atomically(params.resolve()) as file:
         file.write(before)
-    print("petseg: params.yaml is as it was before", file=sys.stderr)
+    print_lines("petseg: params.yaml is as it was before", err=True)
 
 
 def _as_dvc_writes(before: bytes, overrides: Sequence[str]) -> bytes | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from petseg.core.formats import interval
 from petseg.core.project import main_root
+from petseg.core.terminal import print_lines
 from petseg.core.textfiles import read_yaml, yaml_value
 from petseg.pipeline.dvcfiles import CODE, LOCK, stage_paths
 from petseg.store.runs import run_of
@@ -116,4 +117,4 @@ def _code(stages: dict[str, Any]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    print("", *summary(main_root()), sep="\n")
+    print_lines("", *summary(main_root()))

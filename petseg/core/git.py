@@ -11,13 +11,14 @@ import hashlib
 import os
 import stat
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Self
+
+from petseg.core.terminal import print_lines
 
 # What the pipeline itself writes, and params.yaml, whose values every record holds in full.
 NO_CHANGES = ("dvc.lock", "metrics", "params.yaml")
@@ -113,7 +114,7 @@ def _warn(root: Path, error: Exception) -> None:
 
 @cache
 def _print_once(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print_lines(line, err=True)
 
 
 def _holds_something(path: Path) -> bool:

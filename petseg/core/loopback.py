@@ -8,13 +8,14 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any
 
 _LOOPBACK = re.compile(r"(https?://)?(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 WITHOUT_BODY = ("GET", "HEAD")  # methods
+LINGERING_S = 2  # in which a request that was answered early may still be sending
 
 Message = MutableMapping[str, Any]  # this and the next three are ASGI's words
 Receive = Callable[[], Awaitable[Message]]
@@ -41,12 +42,13 @@ class Limits:
 
     Attributes:
         max_bytes: of a request's body.
-        max_requests: whose bodies are held in memory at once.
+        max_requests: that are worked on or wait for it; as many bodies of ``max_bytes`` may be in memory
+            while they arrive.
         sending_s: seconds in which a body has to arrive.
         foreign_host: the answer to a Host header that is not of this machine.
         foreign_page: to an Origin header that is not.
         too_large: to a body of more than ``max_bytes``.
-        busy: while ``max_requests`` are held.
+        busy: while ``max_requests`` are worked on.
         late: to a body that has not arrived in time.
         hosts: Host headers that are served besides this machine's: patterns, separated by commas.
         origins: likewise Origin headers.
@@ -64,10 +66,26 @@ class Limits:
     origins: str = ""
 
 
+@dataclass
+class _Arrival:
+    """A body on its way.
+
+    Attributes:
+        deadline: when it is given up.
+        heard: when something of it came last.
+        body: what has come.
+    """
+
+    deadline: asyncio.Timeout
+    heard: float
+    body: bytearray = field(default_factory=bytearray)
+
+
 class Gate:
     """The ASGI application before another one: who may ask, how much, and how much at once.
 
-    A request that it lets through arrives with its whole body in the first message.
+    A request that it lets through arrives with its whole body in the first message. A body that arrives
+    slowly keeps no other out: it takes a place among ``max_requests`` only when it is whole.
 
     Args:
         app: the other one.
@@ -77,27 +95,29 @@ class Gate:
     def __init__(self, app: App, limits: Limits) -> None:
         self._app, self.limits = app, limits
         self._held = 0
+        self._arrivals: list[_Arrival] = []
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request, or let it through."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         refusal = self.refusal(scope, _headers(scope))
-        if refusal is None and scope["method"] in WITHOUT_BODY:
+        if refusal is not None:
+            return await _refuse(receive, send, refusal)
+        if scope["method"] in WITHOUT_BODY:
             return await self._app(scope, receive, send)
+        body = await self._arrived(receive)
+        if isinstance(body, Refused):
+            return await _refuse(receive, send, body)
         with ExitStack() as place:
-            if refusal is None:
-                self._held += 1
-                place.callback(self._leave)
-            body = await self._body(receive, refusal)
-            if isinstance(body, Refused):
-                return await answer(send, body)
+            self._held += 1
+            place.callback(self._leave)
 
             async def send_and_leave(message: Message) -> None:
                 place.close()  # who reads an answer slowly keeps no other request out
                 await send(message)
 
-            return await self._app(scope, _arrived(body, receive), send_and_leave)
+            return await self._app(scope, _given(body, receive), send_and_leave)
 
     def refusal(self, scope: Message, headers: dict[str, str]) -> Refused | None:
         """Judge a request by all but its body."""
@@ -117,30 +137,83 @@ class Gate:
             return None
         if int(headers.get("content-length", 0)) > self.limits.max_bytes:
             return self.limits.too_large
-        return self.limits.busy if self._held >= self.limits.max_requests else None
+        return self.limits.busy if self._is_full else None
 
-    async def _body(self, receive: Receive, refusal: Refused | None) -> bytes | Refused:
-        """Read a request to its end, a refused one too: who is still writing would not see an answer."""
+    @property
+    def _is_full(self) -> bool:
+        return self._held >= self.limits.max_requests
+
+    async def _arrived(self, receive: Receive) -> bytes | Refused:
+        """Read a body to its end."""
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self.limits.sending_s):
-                body = await _read(receive, 0 if refusal else self.limits.max_bytes)
+            async with asyncio.timeout(self.limits.sending_s) as deadline:
+                arrival = _Arrival(deadline, loop.time())
+                self._arrivals.append(arrival)
+                try:
+                    body = await self._read(receive, arrival)
+                finally:
+                    self._arrivals.remove(arrival)
         except TimeoutError:
             return self.limits.late
-        return refusal or (self.limits.too_large if body is None else body)
+        return self.limits.busy if self._is_full else body
+
+    async def _read(self, receive: Receive, arrival: _Arrival) -> bytes | Refused:
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return self.limits.late
+            arrival.body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(arrival.body) > self.limits.max_bytes:
+                return self.limits.too_large
+            arrival.heard = asyncio.get_running_loop().time()
+            self._make_room(arrival)
+        return bytes(arrival.body)
+
+    def _make_room(self, newest: _Arrival) -> None:
+        """Give up the bodies of which nothing has come for the longest time, if all take too much memory."""
+        most = self.limits.max_bytes * self.limits.max_requests
+        while sum(len(each.body) for each in self._arrivals) > most:
+            others = (each for each in self._arrivals if each is not newest and each.body)
+            stalled = min(others, key=lambda each: each.heard)
+            stalled.body.clear()
+            stalled.deadline.reschedule(newest.heard)
 
     def _leave(self) -> None:
         self._held -= 1
 
 
+async def _refuse(receive: Receive, send: Send, refusal: Refused) -> None:
+    """Answer at once; then read on for a moment, or who is still writing would not see the answer."""
+    start, body = answer_of(refusal)
+    await send(start)
+    await send(body | {"more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGERING_S):
+            while (await receive()).get("more_body"):
+                pass
+    await send({"type": "http.response.body", "body": b""})
+
+
 async def answer(send: Send, answered: Refused | bytes) -> None:
     """Answer a request with JSON: as it is, or of a refusal its line."""
+    for message in answer_of(answered):
+        await send(message)
+
+
+def answer_of(answered: Refused | bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the two messages of an answer."""
     if isinstance(answered, Refused):
         status, body = answered.status, json.dumps({"error": answered.line}).encode()
     else:
         status, body = 200, answered
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    return (
+        {"type": "http.response.start", "status": status, "headers": headers},
+        {"type": "http.response.body", "body": body},
+    )
 
 
 def _headers(scope: Message) -> dict[str, str]:
@@ -157,21 +230,7 @@ def _is_known(host_or_origin: str, listed: str) -> bool:
     )
 
 
-async def _read(receive: Receive, most: int) -> bytes | None:
-    """Read a request's body; None where it has more bytes than ``most``."""
-    kept, size, more = bytearray(), 0, True
-    while more:
-        message = await receive()
-        chunk, more = message.get("body", b""), message.get("more_body", False)
-        size += len(chunk)
-        if size <= most:
-            kept += chunk
-        else:
-            kept.clear()
-    return bytes(kept) if size <= most else None
-
-
-def _arrived(body: bytes, receive: Receive) -> Receive:
+def _given(body: bytes, receive: Receive) -> Receive:
     """Return what gives an application a body that was read already, and then what comes after it."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 

@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from petseg.core.formats import duration
+from petseg.core.terminal import print_lines
 
 _PLAIN_LINE_EVERY_S = 10.0
 
@@ -89,6 +90,6 @@ def _plain(what: str, total: int | None, done: int, in_bytes: bool) -> Advance:
             of = "" if total is None else f" of {show(total)}"
             speed = f"{show(round(rate))}/s" if in_bytes else f"{rate:.1f}/s"
             left = "" if total is None or done == total else f", {duration((total - done) / rate)} left"
-            print(f"{what}: {show(done)}{of}, {speed}{left}", file=sys.stderr, flush=True)
+            print_lines(f"{what}: {show(done)}{of}, {speed}{left}", err=True)
 
     return advance

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petseg.core.files import read_file, written_atomically
+from petseg.core.urls import without_secrets
 from petseg.errors import ParamsError
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ def read_yaml(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path.name}: is not UTF-8 text ({error.reason})") from None
     except YAMLError as error:
-        raise ParamsError(f"{path.name}: is not valid YAML: {' '.join(str(error).split())}") from None
+        raise ParamsError(
+            f"{path.name}: is not valid YAML: {without_secrets(' '.join(str(error).split()))}"
+        ) from None
 
 
 def yaml_value(text: str) -> Any:

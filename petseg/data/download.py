@@ -1,14 +1,13 @@
 """Where the archives and an encoder's weights come from, and how they get here whole."""
 
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -16,6 +15,8 @@ import urllib3
 from petseg.core.files import copy_atomically, written_atomically
 from petseg.core.locks import Held, held
 from petseg.core.progress import progress
+from petseg.core.terminal import print_lines
+from petseg.core.urls import without_secrets
 from petseg.data.archives import ANNOTATIONS, PHOTOS, verify
 from petseg.errors import ArchiveError, DownloadError
 
@@ -92,7 +93,7 @@ def fetch(source: str, sample: Path, into: Path, root: Path, backoff_s: float = 
     try:
         return _fetch(source, sample, into, root, backoff_s)
     except (ValueError, RuntimeError) as error:  # of a URL, a ~user or a checksum file that is none
-        raise DownloadError(f"data.source: {redact(source)}: {error}") from None
+        raise DownloadError(f"data.source: {without_secrets(source)}: {error}") from None
 
 
 def _fetch(source: str, sample: Path, into: Path, root: Path, backoff_s: float) -> list[Retrieved]:
@@ -101,7 +102,7 @@ def _fetch(source: str, sample: Path, into: Path, root: Path, backoff_s: float) 
         return download_all(files, into, root, backoff_s)
     if "://" in source:
         if urlsplit(source).scheme not in ("http", "https"):
-            raise DownloadError(f"data.source: {redact(source)}: only http and https URLs are known")
+            raise DownloadError(f"data.source: {without_secrets(source)}: only http and https URLs are known")
         base = source.rstrip("/")
         known = _parse_checksums(_checksums(base, root))
         files = [Remote(name, (base,), known.get(name)) for name in ARCHIVES]
@@ -113,17 +114,6 @@ def _fetch(source: str, sample: Path, into: Path, root: Path, backoff_s: float) 
         )
     known = _parse_checksums(_read_text(folder / CHECKSUMS))
     return [_copy(folder / name, into / name, known.get(name)) for name in ARCHIVES]
-
-
-def redact(url: str) -> str:
-    """Return a URL without the user, password and query that it may carry; a path as it is."""
-    if "://" not in url:
-        return url
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "a URL that can't be read"
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _copy(origin: Path, target: Path, known: str | None) -> Retrieved:
@@ -168,7 +158,7 @@ def _provide(
         kept = root / FETCHED / file.sha256 / file.name
         if _is_whole(kept, file.sha256):
             retrieved = Retrieved(
-                file.name, redact(f"{file.bases[0]}/{file.name}"), kept.stat().st_size, file.sha256
+                file.name, without_secrets(f"{file.bases[0]}/{file.name}"), kept.stat().st_size, file.sha256
             )
         else:
             retrieved = _download(session, file, partial, backoff_s)
@@ -186,7 +176,7 @@ def _is_whole(kept: Path, sha256: str) -> bool:
         with progress(f"verify {kept.name}", kept.stat().st_size, in_bytes=True, transient=True) as advance:
             verify(kept, sha256, advance)
     except ArchiveError:
-        print(f"warning: {kept}: differs from its sha256; it is fetched again", file=sys.stderr)
+        print_lines(f"warning: {kept}: differs from its sha256; it is fetched again", err=True)
         kept.unlink()
         return False
     return True
@@ -199,7 +189,7 @@ def _alone(lock: Path, name: str) -> Iterator[None]:
         try:
             stack.enter_context(held(lock, wait=False))
         except Held as other:
-            print(f"waiting for process {other.pid}, which fetches {name}", file=sys.stderr, flush=True)
+            print_lines(f"waiting for process {other.pid}, which fetches {name}", err=True)
             stack.enter_context(held(lock))
         yield
 
@@ -218,11 +208,11 @@ def _download(session: requests.Session, file: Remote, partial: Path, backoff_s:
             partial.unlink(missing_ok=True)
             failures.append(str(error))
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            failures.append(f"{redact(url)}: {_short(error)}")
+            failures.append(f"{without_secrets(url)}: {_short(error)}")
             if _is_final(error) and len(bases) == 1:
                 break
         else:
-            return Retrieved(name, redact(url), partial.stat().st_size, found)
+            return Retrieved(name, without_secrets(url), partial.stat().st_size, found)
         if attempt + 1 < _TRIES:
             time.sleep(backoff_s * 2**attempt)
     if known is None:  # what came could not be gone on from
@@ -271,14 +261,14 @@ def _append(reply: requests.Response, partial: Path, mode: str, advance: Callabl
 
 def _checksums(base: str, root: Path) -> str:
     """Return the checksums that a server has; where it can't be reached, those that it had before."""
-    before = root / FETCHED / f"{_digest(redact(base))}-{CHECKSUMS}"
+    before = root / FETCHED / f"{_digest(without_secrets(base))}-{CHECKSUMS}"
     try:
         with requests.Session() as session:
             text = _get_text(session, f"{base}/{CHECKSUMS}")
     except DownloadError as error:
         if not before.is_file():
             raise
-        print(f"warning: {error}; what it gave before is used", file=sys.stderr)
+        print_lines(f"warning: {error}; what it gave before is used", err=True)
         return _read_text(before)
     if _parse_checksums(text):
         with written_atomically(before) as file:
@@ -300,7 +290,7 @@ def _get_text(session: requests.Session, url: str) -> str:
             return ""
         reply.raise_for_status()
     except requests.RequestException as error:
-        raise DownloadError(f"can't reach {redact(url)}: {_short(error)}") from None
+        raise DownloadError(f"can't reach {without_secrets(url)}: {_short(error)}") from None
     return reply.text
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from petseg.core.urls import without_secrets
 from petseg.data.archives import ANNOTATIONS, PHOTOS
-from petseg.data.download import redact
 from petseg.data.encodings import mask_values, to_trimap
 from petseg.data.images import BACKGROUND, PET, decode_photo, decode_trimap, resize_photo
 from petseg.data.listing import LeftOut, Listed
@@ -99,7 +99,8 @@ def open_source(source: str, masks: Masks, sample: Path, root: Path) -> Source:
     """
     if is_remote(source):
         raise DownloadError(
-            f"data.source: {redact(source)} is not on this machine; run dvc repro download, or give a folder"
+            f"data.source: {without_secrets(source)} is not on this machine; "
+            "run dvc repro download, or give a folder"
         )
     own = find_own(source, root)
     if own is not None:

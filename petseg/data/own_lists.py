@@ -129,4 +129,4 @@ def _text(file: Path) -> str:
 def refuse(mistakes: list[str]) -> None:
     if mistakes:
         more = [f"and {len(mistakes) - _TOLD} more such lines"] if len(mistakes) > _TOLD else []
-        raise DataError("\n".join(mistakes[:_TOLD] + more))
+        raise DataError(*mistakes[:_TOLD], *more)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from petseg.core.files import below, naming
+from petseg.core.terminal import print_lines
 from petseg.core.textfiles import read_yaml
 from petseg.errors import ParamsError, UsageError
 
@@ -98,7 +99,7 @@ def dvc_settings(root: Path) -> dict[str, Any] | None:
     except (DvcException, Invalid) as error:
         reason = " ".join(str(error).split())
         lost = "so the cache and the remotes that they name are not known"
-        print(f"warning: {root / '.dvc'}: DVC can't read its settings ({reason}), {lost}", file=sys.stderr)
+        print_lines(f"warning: {root / '.dvc'}: DVC can't read its settings ({reason}), {lost}", err=True)
         return None
 
 

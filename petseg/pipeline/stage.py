@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any, Never
 
 from petseg.core.files import remove_leftovers_of, sha256_file, why_not
+from petseg.core.terminal import print_lines
 from petseg.core.textfiles import read_yaml
 from petseg.errors import InputsChanged, ParamsError, PetsegError, UsageError
 from petseg.params import load_params
@@ -41,13 +42,13 @@ def run_stage(stage: Callable[..., None]) -> Never:
         stage(params, **paths)
         _check_unchanged(name, inputs)
     except PetsegError as error:
-        _exit("\n".join(f"petseg {name}: {line}" for line in str(error).splitlines()), error.exit_code)
+        _exit(error.exit_code, *(f"petseg {name}: {line}" for line in error.lines))
     except KeyboardInterrupt:
-        _exit(f"petseg {name}: interrupted", 130)
+        _exit(130, f"petseg {name}: interrupted")
     except OSError as error:
         if error.errno is None:  # of a library, not of the system
             raise
-        _exit(f"petseg {name}: {why_not(error)}", 1)
+        _exit(1, f"petseg {name}: {why_not(error)}")
     sys.exit(0)
 
 
@@ -97,6 +98,6 @@ def _stop(signum: int, frame: FrameType | None) -> Never:
     sys.exit(128 + signum)
 
 
-def _exit(text: str, code: int) -> Never:
-    print(text, file=sys.stderr, flush=True)
+def _exit(code: int, *lines: str) -> Never:
+    print_lines(*lines, err=True)
     sys.exit(code)

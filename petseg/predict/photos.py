@@ -9,7 +9,6 @@
 
 import csv
 import os
-import sys
 import time
 import warnings
 from collections import Counter
@@ -24,6 +23,7 @@ from petseg.core.files import below, naming, written_atomically
 from petseg.core.parallel import in_order
 from petseg.core.progress import progress
 from petseg.core.project import expanded
+from petseg.core.terminal import print_lines
 from petseg.core.textfiles import printable
 from petseg.data.images import SUFFIXES
 from petseg.errors import BadImage, DataError, UsageError
@@ -211,14 +211,14 @@ class Summary:
     def add_failed(self, name: str, reason: str) -> None:
         """Count a photo that was left out, and name it on stderr."""
         self.failed[name] = reason
-        print(f"petseg: {name}: {reason}; left out", file=sys.stderr)
+        print_lines(f"petseg: {name}: {reason}; left out", err=True)
 
     def add_done(self, name: str, cut: CutOut) -> None:
         """Count a photo that has its pictures; name it on stderr if its mask is empty."""
         self.done += 1
         if cut.why_empty:
             self.empty.append(name)
-            print(f"petseg: {name}: empty mask; {cut.why_empty}", file=sys.stderr)
+            print_lines(f"petseg: {name}: empty mask; {cut.why_empty}", err=True)
 
 
 def cut_out_all(

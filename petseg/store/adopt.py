@@ -7,11 +7,12 @@ from typing import Any
 
 from petseg.core.files import copy_atomically, published_folder, sha256_file, withdraw_folder
 from petseg.core.project import now
+from petseg.core.terminal import print_lines
 from petseg.core.textfiles import write_json
 from petseg.errors import BrokenRecord, DamagedFile, StoreError, UsageError
 from petseg.models.weights import save_tensors
 from petseg.store.chain import ADOPTED
-from petseg.store.heal import heal, say
+from petseg.store.heal import heal
 from petseg.store.identify import Weights
 from petseg.store.layout import ABOUT, FORMAT, KEY_LENGTH, MANIFEST, ORIGINAL, WEIGHTS
 from petseg.store.ledger import changing
@@ -26,7 +27,7 @@ def adopt_if_unknown(file: Path, store: Path) -> None:
         return
     kept, is_new = adopt(file, store, "lay where training puts its weights")
     if is_new:
-        print(f"{file}: holds what no run has; kept as run {kept.key}", flush=True)
+        print_lines(f"{file}: holds what no run has; kept as run {kept.key}")
 
 
 def adopt(file: Path, store: Path, note: str) -> tuple[StoredRun, bool]:
@@ -57,7 +58,7 @@ def adopt(file: Path, store: Path, note: str) -> tuple[StoredRun, bool]:
             if damage_in(run.folder, name, digest) is None:
                 return run, False
             if healed := heal(changes, run, run, {digest: file}):
-                say(healed)
+                print_lines(*healed)
                 return run, False
         if run_of(store, folder.name) is not None:  # which raises where its record can't be read
             raise StoreError(f"{folder}: its record was edited; petseg runs verify {folder.name} says more")

@@ -1,11 +1,11 @@
 """Read the runs and promotions of a store that has no ledger, to begin one from them."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from petseg.core.files import read_file
+from petseg.core.terminal import print_lines
 from petseg.errors import BrokenRecord
 from petseg.store.layout import RECORDS, manifests, records_in
 from petseg.store.records import parsed, read_json, seal_of
@@ -65,5 +65,5 @@ def earlier_promotions(store: Path) -> list[EarlierPromotion]:
         try:
             whole.append(checked(parsed(text, place), EarlierPromotion, place))
         except BrokenRecord as error:
-            print(f"warning: {error}; it is left out", file=sys.stderr)
+            print_lines(f"warning: {error}; it is left out", err=True)
     return whole

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from petseg.core.files import copy_atomically, sha256_file
+from petseg.core.terminal import print_lines
 from petseg.store.additions import Addition
 from petseg.store.chain import HEALED
 from petseg.store.ledger import Changes, changing
@@ -90,10 +91,4 @@ def heal_runs(runs: Iterable[StoredRun], copies: Mapping[str, Path]) -> list[str
 def heal_from(run: StoredRun, files: Iterable[Path]) -> None:
     """Put back what is damaged or gone of a finished run from files that happen to have its bytes."""
     if any(differing(run.folder, run.manifest["files"])):
-        say(heal_runs([run], {sha256_file(file): file for file in files if file.is_file()}))
-
-
-def say(healed: Iterable[str]) -> None:
-    """Print what was put back."""
-    for line in healed:
-        print(line, flush=True)
+        print_lines(*heal_runs([run], {sha256_file(file): file for file in files if file.is_file()}))

@@ -7,10 +7,11 @@ from typing import Any
 
 from petseg.core.files import copy_atomically, fsync_folder, published_folder, sha256_file, withdraw_folder
 from petseg.core.project import now
+from petseg.core.terminal import print_lines
 from petseg.core.textfiles import write_json
 from petseg.errors import BrokenRecord
 from petseg.store.chain import ADDED, SET_ASIDE
-from petseg.store.heal import heal, say
+from petseg.store.heal import heal
 from petseg.store.layout import RECORDS, free
 from petseg.store.ledger import Changes, changing
 from petseg.store.records import sealed
@@ -52,13 +53,13 @@ def _is_kept(changes: Changes, run: StoredRun, kind: str, key: str, files: Mappi
             return True
         if found is not None:
             copies = {sha256_file(path): path for path in files.values()}
-            say(heal(changes, run, found, copies))
+            print_lines(*heal(changes, run, found, copies))
             if not found.damages():
                 return True
     except BrokenRecord:
         pass
     aside = free(folder.with_name(f".{key}.damaged"))
-    print(f"warning: {folder}: is damaged; set aside as {aside.name}", flush=True)
+    print_lines(f"warning: {folder}: is damaged; set aside as {aside.name}")
     with changes.noting(SET_ASIDE, run.key, partial(aside.replace, folder), kind=kind, key=key):
         folder.replace(aside)
         fsync_folder(folder.parent)

@@ -9,7 +9,6 @@ So the store knows what it has ever finished, and ``petseg runs verify`` names w
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any, cast
 from petseg.core.files import naming, remove_leftovers, why_not
 from petseg.core.locks import held
 from petseg.core.project import now, user
+from petseg.core.terminal import print_lines
 from petseg.core.textfiles import write_json
 from petseg.errors import BrokenRecord, StoreError
 from petseg.store.before import names_clone
@@ -158,7 +158,7 @@ def _removed(folder: Path, deep: bool = False) -> Iterator[str]:
         for path in remove_leftovers(folder, deep):
             yield f"{path}: was left half done"
     except OSError as error:
-        print(f"warning: {why_not(error)}; was left half done, and can't be removed", file=sys.stderr)
+        print_lines(f"warning: {why_not(error)}; was left half done, and can't be removed", err=True)
 
 
 @contextmanager
@@ -178,7 +178,7 @@ def changing(store: Path) -> Iterator[Changes]:
         changes.end_pending(is_logged=marker["lines"] > lines)  # the marker was written when it began
         changes.ended += [*_removed(store), *_removed(store / LEDGER)]
         for line in changes.ended:
-            print(f"ended what a process that was stopped had begun: {line}", file=sys.stderr)
+            print_lines(f"ended what a process that was stopped had begun: {line}", err=True)
         yield changes
 
 
@@ -204,9 +204,9 @@ def _at_home(store: Path, marker: Marker) -> Marker:
         return marker
     if _is_there_too(there / store.name / MARKER, marker["clone"]):
         told = f"{store}: is a copy of {there / store.name}, and goes on with a ledger of its own"
-        print(told, file=sys.stderr)
+        print_lines(told, err=True)
         return begin_beside(store, f"copied from {there}", marker)
-    print(f"{store}: was moved here from {there}", file=sys.stderr)
+    print_lines(f"{store}: was moved here from {there}", err=True)
     marker["root"] = str(here)  # its length and last hash stay, so that no line gets lost on the way
     write_json(store / MARKER, marker)
     return marker
@@ -242,7 +242,7 @@ def _last_line(chain: Path, marker: Marker) -> bytes:
         tail = file.read()
         whole = tail[: tail.rfind(b"\n") + 1]
         if whole != tail:
-            print(f"warning: {chain}: its last line was torn, and is dropped", file=sys.stderr)
+            print_lines(f"warning: {chain}: its last line was torn, and is dropped", err=True)
             file.truncate(begin + len(whole))
     known = marker["size"] - begin
     count = marker["lines"] + whole.count(b"\n", known) if known > 0 else whole.count(b"\n")

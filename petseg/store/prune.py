@@ -1,13 +1,13 @@
 """Runs deleted for ever, never the champion or the best by validation; and a finished run's checkpoints."""
 
 import shutil
-import sys
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
 from petseg.core.files import fsync_folder, listed
+from petseg.core.terminal import print_lines
 from petseg.errors import StoreError, UsageError
 from petseg.store.chain import PRUNED, read_ledger
 from petseg.store.champion import champion
@@ -94,7 +94,7 @@ def prune(store: Path, keys: list[str], force: bool = False) -> None:
                 shutil.rmtree(gone)
             except OSError as error:  # which names no folder
                 left = f"{gone}: {error.strerror}; what is left of the run goes with the next change"
-                print(f"warning: {left}", file=sys.stderr)
+                print_lines(f"warning: {left}", err=True)
 
 
 def _doubt(store: Path, key: str) -> str | None:

@@ -3,7 +3,6 @@
 petseg.store.layout says what lies in a run's folder, petseg.store.writer writes it. Nothing here needs torch.
 """
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, Self, TypeVar, cast
 
 from petseg.core.files import folder_bytes, listed, why_not
 from petseg.core.locks import Held, held
+from petseg.core.terminal import print_lines
 from petseg.errors import BrokenRecord, DamagedFile, RunLocked, StoreError
 from petseg.store.additions import Addition, Evaluation, check_unedited
 from petseg.store.chain import Place, edit_of, unfinished_edit_of
@@ -252,7 +252,7 @@ class StoredRun:
                 return False
             found.export({name: folder / name for name in found.manifest["files"] if fnmatch(name, pattern)})
         except (DamagedFile, BrokenRecord) as damage:
-            print(f"warning: {damage}; it is computed again", flush=True)
+            print_lines(f"warning: {damage}; it is computed again")
             return False
         return True
 
@@ -326,7 +326,7 @@ def is_edited(run: StoredRun) -> bool:
 @cache
 def warn_once(line: str) -> None:
     """Print a warning that this process has not printed yet."""
-    print(f"warning: {line}", file=sys.stderr, flush=True)
+    print_lines(f"warning: {line}", err=True)
 
 
 def _opened(form: type[AnyAddition], folder: Path, broken: list[StoreError | OSError]) -> list[AnyAddition]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from petseg.core.files import below, listed, remove_leftovers, sha256_file, written_atomically
 from petseg.core.project import now
+from petseg.core.terminal import print_lines
 from petseg.core.textfiles import without_nan, write_csv, write_json
 from petseg.data.masks import save_masks
 from petseg.errors import BrokenRecord, DamagedFile, TrainingError
@@ -104,7 +105,7 @@ class Run(StoredRun):
             except DamagedFile as error:
                 aside = free(path.with_suffix(".damaged"))
                 path.replace(aside)
-                print(f"warning: {error}; moved to {aside.name}", flush=True)
+                print_lines(f"warning: {error}; moved to {aside.name}")
         return whole
 
     def add(self, record: EpochRecord, state: TrainingState, masks: NDArray[np.bool_]) -> None:

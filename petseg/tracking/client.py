@@ -6,7 +6,6 @@ The store of runs comes first and MLflow second: a call that fails costs a warni
 import logging
 import os
 import sqlite3
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -18,7 +17,8 @@ from urllib.parse import unquote
 from filelock import FileLock
 
 from petseg.core.project import main_root, tracking_uri
-from petseg.tracking.outbox import without_password
+from petseg.core.terminal import print_lines
+from petseg.core.urls import without_secrets
 from petseg.tracking.relocate import ARTIFACTS, relocate
 from petseg.tracking.view import save_view
 
@@ -163,13 +163,11 @@ def why(error: Exception) -> str:
 
 def reason(error: Exception) -> str:
     """Return an error in one line, without the user and password that a URL in it may carry."""
-    return f"{without_password(str(error)):.200}"
+    return f"{without_secrets(' '.join(str(error).split())):.200}"
 
 
 def warn(what: str) -> None:
     """Say what MLflow does or does not, and what follows."""
-    print(
-        f"warning: MLflow {what}; runs/ has the record, and `petseg runs sync` tells MLflow later",
-        file=sys.stderr,
-        flush=True,
+    print_lines(
+        f"warning: MLflow {what}; runs/ has the record, and `petseg runs sync` tells MLflow later", err=True
     )

@@ -10,7 +10,6 @@ uid, by which the row of one that was killed and pruned is closed, and how its t
 
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -26,6 +25,8 @@ import petseg
 from petseg.core.files import listed
 from petseg.core.locks import Held, held
 from petseg.core.project import main_root, now, tracking_uri
+from petseg.core.terminal import print_lines
+from petseg.core.urls import without_secrets
 
 _DATA = "data-"  # how the name of a stage before training begins; a run's is its key
 _SLOW_S, _AT_MOST_S = 30, 300  # of what a stage waits for MLflow once its work is done
@@ -173,10 +174,10 @@ def flush_outbox(besides: str = "") -> bool:
         environment = os.environ | {"PYTHONPATH": path}
         done = subprocess.run(command, env=environment, check=False, timeout=_AT_MOST_S)
     except subprocess.TimeoutExpired:
-        print(
+        print_lines(
             f"warning: MLflow was not told everything in {_AT_MOST_S} s; the record is in runs/, and "
             "`petseg runs sync` goes on",
-            file=sys.stderr,
+            err=True,
         )
         return False
     finally:
@@ -184,13 +185,8 @@ def flush_outbox(besides: str = "") -> bool:
     return done.returncode == 0
 
 
-def without_password(text: str) -> str:
-    """Return a text in one line, without the user and password that a URL in it may carry."""
-    return re.sub(r"//\S*@", "//***@", " ".join(text.split()))
-
-
 def _folder() -> Path:
     """Each tracking store is told for itself, by whoever: once connected, MLflow's URI has no password."""
-    uri = without_password(tracking_uri()).replace("//***@", "//")
+    uri = without_secrets(tracking_uri()).replace("//***@", "//")
     store = sha256(uri.encode()).hexdigest()[:12]
     return main_root() / ".dvc" / "tmp" / "petseg-outbox" / store

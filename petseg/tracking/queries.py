@@ -2,13 +2,13 @@
 
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from petseg.core.terminal import print_lines
 from petseg.errors import StoreError, UsageError
 from petseg.store.heal import Copy
 from petseg.store.layout import MANIFEST, WEIGHTS, manifests
@@ -44,7 +44,7 @@ def _named_runs(store: Path, text: str) -> list[Path]:
         keys = _keys_of_rows(text)
         folders = [store / key for key in keys if (store / key / MANIFEST).is_file()]
         if lost := len(keys) - len(folders):
-            print(f"warning: {lost} runs that MLflow lists are not in {store.name}/", file=sys.stderr)
+            print_lines(f"warning: {lost} runs that MLflow lists are not in {store.name}/", err=True)
         if not folders:
             raise UsageError(f"no finished run fits the filter {text!r}")
         return folders
@@ -103,7 +103,7 @@ def weights_in_mlflow(runs: Sequence[StoredRun]) -> Iterator[Copy]:
         if not is_mlflow_trouble(error):
             raise
         line = f"warning: MLflow does not answer ({reason(error)}); its copies are not looked at"
-        print(line, file=sys.stderr)
+        print_lines(line, err=True)
         return
     yield from copies
 

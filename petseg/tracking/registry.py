@@ -1,8 +1,8 @@
 """MLflow's registry: a version for each run's model, and the alias of the champion's."""
 
-import sys
 from typing import TYPE_CHECKING
 
+from petseg.core.terminal import print_lines
 from petseg.store.run import StoredRun
 from petseg.tracking.client import connect, is_mlflow_trouble, reason
 from petseg.tracking.queries import row_of
@@ -30,9 +30,8 @@ def follow(run: StoredRun) -> str | None:
         if not is_mlflow_trouble(error):
             raise
         why = f"it does not answer ({reason(error)})"
-    print(
-        f"warning: MLflow's alias {ALIAS} does not follow: {why}; petseg runs promote again sets it",
-        file=sys.stderr,
+    print_lines(
+        f"warning: MLflow's alias {ALIAS} does not follow: {why}; petseg runs promote again sets it", err=True
     )
     return None
 

@@ -4,10 +4,11 @@ Left alone, MLflow would go on with the folder of before: gone, or that of the o
 """
 
 import sqlite3
-import sys
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, unquote
+
+from petseg.core.terminal import print_lines
 
 ARTIFACTS = "mlartifacts"
 _LOCKED_FOR_S = 120
@@ -42,7 +43,7 @@ def relocate(database: Path, root: Path, experiment: str) -> None:
                 moved = f"SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
                 tables.execute(f"UPDATE {table} {moved}", (new, len(old) + 1, len(old), old))
         tables.execute("COMMIT")
-    print(f"MLflow's files are those in {root / ARTIFACTS} now; the project was at {there}", file=sys.stderr)
+    print_lines(f"MLflow's files are those in {root / ARTIFACTS} now; the project was at {there}", err=True)
 
 
 def _root_of(tables: sqlite3.Connection, experiment: str) -> Path | None:

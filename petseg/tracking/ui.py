@@ -6,6 +6,7 @@ import sys
 from typing import Never
 
 from petseg.core.project import tracking_uri
+from petseg.core.terminal import print_lines
 from petseg.errors import StoreError, UsageError
 from petseg.tracking.client import EXPERIMENT, connect, experiment_id, is_mlflow_trouble, reason
 from petseg.tracking.outbox import flush_outbox
@@ -37,8 +38,8 @@ def serve(port: int) -> Never:
             raise
         raise StoreError(f"MLflow does not answer ({reason(error)})") from None
     address = tracking_uri() if remote else f"http://{HOST}:{port}"  # since connect() without a password
-    print(f"the trainings:   {address}{link(experiment)}")
-    print(f"curves, masks:   {address}{link(experiment, charts=True)}", flush=True)
+    print_lines(f"the trainings:   {address}{link(experiment)}")
+    print_lines(f"curves, masks:   {address}{link(experiment, charts=True)}")
     if remote:
         sys.exit(0)
     # The URI by the environment, since a command line, and a password on it, is everybody's to read.

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,7 +90,6 @@ def test_a_body_that_is_too_large_is_refused_with_and_without_its_length() -> No
 
 def test_a_body_that_does_not_arrive_is_refused() -> None:
     assert asked(b"ab", ends=False) == refused(408, "late")
-    assert asked(b"ab", ends=False, origin="https://evil.example") == refused(408, "late")
 
 
 @pytest.mark.parametrize(
@@ -111,19 +111,82 @@ def test_only_known_hosts_and_pages_may_ask(
     assert asked(method=method, **headers) == expected
 
 
-def test_a_place_is_free_as_soon_as_the_answer_begins() -> None:
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"origin": "https://evil.example"}, refused(403, "page")),
+        ({"content_length": "5"}, refused(413, "too large")),
+    ],
+)
+def test_what_is_refused_is_answered_before_its_body_is_read(
+    how: dict[str, str], expected: tuple[int, bytes]
+) -> None:
+    async def ask() -> tuple[int, bytes]:
+        visitor = Visitor((b"a",), ends=False, **how)
+        visit = asyncio.create_task(visitor.visit(Gate(echo, LIMITS)))
+        while len(visitor.answered) < 2:
+            await asyncio.sleep(0)
+        assert not visit.done()  # it reads on for a moment
+        visit.cancel()
+        return visitor.answered[0]["status"], visitor.answered[1]["body"]
+
+    assert asyncio.run(ask()) == expected
+
+
+def test_slow_bodies_keep_nobody_out_and_are_late_alone() -> None:
     async def together() -> list[tuple[int, bytes]]:
         gate = Gate(echo, LIMITS)
-        sending, reading = Visitor((b"ab",), ends=False), Visitor((b"c",))
+        slow = [asyncio.create_task(Visitor((b"a",), ends=False).visit(gate)) for _ in range(200)]
+        await asyncio.sleep(0)
+        quick = await Visitor((b"ab", b"cd")).visit(gate)
+        return [quick, *await asyncio.gather(*slow)]
+
+    quick, *slow = asyncio.run(together())
+    assert quick == (200, b"abcd")
+    assert slow == [refused(408, "late")] * 200
+
+
+def test_memory_for_what_arrives_is_bounded_and_the_stalled_are_given_up_first() -> None:
+    async def together() -> tuple[int, tuple[int, bytes], bool]:
+        gate = Gate(echo, replace(LIMITS, sending_s=60))
+        stalled = asyncio.create_task(Visitor((b"abc",), ends=False).visit(gate))
+        await asyncio.sleep(0)
+        active = asyncio.create_task(Visitor((b"ab", b"c"), ends=False).visit(gate))
+        await asyncio.sleep(0)
+        held = sum(len(each.body) for each in gate._arrivals)
+        first = await stalled
+        still = not active.done()
+        active.cancel()
+        return held, first, still
+
+    assert asyncio.run(together()) == (3, refused(408, "late"), True)
+
+
+def test_a_visitor_who_hangs_up_leaves_no_half_a_body_to_work_on() -> None:
+    visitor = Visitor((b"ab",), ends=False)
+    visitor._coming.append({"type": "http.disconnect"})
+    assert asyncio.run(visitor.visit(Gate(echo, LIMITS))) == refused(408, "late")
+
+
+def test_a_place_is_taken_by_what_is_worked_on_and_free_as_soon_as_the_answer_begins() -> None:
+    async def together() -> list[tuple[int, bytes]]:
+        working = asyncio.Event()
+
+        async def patient(scope: Message, receive: Receive, send: Send) -> None:
+            await working.wait()
+            await echo(scope, receive, send)
+
+        gate = Gate(patient, LIMITS)
+        reading = Visitor((b"c",))
         reading.reads.clear()
-        first = asyncio.create_task(sending.visit(gate))
+        first = asyncio.create_task(reading.visit(gate))
         await asyncio.sleep(0)  # it holds the only place now,
-        answers = [await Visitor().visit(gate), await first]  # until it is late
-        second = asyncio.create_task(reading.visit(gate))
+        answers = [await Visitor().visit(gate)]
+        working.set()
         while not reading.answered:
             await asyncio.sleep(0)
-        answers.append(await Visitor((b"d",)).visit(gate))
+        answers.append(await Visitor((b"d",)).visit(gate))  # and no more, though it is not read
         reading.reads.set()
-        return [*answers, await second]
+        return [*answers, await first]
 
-    assert asyncio.run(together()) == [refused(503, "busy"), refused(408, "late"), (200, b"d"), (200, b"c")]
+    assert asyncio.run(together()) == [refused(503, "busy"), (200, b"d"), (200, b"c")]

@@ -15,7 +15,7 @@ import requests
 from petseg.core.files import sha256_file
 from petseg.data import download as sources
 from petseg.data.archives import ANNOTATIONS, PHOTOS
-from petseg.data.download import ARCHIVES, CHECKSUMS, fetch, redact
+from petseg.data.download import ARCHIVES, CHECKSUMS, fetch
 from petseg.errors import ArchiveError, DownloadError
 from tests.support import MINI, ROOT
 from tests.support.http_server import Server, closed_port
@@ -166,7 +166,6 @@ def test_credentials_are_not_repeated(tmp_path: Path) -> None:
     with pytest.raises(DownloadError) as error:
         run(secret, tmp_path)
     assert "geheim" not in str(error.value)
-    assert "geheim" not in redact(secret)
 
 
 def test_a_killed_download_leaves_nothing_that_looks_whole(tmp_path: Path, server: Server) -> None:

@@ -188,31 +188,31 @@ def test_only_so_many_photos_in_any_minute() -> None:
 
 
 def test_only_so_many_photos_are_held_at_once() -> None:
-    async def ask(gate: DemoGate, more: asyncio.Event) -> int:
-        said: list[Message] = []
+    async def ask(gate: DemoGate) -> int:
+        answered: list[Message] = []
 
         async def receive() -> Message:
-            await more.wait()
             return {"type": "http.request"}
 
         async def send(message: Message) -> None:
-            said.append(message)
+            answered.append(message)
 
         await gate({"type": "http", "method": "POST", "headers": [(b"host", b"localhost")]}, receive, send)
-        return int(said[0]["status"])
-
-    async def app(scope: Message, receive: Receive, send: Send) -> None:
-        await receive()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        return int(answered[0]["status"])
 
     async def together() -> tuple[int, list[int]]:
-        gate, ready, waiting = DemoGate(app), asyncio.Event(), asyncio.Event()
-        ready.set()
-        first = [asyncio.create_task(ask(gate, waiting)) for _ in range(MAX_REQUESTS)]
+        worked_on = asyncio.Event()
+
+        async def app(scope: Message, receive: Receive, send: Send) -> None:
+            await worked_on.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        gate = DemoGate(app)
+        first = [asyncio.create_task(ask(gate)) for _ in range(MAX_REQUESTS)]
         await asyncio.sleep(0)  # each begins
-        refused = await ask(gate, ready)
-        waiting.set()
-        return refused, [*await asyncio.gather(*first), await ask(gate, ready)]
+        refused = await ask(gate)
+        worked_on.set()
+        return refused, [*await asyncio.gather(*first), await ask(gate)]
 
     assert asyncio.run(together()) == (503, [200] * (MAX_REQUESTS + 1))
 

@@ -38,7 +38,7 @@ from petseg.tracking import rows as tracking_rows
 from petseg.tracking.client import DATA_EXPERIMENT, EXPERIMENT
 from petseg.tracking.entries import of_epoch, of_evaluation, picture_of_epoch
 from petseg.tracking.logged_model import EVALUATION_TAG, log_model
-from petseg.tracking.outbox import flush_outbox, left_over, lock_entry, recorded, without_password
+from petseg.tracking.outbox import flush_outbox, left_over, lock_entry, recorded
 from petseg.tracking.queries import found_runs
 from petseg.tracking.registry import version_of
 from petseg.tracking.rows import LiveRow, live_row
@@ -770,16 +770,3 @@ def test_a_filter_needs_mlflow_and_says_so_without_its_password(
     with pytest.raises(StoreError, match=r"MLflow does not answer .*; name runs by their keys") as error:
         found_runs(root / "runs", ["params.a = '1'"])
     assert "secret" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("http://server:5000 is away", "http://server:5000 is away"),
-        ("http://someone:secret@server:5000/", "http://***@server:5000/"),
-        ("http://someone:with@secret@server", "http://***@server"),
-        ("can't reach\n  https://token@server: 401", "can't reach https://***@server: 401"),
-    ],
-)
-def test_a_line_has_no_part_of_a_password(text: str, told: str) -> None:
-    assert without_password(text) == told

@@ -20,6 +20,7 @@ from petseg.core.formats import size
 from petseg.core.git import git_state
 from petseg.core.project import tracking_uri, usable_cores
 from petseg.core.textfiles import read_yaml
+from petseg.core.urls import without_secrets
 from petseg.errors import ParamsError
 from petseg.pipeline.codehash import needed_files
 from petseg.pipeline.dvcfiles import LOCK, PIPELINE, stage_paths
@@ -183,10 +184,10 @@ def _changes(changes: list[Any]) -> str:
 def check_mlflow(root: Path) -> Iterator[Finding]:
     """MLflow's store, and what it has not been told yet."""
     from petseg.tracking.client import EXPERIMENT, connect, experiment_id, is_mlflow_trouble, reason
-    from petseg.tracking.outbox import left_over, without_password
+    from petseg.tracking.outbox import left_over
 
     uri = tracking_uri()
-    shown = without_password(uri)
+    shown = without_secrets(uri)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         yield Finding("mlflow", "ok", "no database yet; the first training makes it")
     else:

@@ -10,6 +10,7 @@ import typer
 from petseg.cli.output import Answer
 from petseg.cli.showing import Force, picture_target
 from petseg.core.project import main_root
+from petseg.core.textfiles import printable
 from petseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,4 +58,4 @@ def _print(findings: "list[Finding]") -> None:
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         state = typer.style(f"{finding.state:8}", _COLOURS[finding.state])
-        typer.echo(f"{state} {finding.name:{width}}  {finding.words}")
+        typer.echo(f"{state} {printable(f'{finding.name:{width}}  {finding.words}')}")

@@ -11,12 +11,12 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from petseg.cli.output import Answer
 from petseg.cli.showing import check_picture, save_figure
 from petseg.core.project import expanded, main_root
+from petseg.core.terminal import cell, print_lines
 from petseg.data.encodings import ENCODINGS
 from petseg.data.images import BACKGROUND, BORDER, PET
 from petseg.data.inspected import is_remote, open_source
@@ -85,8 +85,8 @@ def _print(seen: Inspection, sheet: Path | None, max_rejected: float) -> None:
     if seen.suspicions:
         console.print(_suspicious(seen.suspicions))
     if sheet is not None:
-        console.print(f"sheet: {sheet}", markup=False, soft_wrap=True)
-    console.print(_verdict(seen, max_rejected), markup=False, soft_wrap=True)
+        print_lines(f"sheet: {sheet}")
+    print_lines(_verdict(seen, max_rejected))
 
 
 def _overview(seen: Inspection) -> Table:
@@ -115,7 +115,7 @@ def _overview(seen: Inspection) -> Table:
     if seen.ignored:
         rows.append(("ignored", "; ".join(f"{why}: {n:,}" for why, n in seen.ignored.most_common(4))))
     for name, text in rows:
-        table.add_row(name, escape(text))
+        table.add_row(name, cell(text))
     return table
 
 
@@ -166,7 +166,7 @@ def _bars(name: str, what: str, counts: dict[str, int]) -> Table:
     for label, n in counts.items():
         bar = "█" * round(_BAR * n / most) if most else ""
         table.add_row(
-            escape(label), bar or ("▏" if n else ""), f"{n:,}", f"{100 * n / total:.1f} %" if total else ""
+            cell(label), bar or ("▏" if n else ""), f"{n:,}", f"{100 * n / total:.1f} %" if total else ""
         )
     return table
 
@@ -183,7 +183,7 @@ def _suspicious(suspicions: Sequence[Suspicion]) -> Table:
         more = f" and {len(alike) - _ALIKE:,} more" if len(alike) > _ALIKE else ""
         colour = "yellow" if verdict == "look" else "red"
         told = f"[{colour}]{verdict}[/{colour}]"
-        table.add_row(escape(", ".join(alike[:_ALIKE]) + more), told, escape(reason))
+        table.add_row(cell(", ".join(alike[:_ALIKE]) + more), told, cell(reason))
     if len(names) > _TOLD:
         table.add_row(f"and {len(names) - _TOLD:,} more reasons", "", "--json has all")
     return table

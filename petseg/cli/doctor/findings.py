@@ -45,7 +45,7 @@ class _Looking:
             try:
                 looking.found.extend(check(root))
             except PetsegError as error:
-                looking.found += [Finding(name, "problem", line) for line in str(error).splitlines()]
+                looking.found += [Finding(name, "problem", line) for line in error.lines]
             except Exception as error:  # noqa: BLE001  (whatever is broken, the other checks go on)
                 said = f"can't be looked at: {type(error).__name__}: {' '.join(str(error).split()):.200}"
                 looking.found.append(Finding(name, "problem", said))

@@ -1,6 +1,5 @@
 """``petseg runs prune``, ``promote``, ``champion``, ``sync``: what stays, what is in use, what MLflow has."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from petseg.cli.output import Answer
 from petseg.cli.runs.find import Id, found_key, found_run
 from petseg.core.formats import score, size
 from petseg.core.project import main_root
+from petseg.core.terminal import print_lines
 from petseg.errors import StoreError, UsageError
 from petseg.store.champion import Promotion, promotions
 from petseg.store.champion import promote as promote_run
@@ -36,7 +36,7 @@ def prune(
     check_prunable(store, keys)
     if not as_json:
         for key in keys:
-            print(_to_be_pruned(store, key))
+            print_lines(_to_be_pruned(store, key))
     if not yes and not typer.confirm(f"Delete {len(keys)} runs and their weights for ever?"):
         return Answer(None, ["nothing is deleted"], 1)
     prune_runs(store, keys, force)
@@ -122,11 +122,11 @@ def sync(
     except StoreError as error:
         if not quiet:
             raise
-        print(f"warning: {error}; the record is in runs/", file=sys.stderr)
+        print_lines(f"warning: {error}; the record is in runs/", err=True)
         raise typer.Exit(1) from None
     done.broken += broken
     for line in done.broken:
-        print(f"warning: {line}", file=sys.stderr)
+        print_lines(f"warning: {line}", err=True)
     said = [f"told of {name}" for name in done.told]
     said += [f"{name}: another process is at it" for name in done.busy]
     said.append(f"MLflow was told of {len(done.told)}, and knew {len(done.known)}")

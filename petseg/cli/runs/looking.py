@@ -1,6 +1,5 @@
 """``petseg runs list``, ``show`` and ``which``: what there is."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from petseg.cli.targets import regular_file
 from petseg.core.files import why_not
 from petseg.core.formats import interval, score, size
 from petseg.core.project import expanded, main_root
+from petseg.core.terminal import print_lines
 from petseg.core.textfiles import read_yaml
 from petseg.errors import StoreError, UsageError
 from petseg.store.champion import champion as champion_of
@@ -60,7 +60,7 @@ def list_runs(
         key=lambda row: (row[sort] is not None, 0 if row[sort] is None else row[sort])
     )  # what has none comes first
     for line in broken:
-        print(f"warning: {line}", file=sys.stderr)
+        print_lines(f"warning: {line}", err=True)
     none = "no run fits" if wanted else "no run yet; dvc repro trains one"
     return Answer({"runs": rows, "broken": broken}, _table(rows) if rows else [none])
 

@@ -7,6 +7,7 @@ from typing import Self
 
 import torch
 
+from petseg.core.terminal import print_lines
 from petseg.errors import PetsegError, UsageError
 from petseg.models.masking import UNDECIDED, Thresholds
 from petseg.models.predictor import has_two_outputs
@@ -99,7 +100,7 @@ class Models:
     def __init__(self, root: Path, wanted: str | None, device: torch.device) -> None:
         self._store, self._device = root / "runs", device
         self._first = choose(root, wanted, device)
-        print(f"the page begins with {self._first.name}", flush=True)
+        print_lines(f"the page begins with {self._first.name}")
         run, about = self._first.run, self._first.predictor.about
         # A checkpoint is of a run too, with other weights than that ended with.
         is_run = run is not None and run.manifest.get("tensors_sha256") == about["tensors_sha256"]
