@@ -150,6 +150,17 @@ def test_only_tracking_imports_mlflow() -> None:
 
 
 @pytest.mark.whole
+def test_lines_reach_the_terminal_in_one_way() -> None:
+    """What others wrote goes through print_lines, or it could move the cursor or forge a line."""
+    allowed = {"petseg/core/terminal.py", "petseg/cli/output.py"}  # the one way; JSON in ASCII
+    found = set()
+    for path in [*(ROOT / "petseg").rglob("*.py"), *(ROOT / "stages").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                found.add(str(path.relative_to(ROOT)))
+    assert found == allowed
+
+
 def test_nothing_happens_on_import(tmp_path: Path) -> None:
     importable = [name for name in MODULES if name != "petseg.tracking.pyfunc"]  # which mlflow executes
     code = (

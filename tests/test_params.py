@@ -60,6 +60,26 @@ def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, message: str) ->
     assert f"params.yaml: {message}" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "key", "url"),
+    [
+        ("source: sample ", "source", "https://someone:geheim@server/pets"),
+        ("source: sample ", "source", "http://geheim@server/pets"),
+        ("source: sample ", "source", "https://server/pets?token=geheim"),
+        ("source: sample ", "source", "'https://some:ge?heim@server/geheim@x'"),
+        ("encoder_weights: none ", "encoder_weights", "https://someone:geheim@server/w.pth"),
+        ("loss: bce_dice ", "loss", "https://someone:geheim@server"),
+        ("source: sample ", "source", "http://someone:geheim@server/: [not YAML"),
+    ],
+)
+def test_a_url_with_a_secret_is_refused_without_it(tmp_path: Path, old: str, key: str, url: str) -> None:
+    with pytest.raises(ParamsError) as error:
+        load_params(with_line(tmp_path, old, f"{key}: {url} "))
+    assert "geheim" not in str(error.value)
+    if key == "source" and "YAML" not in url:
+        assert "read from ~/.netrc" in str(error.value)
+
+
 def test_all_mistakes_are_in_one_message(tmp_path: Path) -> None:
     path = with_line(tmp_path, "epochs: 50", "epochs: -1\n  epoch: 3")
     path.write_text(path.read_text().replace("flip: 0.5", "flip: x"))

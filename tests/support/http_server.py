@@ -2,6 +2,7 @@
 
 import socket
 import time
+from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,6 +19,7 @@ class Server(ThreadingHTTPServer):
         self.status: list[int] = []  # status of the next answers
         self.ranges: list[str | None] = []
         self.delay_s = 0.0
+        self.credentials = ""  # ``user:password`` without which nothing is given
 
     @property
     def url(self) -> str:
@@ -29,6 +31,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.server.folder / self.path.rpartition("/")[2]
+        wanted = self.server.credentials and f"Basic {b64encode(self.server.credentials.encode()).decode()}"
+        if wanted and self.headers.get("Authorization") != wanted:
+            self.send_error(401)
+            return
         if self.server.status and path.name != CHECKSUMS:
             self.send_error(self.server.status.pop(0))
             return
