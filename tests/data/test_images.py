@@ -155,7 +155,7 @@ def test_200_megapixels_are_refused_in_little_memory() -> None:
         cwd=ROOT,
     )
     reason, kilobytes = done.stdout.decode().split("|")
-    assert reason == "has more than 64 megapixels"
+    assert reason == "has more than 52 megapixels"
     assert int(kilobytes) < 300_000
 
 

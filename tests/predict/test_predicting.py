@@ -21,7 +21,7 @@ from petseg.core.textfiles import write_json
 from petseg.errors import DamagedFile, DataError, StoreError, UsageError
 from petseg.models.device import set_up_torch
 from petseg.models.masking import Thresholds, cleaned, cut
-from petseg.models.predictor import at_own_size
+from petseg.models.predictor import OwnSize, at_own_size
 from petseg.params import OUTPUTS, Edge
 from petseg.predict.cutting import highest_of, why_empty
 from petseg.predict.load import choose
@@ -140,7 +140,7 @@ def test_nothing_fades_apart_from_the_mask() -> None:
         (np.stack([whole, whole]), "tight", [255, 255, 0, 255, 0, 0]),
     ]
     for probability, edge, expected in cases:
-        alpha = alpha_of(probability, cut(probability, limits), limits, edge)
+        alpha = alpha_of(OwnSize(probability, (1, 6), limits), edge)
         assert alpha[0].tolist() == expected
 
 
@@ -340,15 +340,14 @@ def test_why_a_mask_is_empty_is_true(
 ) -> None:
     probability = np.array([[[0, whole]], [[0, tight]]], np.float32)
     by: Thresholds = dict(zip(OUTPUTS, thresholds, strict=True))
-    assert said in why_empty(probability, cut(probability, by), by, edge)
+    assert said in why_empty(OwnSize(probability, (1, 2), by), edge)
 
 
 def test_a_tight_mask_is_empty_by_what_is_within_the_whole_one() -> None:
     probability = np.array([[[0.6, 0.4]], [[0.1, 0.35]]], np.float32)
     by: Thresholds = {"whole": 0.5, "tight": 0.3}
-    masks = cut(probability, by)
-    assert not masks[1].any()
-    limit, highest = highest_of(probability, masks, "tight")
+    assert not cut(probability, by)[1].any()
+    limit, highest = highest_of(OwnSize(probability, (1, 2), by), "tight")
     assert (limit, round(highest, 3)) == ("tight", 0.1)
 
 
