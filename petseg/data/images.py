@@ -19,13 +19,13 @@ _REDUCING_GAP = 2.0
 MAX_PIXELS = 52_000_000  # what phones call 50 megapixels passes
 MAX_SIDE = 32_767  # px
 # What decoding a photo, and cutting it out, may take: with all that predict has loaded, less than 1 GB.
-MAX_DECODING_BYTES = 350_000_000
+MAX_DECODING_BYTES = 300_000_000
 MAX_PROFILE_BYTES = 1_000_000  # of a colour profile; a larger one is left out
 # The most bytes a pixel that decoding takes, as measured, in place of _USUAL. JPEG: see _bytes_a_pixel.
 DECODING = {"AVIF": 14, "HEIF": 13, "JPEG2000": 20, "PSD": 8, "TIFF": 10, "WEBP": 17}
-_USUAL = 6  # Pillow's own picture has 4, a mask and an alpha channel have 1 each
+_USUAL = 5  # Pillow's own picture has 4, and a mask or an alpha channel has 1
 _LARGE_PX = 10_000_000  # a photo of more is never in memory twice
-_BAND_PX = 1 << 20
+_BAND_PX = 1 << 18
 # All that Pillow decodes itself. For PostScript it would start Ghostscript, on anybody's program; an icon
 # is decoded as soon as it is opened, before its size is known.
 _FORMATS = (
@@ -256,7 +256,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
     """Return how a picture is to be turned; None where it is upright, or its metadata can't be read."""
     try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION))
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # noqa: BLE001  (of metadata; the photo can be read)
         return None
 
@@ -265,7 +265,7 @@ def _check_mode(image: Image.Image) -> None:
     if image.mode == "F":
         raise BadImage("holds floating-point pixels, whose range is not known")
     if image.mode in _16_BIT:
-        lowest, highest = image.getextrema()
+        lowest, highest = np.ravel(image.getextrema())
         if lowest < 0 or highest > 0xFFFF:
             raise BadImage("holds more than 16 bits a pixel, whose range is not known")
 

@@ -23,7 +23,7 @@ from petseg.models.networks import build_network, placed
 from petseg.models.weights import load_tensors, sha256_tensors
 from petseg.params import OUTPUTS, Edge, ModelParams
 
-_STRIP_PX = 1 << 20  # of a large photo, at once
+_STRIP_PX = 1 << 18  # of a large photo, at once
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ A photo goes through alone, in one thread, so that the bits of its mask depend o
 photos, the number of cores, or how many photos are worked on at once.
 """
 
+import ctypes
 import errno
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition
@@ -58,9 +59,16 @@ class Memory:
         try:
             yield
         finally:
+            _return_freed()
             with self._changed:
                 self._left += size
                 self._changed.notify_all()
+
+
+def _return_freed() -> None:
+    """Let the system have what was freed, which the C library would keep for itself."""
+    with suppress(AttributeError, OSError):  # another library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 _MEMORY = Memory(MAX_DECODING_BYTES)
@@ -93,13 +101,11 @@ class Found:
 
     Attributes:
         own: both outputs, at the photo's own size.
-        pet: (H, W) uint8, the mask that is wanted of the two; 255 is pet.
         coverage: share of the pixels that are pet.
         confidence: mean probability of what each pixel was called; what was cleaned counts as sure.
     """
 
     own: OwnSize
-    pet: NDArray[np.uint8]
     coverage: float
     confidence: float
 
@@ -115,16 +121,23 @@ def found_in(photo: Image.Image, model: Model, *, clean: bool) -> Found:
     small, wanted = model.predictor.probability_of(photo), OUTPUTS.index(model.edge)
     small = cleaned(small, model.thresholds) if clean else small
     own = OwnSize(small, (photo.height, photo.width), model.thresholds)
-    pet, sure, area = np.empty(own.shape, np.uint8), 0.0, 0
-    for columns, probability, masks in own.strips():
+    sure, area, pixels = 0.0, 0, photo.width * photo.height
+    for _, probability, masks in own.strips():
         mask = masks[wanted]
-        pet[:, columns] = mask.view(np.uint8) * np.uint8(255)
         area += int(mask.sum())
         of_pet, of_rest = (
             float(probability[wanted].sum(where=where, dtype=np.float64)) for where in (mask, ~mask)
         )
         sure += of_pet + int((~mask).sum()) - of_rest
-    return Found(own, pet, area / pet.size, sure / pet.size)
+    return Found(own, area / pixels, sure / pixels)
+
+
+def mask_of(own: OwnSize, edge: Edge) -> NDArray[np.uint8]:
+    """Return a mask, (H, W); 255 is pet."""
+    mask = np.empty(own.shape, np.uint8)
+    for columns, _, masks in own.strips():
+        mask[:, columns] = masks[OUTPUTS.index(edge)].view(np.uint8) * np.uint8(255)
+    return mask
 
 
 def cut_out(
@@ -165,12 +178,12 @@ def _cut_out(
         return replaces or not outputs[kind].exists()
 
     if wants(MASKS):
-        _save(Image.fromarray(found.pet), outputs[MASKS], image)
+        _save(Image.fromarray(mask_of(found.own, model.edge)), outputs[MASKS], image)
     if wants(CUTOUTS):
         _save(Cutout(image, alpha_of(found.own, model.edge)), outputs[CUTOUTS], image)
     small = None
     if wants(OVERLAYS) or shown:
-        draw_overlay(image, found.pet)  # last, as the photo is gone then
+        draw_overlay(image, mask_of(found.own, model.edge))  # last, as the photo is gone then
         if wants(OVERLAYS):
             _save(image, outputs[OVERLAYS], image)
         small = thumbnail(image) if shown else None

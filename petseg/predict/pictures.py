@@ -18,7 +18,7 @@ from petseg.params import OUTPUTS, Edge
 
 SOFTNESS = 0.2  # alpha goes from 0 to 1 over this much probability
 JPEG = {"quality": 90}
-_BAND_PX = 1 << 20  # of a large picture, at once
+_BAND_PX = 1 << 18  # of a large picture, at once
 _OUTLINE_PX = 400  # one pixel of outline for so many of the photo's longer side
 _THUMBNAIL_PX, _CAPTION_PX, _GAP_PX, _COLUMNS = 240, 20, 12, 6  # of the contact sheet
 

@@ -33,7 +33,7 @@ from petseg.errors import BadImage, PetsegError, UsageError
 from petseg.models.masking import HOLE, ISLAND
 from petseg.models.predictor import OwnSize, at_own_size
 from petseg.params import OUTPUTS, Edge
-from petseg.predict.cutting import found_in, highest_of, why_empty
+from petseg.predict.cutting import found_in, highest_of, mask_of, why_empty
 from petseg.predict.demo.models import Models
 from petseg.predict.load import Model
 from petseg.predict.pictures import SOFTNESS, Cutout, alpha_of, colour_profile
@@ -233,7 +233,7 @@ def _picture(
     model = model.shown_as(edge, threshold)
     found = found_in(photo, model, clean=not as_is)
     if kind == "mask":
-        return _png(Image.fromarray(found.pet))
+        return _png(Image.fromarray(mask_of(found.own, edge)))
     return _png(Cutout(photo, alpha_of(found.own, edge)), colour_profile(photo))
 
 
