@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from petseg.core.textfiles import read_yaml
+from petseg.core.textfiles import printable, read_yaml
 from petseg.errors import ParamsError
 
 _RESNET34_HALVINGS = 5
@@ -185,8 +185,8 @@ def _mistakes_between_keys(values: dict[str, Any]) -> Iterator[str]:
         )
     if name == "unet" and model.get("encoder_weights", "none") != "none":
         yield (
-            f"model.encoder_weights: {model['encoder_weights']} is for model.name resnet34_unet; "
-            "a unet begins with random weights: none"
+            f"model.encoder_weights: {printable(model['encoder_weights']):.80} is for model.name "
+            "resnet34_unet; a unet begins with random weights: none"
         )
     folds, fold = number("split", "folds"), number("split", "fold")
     if (folds is None) != (fold is None):
@@ -218,7 +218,7 @@ def flat(**sections: BaseModel | object) -> dict[str, object]:
 
 
 def _explain(details: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in details["loc"])
+    key = printable(".".join(str(part) for part in details["loc"]))
     kind, value = details["type"], details["input"]
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if kind == "extra_forbidden":
@@ -227,7 +227,7 @@ def _explain(details: ErrorDetails) -> str:
         return f"{key}: is missing"
     if kind in ("model_type", "model_attributes_type"):
         return f"{key}: must be a section with keys of its own"
-    return f"{key}: {value!r} {message}"
+    return f"{key}: {value!r:.80} {message}"
 
 
 def _did_you_mean(loc: tuple[int | str, ...]) -> str:

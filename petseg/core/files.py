@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
 from functools import cache
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -39,7 +40,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def open_file(path: Path, most: int | None = None) -> IO[bytes]:
+def open_file(path: Path, most: int | None = None) -> BufferedReader:
     """Open a regular file to be read.
 
     What has no end, or waits for a writer, is refused as the system refuses a folder: a device, a pipe, a

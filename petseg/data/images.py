@@ -18,6 +18,7 @@ PET, BACKGROUND, BORDER = 1, 2, 3
 _REDUCING_GAP = 2.0
 MAX_PIXELS = 52_000_000  # what phones call 50 megapixels passes
 MAX_SIDE = 32_767  # px
+MAX_SCANNED_PIXELS = 1_000_000_000  # of a JPEG, each scan of which goes over all of it
 # What decoding a photo, and cutting it out, may take: with all that predict has loaded, less than 1 GB.
 MAX_DECODING_BYTES = 300_000_000
 MAX_PROFILE_BYTES = 1_000_000  # of a colour profile; a larger one is left out
@@ -190,8 +191,13 @@ def most_pixels(bytes_a_pixel: int) -> int:
 
 def _bytes_a_pixel(image: Image.Image, file: IO[bytes]) -> int:
     """Return the most memory that decoding a picture, and cutting it out, takes."""
-    if image.format in ("JPEG", "MPO") and (image.info.get("progressive") or _scans(image, file) > 1):
-        layers = [(across, down) for _, across, down, _ in getattr(image, "layer", [])]
+    if image.format in ("JPEG", "MPO"):
+        scans = _scans(file)
+        if scans * image.width * image.height > MAX_SCANNED_PIXELS:
+            raise BadImage(f"has {scans} scans, too many for its size")
+        if scans == 1 and not image.info.get("progressive"):
+            return _USUAL
+        layers: list[tuple[int, int]] = [(across, down) for _, across, down, _ in image.layer]  # type: ignore[attr-defined]
         whole = max(across for across, _ in layers) * max(down for _, down in layers)
         # All coefficients are kept, 2 bytes each.
         return max(_USUAL, 4 + -(-2 * sum(across * down for across, down in layers) // whole))
@@ -200,8 +206,8 @@ def _bytes_a_pixel(image: Image.Image, file: IO[bytes]) -> int:
     return DECODING.get(image.format or "", _USUAL)
 
 
-def _scans(image: Image.Image, file: IO[bytes]) -> int:
-    """Return how many scans a JPEG has, the first of which Pillow has found the beginning of."""
+def _scans(file: IO[bytes]) -> int:
+    """Return how many scans a JPEG has, which Pillow has read up to the first of them."""
     place = file.tell()
     content = file.read()
     file.seek(place)
