@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     PlainValidator,
     ValidationError,
+    field_validator,
 )
 from pydantic_core import ErrorDetails
 
@@ -23,6 +24,7 @@ from petseg.core.textfiles import printable, read_yaml
 from petseg.errors import ParamsError
 
 _RESNET34_HALVINGS = 5
+_TOO_MANY = 2**31
 
 Boundary = Literal["foreground", "background", "ignore"]
 Edge = Literal["whole", "tight"]  # of a mask: around the border strip, or within it
@@ -32,13 +34,20 @@ Masks = Literal["trimap", "binary_255", "binary_1"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=_TOO_MANY)]
 
 
 class Section(BaseModel):
     """One section of params.yaml: unknown keys, wrong types, nan and inf are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _fits_a_machine(cls, value: object) -> object:
+        if isinstance(value, int) and value >= _TOO_MANY:
+            raise ValueError(f"must be less than {_TOO_MANY}")
+        return value
 
 
 class DataParams(Section):

@@ -1,4 +1,4 @@
-"""YAML that anybody wrote: bounded in size, depth and aliases, plain values alone; a mistake names its key."""
+"""YAML that anybody wrote: bounded in size, depth and aliases, plain values alone; a mistake has its key."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from petseg.core.textfiles import printable
@@ -32,18 +33,16 @@ class _BoundedComposer(Composer):
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise ParamsError(f"has more than {MAX_DEPTH} sections and lists in each other")
+        is_alias = self.parser.check_event(AliasEvent)
         node: Node = super().compose_node(parent, index)
         self._depth -= 1
-        if id(node) not in self._sizes:
-            self._sizes[id(node)] = 1 + sum(self._size(child) for child in _children(node))
+        if is_alias and id(node) not in self._sizes:
+            raise ParamsError("has an alias that stands for what it is in")
+        if not is_alias:
+            self._sizes[id(node)] = 1 + sum(self._sizes[id(child)] for child in _children(node))
         if self._sizes[id(node)] > MAX_VALUES:
             raise ParamsError(f"has more than {MAX_VALUES:,} values, with those that its aliases repeat")
         return node
-
-    def _size(self, node: Node) -> int:
-        if id(node) not in self._sizes:
-            raise ParamsError("has an alias that stands for what it is in")
-        return self._sizes[id(node)]
 
 
 def parsed(text: str) -> Any:

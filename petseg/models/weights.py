@@ -11,6 +11,7 @@ import json
 import pickletools
 import struct
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -152,7 +153,9 @@ def load_foreign_tensors(path: Path) -> dict[str, Tensor]:
                 raise ValueError
             weights = safetensors.torch.load(content)
         else:
-            weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what is refused below, such as sparse tensors
+                weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # noqa: BLE001  (the unpickler raises anything on bytes that are no weights)
         raise DamagedFile(f"{path}: can't be read as weights, by safetensors or torch.save") from None
     if not isinstance(weights, Mapping) or not all(
