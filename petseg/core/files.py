@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
 from functools import cache
@@ -189,13 +189,17 @@ def listed(folder: Path, pattern: str = "*") -> list[Path]:
     return sorted(folder / name for name in names if fnmatchcase(name, pattern))
 
 
-def below(folder: Path) -> Iterator[Path]:
+def below(folder: Path, refused: Callable[[OSError], None] | None = None) -> Iterator[Path]:
     """Yield all below a folder, sorted by folder; ``Path.rglob`` passes over what can't be read.
 
+    Args:
+        folder: where.
+        refused: called for each folder that can't be read.
+
     Raises:
-        OSError: a folder can't be read.
+        OSError: a folder can't be read, and nothing is called for it.
     """
-    for parent, folders, files in os.walk(folder, onerror=_raise):
+    for parent, folders, files in os.walk(folder, onerror=refused or _raise):
         folders.sort()
         yield from (Path(parent, name) for name in sorted((*folders, *files)))
 

@@ -233,6 +233,8 @@ def highest_of(own: OwnSize, edge: Edge) -> tuple[Edge, float]:
 
 
 def _opened(path: Path) -> IO[bytes]:
+    if path.is_dir():
+        raise BadImage("can't be read: is a folder, whose files can't be listed")
     try:
         return open_file(path, MAX_FILE_BYTES)
     except OSError as error:

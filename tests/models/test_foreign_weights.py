@@ -162,7 +162,7 @@ def test_what_is_no_file_or_too_large_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "zero").symlink_to("/dev/zero")
     (tmp_path / "status").symlink_to("/proc/self/status")
     for name in ("pipe", "zero", "status", "sparse"):
-        with pytest.raises(UsageError, match="is no regular file|has 40,000,000,000 bytes, more than"):
+        with pytest.raises(UsageError, match=r"is no regular file|has 40,000,000,000 bytes, more than"):
             adopt(tmp_path / name, tmp_path / "runs", "")
     with pytest.raises(DamagedFile, match="it has 40,000,000,000 bytes, more than 1,000,000,000"):
         load_foreign_tensors(tmp_path / "sparse")
@@ -199,7 +199,7 @@ def test_an_encoder_takes_weights_of_any_dtype(tmp_path: Path, dtype: torch.dtyp
     }
     torch.save(weights, tmp_path / "w.pth")
     if dtype.is_complex:
-        with pytest.raises(EncoderError, match="holds complex numbers in conv1.weight"):
+        with pytest.raises(EncoderError, match=r"holds complex numbers in conv1.weight"):
             load_encoder(network, tmp_path / "w.pth")
     else:
         load_encoder(network, tmp_path / "w.pth")
@@ -211,5 +211,5 @@ def test_a_sealed_file_with_an_odd_header_is_refused(tmp_path: Path) -> None:
     save_tensors(path, {"w": ONE}, {})
     odd = {"petseg": json.dumps({"text": "[" * 100_000, "sha256": ""})}
     path.write_bytes(safetensors.torch.save({"w": ONE}, odd))
-    with pytest.raises(DamagedFile, match="can't be read as petseg weights|is damaged"):
+    with pytest.raises(DamagedFile, match=r"can't be read as petseg weights|is damaged"):
         Weights.read(path)
