@@ -11,12 +11,12 @@ from petseg.tracking import serving
 _BEGINNING = """\
 # Limits
 
-How much of a file or a request is taken, and the words by which more is refused. The page is made of the constants
-in the code (`make docs`); [troubleshooting](troubleshooting.md) says what to do.
+How much of a file or a request is taken, and the words by which more is refused. The page is made of the
+constants in the code (`make docs`); [troubleshooting](troubleshooting.md) says what to do.
 
-Everywhere a file is a regular file, or a link to one: a folder, a device, a pipe, a socket and what `/proc` and
-`/sys` show are refused with `is no regular file`, before they are opened. One bad photo is named and left out, and
-the others are predicted; the exit code is then 3.
+Everywhere a file is a regular file, or a link to one: a folder, a device, a pipe, a socket and what `/proc`
+and `/sys` show are refused with `is no regular file`, before they are opened. One bad photo is named and left
+out, and the others are predicted; the exit code is then 3.
 
 | what | how much | message |
 |---|---|---|

@@ -79,8 +79,8 @@ def decode_photo(source: bytes | IO[bytes], before: Callable[[int], None] = lamb
         raise
     except (OSError, ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
         raise BadImage(f"can't be decoded: {_reason(error)}") from None
-    if isinstance(profile, bytes) and len(profile) <= MAX_PROFILE_BYTES:
-        photo.info["icc_profile"] = profile
+    kept = isinstance(profile, bytes) and len(profile) <= MAX_PROFILE_BYTES
+    photo.info = {"icc_profile": profile} if kept else {}
     return photo
 
 
