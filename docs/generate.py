@@ -14,6 +14,7 @@ from pydantic import PlainValidator, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from docs.edits import edits_page
+from docs.limits import limits_page
 from petseg.cli import app
 from petseg.core.textfiles import read_yaml
 from petseg.params import Params
@@ -184,6 +185,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "params.md": lambda: params_page(HERE.parent),
     "command.md": command_page,
     "what-an-edit-costs.md": lambda: edits_page(HERE.parent),
+    "limits.md": limits_page,
 }
 
 

@@ -16,14 +16,16 @@ from pydantic import (
     Field,
     PlainValidator,
     ValidationError,
+    field_validator,
 )
 from pydantic_core import ErrorDetails
 
-from petseg.core.textfiles import read_yaml
+from petseg.core.textfiles import printable, read_yaml
 from petseg.core.urls import has_secrets, without_secrets
 from petseg.errors import ParamsError
 
 _RESNET34_HALVINGS = 5
+_TOO_MANY = 2**31
 
 Boundary = Literal["foreground", "background", "ignore"]
 Edge = Literal["whole", "tight"]  # of a mask: around the border strip, or within it
@@ -33,13 +35,20 @@ Masks = Literal["trimap", "binary_255", "binary_1"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=_TOO_MANY)]
 
 
 class Section(BaseModel):
     """One section of params.yaml: unknown keys, wrong types, nan and inf are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _fits_a_machine(cls, value: object) -> object:
+        if isinstance(value, int) and value >= _TOO_MANY:
+            raise ValueError(f"must be less than {_TOO_MANY}")
+        return value
 
 
 def _recordable(place: str) -> str:
@@ -197,9 +206,10 @@ def _mistakes_between_keys(values: dict[str, Any]) -> Iterator[str]:
             f"because {whose} and each level halves the image"
         )
     if name == "unet" and model.get("encoder_weights", "none") != "none":
+        weights = without_secrets(printable(model["encoder_weights"]))
         yield (
-            f"model.encoder_weights: {without_secrets(model['encoder_weights'])} is for model.name "
-            "resnet34_unet; a unet begins with random weights: none"
+            f"model.encoder_weights: {weights:.80} is for model.name resnet34_unet; "
+            "a unet begins with random weights: none"
         )
     folds, fold = number("split", "folds"), number("split", "fold")
     if (folds is None) != (fold is None):
@@ -231,7 +241,7 @@ def flat(**sections: BaseModel | object) -> dict[str, object]:
 
 
 def _explain(details: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in details["loc"])
+    key = printable(".".join(str(part) for part in details["loc"]))
     kind, value = details["type"], details["input"]
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if kind == "extra_forbidden":
@@ -240,7 +250,7 @@ def _explain(details: ErrorDetails) -> str:
         return f"{key}: is missing"
     if kind in ("model_type", "model_attributes_type"):
         return f"{key}: must be a section with keys of its own"
-    return f"{key}: {without_secrets(repr(value))} {message}"
+    return f"{key}: {without_secrets(repr(value)):.80} {message}"
 
 
 def _did_you_mean(loc: tuple[int | str, ...]) -> str:

@@ -106,7 +106,7 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path, text: str, value: fl
     ("text", "message"),
     [
         ("a: [", "is not valid YAML"),
-        ("train: {epochs: 1}\ntrain: {epochs: 2}", "found duplicate key"),
+        ("train: {epochs: 1}\ntrain: {epochs: 2}", "train: is there twice"),
         ("just words", "must hold sections"),
         ("", "must hold sections"),
     ],

@@ -9,8 +9,8 @@ from typing import Any
 from petseg.core.formats import interval
 from petseg.core.project import main_root
 from petseg.core.terminal import print_lines
-from petseg.core.textfiles import read_yaml, yaml_value
-from petseg.pipeline.dvcfiles import CODE, LOCK, stage_paths
+from petseg.core.textfiles import yaml_value
+from petseg.pipeline.dvcfiles import CODE, LOCK, described_stages, stage_paths
 from petseg.store.runs import run_of
 from petseg.store.score_rows import ScoreRow, ScoreRows
 
@@ -54,7 +54,7 @@ def reproduction(root: Path) -> list[str]:
     committed = _committed_lock(root)
     if committed is None:
         return []
-    now = read_yaml(root / LOCK)["stages"]
+    now = described_stages(root, LOCK)
     if changed := [key for key in _params(committed) if _params(committed)[key] != _params(now).get(key)]:
         return [f"recorded    with other params ({', '.join(changed[:_NAMED])}): there is nothing to compare"]
     recorded, outs = _outs(committed), _outs(now)

@@ -6,9 +6,11 @@ import os
 import shutil
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
+from functools import cache
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -21,24 +23,58 @@ _BLOCK_BYTES = 1 << 20
 _LEFTOVER = ".*.tmp"  # what a killed process leaves of the writing below
 
 
-def read_file(path: Path) -> bytes:
-    """Return a file's bytes; an error of the system names the path."""
-    _check_regular(path)
-    with naming(path):
-        return path.read_bytes()
+def read_file(path: Path, most: int | None = None) -> bytes:
+    """Return the bytes of a regular file; an error of the system names the path.
+
+    Args:
+        path: the file.
+        most: bytes that it may have.
+    """
+    with naming(path), open_file(path, most) as file:
+        return file.read() if most is None else file.read(most)
 
 
 def sha256_file(path: Path) -> str:
     """Return the sha256 of a file's bytes, in hex."""
-    _check_regular(path)
-    with naming(path), path.open("rb") as file:
+    with naming(path), open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_regular(path: Path) -> None:
-    """Refuse what has no end, or waits for a writer, as the system refuses a folder."""
-    if not stat.S_ISREG(path.stat().st_mode):
+def open_file(path: Path, most: int | None = None) -> BufferedReader:
+    """Open a regular file to be read.
+
+    What has no end, or waits for a writer, is refused as the system refuses a folder: a device, a pipe, a
+    socket, and what /proc and /sys show.
+
+    Args:
+        path: the file, or a link to it.
+        most: bytes that it may have.
+
+    Raises:
+        OSError: it is none, has more bytes, or can't be read; the path is named.
+    """
+    _check_regular(path.stat(), path)  # before it is opened, as some devices act on that
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: PTH123, SIM115
+    try:
+        found = os.fstat(file.fileno())
+        _check_regular(found, path)  # it may be another one by now
+        if most is not None and found.st_size > most:
+            raise OSError(errno.EOVERFLOW, f"has {found.st_size:,} bytes, more than {most:,}", str(path))
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(found: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(found.st_mode) or found.st_dev in _devices_of_the_system():
         raise OSError(errno.EISDIR, "is no regular file", str(path))
+
+
+@cache
+def _devices_of_the_system() -> set[int]:
+    """Return the file systems that hold no files, but show the state of the system as such."""
+    return {Path(folder).stat().st_dev for folder in ("/proc", "/sys") if Path(folder).is_mount()}
 
 
 @contextmanager
@@ -153,13 +189,17 @@ def listed(folder: Path, pattern: str = "*") -> list[Path]:
     return sorted(folder / name for name in names if fnmatchcase(name, pattern))
 
 
-def below(folder: Path) -> Iterator[Path]:
+def below(folder: Path, refused: Callable[[OSError], None] | None = None) -> Iterator[Path]:
     """Yield all below a folder, sorted by folder; ``Path.rglob`` passes over what can't be read.
 
+    Args:
+        folder: where.
+        refused: called for each folder that can't be read.
+
     Raises:
-        OSError: a folder can't be read.
+        OSError: a folder can't be read, and nothing is called for it.
     """
-    for parent, folders, files in os.walk(folder, onerror=_raise):
+    for parent, folders, files in os.walk(folder, onerror=refused or _raise):
         folders.sort()
         yield from (Path(parent, name) for name in sorted((*folders, *files)))
 

@@ -1,6 +1,7 @@
 """Small text files that people and DVC read: JSON, CSV and YAML."""
 
 import csv
+import errno
 import io
 import json
 import math
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petseg.core.files import read_file, written_atomically
-from petseg.core.urls import without_secrets
 from petseg.errors import ParamsError
 
 if TYPE_CHECKING:
@@ -66,33 +66,29 @@ def read_yaml(path: Path) -> Any:
     """Read a YAML file as DVC does: by YAML 1.2, where 1e-4 is a number and ``no`` a string.
 
     Raises:
-        ParamsError: the file is absent, or is not YAML.
+        ParamsError: the file is absent or no regular file, or is not YAML as petseg.core.yamlfiles reads it.
     """
-    from ruamel.yaml.error import YAMLError  # not above: the command's help would wait for it
+    from petseg.core.yamlfiles import MAX_BYTES, parsed  # not above: the command's help would wait for it
 
     try:
-        return _parsed(read_file(path).decode())
+        return parsed(read_file(path, MAX_BYTES).decode())
     except (FileNotFoundError, NotADirectoryError):
         raise ParamsError(f"{path.name}: no such file in {path.absolute().parent}") from None
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path.name}: is not UTF-8 text ({error.reason})") from None
-    except YAMLError as error:
-        raise ParamsError(
-            f"{path.name}: is not valid YAML: {without_secrets(' '.join(str(error).split()))}"
-        ) from None
+    except ParamsError as error:
+        raise ParamsError(f"{path.name}: {error}") from None
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.EOVERFLOW):
+            raise
+        raise ParamsError(f"{path.name}: {error.strerror}") from None
 
 
 def yaml_value(text: str) -> Any:
     """Return what a value means that somebody typed, ``1e-3`` or ``null``, as it would in params.yaml."""
-    from ruamel.yaml.error import YAMLError
+    from petseg.core.yamlfiles import parsed
 
     try:
-        return _parsed(text)
-    except YAMLError:
+        return parsed(text)
+    except ParamsError:
         return text
-
-
-def _parsed(text: str) -> Any:
-    from ruamel.yaml import YAML
-
-    return YAML(typ="safe", pure=True).load(text)

@@ -15,6 +15,7 @@ import urllib3
 from petseg.core.files import copy_atomically, written_atomically
 from petseg.core.locks import Held, held
 from petseg.core.progress import progress
+from petseg.core.project import expanded
 from petseg.core.terminal import print_lines
 from petseg.core.urls import without_secrets
 from petseg.data.archives import ANNOTATIONS, PHOTOS, verify
@@ -107,7 +108,7 @@ def _fetch(source: str, sample: Path, into: Path, root: Path, backoff_s: float) 
         known = _parse_checksums(_checksums(base, root))
         files = [Remote(name, (base,), known.get(name)) for name in ARCHIVES]
         return download_all(files, into, root, backoff_s)
-    folder = sample if source == "sample" else root / Path(source).expanduser()
+    folder = sample if source == "sample" else root / expanded(source)
     if not folder.is_dir():
         raise DownloadError(
             f"data.source: {source}: no such folder; allowed are sample, oxford, a folder, or a URL"

@@ -1,21 +1,36 @@
 """One photo, one trimap: from the bytes of a file to an array of the network's size."""
 
 import io
+import re
+import tempfile
+from collections.abc import Callable
 from functools import cache
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from petseg.errors import BadImage
 
 PET, BACKGROUND, BORDER = 1, 2, 3
 
 _REDUCING_GAP = 2.0
-MAX_PIXELS = 64_000_000  # as RGB 192 MB; a phone's largest photos pass
-# All that Pillow decodes itself: for PostScript it would start Ghostscript, on anybody's program.
+MAX_PIXELS = 52_000_000  # what phones call 50 megapixels passes
+MAX_SIDE = 32_767  # px
+MAX_SCANNED_PIXELS = 1_000_000_000  # of a JPEG, each scan of which goes over all of it
+# What decoding a photo, and cutting it out, may take: with all that predict has loaded, less than 1 GB.
+MAX_DECODING_BYTES = 300_000_000
+MAX_PROFILE_BYTES = 1_000_000  # of a colour profile; a larger one is left out
+# The most bytes a pixel that decoding takes, as measured, in place of _USUAL. JPEG: see _bytes_a_pixel.
+DECODING = {"AVIF": 14, "HEIF": 13, "JPEG2000": 20, "PSD": 8, "TIFF": 10, "WEBP": 17}
+_USUAL = 5  # Pillow's own picture has 4, and a mask or an alpha channel has 1
+_LARGE_PX = 10_000_000  # a photo of more is never in memory twice
+_BAND_PX = 1 << 18
+# All that Pillow decodes itself. For PostScript it would start Ghostscript, on anybody's program; an icon
+# is decoded as soon as it is opened, before its size is known.
 _FORMATS = (
-    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "PCX"),
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "PCX"),
     *("SGI", "PSD"),
 )
 _HEIF = b"ftyp"  # how a file of an iPhone goes on after four bytes; so does AVIF
@@ -23,27 +38,50 @@ _HEIF = b"ftyp"  # how a file of an iPhone goes on after four bytes; so does AVI
 SUFFIXES = frozenset(
     (
         *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"),
-        *(".heic", ".heif", ".hif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"),
-        *(".pcx", ".sgi", ".psd"),
+        *(".heic", ".heif", ".hif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pcx"),
+        *(".sgi", ".psd"),
     )
 )
 _16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = 0x0112, 322, 323  # tags of EXIF and TIFF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = {_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]}
+_FROM_THE_END = {_TURNS[3], _TURNS[4], _TURNS[7], _TURNS[8]}  # the first row is the last row or column
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
-def decode_photo(data: bytes) -> Image.Image:
+def decode_photo(source: bytes | IO[bytes], before: Callable[[int], None] = lambda _: None) -> Image.Image:
     """Decode a picture of any kind that Pillow decodes itself, or HEIC, to 8-bit RGB, upright by its EXIF.
 
-    An alpha channel is dropped, and of an animation the first frame is taken.
+    An alpha channel is dropped, and of an animation the first frame is taken. Of the metadata, what remains
+    is the colour profile.
+
+    Args:
+        source: the file.
+        before: called with the bytes of memory that it takes, before it takes them.
 
     Raises:
-        BadImage: it is not a picture, is cut short, or has more than MAX_PIXELS.
+        BadImage: it is not a picture, is cut short, or is too large.
     """
-    image = open_picture(data)
+    image = open_picture(source, before)
+    profile = image.info.get("icc_profile")
     try:
-        ImageOps.exif_transpose(image, in_place=True)
-    except Exception:  # noqa: BLE001  (of metadata that can't be read; the photo can be)
-        image = open_picture(data)
-    return _to_rgb(image)
+        photo = _upright(image)
+    except BadImage:
+        raise
+    except (OSError, ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
+        raise BadImage(f"can't be decoded: {_reason(error)}") from None
+    kept = isinstance(profile, bytes) and len(profile) <= MAX_PROFILE_BYTES
+    photo.info = {"icc_profile": profile} if kept else {}
+    return photo
 
 
 def decode_trimap(data: bytes) -> Image.Image:
@@ -93,26 +131,91 @@ def resize_trimap(trimap: Image.Image, size_px: int) -> NDArray[np.uint8]:
     return np.asarray(trimap.resize((size_px, size_px), Image.Resampling.NEAREST))
 
 
-def open_picture(data: bytes) -> Image.Image:
+def open_picture(source: bytes | IO[bytes], before: Callable[[int], None] = lambda _: None) -> Image.Image:
     """Open and decode a picture as it is stored.
 
+    Args:
+        source: the file.
+        before: as of ``decode_photo``.
+
     Raises:
-        BadImage: it is not a picture, is cut short, or has more than MAX_PIXELS; whatever Pillow raises.
+        BadImage: it is not a picture, is cut short, or is too large; whatever Pillow raises.
     """
-    if not data:
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    head = file.read(12)
+    file.seek(0)
+    if not head:
         raise BadImage("file is empty")
     try:
-        image = Image.open(io.BytesIO(data), formats=_formats(data))
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
+        image = Image.open(file, formats=_formats(head))
+        _check_size(image, bytes_a_pixel := _bytes_a_pixel(image, file))
+        before(bytes_a_pixel * image.width * image.height)
         image.load()
+    except BadImage:
+        raise
     except Image.DecompressionBombError:  # Pillow's own limit is higher
         raise BadImage(f"has more than {MAX_PIXELS / 1e6:.0f} megapixels") from None
     except UnidentifiedImageError:
         raise BadImage("not a picture of a known format") from None
     except Exception as error:  # noqa: BLE001  (Pillow's decoders raise anything, SyntaxError to struct.error)
-        raise BadImage(f"can't be decoded: {error}") from None
+        raise BadImage(f"can't be decoded: {_reason(error)}") from None
     return image
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _check_size(image: Image.Image, bytes_a_pixel: int) -> None:
+    """Check a picture's size before anything of it is decoded.
+
+    Raises:
+        BadImage: it is too large.
+    """
+    if max(image.size) > MAX_SIDE:
+        raise BadImage(f"is more than {MAX_SIDE:,} pixels wide or high")
+    allowed = most_pixels(bytes_a_pixel)
+    if image.width * image.height > allowed:
+        kind = f", which a {image.format} photo may have" if allowed < MAX_PIXELS else ""
+        raise BadImage(f"has more than {allowed / 1e6:.0f} megapixels{kind}")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        width, height = (image.tag_v2.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_HEIGHT))
+        if width * height > MAX_PIXELS:  # of a picture that may be small
+            raise BadImage(f"has tiles of more than {MAX_PIXELS / 1e6:.0f} megapixels")
+
+
+def most_pixels(bytes_a_pixel: int) -> int:
+    """Return how many pixels a photo may have, in whole megapixels."""
+    return min(MAX_PIXELS, MAX_DECODING_BYTES // bytes_a_pixel // 1_000_000 * 1_000_000)
+
+
+def _bytes_a_pixel(image: Image.Image, file: IO[bytes]) -> int:
+    """Return the most memory that decoding a picture, and cutting it out, takes."""
+    if image.format in ("JPEG", "MPO"):
+        scans = _scans(file)
+        if scans * image.width * image.height > MAX_SCANNED_PIXELS:
+            raise BadImage(f"has {scans} scans, too many for its size")
+        if scans == 1 and not image.info.get("progressive"):
+            return _USUAL
+        layers: list[tuple[int, int]] = [(across, down) for _, across, down, _ in image.layer]  # type: ignore[attr-defined]
+        whole = max(across for across, _ in layers) * max(down for _, down in layers)
+        # All coefficients are kept, 2 bytes each.
+        return max(_USUAL, 4 + -(-2 * sum(across * down for across, down in layers) // whole))
+    if image.format == "HEIF" and image.info.get("bit_depth") == 8:
+        return 10
+    return DECODING.get(image.format or "", _USUAL)
+
+
+def _scans(file: IO[bytes]) -> int:
+    """Return how many scans a JPEG has, which Pillow has read up to the first of them."""
+    place = file.tell()
+    content = file.read()
+    file.seek(place)
+    scans, place = 1, 0
+    while (marker := _JPEG_MARKER.search(content, place)) and marker[0] != b"\xff\xd9":
+        scans += marker[0] == b"\xff\xda"
+        place = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2])
+    return scans
 
 
 def _formats(data: bytes) -> tuple[str, ...]:
@@ -127,14 +230,55 @@ def _heif() -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _16_BIT:  # convert() would clip to 255, which makes such a photo white
-        shades = np.asarray(image, dtype=np.int64)
-        if shades.min() < 0 or shades.max() > 0xFFFF:
-            raise BadImage("holds more than 16 bits a pixel, whose range is not known")
-        return Image.fromarray((shades >> 8).astype(np.uint8)).convert("RGB")
+def _upright(image: Image.Image) -> Image.Image:
+    """Return a picture as RGB, turned as its EXIF says; the given one is closed."""
+    _check_mode(image)
+    turn = _turn_of(image)
+    if turn is None and image.mode == "RGB":
+        return image
+    if image.width * image.height <= _LARGE_PX:
+        photo = _to_rgb(image)
+        return photo if turn is None else photo.transpose(turn)
+    sideways = turn in _SIDEWAYS
+    width, height = image.size[::-1] if sideways else image.size
+    rows = max(1, _BAND_PX // width)
+    tops = range(0, height, rows)
+    with tempfile.TemporaryFile() as file:
+        for top in tops:
+            start, end = top, min(top + rows, height)
+            if turn in _FROM_THE_END:
+                start, end = height - end, height - start
+            band = _to_rgb(image.crop((start, 0, end, width) if sideways else (0, start, width, end)))
+            file.write((band if turn is None else band.transpose(turn)).tobytes())
+        image.close()
+        file.seek(0)
+        photo = Image.new("RGB", (width, height))
+        for top in tops:
+            size = width, min(rows, height - top)
+            photo.paste(Image.frombytes("RGB", size, file.read(3 * size[0] * size[1])), (0, top))
+    return photo
+
+
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """Return how a picture is to be turned; None where it is upright, or its metadata can't be read."""
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001  (of metadata; the photo can be read)
+        return None
+
+
+def _check_mode(image: Image.Image) -> None:
     if image.mode == "F":
         raise BadImage("holds floating-point pixels, whose range is not known")
-    if image.mode == "RGB":
-        return image
-    return image.convert("RGBA" if "transparency" in image.info else "RGB").convert("RGB")
+    if image.mode in _16_BIT:
+        lowest, highest = np.ravel(image.getextrema())
+        if lowest < 0 or highest > 0xFFFF:
+            raise BadImage("holds more than 16 bits a pixel, whose range is not known")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _16_BIT:  # convert() would clip to 255, which makes such a photo white
+        shades = np.asarray(image).astype(np.int32) >> 8
+        return Image.fromarray(shades.astype(np.uint8)).convert("RGB")
+    image.info.pop("transparency", None)  # alpha is dropped, and converting it can fail
+    return image.convert("RGB")

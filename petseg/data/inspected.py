@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from petseg.core.files import read_file
+from petseg.core.project import expanded
 from petseg.core.urls import without_secrets
-from petseg.data.archives import ANNOTATIONS, PHOTOS
+from petseg.data.archives import ANNOTATIONS, MAX_MEMBER_BYTES, PHOTOS
 from petseg.data.encodings import mask_values, to_trimap
 from petseg.data.images import BACKGROUND, PET, decode_photo, decode_trimap, resize_photo
 from petseg.data.listing import LeftOut, Listed
@@ -115,10 +117,7 @@ def open_source(source: str, masks: Masks, sample: Path, root: Path) -> Source:
             photo_files=lambda: _pair_files(found.pairs, "photo"),
             trimap_of=lambda _, values: to_trimap(values, masks),
         )
-    try:
-        folder = sample if source == "sample" else root / Path(source).expanduser()
-    except RuntimeError as error:  # of a ~user
-        raise DownloadError(f"data.source: {source}: {error}") from None
+    folder = sample if source == "sample" else root / expanded(source)
     if not folder.is_dir():
         raise DownloadError(f"data.source: {source}: no such folder")
     for name in (PHOTOS, ANNOTATIONS):
@@ -163,7 +162,7 @@ def doubt_of(trimap: NDArray[np.uint8]) -> str | None:
 
 def _pair_files(pairs: Sequence[Pair], part: str) -> Iterator[tuple[str, bytes]]:
     for pair in pairs:
-        yield pair.listed.name, (pair.mask if part == "mask" else pair.photo).read_bytes()
+        yield pair.listed.name, read_file(pair.mask if part == "mask" else pair.photo, MAX_MEMBER_BYTES)
 
 
 def look_at_mask(file: tuple[str, bytes], source: Source) -> tuple[MaskSeen, Counter[int]]:

@@ -18,9 +18,10 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from petseg.core.files import sha256_file, written_atomically
+from petseg.core.files import read_file, sha256_file, written_atomically
 from petseg.core.parallel import in_order
 from petseg.core.progress import progress
+from petseg.core.project import expanded
 from petseg.core.textfiles import printable
 from petseg.data.archives import ANNOTATIONS, MAX_MEMBER_BYTES, PHOTOS
 from petseg.data.download import Retrieved, fetch
@@ -41,6 +42,7 @@ from petseg.data.own_lists import (
     IMAGES,
     SPLITS,
     decided,
+    inside,
     name_of,
     read_groups,
     read_lists,
@@ -120,7 +122,7 @@ def find_own(source: str, root: Path) -> Path | None:
     if source in ("sample", "oxford") or "://" in source:
         return None
     try:
-        path = root / Path(source).expanduser()
+        path = root / expanded(source)
         if path.suffix == ".csv" and path.is_file():
             return path
         if (path / PHOTOS).exists():
@@ -128,7 +130,7 @@ def find_own(source: str, root: Path) -> Path | None:
         if (path / PAIRS).is_file():
             return path / PAIRS
         return path if (path / IMAGES).is_dir() else None
-    except (RuntimeError, ValueError, OSError):  # of a ~user, or a name that no file can have
+    except (ValueError, OSError):  # of a name that no file can have
         return None
 
 
@@ -175,7 +177,7 @@ def archive(own: OwnData, masks: Masks, into: Path) -> list[Retrieved]:
         _add(annotations, LEFT_OUT, left_out_csv(left_out))
     with _tar(into / PHOTOS) as photos, progress("photos", len(kept)) as advance:
         for pair in kept:
-            _add(photos, f"images/{pair.listed.name}.jpg", pair.photo.read_bytes())
+            _add(photos, f"images/{pair.listed.name}.jpg", read_file(pair.photo, MAX_MEMBER_BYTES))
             advance(1)
     return [
         Retrieved(name, str(own.folder), (into / name).stat().st_size, sha256_file(into / name))
@@ -184,7 +186,11 @@ def archive(own: OwnData, masks: Masks, into: Path) -> list[Retrieved]:
 
 
 def _trimap(pair: Pair, masks: Masks) -> bytes:
-    trimap = to_trimap(mask_values(pair.mask.read_bytes(), masks), masks)
+    try:
+        content = read_file(pair.mask, MAX_MEMBER_BYTES)
+    except OSError as error:
+        raise BadImage(f"can't be read: {error.strerror}") from None
+    trimap = to_trimap(mask_values(content, masks), masks)
     file = io.BytesIO()
     Image.fromarray(trimap).save(file, "PNG")
     return file.getvalue()
@@ -213,7 +219,7 @@ def _of_folder(folder: Path) -> OwnData:
         raise DataError(f"{folder}: has {IMAGES}/ but no {MASKS}/ beside it")
     left_out: list[LeftOut] = []
     photos, masks = (_pictures(folder, part, left_out) for part in (IMAGES, MASKS))
-    parts, groups = read_lists(folder, photos.keys()), read_groups(folder / GROUPS, photos.keys())
+    parts, groups = read_lists(folder, photos.keys()), read_groups(folder, GROUPS, photos.keys())
     pairs = []
     for name in sorted(photos):
         if name not in parts:
@@ -280,7 +286,7 @@ def _of_csv(file: Path) -> OwnData:
     lines: dict[str, int] = {}
     left_out, mistakes = [], []
     for number, row in read_table(file, _NEEDED, _WANTED):
-        photo, mask = (PurePosixPath(row[column].replace("\\", "/")) for column in _NEEDED)
+        photo, mask = (inside(row[column], folder) for column in _NEEDED)
         wrong = list(_mistakes_in(row, photo, mask))
         mistakes += [f"{file.name}, line {number}: {text}" for text in wrong]
         if wrong:
@@ -335,7 +341,7 @@ def _why_unusable(pair: Pair, folder: Path) -> str | None:
         if not real.is_relative_to(folder.resolve()):
             return f"{told} lies outside of the folder, or is a link that leads there"
         if not real.is_file():
-            return f"{told} is no file"
+            return f"{told} is no regular file"
         if not os.access(real, os.R_OK):
             return f"{told} may not be read"
         if size > MAX_MEMBER_BYTES:

@@ -6,11 +6,14 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from petseg.core.files import read_file
+from petseg.core.project import expanded
 from petseg.data.images import SUFFIXES
 from petseg.data.listing import why_no_name
 from petseg.errors import DataError
 
 IMAGES = "images"
+MAX_LIST_BYTES = 64 << 20  # of a list or table
 SPLITS = ("train", "val", "test")
 _TOLD = 5  # mistakes of a list that are named
 
@@ -26,7 +29,7 @@ def read_lists(folder: Path, known: Iterable[str]) -> dict[str, str]:
             entry = line.strip()
             if not entry or entry.startswith("#"):
                 continue
-            name = _entry(entry, known)
+            name = _entry(entry, known, folder)
             if name is None:
                 mistakes.append(f"{file.name}, line {number}: {entry!r:.80} is not in {IMAGES}/")
             elif parts.setdefault(name, file.stem) != file.stem:
@@ -37,14 +40,15 @@ def read_lists(folder: Path, known: Iterable[str]) -> dict[str, str]:
     return decided(parts, " and ".join(file.name for file in files))
 
 
-def read_groups(file: Path, known: Iterable[str]) -> dict[str, str]:
+def read_groups(folder: Path, table: str, known: Iterable[str]) -> dict[str, str]:
+    file = folder / table
     if not file.is_file():
         return {}
     groups: dict[str, str] = {}
     mistakes = []
     known = set(known)
     for number, row in read_table(file, ("name", "group"), ()):
-        name = _entry(row["name"], known)
+        name = _entry(row["name"], known, folder)
         if name is None:
             mistakes.append(f"{file.name}, line {number}: {row['name']!r:.80} is not in {IMAGES}/")
         elif why := why_no_name(row["group"]):
@@ -78,9 +82,19 @@ def name_of(path: PurePosixPath) -> str:
     return "".join(" " if unicodedata.category(letter) == "Zs" else letter for letter in text)
 
 
-def _entry(entry: str, known: set[str]) -> str | None:
+def inside(text: str, folder: Path) -> PurePosixPath:
+    """Return a path of a list, below the folder if it leads into that; a leading ``~`` is the home folder."""
+    path = PurePosixPath(expanded(text.replace("\\", "/")))
+    for whole in (folder.absolute(), folder.resolve()):
+        if path.is_relative_to(whole):
+            return path.relative_to(whole)
+    return path
+
+
+def _entry(entry: str, known: set[str], folder: Path) -> str | None:
     """Return the photo that a line of a list means: its name, or its file's."""
-    path = PurePosixPath(entry.replace("\\", "/"))
+    path = inside(entry, folder)
+    path = path.relative_to(IMAGES) if path.is_relative_to(IMAGES) and entry.startswith(("~", "/")) else path
     if not path.name:
         return None
     whole = name_of(path.with_name(path.name + ".jpg"))
@@ -121,7 +135,7 @@ def read_table(
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return read_file(file, MAX_LIST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: is not UTF-8 text ({error.reason})") from None
 

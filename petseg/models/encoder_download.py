@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from petseg.core.files import copy_atomically, sha256_file
+from petseg.core.files import copy_atomically, open_file, sha256_file, why_not
+from petseg.core.project import expanded
 from petseg.core.textfiles import write_json
 from petseg.data.download import Remote, download_all
 from petseg.errors import EncoderError
 from petseg.models import pretrained
-from petseg.models.pretrained import Encoder, origin_of
+from petseg.models.pretrained import MAX_WEIGHTS_BYTES, Encoder, origin_of
 
 # torchvision's ResNet34_Weights.IMAGENET1K_V1; the name holds the first digits of the hash.
 IMAGENET_WEIGHTS = Remote(
@@ -39,16 +40,16 @@ def fetch_encoder(choice: str, into: Path, root: Path, backoff_s: float = 1.0) -
         download_all([IMAGENET_WEIGHTS], into, root, backoff_s)
         (into / IMAGENET_WEIGHTS.name).replace(target)
     elif choice != pretrained.NONE:
-        try:
-            origin = root / Path(choice).expanduser()
-            found = origin.is_file()
-        except (RuntimeError, ValueError, OSError):  # of a ~user, or a name that no file can have
-            found = False
-        if not found:
+        origin = root / expanded(choice)
+        if not origin.is_file():
             raise EncoderError(
                 f"model.encoder_weights: {choice}: no such file; allowed are none, imagenet, "
                 "or a file with a state dict of torchvision's resnet34"
             )
+        try:
+            open_file(origin, MAX_WEIGHTS_BYTES).close()
+        except OSError as error:
+            raise EncoderError(f"model.encoder_weights: {why_not(error)}") from None
         copy_atomically(origin, target)
     digest = sha256_file(target) if target.exists() else None
     write_json(into / pretrained.ABOUT, {"origin": origin_of(choice), "sha256": digest})

@@ -1,7 +1,7 @@
 """From weights and photos to masks."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +22,8 @@ from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.networks import build_network, placed
 from petseg.models.weights import load_tensors, sha256_tensors
 from petseg.params import OUTPUTS, Edge, ModelParams
+
+_STRIP_PX = 1 << 18  # of a large photo, at once
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,11 @@ class Predictor:
         probability = self.probability(np.stack([small for small, _ in taken]), batch_size=16)
         masks = []
         for each, (_, (width, height)) in zip(probability.numpy(), taken, strict=True):
-            _, both = enlarged(each, (height, width), thresholds, clean=clean)
-            masks.append(both[OUTPUTS.index(edge)].astype(np.uint8))
+            mask = np.empty((height, width), np.uint8)
+            own = OwnSize(cleaned(each, thresholds) if clean else each, mask.shape, thresholds)
+            for columns, _, both in own.strips():
+                mask[:, columns] = both[OUTPUTS.index(edge)]
+            masks.append(mask)
         return masks
 
 
@@ -177,6 +182,40 @@ def at_own_size(probability: NDArray[np.float32], shape: tuple[int, ...]) -> NDA
         return probability
     fitting: NDArray[np.float32] = resized(torch.from_numpy(probability)[None], *shape)[0].numpy()
     return fitting
+
+
+@dataclass(frozen=True)
+class OwnSize:
+    """One photo's probabilities and masks at the photo's own size, strip by strip: all would take GBs.
+
+    Attributes:
+        small: (2, S, S), the probabilities as the network gives them, or cleaned.
+        shape: (H, W), the photo's.
+        thresholds: of each output, from which probability a pixel is of its mask.
+    """
+
+    small: NDArray[np.float32]
+    shape: tuple[int, int]
+    thresholds: Thresholds
+
+    def strips(self) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.bool_]]]:
+        """Yield columns, and their probabilities and masks, (2, H, columns): the bits of ``enlarged``.
+
+        An image is enlarged along its rows first and along its columns then, so that columns are apart.
+        """
+        height, width = self.shape
+        count = -(-height * width // _STRIP_PX)
+        if count <= 1:
+            yield slice(0, width), *enlarged(self.small, self.shape, self.thresholds, clean=False)
+            return
+        wide = at_own_size(self.small, (self.small.shape[1], width))
+        ends = [width * strip // count for strip in range(count + 1)]
+        for start, end in pairwise(ends):
+            columns = np.ascontiguousarray(wide[:, :, start:end])
+            yield (
+                slice(start, end),
+                *enlarged(columns, (height, end - start), self.thresholds, clean=False),
+            )
 
 
 def enlarged(

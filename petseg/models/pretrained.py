@@ -10,6 +10,7 @@ from petseg.errors import EncoderError
 
 NONE, IMAGENET = "none", "imagenet"
 WEIGHTS, ABOUT = "resnet34.pth", "encoder.json"
+MAX_WEIGHTS_BYTES = 1_000_000_000  # of a file of anybody's weights, and of its tensors
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,9 @@ def load_encoder(network: nn.Module, path: Path) -> None:
     except DamagedFile as error:
         raise EncoderError(str(error)) from None
     weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
-    if broken := [name for name, value in weights.items() if not value.isfinite().all()]:
+    if odd := [name for name, value in weights.items() if value.is_complex()]:
+        raise EncoderError(f"{path}: holds complex numbers in {odd[0]}")
+    if broken := [name for name, value in weights.items() if not value.float().isfinite().all()]:
         raise EncoderError(f"{path}: holds NaN or infinity in {broken[0]}")
     try:
         network.encoder.load_state_dict(weights)

@@ -4,9 +4,15 @@ Nothing here is pickled, so nothing is executed on loading. A file is written so
 leaves the old one or the new one (petseg.core.files.written_atomically).
 """
 
+import errno
 import hashlib
 import io
 import json
+import pickletools
+import struct
+import tarfile
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +22,18 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from petseg.core.files import read_file, written_atomically
+from petseg.core.files import naming, open_file, read_file, written_atomically
+from petseg.core.textfiles import printable
 from petseg.errors import DamagedFile
+from petseg.models.pretrained import MAX_WEIGHTS_BYTES
 
 _KEY = "petseg"  # the only key: safetensors writes several in no fixed order
 _SAFETENSORS_HEAD = slice(8, 10)  # of the file: after the length, JSON begins
+_MAX_HEADER_BYTES = 10_000_000  # of safetensors
+_MAX_PICKLE_BYTES = 4_000_000  # of torch.save, without the tensors' values
+_LEGACY_PICKLES = 5  # that a file of torch.save began with, when it was no archive
+_MORE = f"more than {MAX_WEIGHTS_BYTES / 1e9:g} GB"
+_LARGE_PICKLE = f"its pickle has more than {_MAX_PICKLE_BYTES / 1e6:g} MB"
 
 
 def sha256_tensors(tensors: dict[str, Tensor]) -> str:
@@ -29,7 +42,7 @@ def sha256_tensors(tensors: dict[str, Tensor]) -> str:
     for name, tensor in sorted(tensors.items()):
         value = tensor.detach().cpu().contiguous()
         digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-        digest.update(value.numpy().reshape(-1).view("uint8").data)
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)  # numpy has no bfloat16, nor float8
     return digest.hexdigest()
 
 
@@ -44,13 +57,24 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) 
     Returns:
         ``sha256_tensors(tensors)``.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    tensors = _apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     digest = sha256_tensors(tensors)
     text = json.dumps({"tensors_sha256": digest, "about": about}, sort_keys=True)
     sealed = json.dumps({"text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
     with written_atomically(path) as file:
         file.write(safetensors.torch.save(tensors, {_KEY: sealed}))
     return digest
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy those tensors that share their memory with one before, as safetensors refuses them."""
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        if place in seen:
+            tensors[name] = tensor.clone()
+        seen.add(place)
+    return tensors
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -81,20 +105,30 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _metadata(content: bytes) -> dict[str, str]:
     """Return what a safetensors file says of itself beside its tensors.
 
+    Args:
+        content: the file, or what of it comes before the tensors.
+
     Raises:
         ValueError, TypeError, KeyError, AttributeError: it is no such file.
     """
     length = int.from_bytes(content[:8], "little")
     if length > len(content):
         raise ValueError("it is cut short, or no safetensors")
-    metadata: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    try:
+        metadata: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    except RecursionError:
+        raise ValueError("it is no safetensors") from None
     return metadata
 
 
 def is_sealed(path: Path) -> bool:
     """Tell whether a file says of itself that ``save_tensors`` wrote it, be it whole or not."""
+    with naming(path), open_file(path) as file:
+        content = file.read(8)
+        length = int.from_bytes(content, "little")
+        content += file.read(length) if length <= _MAX_HEADER_BYTES else b""
     try:
-        return _KEY in _metadata(read_file(path))
+        return _KEY in _metadata(content)
     except (ValueError, TypeError, KeyError, AttributeError):
         return False
 
@@ -103,20 +137,83 @@ def load_foreign_tensors(path: Path) -> dict[str, Tensor]:
     """Read weights that others have written: a safetensors file, or a state dict by torch.save.
 
     Raises:
-        DamagedFile: it is neither. Nothing in the file is executed.
+        DamagedFile: it is neither, or would take too much memory. Nothing in the file is executed.
     """
-    content = read_file(path)
+    try:
+        content = read_file(path, MAX_WEIGHTS_BYTES)
+    except OSError as error:
+        if error.errno != errno.EOVERFLOW:
+            raise
+        raise DamagedFile(f"{path}: can't be read as weights: it {error.strerror}") from None
+    if content[_SAFETENSORS_HEAD] != b'{"' and (why := _why_too_much(content)):
+        raise DamagedFile(f"{path}: can't be read as weights: {why}")
     try:
         if content[_SAFETENSORS_HEAD] == b'{"':
-            return safetensors.torch.load(content)
-        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            if int.from_bytes(content[:8], "little") > _MAX_HEADER_BYTES:
+                raise ValueError
+            weights = safetensors.torch.load(content)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what is refused below, such as sparse tensors
+                weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # noqa: BLE001  (the unpickler raises anything on bytes that are no weights)
         raise DamagedFile(f"{path}: can't be read as weights, by safetensors or torch.save") from None
     if not isinstance(weights, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     ):
         raise DamagedFile(f"{path}: holds no state dict (names and their tensors)")
+    if sum(value.numel() * value.element_size() for value in weights.values()) > MAX_WEIGHTS_BYTES:
+        raise DamagedFile(f"{path}: can't be read as weights: its tensors have {_MORE}")
+    for name, value in weights.items():
+        if why := _why_unusable(name, value):
+            raise DamagedFile(f"{path}: can't be read as weights: {printable(name):.80} {why}")
     return dict(weights)
+
+
+def _why_too_much(content: bytes) -> str | None:
+    """Say why torch.load would take more memory for a file than such a file is worth; None where it won't.
+
+    Its archives are not compressed when torch writes them, but may be; and of a pickle each byte may
+    make an object.
+    """
+    file = io.BytesIO(content)
+    if content[:4] == b"PK\3\4":
+        try:
+            entries = zipfile.ZipFile(file).infolist()
+        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, struct.error):
+            return "it is a damaged archive"
+        if sum(entry.file_size for entry in entries) > MAX_WEIGHTS_BYTES:
+            return f"its archive expands to {_MORE}"
+        pickles = [entry.file_size for entry in entries if entry.filename.endswith(".pkl")]
+        return _LARGE_PICKLE if sum(pickles) > _MAX_PICKLE_BYTES else None
+    if tarfile.is_tarfile(file):
+        return "it is a tar archive"
+    file.seek(0)
+    try:
+        for _ in range(_LEGACY_PICKLES):
+            for _, _, place in pickletools.genops(file):
+                if place is not None and place > _MAX_PICKLE_BYTES:
+                    return _LARGE_PICKLE
+    except Exception:  # noqa: BLE001  (it is no pickle; torch.load gets no further)
+        return None
+    return None
+
+
+def _why_unusable(name: str, value: Tensor) -> str | None:
+    """Say why a tensor can't be kept as safetensors; None where it can."""
+    if value.layout is not torch.strided or value.is_nested or value.is_quantized:
+        return "is sparse, nested or quantized; save it as a dense tensor"
+    if value.is_meta:
+        return "has no values"
+    try:
+        name.encode()
+        one = torch.empty(1, dtype=value.dtype)
+        kept = safetensors.torch.load(safetensors.torch.save({name: one}))
+    except Exception:  # noqa: BLE001  (of a dtype or a name that safetensors doesn't know)
+        kept = {}
+    if name not in kept or kept[name].dtype != value.dtype:
+        return f"of {str(value.dtype).removeprefix('torch.')} is what safetensors can't hold"
+    return None
 
 
 def validated(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -31,6 +31,7 @@ LEFT_OUT: dict[str, str] = {
     "petseg/core/progress.py": "shows how far the work is",
     "petseg/core/project.py": "finds folders, and the time of day",
     "petseg/core/textfiles.py": "writes records, and reads params.yaml, whose values are in the key",
+    "petseg/core/yamlfiles.py": "reads params.yaml, whose values are in the key",
     "petseg/core/tracked.py": "asks git which files it tracks",
     "petseg/data/download.py": "fetches archives, whose photos are in the key by their hash",
     "petseg/models/encoder_download.py": "fetches weights, which are in the key by their hash",

@@ -7,7 +7,7 @@ from typing import Any
 
 from petseg.core.files import below, naming
 from petseg.core.terminal import print_lines
-from petseg.core.textfiles import read_yaml
+from petseg.core.textfiles import printable, read_yaml
 from petseg.errors import ParamsError, UsageError
 
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
@@ -17,9 +17,15 @@ CODE = ("petseg", "stages")  # folders
 
 
 def stage_command(root: Path, stage: str) -> list[str]:
-    """Return a stage's command as dvc.yaml below ``root`` has it, by this Python."""
-    _, *rest = read_yaml(root / PIPELINE)["stages"][stage]["cmd"].split()
-    return [sys.executable, *rest]
+    """Return a stage's command as dvc.yaml below ``root`` has it, by this Python.
+
+    Raises:
+        ParamsError: it has none.
+    """
+    command = _stage(root, stage).get("cmd")
+    if not isinstance(command, str) or not command.split():
+        raise ParamsError(f"{PIPELINE}: stages.{stage}.cmd: must be a command")
+    return [sys.executable, *command.split()[1:]]
 
 
 def stage_paths(root: Path, stage: str) -> dict[str, Path]:
@@ -36,9 +42,9 @@ def stage_paths(root: Path, stage: str) -> dict[str, Path]:
 def pipeline_paths(root: Path) -> set[Path]:
     """Return the files and folders that the stages of a project read and write, by dvc.yaml."""
     try:
-        stages = read_yaml(root / PIPELINE)["stages"].values()
+        stages = described_stages(root).values()
         return {root / each for stage in stages for kind in _PATHS for each in _listed(stage, kind)}
-    except (ParamsError, KeyError, TypeError, AttributeError):  # of another program, by other rules
+    except ParamsError:  # of another program, by other rules
         return set()
 
 
@@ -56,7 +62,30 @@ def inputs_of(root: Path, stage: str) -> set[str]:
 
 def _stage(root: Path, stage: str) -> dict[str, Any]:
     """Return what dvc.yaml says of a stage; nothing where it does not name the stage."""
-    return dict(read_yaml(root / PIPELINE)["stages"].get(stage, {}))
+    return described_stages(root).get(stage, {})
+
+
+def described_stages(root: Path, file: Path = PIPELINE) -> dict[str, dict[str, Any]]:
+    """Return what dvc.yaml or dvc.lock below ``root`` says of each stage.
+
+    Raises:
+        ParamsError: it can't be read, or says something else.
+    """
+    content = read_yaml(root / file)
+    stages = content.get("stages") if isinstance(content, dict) else None
+    if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
+        raise ParamsError(f"{file}: must hold stages, each a section")
+    for name, stage in stages.items():
+        for kind in (*_PATHS, "params"):
+            listed = stage.get(kind, [])
+            if file == PIPELINE and not (isinstance(listed, list) and all(map(_is_named, listed))):
+                raise ParamsError(f"{file}: stages.{printable(name)}.{kind}: must be a list of names")
+    return stages
+
+
+def _is_named(entry: object) -> bool:
+    """Tell whether an entry of a list is a text, or a section with a key."""
+    return isinstance(entry, str | dict) and len(entry) > 0
 
 
 def _listed(stage: Mapping[str, Any], kind: str) -> Iterator[str]:
@@ -74,7 +103,7 @@ def options(words: list[str]) -> dict[str, str]:
 
 def code_files(root: Path, stage: str) -> Iterator[Path]:
     """Yield the files of code that dvc.yaml below ``root`` lists for a stage, and those in its folders."""
-    for dep in _stage(root, stage).get("deps", []):
+    for dep in _listed(_stage(root, stage), "deps"):
         path = root / dep
         if Path(dep).parts[0] in CODE:
             files = sorted(below(path)) if path.is_dir() else [path]

@@ -11,11 +11,12 @@ from types import FrameType
 from typing import Any, Never
 
 from petseg.core.files import remove_leftovers_of, sha256_file, why_not
+from petseg.core.project import expanded
 from petseg.core.terminal import print_lines
 from petseg.core.textfiles import read_yaml
 from petseg.errors import InputsChanged, ParamsError, PetsegError, UsageError
 from petseg.params import load_params
-from petseg.pipeline.dvcfiles import PIPELINE, code_files, inputs_of, options
+from petseg.pipeline.dvcfiles import code_files, described_stages, inputs_of, options
 from petseg.pipeline.guard import check_outputs
 
 _PARAMS_FILE = Path("params.yaml")
@@ -58,7 +59,7 @@ def _paths(stage: Callable[..., None], words: list[str]) -> dict[str, Path]:
     if len(words) != 2 * len(names) or given.keys() != set(names):
         usage = " ".join(f"--{name.replace('_', '-')} PATH" for name in names)
         raise UsageError(f"usage: python -m stages.{stage.__name__} {usage}; dvc.yaml has the paths")
-    return {name: Path(path) for name, path in given.items()}
+    return {name: expanded(path) for name, path in given.items()}
 
 
 def _inputs(stage: str) -> dict[str, Any]:
@@ -68,8 +69,8 @@ def _inputs(stage: str) -> dict[str, Any]:
     outputs were made from, for ever.
     """
     values = read_yaml(_PARAMS_FILE)  # before they are checked, so that no edit falls in between
-    declared = read_yaml(PIPELINE)["stages"].get(stage, {}).get("params", [])
-    inputs: dict[str, Any] = {f"params.yaml: {key}": _lookup(values, key) for key in declared}
+    declared = described_stages(Path()).get(stage, {}).get("params", [])
+    inputs: dict[str, Any] = {f"params.yaml: {key}": _lookup(values, str(key)) for key in declared}
     return inputs | {str(file): sha256_file(file) for file in code_files(Path(), stage)}
 
 

@@ -4,31 +4,32 @@ A photo goes through alone, in one thread, so that the bits of its mask depend o
 photos, the number of cores, or how many photos are worked on at once.
 """
 
+import ctypes
 import errno
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Condition
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from petseg.core.files import written_atomically
-from petseg.data.images import decode_photo
+from petseg.core.files import open_file, written_atomically
+from petseg.data.images import MAX_DECODING_BYTES, decode_photo
 from petseg.errors import BadImage
-from petseg.models.masking import Thresholds
-from petseg.models.predictor import enlarged
+from petseg.models.masking import cleaned
+from petseg.models.predictor import OwnSize
 from petseg.params import OUTPUTS, Edge
 from petseg.predict.load import Model
 from petseg.predict.pictures import (
     JPEG,
+    Cutout,
     alpha_of,
     colour_profile,
-    cutout_picture,
-    mask_picture,
-    overlay_picture,
+    draw_overlay,
     thumbnail,
 )
 from petseg.predict.png import write_png
@@ -36,8 +37,41 @@ from petseg.predict.png import write_png
 MASKS, OVERLAYS, CUTOUTS = "masks", "overlays", "cutouts"
 WRITTEN_AS = {MASKS: ".png", OVERLAYS: ".jpg", CUTOUTS: ".png"}
 
-_LARGE_PX = 10_000_000  # photos of more take turns: the largest that are decoded hold about 2 GB
-_large = Lock()
+MAX_FILE_BYTES = 200_000_000  # of a photo: uncompressed, 50 megapixels have 150 MB
+
+
+class Memory:
+    """Memory that photos share: who would take more than is left waits for others.
+
+    Args:
+        size: bytes; a photo that needs all of it is worked on alone.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._left, self._changed = size, Condition()
+
+    @contextmanager
+    def of(self, size: int) -> Iterator[None]:
+        """Take so many bytes for a while."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= size)
+            self._left -= size
+        try:
+            yield
+        finally:
+            _return_freed()
+            with self._changed:
+                self._left += size
+                self._changed.notify_all()
+
+
+def _return_freed() -> None:
+    """Let the system have what was freed, which the C library would keep for itself."""
+    with suppress(AttributeError, OSError):  # another library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+_MEMORY = Memory(MAX_DECODING_BYTES)
 
 
 @dataclass(frozen=True)
@@ -63,17 +97,17 @@ class CutOut:
 
 @dataclass(frozen=True)
 class Found:
-    """What the network found in a photo, at the photo's own size.
+    """What the network found in a photo.
 
     Attributes:
-        probability: (2, H, W), of OUTPUTS.
-        masks: (2, H, W), likewise.
-        pet: (H, W), the mask that is wanted of the two.
+        own: both outputs, at the photo's own size.
+        coverage: share of the pixels that are pet.
+        confidence: mean probability of what each pixel was called; what was cleaned counts as sure.
     """
 
-    probability: NDArray[np.float32]
-    masks: NDArray[np.bool_]
-    pet: NDArray[np.bool_]
+    own: OwnSize
+    coverage: float
+    confidence: float
 
 
 def found_in(photo: Image.Image, model: Model, *, clean: bool) -> Found:
@@ -84,9 +118,26 @@ def found_in(photo: Image.Image, model: Model, *, clean: bool) -> Found:
         model: the network, and which mask is wanted of it.
         clean: whether small islands and holes are taken out of the masks.
     """
-    small, shape = model.predictor.probability_of(photo), (photo.height, photo.width)
-    probability, masks = enlarged(small, shape, model.thresholds, clean=clean)
-    return Found(probability, masks, masks[OUTPUTS.index(model.edge)])
+    small, wanted = model.predictor.probability_of(photo), OUTPUTS.index(model.edge)
+    small = cleaned(small, model.thresholds) if clean else small
+    own = OwnSize(small, (photo.height, photo.width), model.thresholds)
+    sure, area, pixels = 0.0, 0, photo.width * photo.height
+    for _, probability, masks in own.strips():
+        mask = masks[wanted]
+        area += int(mask.sum())
+        of_pet, of_rest = (
+            float(probability[wanted].sum(where=where, dtype=np.float64)) for where in (mask, ~mask)
+        )
+        sure += of_pet + int((~mask).sum()) - of_rest
+    return Found(own, area / pixels, sure / pixels)
+
+
+def mask_of(own: OwnSize, edge: Edge) -> NDArray[np.uint8]:
+    """Return a mask, (H, W); 255 is pet."""
+    mask = np.empty(own.shape, np.uint8)
+    for columns, _, masks in own.strips():
+        mask[:, columns] = masks[OUTPUTS.index(edge)].view(np.uint8) * np.uint8(255)
+    return mask
 
 
 def cut_out(
@@ -105,50 +156,53 @@ def cut_out(
     Raises:
         BadImage: the photo can't be used, or its pictures can't have its name.
     """
-    image = decode_photo(_bytes_of(path))
+    with ExitStack() as stack:
+        file = stack.enter_context(_opened(path))
+        image = decode_photo(file, lambda size: stack.enter_context(_MEMORY.of(size)))
+        return _cut_out(image, outputs, model, replaces=replaces, shown=shown, clean=clean)
+
+
+def _cut_out(
+    image: Image.Image,
+    outputs: Mapping[str, Path],
+    model: Model,
+    *,
+    replaces: bool,
+    shown: bool,
+    clean: bool,
+) -> CutOut:
+    found = found_in(image, model, clean=clean)
+    why = None if found.coverage else why_empty(found.own, model.edge)
+
+    def wants(kind: str) -> bool:
+        return replaces or not outputs[kind].exists()
+
+    if wants(MASKS):
+        _save(Image.fromarray(mask_of(found.own, model.edge)), outputs[MASKS], image)
+    if wants(CUTOUTS):
+        _save(Cutout(image, alpha_of(found.own, model.edge)), outputs[CUTOUTS], image)
     small = None
-    with _large if image.width * image.height > _LARGE_PX else nullcontext():
-        found = found_in(image, model, clean=clean)
-        for kind, picture in _drawn(image, found, model):
-            if replaces or not outputs[kind].exists():
-                _save(picture, outputs[kind], image)
-            if kind == OVERLAYS and shown:
-                small = thumbnail(picture)
-            del picture  # before the next one is drawn
-        why = why_empty(found.probability, found.masks, model.thresholds, model.edge)
-        return CutOut(
-            width=image.width,
-            height=image.height,
-            coverage=float(found.pet.mean()),
-            confidence=_confidence(found.probability[OUTPUTS.index(model.edge)], found.pet),
-            why_empty=None if found.pet.any() else why,
-            thumbnail=small,
-        )
+    if wants(OVERLAYS) or shown:
+        draw_overlay(image, mask_of(found.own, model.edge))  # last, as the photo is gone then
+        if wants(OVERLAYS):
+            _save(image, outputs[OVERLAYS], image)
+        small = thumbnail(image) if shown else None
+    return CutOut(image.width, image.height, found.coverage, found.confidence, why, small)
 
 
-def _confidence(probability: NDArray[np.float32], pet: NDArray[np.bool_]) -> float:
-    """Return the mean probability of what each pixel was called; what was cleaned counts as sure."""
-    of_pet, of_rest = (float(probability.sum(where=where, dtype=np.float64)) for where in (pet, ~pet))
-    return (of_pet + (pet.size - float(pet.sum())) - of_rest) / pet.size
-
-
-def why_empty(
-    probability: NDArray[np.float32], masks: NDArray[np.bool_], thresholds: Thresholds, edge: Edge
-) -> str:
+def why_empty(own: OwnSize, edge: Edge) -> str:
     """Say why a photo may have got an empty mask.
 
     Args:
-        probability: (2, H, W), of OUTPUTS.
-        masks: (2, H, W), of the same.
-        thresholds: by which they were cut.
+        own: what was found.
         edge: which mask is wanted, and is empty.
     """
-    limit, highest = highest_of(probability, masks, edge)
-    if highest >= thresholds[limit] / 2:
+    limit, highest = highest_of(own, edge)
+    if highest >= own.thresholds[limit] / 2:
         remedy = "a threshold" if limit == edge else f"with the {limit} edge, a threshold"
         return (
             f"the model is in doubt: its highest probability is {highest:.3g}, and pet is what has "
-            f"{thresholds[limit]:g} or more; {remedy} of {highest * 0.9:.2g} would show something"
+            f"{own.thresholds[limit]:g} or more; {remedy} of {highest * 0.9:.2g} would show something"
         )
     return (
         f"the model sees no cat or dog: its highest probability is {highest:.3g}; it knows photos of one "
@@ -156,51 +210,43 @@ def why_empty(
     )
 
 
-def highest_of(probability: NDArray[np.float32], masks: NDArray[np.bool_], edge: Edge) -> tuple[Edge, float]:
+def highest_of(own: OwnSize, edge: Edge) -> tuple[Edge, float]:
     """Return the highest probability that a threshold must be below, for a mask not to be empty.
 
     The tight mask lies within the whole one: where that is empty, the threshold is the whole one's.
 
     Args:
-        probability: (2, H, W), of OUTPUTS.
-        masks: (2, H, W), of the same.
+        own: what was found.
         edge: which mask is wanted.
 
     Returns:
         Of which mask the threshold is, and the probability.
     """
-    whole, tight = probability
-    if edge == "whole" or np.array_equal(whole, tight):  # as of a network with one output
-        return edge, float(whole.max())
-    within = masks[OUTPUTS.index("whole")]
-    return ("tight", float(tight[within].max())) if within.any() else ("whole", float(whole.max()))
+    alike, highest, within = True, 0.0, []
+    for _, (whole, tight), masks in own.strips():
+        alike = alike and np.array_equal(whole, tight)  # as of a network with one output
+        highest = max(highest, float(whole.max()))
+        within += [float(tight[masks[0]].max())] if masks[0].any() else []
+    if edge == "whole" or alike:
+        return edge, highest
+    return ("tight", max(within)) if within else ("whole", highest)
 
 
-def _bytes_of(path: Path) -> bytes:
-    if path.exists() and not path.is_file():
-        raise BadImage("can't be read: is no regular file")  # a pipe or a device might never end
+def _opened(path: Path) -> IO[bytes]:
+    if path.is_dir():
+        raise BadImage("can't be read: is a folder, whose files can't be listed")
     try:
-        return path.read_bytes()
+        return open_file(path, MAX_FILE_BYTES)
     except OSError as error:
         raise BadImage(f"can't be read: {error.strerror}") from None
 
 
-def _drawn(photo: Image.Image, found: Found, model: Model) -> Iterator[tuple[str, Image.Image]]:
-    """Draw a photo's pictures one after the other, each with its kind."""
-    yield MASKS, mask_picture(found.pet)
-    yield OVERLAYS, overlay_picture(photo, found.pet)
-    yield (
-        CUTOUTS,
-        cutout_picture(photo, alpha_of(found.probability, found.masks, model.thresholds, model.edge)),
-    )
-
-
-def _save(picture: Image.Image, path: Path, photo: Image.Image) -> None:
+def _save(picture: "Image.Image | Cutout", path: Path, photo: Image.Image) -> None:
     """Write a picture with the photo's colour profile, and none of its other metadata."""
     profile = None if picture.mode == "L" else colour_profile(photo)
     try:
         with written_atomically(path, durable=False) as file:
-            if path.suffix == ".png":
+            if isinstance(picture, Cutout) or path.suffix == ".png":
                 write_png(file, picture, profile)
             else:
                 picture.save(file, "JPEG", **JPEG, icc_profile=profile)

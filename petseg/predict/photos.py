@@ -87,10 +87,13 @@ def _named(text: str, out: Path) -> Iterator[tuple[Path, str]]:
     """Yield the photos that one argument names, with their name below the folder that it names."""
     path, made = Path(text), {out / SHEET, *(out / kind for kind in WRITTEN_AS)}
     if path.is_dir():
-        for file in sorted(below(path)):
-            is_photo = file.suffix.lower() in SUFFIXES and (file.is_file() or file.is_symlink())
+        refused: list[OSError] = []
+        for file in sorted(below(path, refused.append)):
+            is_photo = file.suffix.lower() in SUFFIXES and (file.is_symlink() or not file.is_dir())
             if is_photo and made.isdisjoint({_real(file), *_real(file).parents}):
                 yield file, file.relative_to(path).as_posix()
+        for folder in (Path(error.filename) for error in refused):
+            yield folder, folder.relative_to(path).as_posix()
     elif path.exists():
         yield path, path.name
     else:

@@ -1,39 +1,43 @@
 """A photo and its probability as pictures: mask, overlay, cut-out, contact sheet."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy.ndimage import label
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from petseg.core.colours import VERMILION, rgb
 from petseg.models.masking import Thresholds
+from petseg.models.predictor import OwnSize
 from petseg.params import OUTPUTS, Edge
 
 SOFTNESS = 0.2  # alpha goes from 0 to 1 over this much probability
 JPEG = {"quality": 90}
+_BAND_PX = 1 << 18  # of a large picture, at once
 _OUTLINE_PX = 400  # one pixel of outline for so many of the photo's longer side
 _THUMBNAIL_PX, _CAPTION_PX, _GAP_PX, _COLUMNS = 240, 20, 12, 6  # of the contact sheet
 
 
-def mask_picture(pet: NDArray[np.bool_]) -> Image.Image:
-    """Return a mask, (H, W), as a picture: 255 is pet."""
-    return Image.fromarray(pet.view(np.uint8) * np.uint8(255))
-
-
-def overlay_picture(photo: Image.Image, pet: NDArray[np.bool_]) -> Image.Image:
-    """Fade what is not pet, by the mask (H, W), and draw an outline around what is."""
-    faded = photo.convert("L").point([192 + shade // 4 for shade in range(256)]).convert("RGB")
-    picture = Image.composite(photo, faded, Image.fromarray(pet))
+def draw_overlay(photo: Image.Image, pet: NDArray[np.uint8]) -> None:
+    """Fade what is not pet, by the mask (H, W), 255 is pet, and draw an outline around what is, in place."""
     width_px = 1 + max(photo.size) // _OUTLINE_PX
-    picture.paste(rgb(VERMILION), mask=Image.fromarray(_outline(pet, width_px)))
-    return picture
+    for rows in _bands(pet.shape):
+        above = min(width_px, rows.start)
+        band = photo.crop((0, rows.start, photo.width, rows.stop))
+        faded = band.convert("L").point([192 + shade // 4 for shade in range(256)]).convert("RGB")
+        faded.paste(band, mask=Image.fromarray(pet[rows]))
+        seen = pet[rows.start - above : rows.stop + width_px] > 0
+        outline = _outline(seen, width_px)[above : above + band.height]
+        faded.paste(rgb(VERMILION), mask=Image.fromarray(outline))
+        photo.paste(faded, (0, rows.start))
 
 
-def alpha_of(
-    probability: NDArray[np.float32], masks: NDArray[np.bool_], thresholds: Thresholds, edge: Edge
-) -> NDArray[np.uint8]:
+def alpha_of(own: OwnSize, edge: Edge) -> NDArray[np.uint8]:
     """Return how opaque each pixel of a cut-out is, (H, W).
 
     The tight mask alone is opaque, 255. From its edge alpha falls over the border strip, to 0 midway to the
@@ -42,22 +46,32 @@ def alpha_of(
     no strip, as of a network with one output, it falls over the network's doubt; 128 or more is of the mask.
 
     Args:
-        probability: (2, H, W), of OUTPUTS.
-        masks: (2, H, W), of the same.
-        thresholds: by which they were cut.
+        own: what was found.
         edge: which mask is wanted.
     """
+    falls = edge == "tight" and any((whole != tight).any() for _, _, (whole, tight) in own.strips())
+    wanted, alpha = OUTPUTS.index(edge), np.empty(own.shape, np.uint8)
+    for columns, probability, masks in own.strips():
+        alpha[:, columns] = (
+            _alpha_of_strip(probability, masks, own.thresholds)
+            if falls
+            else _alpha_of_doubt(probability[wanted], masks[wanted], own.thresholds[edge])
+        )
+    return _beside(alpha, 255 if falls else 128)
+
+
+def _alpha_of_strip(
+    probability: NDArray[np.float32], masks: NDArray[np.bool_], thresholds: Thresholds
+) -> NDArray[np.uint8]:
+    """Return an alpha that falls over the border strip; both (2, H, W)."""
     whole, tight = masks
-    if edge == "whole" or np.array_equal(whole, tight):
-        wanted = OUTPUTS.index(edge)
-        return _alpha_of_doubt(probability[wanted], masks[wanted], thresholds[edge])
     strip = whole & ~tight
     within = probability[0][strip] - np.float32(thresholds["whole"])
     outside = np.maximum(np.float32(thresholds["tight"]) - probability[1][strip], 0)
     alpha: NDArray[np.uint8] = tight.astype(np.uint8) * np.uint8(255)
     nearer = np.maximum(within - outside, 0) / np.maximum(within + outside, np.finfo(np.float32).tiny)
     alpha[strip] = 254 * nearer
-    return _beside(alpha, tight)
+    return alpha
 
 
 def _alpha_of_doubt(
@@ -68,25 +82,83 @@ def _alpha_of_doubt(
     doubt *= 255 / SOFTNESS
     doubt += 128
     alpha: NDArray[np.uint8] = np.clip(doubt, 0, 255, out=doubt).astype(np.uint8)
-    del doubt  # 4 bytes a pixel
     np.minimum(alpha, 127, out=alpha, where=~mask)  # also where rounding made it 128
-    return _beside(alpha, mask)
-
-
-def _beside(alpha: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Make transparent, in place, what fades apart from the mask, as around an island that was dropped."""
-    parts, count = label(alpha > 0, np.ones((3, 3), np.uint8))
-    belongs = np.zeros(count + 1, np.uint8)
-    belongs[parts[mask]] = 1
-    alpha *= belongs[parts]
     return alpha
 
 
-def cutout_picture(photo: Image.Image, alpha: NDArray[np.uint8]) -> Image.Image:
-    """Cut the pet out, by its alpha, (H, W). What has none is black, so that nothing is hidden below it."""
-    picture = Image.composite(photo, Image.new("RGB", photo.size), Image.fromarray(alpha > 0))
-    picture.putalpha(Image.fromarray(alpha))
-    return picture
+def _beside(alpha: NDArray[np.uint8], opaque: int) -> NDArray[np.uint8]:
+    """Make transparent, in place, what fades apart from the mask, as around an island that was dropped.
+
+    Band by band, as the labels of all parts would take 4 bytes a pixel: parts that touch over the edge of a
+    band are one.
+
+    Args:
+        alpha: (H, W).
+        opaque: from which alpha a pixel is of the mask.
+    """
+    bands = _bands(alpha.shape)
+
+    @lru_cache(1)  # a photo of one band is labelled once
+    def parts_of(band: int) -> tuple[NDArray[np.int32], int]:
+        parts, count = label(alpha[bands[band]] > 0, np.ones((3, 3), np.uint8))
+        return parts, count
+
+    # Of each band: how many parts are before it, which of its parts are of the mask, and which touch others.
+    first, within, touching = [0], [], []
+    width, last_row = alpha.shape[1], np.zeros(alpha.shape[1], np.intp)
+    for band, rows in enumerate(bands):
+        parts, count = parts_of(band)
+        ends = np.where(parts[[0, -1]] > 0, parts[[0, -1]] + np.intp(first[-1]), 0)
+        within.append(np.unique(parts[alpha[rows] >= opaque]) + first[-1])
+        for shift in (-1, 0, 1):
+            above = last_row[max(0, shift) : width + min(0, shift)]
+            pairs = np.stack([above, ends[0, max(0, -shift) : width - max(0, shift)]])
+            touching.append(np.unique(pairs[:, pairs.all(axis=0)], axis=1))
+        last_row = ends[1]
+        first.append(first[-1] + count)
+    one, other = np.concatenate(touching, axis=1)
+    shape = (first[-1] + 1,) * 2
+    _, whole = connected_components(coo_array((np.ones(len(one)), (one, other)), shape), directed=False)
+    belongs = np.zeros(len(whole), np.uint8)
+    belongs[whole[np.concatenate(within)]] = 1
+    for band, rows in enumerate(bands):
+        parts, count = parts_of(band)
+        alpha[rows] *= belongs[whole[first[band] : first[band] + count + 1]][parts]
+    return alpha
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """The pet alone, as a picture that is drawn when it is written, of mode RGBA.
+
+    Attributes:
+        photo: RGB.
+        alpha: (H, W), how opaque each pixel is. What has none is black, so that nothing is hidden below it.
+    """
+
+    photo: Image.Image
+    alpha: NDArray[np.uint8]
+    mode = "RGBA"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.photo.size
+
+    def crop(self, box: tuple[int, int, int, int]) -> Image.Image:
+        """Draw a part: left, top, right, bottom."""
+        left, top, right, bottom = box
+        alpha = np.ascontiguousarray(self.alpha[top:bottom, left:right])
+        photo = self.photo.crop(box)
+        picture = Image.composite(photo, Image.new("RGB", photo.size), Image.fromarray(alpha > 0))
+        picture.putalpha(Image.fromarray(alpha))
+        return picture
+
+
+def _bands(shape: tuple[int, ...]) -> list[slice]:
+    """Return rows that are worked on at once, of a picture of this shape."""
+    rows = max(1, _BAND_PX // shape[1])
+    return [slice(top, min(top + rows, shape[0])) for top in range(0, shape[0], rows)]
 
 
 def _outline(pet: NDArray[np.bool_], width_px: int) -> NDArray[np.bool_]:

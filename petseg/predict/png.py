@@ -9,17 +9,27 @@ Source: Portable Network Graphics, https://www.w3.org/TR/png-3/
 
 import struct
 import zlib
-from typing import IO
+from typing import IO, Protocol
 
 import numpy as np
 from PIL import Image
 
-_COLOUR_TYPES = {"L": 0, "RGBA": 6}
+_COLOUR_TYPES = {"L": 0, "RGBA": 6}  # by mode, which has a letter a channel
 _SUB = 1  # each byte is its difference to that of the pixel on its left
 _BAND_ROWS = 64  # at once, so that a large picture is not in memory twice
 
 
-def write_png(file: IO[bytes], picture: Image.Image, profile: bytes | None = None) -> None:
+class Picture(Protocol):
+    """What a PNG is written of: a picture of Pillow's, or what draws itself part by part."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+    def crop(self, box: tuple[int, int, int, int]) -> Image.Image: ...
+
+
+def write_png(file: IO[bytes], picture: Picture, profile: bytes | None = None) -> None:
     """Write a picture of 8 bits a channel.
 
     Args:
@@ -27,7 +37,7 @@ def write_png(file: IO[bytes], picture: Image.Image, profile: bytes | None = Non
         picture: of mode L or RGBA.
         profile: its ICC colour profile.
     """
-    width, height, channels = *picture.size, len(picture.getbands())
+    width, height, channels = *picture.size, len(picture.mode)
     file.write(b"\x89PNG\r\n\x1a\n")
     _write_chunk(file, b"IHDR", struct.pack(">2I5B", width, height, 8, _COLOUR_TYPES[picture.mode], 0, 0, 0))
     if profile:

@@ -1,14 +1,14 @@
 """Weights that were trained elsewhere, or laid down by hand, taken into the store."""
 
-import stat
+import errno
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from petseg.core.files import copy_atomically, published_folder, sha256_file, withdraw_folder
+from petseg.core.files import copy_atomically, open_file, published_folder, sha256_file, withdraw_folder
 from petseg.core.project import now
 from petseg.core.terminal import print_lines
-from petseg.core.textfiles import write_json
+from petseg.core.textfiles import printable, write_json
 from petseg.errors import BrokenRecord, DamagedFile, StoreError, UsageError
 from petseg.models.weights import save_tensors
 from petseg.store.chain import ADOPTED
@@ -19,6 +19,8 @@ from petseg.store.ledger import changing
 from petseg.store.records import damage_in, read_json, sealed
 from petseg.store.run import StoredRun
 from petseg.store.runs import holder_of, places_of, run_of
+
+MAX_BYTES = 16_000_000_000  # of a file that is adopted; what has more than weights may have is not read
 
 
 def adopt_if_unknown(file: Path, store: Path) -> None:
@@ -46,11 +48,15 @@ def adopt(file: Path, store: Path, note: str) -> tuple[StoredRun, bool]:
         The run that has it now, and whether it is new.
 
     Raises:
-        UsageError: it is no regular file.
+        UsageError: it is no regular file, or has more than MAX_BYTES.
         StoreError: there is a run of its name that can't be read.
     """
-    if not stat.S_ISREG(file.stat().st_mode):
-        raise UsageError(f"{file}: is no regular file")
+    try:
+        open_file(file, MAX_BYTES).close()
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.EOVERFLOW):
+            raise
+        raise UsageError(f"{printable(file)}: {error.strerror}") from None
     digest = sha256_file(file)
     folder = store / digest[:KEY_LENGTH]
     with changing(store) as changes:

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from petseg.models.pretrained import MAX_WEIGHTS_BYTES
 from petseg.models.weights import is_sealed, load_foreign_tensors, load_tensors, sha256_tensors, validated
 from petseg.store.run import StoredRun, is_edited
 from petseg.store.runs import known_runs
@@ -41,7 +42,7 @@ class Weights:
         Raises:
             DamagedFile: it is neither, or differs from the hash that it holds. Nothing in it is executed.
         """
-        if not is_sealed(path):
+        if not is_sealed(path) or path.stat().st_size > MAX_WEIGHTS_BYTES:  # which the next line refuses
             return cls(load_foreign_tensors(path), {})
         tensors, about = load_tensors(path)
         return cls(validated(tensors), about)

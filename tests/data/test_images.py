@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from torchvision.transforms import functional as oracle
 
 from petseg.data.images import decode_pair, decode_photo, decode_trimap, resize_photo
@@ -155,8 +155,110 @@ def test_200_megapixels_are_refused_in_little_memory() -> None:
         cwd=ROOT,
     )
     reason, kilobytes = done.stdout.decode().split("|")
-    assert reason == "has more than 64 megapixels"
+    assert reason == "has more than 52 megapixels"
     assert int(kilobytes) < 300_000
+
+
+def header(kind: str, size: tuple[int, int], **options: object) -> bytes:
+    """The beginning of a picture that says that it has this size."""
+    small = encoded(Image.new("RGB", (24, 16)), kind, **options)
+    if kind == "PNG":
+        head = struct.pack(">II", *size) + small[24:29]
+        return small[:16] + head + struct.pack(">I", zlib.crc32(b"IHDR" + head)) + small[33:]
+    place = small.index(b"\xff\xc2" if options else b"\xff\xc0") + 5
+    return small[:place] + struct.pack(">HH", *size[::-1]) + small[place + 4 :]
+
+
+def with_scans(count: int) -> bytes:
+    data = encoded(Image.new("RGB", (1000, 1000)), "JPEG", progressive=True)
+    place = data.rindex(b"\xff\xda")
+    return data[:-2] + data[place:-2] * count + data[-2:]
+
+
+def with_tiles(side: int) -> bytes:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag in (65_000, 65_001):
+        tags.tagtype[tag], tags[tag] = 4, side
+    data = encoded(Image.new("L", (16, 16)), "TIFF", tiffinfo=tags)
+    for tag, tile in ((65_000, 322), (65_001, 323)):
+        assert struct.pack("<HHI", tag, 4, 1) in data
+        data = data.replace(struct.pack("<HHI", tag, 4, 1), struct.pack("<HHI", tile, 4, 1))
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (header("PNG", (63_999_999, 1)), "is more than 32,767 pixels wide or high"),
+        (header("PNG", (1, 32_768)), "is more than 32,767 pixels wide or high"),
+        (header("PNG", (20_000, 2_601)), "has more than 52 megapixels"),
+        (header("JPEG", (20_000, 2_601)), "has more than 52 megapixels"),
+        (
+            header("JPEG", (7_000, 7_000), progressive=True),
+            "more than 42 megapixels, which a JPEG photo may have",
+        ),
+        (
+            header("JPEG", (5_600, 5_600), progressive=True, subsampling=0),
+            "more than 30 megapixels, which a JPEG photo may have",
+        ),
+        (with_scans(1_000), r"has 1\d\d\d scans, too many for its size"),
+        (with_tiles(65_520), "has tiles of more than 52 megapixels"),
+        (encoded(Image.new("L", (64, 64)), "ICO"), "not a picture of a known format"),
+    ],
+)
+def test_what_would_take_much_memory_or_time_is_refused_before_it_is_decoded(
+    data: bytes, message: str
+) -> None:
+    taken: list[int] = []
+    with pytest.raises(BadImage, match=message):
+        decode_photo(data, taken.append)
+    assert taken == []
+
+
+def test_a_photo_says_what_it_takes_before_it_takes_it() -> None:
+    taken: list[int] = []
+    decode_photo(io.BytesIO(encoded(PHOTO, "PNG")), taken.append)
+    decode_photo(encoded(PHOTO, "JPEG", progressive=True, subsampling=0), taken.append)
+    assert taken == [60 * 40 * 5, 60 * 40 * 10]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "I;16"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_photo_is_turned_in_bands_to_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, orientation: int, mode: str
+) -> None:
+    shades = np.asarray(PHOTO.convert("L")).astype(np.uint16) * 257
+    image = Image.fromarray(shades) if mode == "I;16" else PHOTO.convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(image, "PNG", exif=exif)
+    at_once = decode_photo(data)
+    monkeypatch.setattr("petseg.data.images._LARGE_PX", 0)
+    monkeypatch.setattr("petseg.data.images._BAND_PX", 500)
+    assert np.array_equal(np.asarray(decode_photo(data)), np.asarray(at_once))
+
+
+def test_a_colour_profile_of_megabytes_is_left_out() -> None:
+    kept = decode_photo(encoded(PHOTO, "PNG", icc_profile=b"x" * 1000))
+    assert kept.info["icc_profile"] == b"x" * 1000
+    assert "icc_profile" not in decode_photo(encoded(PHOTO, "TIFF", icc_profile=b"x" * 1_000_001)).info
+
+
+@pytest.mark.parametrize("kind", [b"iCCP", b"zTXt"])
+def test_a_text_that_expands_is_refused_or_passed_over(kind: bytes) -> None:
+    data = encoded(PHOTO, "PNG")
+    body = b"name\0\0" + zlib.compress(bytes(50_000_000))
+    chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    with pytest.raises(BadImage, match="can't be decoded: Decompressed data too large"):
+        decode_photo(data[:33] + chunk + data[33:])
+
+
+def test_of_an_animation_the_first_frame_is_taken() -> None:
+    frames = [Image.new("RGB", (60, 40), colour) for colour in ("red", "blue", "lime")]
+    for kind in ("GIF", "WEBP", "PNG"):
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+        red, _, blue = decode_photo(data).getpixel((30, 20))  # type: ignore[misc]
+        assert red > 200 > 50 > blue
 
 
 @pytest.mark.parametrize(

@@ -181,8 +181,8 @@ REFUSED: dict[str, tuple[int, Callable[[], object], str]] = {
     "cut short": (400, lambda: {"inputs": [b64encode(JPEGS[0][:3000]).decode()]}, "can't be decoded"),
     "a file and a number": (400, lambda: {"inputs": [FILES[0], 1]}, "photo 2"),
     "PostScript": (400, lambda: {"inputs": [b64encode(EPS).decode()]}, "not a picture"),
-    "a bomb": (400, lambda: {"inputs": [bomb(12_000)]}, "photo 1: has more than 64 megapixels"),
-    "a bomb in parts": (400, lambda: {"inputs": [bomb(3_000)] * 8}, "together more than 64 megapixels"),
+    "a bomb": (400, lambda: {"inputs": [bomb(12_000)]}, "photo 1: has more than 52 megapixels"),
+    "a bomb in parts": (400, lambda: {"inputs": [bomb(3_000)] * 8}, "together more than 52 megapixels"),
     "many photos": (400, lambda: {"inputs": [FILES[0]] * (MAX_PHOTOS + 1)}, "at most 64 at once"),
     "a large batch": (400, lambda: {"inputs": np.zeros((65, 1, 1, 3), int).tolist()}, "at most 64 at once"),
     "params in a list": (

@@ -25,7 +25,8 @@ from typer.testing import CliRunner
 from petseg.cli import app
 from petseg.core.loopback import Message, Receive, Send
 from petseg.errors import UsageError
-from petseg.models.masking import HOLE, ISLAND, Thresholds, cleaned, cut
+from petseg.models.masking import HOLE, ISLAND, Thresholds, cleaned
+from petseg.models.predictor import OwnSize
 from petseg.params import OUTPUTS
 from petseg.predict.demo.app import MAX_BYTES, MAX_REQUESTS, DemoGate, Rate
 from petseg.predict.demo.server import listen
@@ -406,7 +407,7 @@ def test_the_page_cleans_and_fades_as_petseg_predict_does(page: "Page", seed: in
     probability = (greys / np.float32(255)).astype(np.float32)
     clean = cleaned(probability, thresholds)
     assert (clean != probability).any()
-    alpha = alpha_of(clean, cut(clean, thresholds), thresholds, edge)
+    alpha = alpha_of(OwnSize(clean, (height, width), thresholds), edge)
 
     given = {
         "probability": {name: grey.ravel().tolist() for name, grey in zip(OUTPUTS, greys, strict=True)},

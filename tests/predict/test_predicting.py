@@ -4,7 +4,9 @@ import csv
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,9 @@ from petseg.core.textfiles import write_json
 from petseg.errors import DamagedFile, DataError, StoreError, UsageError
 from petseg.models.device import set_up_torch
 from petseg.models.masking import Thresholds, cleaned, cut
-from petseg.models.predictor import at_own_size
+from petseg.models.predictor import OwnSize, at_own_size
 from petseg.params import OUTPUTS, Edge
-from petseg.predict.cutting import highest_of, why_empty
+from petseg.predict.cutting import Memory, highest_of, why_empty
 from petseg.predict.load import choose
 from petseg.predict.photos import find_photos
 from petseg.predict.pictures import alpha_of, contact_sheet
@@ -140,7 +142,7 @@ def test_nothing_fades_apart_from_the_mask() -> None:
         (np.stack([whole, whole]), "tight", [255, 255, 0, 255, 0, 0]),
     ]
     for probability, edge, expected in cases:
-        alpha = alpha_of(probability, cut(probability, limits), limits, edge)
+        alpha = alpha_of(OwnSize(probability, (1, 6), limits), edge)
         assert alpha[0].tolist() == expected
 
 
@@ -298,6 +300,77 @@ def test_a_pipe_or_a_device_among_the_photos_is_a_bad_file(project: Path) -> Non
     assert "3 photos cut out" in result.stdout
 
 
+def test_what_is_no_file_or_too_large_is_named_and_the_rest_is_predicted(project: Path) -> None:
+    with (project / "photos/sparse.jpg").open("wb") as sparse:
+        sparse.truncate(40_000_000_000)
+    (project / "photos/status.png").symlink_to("/proc/self/status")
+    (project / "photos/null.png").symlink_to("/dev/null")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("photos/listening.jpg")
+        os.mkfifo(project / "photos/pipe.webp")
+        result = predict("photos", "--out", "out", code=3)
+    for name in ("status.png", "null.png", "listening.jpg", "pipe.webp"):
+        assert f"photos/{name}: can't be read: is no regular file; left out" in result.stderr
+    assert "sparse.jpg: can't be read: has 40,000,000,000 bytes, more than 200,000,000" in result.stderr
+    assert "3 photos cut out" in result.stdout
+
+
+def test_a_large_photo_in_strips_gets_the_bits_of_a_small_one(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Columns of the masks, rows of the pictures, and the temporary file of one that is turned."""
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    for seed in range(3):
+        write(project / f"large/{seed}.png", picture(seed, (300, 211)), exif=exif)
+    for edge in OUTPUTS:
+        predict("large", "--out", f"at once {edge}", "--edge", edge, "--as-is", "--csv", f"{edge}.csv")
+    monkeypatch.setattr("petseg.models.predictor._STRIP_PX", 5_000)
+    monkeypatch.setattr("petseg.predict.pictures._BAND_PX", 5_000)
+    monkeypatch.setattr("petseg.data.images._BAND_PX", 5_000)
+    monkeypatch.setattr("petseg.data.images._LARGE_PX", 5_000)
+    for edge in OUTPUTS:
+        predict("large", "--out", f"strips {edge}", "--edge", edge, "--as-is", "--csv", f"{edge} strips.csv")
+        assert files(project / f"at once {edge}") == files(project / f"strips {edge}")
+        rows, again = (
+            [*csv.DictReader((project / f"{edge}{name}.csv").open(newline=""))] for name in ("", " strips")
+        )
+        assert [float(row["coverage"]) for row in again] == [float(row["coverage"]) for row in rows]
+        confidence = [[float(row["confidence"]) for row in table] for table in (rows, again)]
+        assert confidence[1] == pytest.approx(confidence[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_fades_apart_is_found_over_the_bands_of_a_picture(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    coarse = np.random.default_rng(seed).uniform(0.2, 0.6, (2, 40, 50)).astype(np.float32)
+    coarse[1] = np.minimum(*coarse)
+    own = OwnSize(coarse, (40, 50), {"whole": 0.45, "tight": 0.42})
+    alphas = {edge: alpha_of(own, edge) for edge in OUTPUTS}
+    assert all(((alpha > 0) & (alpha < 128)).any() for alpha in alphas.values())
+    monkeypatch.setattr("petseg.predict.pictures._BAND_PX", 100)  # two rows
+    for edge, alpha in alphas.items():
+        assert np.array_equal(alpha_of(own, edge), alpha)
+
+
+def test_photos_in_work_share_their_memory() -> None:
+    memory, worked = Memory(10), []
+
+    def work() -> None:
+        with memory.of(5):
+            worked.append("other")
+
+    with ThreadPoolExecutor(1) as pool:
+        with memory.of(6):
+            other = pool.submit(work)
+            with memory.of(4):
+                worked.append("first")
+            assert not other.done()
+        other.result(timeout=60)
+    assert worked == ["first", "other"]
+
+
 @pytest.mark.parametrize("name", ["two\nlines.jpg", "odd\udcff.jpg", "\x1b[31mred.jpg"])
 def test_names_may_have_anything(project: Path, name: str) -> None:
     write(project / "odd" / name, picture(0))
@@ -340,15 +413,14 @@ def test_why_a_mask_is_empty_is_true(
 ) -> None:
     probability = np.array([[[0, whole]], [[0, tight]]], np.float32)
     by: Thresholds = dict(zip(OUTPUTS, thresholds, strict=True))
-    assert said in why_empty(probability, cut(probability, by), by, edge)
+    assert said in why_empty(OwnSize(probability, (1, 2), by), edge)
 
 
 def test_a_tight_mask_is_empty_by_what_is_within_the_whole_one() -> None:
     probability = np.array([[[0.6, 0.4]], [[0.1, 0.35]]], np.float32)
     by: Thresholds = {"whole": 0.5, "tight": 0.3}
-    masks = cut(probability, by)
-    assert not masks[1].any()
-    limit, highest = highest_of(probability, masks, "tight")
+    assert not cut(probability, by)[1].any()
+    limit, highest = highest_of(OwnSize(probability, (1, 2), by), "tight")
     assert (limit, round(highest, 3)) == ("tight", 0.1)
 
 

@@ -23,7 +23,7 @@ from petseg.core.textfiles import read_yaml
 from petseg.core.urls import without_secrets
 from petseg.errors import ParamsError
 from petseg.pipeline.codehash import needed_files
-from petseg.pipeline.dvcfiles import LOCK, PIPELINE, stage_paths
+from petseg.pipeline.dvcfiles import LOCK, described_stages, stage_paths
 from petseg.store.chain import WAY_OUT
 from petseg.store.champion import champion
 from petseg.store.ledger import moved_from
@@ -232,8 +232,8 @@ def check_store(root: Path) -> Iterator[Finding]:
 
 def check_data(root: Path) -> Iterator[Finding]:
     """The archives and the arrays, against the hashes that dvc.lock has of them."""
-    described = read_yaml(root / PIPELINE)["stages"]
-    lock = read_yaml(root / LOCK)["stages"] if (root / LOCK).is_file() else {}
+    described = described_stages(root)
+    lock = described_stages(root, LOCK) if (root / LOCK).is_file() else {}
     for stage in _DATA_STAGES:
         recorded = {root / out["path"]: out["md5"] for out in lock.get(stage, {}).get("outs", [])}
         for name in described[stage]["outs"]:

@@ -159,7 +159,9 @@ def _cells(row: dict[str, Any]) -> Iterator[str]:
 def _defaults() -> dict[str, Any]:
     sections = read_yaml(main_root() / "params.yaml")
     network = ("model.name", "model.width", "model.depth")  # which have a column of their own
-    flat = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    sections = sections if isinstance(sections, dict) else {}
+    known = {name: section for name, section in sections.items() if isinstance(section, dict)}
+    flat = {f"{name}.{key}": value for name, section in known.items() for key, value in section.items()}
     return {key: value for key, value in flat.items() if key not in network}
 
 

@@ -24,21 +24,20 @@ import numpy as np
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from petseg.core.loopback import WITHOUT_BODY, App, Gate, Limits, Message, Receive, Refused, Send
 from petseg.core.textfiles import without_nan
 from petseg.data.images import decode_photo
 from petseg.errors import BadImage, PetsegError, UsageError
-from petseg.models.masking import HOLE, ISLAND, Thresholds, cut
-from petseg.models.predictor import at_own_size
+from petseg.models.masking import HOLE, ISLAND
+from petseg.models.predictor import OwnSize, at_own_size
 from petseg.params import OUTPUTS, Edge
-from petseg.predict.cutting import found_in, highest_of, why_empty
+from petseg.predict.cutting import found_in, highest_of, mask_of, why_empty
 from petseg.predict.demo.models import Models
 from petseg.predict.load import Model
-from petseg.predict.pictures import SOFTNESS, alpha_of, colour_profile, cutout_picture, mask_picture
-from petseg.predict.png import write_png
+from petseg.predict.pictures import SOFTNESS, Cutout, alpha_of, colour_profile
+from petseg.predict.png import Picture, write_png
 
 MAX_BYTES = 20_000_000  # of a photo's file
 MAX_REQUESTS = 4  # whose photos are held in memory at once; they are worked on one by one
@@ -205,7 +204,8 @@ def _shown(photo: Image.Image, model: Model) -> dict[str, Any]:
     started = time.perf_counter()
     small = model.predictor.probability_of(photo)
     shown = photo if max(photo.size) <= VIEW_PX else ImageOps.contain(photo, (VIEW_PX, VIEW_PX))
-    probability = at_own_size(small, (shown.height, shown.width))
+    own = OwnSize(small, (shown.height, shown.width), model.thresholds)
+    probability = at_own_size(small, own.shape)
     greys = np.rint(probability * 255).astype(np.uint8)
     return {
         "width": photo.width,
@@ -215,16 +215,15 @@ def _shown(photo: Image.Image, model: Model) -> dict[str, Any]:
             edge: _url("png", _png(Image.fromarray(grey))) for edge, grey in zip(OUTPUTS, greys, strict=True)
         },
         "thresholds": model.thresholds,
-        "empty": {edge: _why_empty(probability, model.thresholds, edge) for edge in OUTPUTS},
+        "empty": {edge: _why_empty(own, edge) for edge in OUTPUTS},
         "seconds": time.perf_counter() - started,
     }
 
 
-def _why_empty(probability: NDArray[np.float32], thresholds: Thresholds, edge: Edge) -> dict[str, Any]:
+def _why_empty(own: OwnSize, edge: Edge) -> dict[str, Any]:
     """Return what the page says of a mask, should it be empty."""
-    masks = cut(probability, thresholds)
-    limit, highest = highest_of(probability, masks, edge)
-    return {"limit": limit, "highest": highest, "why": why_empty(probability, masks, thresholds, edge)}
+    limit, highest = highest_of(own, edge)
+    return {"limit": limit, "highest": highest, "why": why_empty(own, edge)}
 
 
 def _picture(
@@ -234,16 +233,15 @@ def _picture(
     model = model.shown_as(edge, threshold)
     found = found_in(photo, model, clean=not as_is)
     if kind == "mask":
-        return _png(mask_picture(found.pet))
-    alpha = alpha_of(found.probability, found.masks, model.thresholds, edge)
-    return _png(cutout_picture(photo, alpha), colour_profile(photo))
+        return _png(Image.fromarray(mask_of(found.own, edge)))
+    return _png(Cutout(photo, alpha_of(found.own, edge)), colour_profile(photo))
 
 
 def _url(form: str, content: bytes) -> str:
     return f"data:image/{form};base64,{b64encode(content).decode()}"
 
 
-def _png(picture: Image.Image, profile: bytes | None = None) -> bytes:
+def _png(picture: Picture, profile: bytes | None = None) -> bytes:
     file = io.BytesIO()
     write_png(file, picture, profile)
     return file.getvalue()
