@@ -21,24 +21,31 @@ _BLOCK_BYTES = 1 << 20
 _LEFTOVER = ".*.tmp"  # what a killed process leaves of the writing below
 
 
-def read_file(path: Path) -> bytes:
-    """Return a file's bytes; an error of the system names the path."""
-    _check_regular(path)
-    with naming(path):
-        return path.read_bytes()
+def read_file(path: Path, most: int = -1) -> bytes:
+    """Return a file's bytes, or the first ``most`` of them; an error of the system names the path."""
+    check_regular(path)
+    with naming(path), path.open("rb") as file:
+        return file.read(most)
 
 
 def sha256_file(path: Path) -> str:
     """Return the sha256 of a file's bytes, in hex."""
-    _check_regular(path)
+    check_regular(path)
     with naming(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_regular(path: Path) -> None:
-    """Refuse what has no end, or waits for a writer, as the system refuses a folder."""
-    if not stat.S_ISREG(path.stat().st_mode):
+def check_regular(path: Path, most: int | None = None) -> None:
+    """Refuse what has no end, or waits for a writer, as the system refuses a folder.
+
+    Raises:
+        OSError: it is no regular file, or has more than ``most`` bytes.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EISDIR, "is no regular file", str(path))
+    if most is not None and status.st_size > most:
+        raise OSError(errno.ENOMEM, f"has more than {most >> 20} MB", str(path))
 
 
 @contextmanager

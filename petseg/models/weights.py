@@ -9,18 +9,46 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+from typing_extensions import NotRequired, TypedDict  # noqa: UP035  (pydantic asks for it below 3.12)
 
+from petseg.core.checked import Count, checked, parsed
 from petseg.core.files import read_file, written_atomically
-from petseg.errors import DamagedFile
+from petseg.errors import BrokenRecord, DamagedFile
 
 _KEY = "petseg"  # the only key: safetensors writes several in no fixed order
+_METADATA = "its metadata"
 _SAFETENSORS_HEAD = slice(8, 10)  # of the file: after the length, JSON begins
+
+
+class _Header(TypedDict):
+    __metadata__: NotRequired[dict[str, str]]
+
+
+class _Sealed(TypedDict):
+    """What the metadata hold: ``text`` is JSON, of the second form below."""
+
+    text: str
+    sha256: str
+
+
+class _Epoch(TypedDict):
+    epoch: NotRequired[Count]
+
+
+class _About(_Epoch):
+    run_key: NotRequired[str]
+    record: NotRequired[_Epoch]
+
+
+class _Text(TypedDict):
+    tensors_sha256: str
+    about: _About
 
 
 def sha256_tensors(tensors: dict[str, Tensor]) -> str:
@@ -62,18 +90,18 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         content = read_file(path)  # not mapped: an error of the disk would kill who reads a mapped file
-        sealed = json.loads(_metadata(content)[_KEY])
+        sealed = checked(parsed(_metadata(content)[_KEY].encode(), _METADATA), _Sealed, _METADATA)
         tensors = safetensors.torch.load(content)
-        text: str = sealed["text"]
-        if hashlib.sha256(text.encode()).hexdigest() != sealed["sha256"]:
+        text = sealed["text"].encode()
+        if hashlib.sha256(text).hexdigest() != sealed["sha256"]:
             raise DamagedFile(f"{path}: is damaged (its description differs from its hash)")
-        described = json.loads(text)
+        described = checked(parsed(text, _METADATA, nan=True), _Text, _METADATA)
         if sha256_tensors(tensors) != described["tensors_sha256"]:
             raise DamagedFile(f"{path}: is damaged (its tensors differ from their hash)")
-        about: dict[str, Any] = described["about"]
+        about = cast("dict[str, Any]", described["about"])
     except (FileNotFoundError, IsADirectoryError) as error:
         raise DamagedFile(f"{path}: can't be read as petseg weights ({error.strerror})") from None
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (safetensors.SafetensorError, BrokenRecord, ValueError, KeyError, TypeError) as error:
         raise DamagedFile(f"{path}: can't be read as petseg weights ({error})") from None
     return tensors, about
 
@@ -82,20 +110,20 @@ def _metadata(content: bytes) -> dict[str, str]:
     """Return what a safetensors file says of itself beside its tensors.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: it is no such file.
+        BrokenRecord, ValueError: it is no such file.
     """
     length = int.from_bytes(content[:8], "little")
     if length > len(content):
         raise ValueError("it is cut short, or no safetensors")
-    metadata: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    return metadata
+    header = checked(parsed(content[8 : 8 + length], _METADATA), _Header, _METADATA)
+    return header.get("__metadata__", {})
 
 
 def is_sealed(path: Path) -> bool:
     """Tell whether a file says of itself that ``save_tensors`` wrote it, be it whole or not."""
     try:
         return _KEY in _metadata(read_file(path))
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (BrokenRecord, ValueError):
         return False
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from petseg.core.checked import parsed
 from petseg.errors import BrokenRecord, PetsegError, StoreError
 from petseg.report.latest import latest
 from petseg.store.adopt import adopt
@@ -16,7 +17,7 @@ from petseg.store.champion import promote, promotions
 from petseg.store.layout import HISTORY, MANIFEST
 from petseg.store.ledger import changing
 from petseg.store.prune import why_kept
-from petseg.store.records import parsed, sealed
+from petseg.store.records import sealed
 from petseg.store.run import StoredRun
 from petseg.store.runs import stored_runs
 from petseg.store.verify import against_ledger
