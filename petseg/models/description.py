@@ -5,30 +5,17 @@ from typing import Annotated, Any
 from annotated_types import Ge, Le
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035  (pydantic asks for it below 3.12)
 
-from petseg.core.checked import Share
-from petseg.params import Edge
+from petseg.params import Edge, Thresholds
 
 
-class RunKey(TypedDict):
-    """As far as anything says it, the run that something is of."""
-
-    run_key: NotRequired[str | None]
-
-
-class Described(RunKey):
+class Described(TypedDict):
     """model.json; no ``outputs`` where the network has one."""
 
     model: dict[str, Any]  # as ModelParams
     image_size: Annotated[int, Ge(1), Le(2048)]
     outputs: NotRequired[list[Edge]]
     tensors_sha256: str
-
-
-class Thresholds(TypedDict):
-    """From which probability a pixel is of each mask."""
-
-    whole: Share
-    tight: Share
+    run_key: NotRequired[str | None]
 
 
 class Decision(TypedDict):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypeVar
 
 import pandas as pd
 from typing_extensions import TypedDict
@@ -12,7 +12,6 @@ from petseg.core.checked import MOST_BYTES, Count, checked, parsed, read_bounded
 from petseg.core.files import check_regular
 from petseg.data.tables import Kind, read_table
 from petseg.errors import BrokenRecord, DataError
-from petseg.models.description import RunKey
 from petseg.store.typed import Headlines
 
 T = TypeVar("T")
@@ -43,6 +42,10 @@ class Best(TypedDict):
     best_epoch: Count
     epochs: Count
     val_dice: float | None
+
+
+class _RunKey(TypedDict):
+    run_key: NotRequired[str | None]
 
 
 def table(path: Path, columns: Columns) -> pd.DataFrame:
@@ -99,7 +102,7 @@ def best(path: Path) -> Best:
 
 def run_key(path: Path) -> str | None:
     """Read of which run all scores, or weights, are, as far as they say it."""
-    return _read(path, lambda: _json(path, RunKey)).get("run_key")
+    return _read(path, lambda: _json(path, _RunKey)).get("run_key")
 
 
 def _json(path: Path, form: type[T]) -> T:

@@ -7,8 +7,7 @@ from pydantic import AfterValidator
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035  (pydantic asks for it below 3.12)
 
 from petseg.core.checked import Count, Name, Share
-from petseg.models.description import Thresholds
-from petseg.params import Boundary, Edge
+from petseg.params import Boundary, Edge, Thresholds
 
 
 def _beside(name: str) -> str:

@@ -117,7 +117,7 @@ def bytes_of(random: Random, sample: bytes) -> bytes:
         start = _place(random, len(data))
         length = min(len(data) - start, random.choice((1, 1, 2, 4, 8, 64, 1024)))
         match random.randrange(8):
-            case 0 if data:
+            case 0 if start < len(data):
                 data[start] ^= 1 << random.randrange(8)
             case 1:
                 data[start : start + length] = random.randbytes(length)

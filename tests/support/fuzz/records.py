@@ -55,10 +55,8 @@ def _store(folder: Path, has_ledger: bool) -> Path:
     if not has_ledger:
         shutil.rmtree(folder / "runs" / LEDGER)
         (folder / "runs" / MARKER).unlink()
-        for path in (
-            *folder.glob(f"runs/*/{MANIFEST}"),
-            *folder.glob(f"runs/*/{MIDDLE}"),
-        ):  # which say that there was one
+        # These say that there was one.
+        for path in (*folder.glob(f"runs/*/{MANIFEST}"), *folder.glob(f"runs/*/{MIDDLE}")):
             record = json.loads(path.read_text())
             if record.pop("clone", None):
                 path.chmod(0o644)

@@ -123,18 +123,18 @@ def _feed(
     os.chdir(folder)
     try:
         parser = prepare(folder)
+        start_mb = _memory_mb("VmRSS")
+        limit = (_memory_mb("VmSize") + LIMIT_MB) << 20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        for number in range(first, inputs):
+            data = parser.make(Random(f"{seed} {name} {number}"))
+            pipe.send(("begun", data))
+            refused, find = _parsed(parser, number, data)
+            pipe.send(("ended", refused, find, start_mb, _memory_mb("VmHWM")))
     except Exception:  # noqa: BLE001  (a mistake of the harness, which its caller is to see)
         pipe.send(("broken", traceback.format_exc()))
-        return
-    start_mb = _memory_mb("VmRSS")
-    limit = (_memory_mb("VmSize") + LIMIT_MB) << 20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    for number in range(first, inputs):
-        data = parser.make(Random(f"{seed} {name} {number}"))
-        pipe.send(("begun", data))
-        refused, find = _parsed(parser, number, data)
-        pipe.send(("ended", refused, find, start_mb, _memory_mb("VmHWM")))
-    pipe.send("done")
+    else:
+        pipe.send("done")
 
 
 def _parsed(parser: Parser, number: int, data: bytes) -> tuple[bool, Find | None]:
