@@ -16,7 +16,9 @@ def main() -> int:
     options.add_argument("names", nargs="*", help="parsers; all of them if none is named")
     options.add_argument("--inputs", type=int, default=10_000, help="for each parser")
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--finds", type=Path, default=Path(".fuzz"), help="folder for inputs that failed")
+    options.add_argument(
+        "--finds", type=Path, default=Path(".fuzz_cache"), help="folder for inputs that failed"
+    )
     chosen = options.parse_args()
     if unknown := [name for name in chosen.names if name not in known]:
         options.error(f"{unknown[0]}: is none of {', '.join(known)}")

@@ -193,6 +193,11 @@ def _used(path: Path) -> object:
     return weights.sha256, weights.epoch, weights.about.get("run_key")
 
 
+# Each with how many of them fill the 24 bytes of the sample's weights.
+_DTYPES = {"F64": 3, "F16": 12, "BF16": 12, "F8_E4M3": 24, "F8_E5M2": 24, "F8_E8M0": 24, "F4": 48, "I32": 6}
+_DTYPES |= {"U16": 12, "U64": 3, "BOOL": 24, "C64": 3, "X": 24}
+
+
 def safetensors_file(folder: Path) -> Parser:
     """Weights with sealed metadata: changed bytes, a changed header, and changed metadata that are sealed."""
     record = {"epoch": 2, "val_dice": 0.5, "elapsed_s": 1.0}
@@ -205,9 +210,14 @@ def safetensors_file(folder: Path) -> Parser:
     text = json.loads(header["__metadata__"]["petseg"])["text"]
 
     def make(random: Random) -> bytes:
-        match random.randrange(4):
+        match random.randrange(5):
             case 0:
                 return mutation.bytes_of(random, whole)
+            case 4:
+                dtype = random.choice(list(_DTYPES))
+                other = json.dumps(header).replace('"F32"', f'"{dtype}"')
+                other = other.replace("[3, 2]", f"[{_DTYPES[dtype]}]")
+                return _safetensors(other.encode(), rest)
             case 1:
                 return _safetensors(mutation.json_of(random, json.dumps(header).encode()), rest)
             case 2:

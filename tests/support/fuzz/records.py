@@ -80,9 +80,10 @@ def use(store: Path) -> None:
         lines += list(run.damages()) if run.finished else []
         lines += run.broken
         ways += [
-            partial(card, run), run.rows, run.proved_evaluation, partial(of_training, run),
+            run.rows, run.proved_evaluation, partial(of_training, run),
             partial(read_history, run.folder), partial(_epochs, run),
         ]  # fmt: skip
+        ways += [partial(card, run)] if run.finished else []
         ways += [partial(of_evaluation, run, each) for each in run.evaluations]
         ways += [partial(of_figures, run, each) for each in run.figures]
         for each in (run.val_dice, run.network, run.size_bytes, run.recorded_files, run.validated_by):
