@@ -239,7 +239,7 @@ def _last_line(chain: Path, marker: Marker) -> bytes:
     begin = max(0, marker["size"] - _TAIL_BYTES)
     with naming(chain), chain.open("r+b") as file:
         if file.seek(0, os.SEEK_END) > marker["size"] + _TAIL_BYTES:
-            raise StoreError(f"{chain}: has more lines than were written; {WAY_OUT}")
+            raise StoreError(f"{chain}: has far more than its {marker['lines']} lines; {WAY_OUT}")
         file.seek(begin)
         tail = file.read()
         whole = tail[: tail.rfind(b"\n") + 1]

@@ -28,7 +28,8 @@ def main() -> int:
         outcomes[name] = fuzzed(name, known[name], chosen.inputs, chosen.seed)
         found = kept(outcomes[name], name, chosen.finds)
         lines += found
-        print(f"{name}: {outcomes[name].tried} inputs", *found, sep="\n", file=sys.stderr, flush=True)
+        *_, row = table({name: outcomes[name]})
+        print(row, *found, sep="\n", file=sys.stderr, flush=True)  # as all of them take hours
     print(*table(outcomes), *lines, sep="\n")
     return 1 if lines else 0
 
