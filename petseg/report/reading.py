@@ -121,6 +121,6 @@ def _read(path: Path, reader: Callable[[], T]) -> T:
     try:
         check_regular(path, _MOST_BYTES)
         return reader()
-    except (OSError, ValueError, BrokenRecord) as error:
+    except (OSError, ValueError, OverflowError, BrokenRecord) as error:  # pandas, of a number of 400 digits
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: can't be read ({reason}); run dvc repro, or dvc pull") from None

@@ -364,7 +364,7 @@ def served(folder: Path) -> Parser:
 
 
 def own_list(folder: Path) -> Parser:
-    return own_folder(folder, "train.txt", "a\nb.jpg\n# c\nimages/d.jpg\n")
+    return own_folder(folder, "train.txt", "a\nb.jpg\n# c\nd\n")
 
 
 def groups(folder: Path) -> Parser:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -19,7 +20,7 @@ from petseg.report.latest import latest
 from petseg.store.adopt import adopt
 from petseg.store.before import EARLIER
 from petseg.store.card import card
-from petseg.store.chain import LEDGER, MARKER, read_ledger
+from petseg.store.chain import LEDGER, MARKER, hash_of, read_ledger
 from petseg.store.champion import promote, promotions
 from petseg.store.layout import HISTORY, MANIFEST
 from petseg.store.ledger import changing
@@ -178,7 +179,7 @@ def _ledger(folder: Path, name: str) -> Parser:
         (store / MARKER).unlink(missing_ok=name == EARLIER)
         if name != EARLIER:
             (store / MARKER).write_bytes(whole[store / MARKER])
-        file.write_bytes(data)
+        file.write_bytes(_chained(store, data) if name.startswith(LEDGER) and len(data) % 2 else data)
         use(store)
         read_ledger(store)
         with changing(store):
@@ -188,6 +189,21 @@ def _ledger(folder: Path, name: str) -> Parser:
     return Parser(
         of_samples([sample], mutation.json_of if name == MARKER else _one_line), of_file(path, read)
     )
+
+
+def _chained(store: Path, data: bytes) -> bytes:
+    """Return lines that hold the hashes of those before them, and make the marker fit them."""
+    lines: list[bytes] = []
+    for line in data.splitlines():
+        record = None
+        with suppress(ValueError, RecursionError):
+            record = json.loads(line)
+        before = hash_of(lines[-1] if lines else b"")
+        lines.append(json.dumps(record | {"before": before}).encode() if isinstance(record, dict) else line)
+    text = b"".join(line + b"\n" for line in lines)
+    known = {"lines": len(lines), "last": hash_of(lines[-1] if lines else b""), "size": len(text)}
+    write_json(store / MARKER, json.loads((store / MARKER).read_text()) | known)
+    return text
 
 
 def outbox(folder: Path) -> Parser:
@@ -204,8 +220,9 @@ def outbox(folder: Path) -> Parser:
 
 
 def encoder(folder: Path) -> Parser:
-    sample = json.dumps({"origin": "imagenet", "sha256": "0" * 64}).encode()
     (folder / "resnet34.pth").write_bytes(b"")
+    digest = sha256_file(folder / "resnet34.pth")
+    sample = json.dumps({"origin": "imagenet", "sha256": digest}).encode()
     read = partial(Encoder.open, choice="imagenet")
     return Parser(
         of_samples([sample], mutation.json_of), of_file(folder / "encoder.json", lambda _: read(folder))
