@@ -6,6 +6,7 @@
 # make coverage  which lines the tests of make test run
 # make ui      look at the models in MLflow
 # make table   the experiments, best test Dice first: what differs in their params, and their scores
+# make fuzz    feed each parser of what others write 10,000 odd inputs, in hours; a table
 # make faults  do to a small training all that it must survive: kills, full disks, damaged files; a table
 
 VENV := .venv
@@ -17,7 +18,7 @@ PORT ?= 5000
 
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: repro record style check test test-all coverage table faults env lock docs plots-page ui bench clean
+.PHONY: repro record style check test test-all coverage table faults fuzz env lock docs plots-page ui bench clean
 
 repro: env
 	dvc repro
@@ -56,6 +57,10 @@ table:
 
 faults: env
 	$(PYTEST) -m "slow or not slow" tests/faults
+
+# A hang or a traceback leaves its input in .fuzz_cache/.
+fuzz: env
+	OMP_NUM_THREADS=1 python -m tests.support.fuzz --inputs 10000
 
 env: $(VENV)/.made $(VENV)/.commands
 

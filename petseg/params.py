@@ -19,7 +19,9 @@ from pydantic import (
     field_validator,
 )
 from pydantic_core import ErrorDetails
+from typing_extensions import TypedDict
 
+from petseg.core.checked import Share
 from petseg.core.textfiles import printable, read_yaml
 from petseg.core.urls import has_secrets, without_secrets
 from petseg.errors import ParamsError
@@ -31,6 +33,14 @@ Boundary = Literal["foreground", "background", "ignore"]
 Edge = Literal["whole", "tight"]  # of a mask: around the border strip, or within it
 OUTPUTS: tuple[Edge, ...] = get_args(Edge)  # of a network, in this order
 Masks = Literal["trimap", "binary_255", "binary_1"]
+
+
+class Thresholds(TypedDict):
+    """From which probability a pixel is of each mask, as files say it."""
+
+    whole: Share
+    tight: Share
+
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]

@@ -3,7 +3,7 @@
 import sys
 
 from petseg.cli.summary import RECORDED, kind_of_machine
-from petseg.core.files import sha256_file
+from petseg.core.files import sha256_file, why_not
 from petseg.core.project import main_root
 from petseg.core.terminal import print_lines
 from petseg.core.textfiles import write_json
@@ -22,11 +22,11 @@ def record() -> str:
     if not made_on:
         raise StoreError("the run whose weights are in models/ is not in runs/; dvc repro -f trains it")
     write_json(root / RECORDED, {"dvc_lock_sha256": sha256_file(root / LOCK), "made_on": made_on})
-    return f"recorded on {made_on['processor']}: git add {LOCK} {RECORDED} metrics"
+    return f"recorded on {made_on.get('processor', 'this machine')}: git add {LOCK} {RECORDED} metrics"
 
 
 if __name__ == "__main__":
     try:
         print_lines(record())
-    except PetsegError as error:
-        sys.exit(f"petseg: {error}")
+    except (PetsegError, OSError) as error:
+        sys.exit(f"petseg: {why_not(error)}")

@@ -1,16 +1,21 @@
 """The last lines of ``make repro``: how good the model is, and whether the recorded results came again."""
 
-import json
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from petseg.core.formats import interval
+from typing_extensions import NotRequired, TypedDict  # noqa: UP035  (pydantic asks for it below 3.12)
+
+from petseg.core.checked import checked, read_record
+from petseg.core.files import why_not
+from petseg.core.formats import interval, score
 from petseg.core.project import main_root
-from petseg.core.terminal import print_lines
-from petseg.core.textfiles import yaml_value
-from petseg.pipeline.dvcfiles import CODE, LOCK, described_stages, stage_paths
+from petseg.core.textfiles import read_yaml, yaml_value
+from petseg.errors import BrokenRecord, PetsegError
+from petseg.pipeline.dvcfiles import CODE, LOCK, stage_paths
+from petseg.report import reading
 from petseg.store.runs import run_of
 from petseg.store.score_rows import ScoreRow, ScoreRows
 
@@ -19,10 +24,31 @@ KIND = ("processor", "cpu_capability", "device", "threads", "torch", "torchvisio
 _NAMED = 3  # outs that differ
 
 
+class _Recorded(TypedDict):
+    made_on: dict[str, str | int]
+
+
+class _Hashed(TypedDict):
+    path: str
+    md5: NotRequired[str]
+
+
+class _Stage(TypedDict):
+    """What dvc.lock says of a stage."""
+
+    params: NotRequired[dict[str, dict[str, Any]]]
+    deps: NotRequired[list[_Hashed]]
+    outs: NotRequired[list[_Hashed]]
+
+
+class _Lock(TypedDict):
+    stages: dict[str, _Stage]
+
+
 def kind_of_machine(root: Path) -> dict[str, Any]:
     """Return what the bits of the weights in models/ depend on, as their run recorded it."""
     about = stage_paths(root, "train")["weights"].with_suffix(".json")
-    run = run_of(root / "runs", json.loads(about.read_text(encoding="utf-8"))["run_key"])
+    run = run_of(root / "runs", reading.run_key(about) or "")
     environment = run.manifest["environment"] if run is not None else {}
     return {name: environment[name] for name in KIND if name in environment}
 
@@ -30,13 +56,12 @@ def kind_of_machine(root: Path) -> dict[str, Any]:
 def summary(root: Path) -> list[str]:
     """Return a few lines from the pipeline's own files."""
     train, infer, plot = (stage_paths(root, stage) for stage in ("train", "infer", "plot"))
-    test = json.loads(infer["metrics"].read_text(encoding="utf-8"))
-    best = json.loads(train["metrics"].read_text(encoding="utf-8"))
+    test, best = reading.headlines(infer["metrics"]), reading.best(train["metrics"])
     return [
         f"test Dice   {test['photos']} photos, mean and 95 % interval by each rule for the border:",
         *(f"            {_dice(row.scores)}  {named(row)}" for row in ScoreRows.of(test).rules.values()),
-        f"all pet     {test['all_foreground']['dice_per_image']:.4f}  (without a look at any photo)",
-        f"best epoch  {best['best_epoch']} of {best['epochs']}, val Dice {best['val_dice']:.4f}",
+        f"all pet     {score(test['all_foreground']['dice_per_image'])}  (without a look at any photo)",
+        f"best epoch  {best['best_epoch']} of {best['epochs']}, val Dice {score(best['val_dice'])}",
         *reproduction(root),
         f"figures     {plot['figures'].relative_to(root)}/*.png",
         "report      petseg report",
@@ -54,7 +79,7 @@ def reproduction(root: Path) -> list[str]:
     committed = _committed_lock(root)
     if committed is None:
         return []
-    now = described_stages(root, LOCK)
+    now = checked(read_yaml(root / LOCK), _Lock, LOCK)["stages"]
     if changed := [key for key in _params(committed) if _params(committed)[key] != _params(now).get(key)]:
         return [f"recorded    with other params ({', '.join(changed[:_NAMED])}): there is nothing to compare"]
     recorded, outs = _outs(committed), _outs(now)
@@ -78,8 +103,8 @@ def _dice(scores: Mapping[str, Any]) -> str:
 
 def _why(root: Path) -> str:
     try:
-        recorded = json.loads((root / RECORDED).read_text(encoding="utf-8"))["made_on"]
-    except (OSError, ValueError, KeyError):
+        recorded = read_record(root / RECORDED, _Recorded)["made_on"]
+    except (OSError, BrokenRecord):
         return f"there is no {RECORDED}, which says on what that was made"
     here = kind_of_machine(root)
     differing = [
@@ -95,26 +120,39 @@ def _why(root: Path) -> str:
     return "That was recorded on the same kind of machine, so something else changed them: git log tells what"
 
 
-def _committed_lock(root: Path) -> dict[str, Any] | None:
+def _committed_lock(root: Path) -> dict[str, _Stage] | None:
     done = subprocess.run(
         ["git", "show", f"HEAD:{LOCK}"], cwd=root, capture_output=True, text=True, check=False
     )
-    content = yaml_value(done.stdout) if not done.returncode else None
-    return content["stages"] if isinstance(content, dict) else None
+    if done.returncode:
+        return None
+    try:
+        return checked(yaml_value(done.stdout), _Lock, LOCK)["stages"]
+    except BrokenRecord:
+        return None
 
 
-def _params(stages: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for stage in stages.values() for key, value in stage["params"]["params.yaml"].items()}
+def _params(stages: dict[str, _Stage]) -> dict[str, Any]:
+    params = (stage.get("params", {}).get("params.yaml", {}) for stage in stages.values())
+    return {key: value for each in params for key, value in each.items()}
 
 
-def _outs(stages: dict[str, Any]) -> dict[str, str]:
-    return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+def _outs(stages: dict[str, _Stage]) -> dict[str, str]:
+    return {out["path"]: out.get("md5", "") for stage in stages.values() for out in stage.get("outs", [])}
 
 
-def _code(stages: dict[str, Any]) -> dict[str, str]:
-    deps = (dep for stage in stages.values() for dep in stage["deps"])
-    return {dep["path"]: dep["md5"] for dep in deps if Path(dep["path"]).parts[0] in CODE}
+def _code(stages: dict[str, _Stage]) -> dict[str, str]:
+    deps = (dep for stage in stages.values() for dep in stage.get("deps", []))
+    return {dep["path"]: dep.get("md5", "") for dep in deps if dep["path"].partition("/")[0] in CODE}
+
+
+def main() -> None:
+    """Print the summary, or a line for what is wrong with a file that it is made of."""
+    try:
+        print("", *summary(main_root()), sep="\n")
+    except (PetsegError, OSError) as error:
+        sys.exit(f"petseg: {why_not(error)}")
 
 
 if __name__ == "__main__":
-    print_lines("", *summary(main_root()))
+    main()

@@ -1,11 +1,10 @@
 """From weights and photos to masks."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -14,10 +13,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from petseg.core.checked import read_record
 from petseg.core.progress import progress
 from petseg.data.batches import mirrored, resized, to_input
 from petseg.data.images import resize_photo
-from petseg.errors import DamagedFile, DataError
+from petseg.errors import BrokenRecord, DamagedFile, DataError
+from petseg.models.description import Described
 from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.networks import build_network, placed
 from petseg.models.weights import load_tensors, sha256_tensors
@@ -51,15 +52,11 @@ class Predictor:
         """
         tensors, _ = load_tensors(weights)
         try:
-            described = json.loads(about.read_text(encoding="utf-8"))
-            network = build_network(ModelParams.model_validate(described["model"]))
-            if not has_two_outputs(described):
-                network.keep_one_output()
-            network.load_state_dict(tensors)
-            int(described["image_size"])
+            described = cast("dict[str, Any]", read_record(about, Described))
             if described["tensors_sha256"] != sha256_tensors(tensors):
                 raise ValueError("it is of other weights")
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            network = _network_of(described, tensors)
+        except (OSError, ValueError, RuntimeError, BrokenRecord) as error:
             reason = " ".join(str(error).split())
             raise DamagedFile(f"{about}: does not describe {weights} ({reason:.200})") from None
         return cls(placed(folded(network.eval()), device), described, device, flip_average)
@@ -154,6 +151,26 @@ class Predictor:
                 mask[:, columns] = both[OUTPUTS.index(edge)]
             masks.append(mask)
         return masks
+
+
+def _network_of(described: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
+    """Build the network that model.json describes, of these weights.
+
+    Without memory of its own: a description may be of a network that no machine can hold.
+
+    Raises:
+        ValueError, RuntimeError: there is no such network, or the weights are of another.
+    """
+    with torch.device("meta"):
+        network = build_network(ModelParams.model_validate(described["model"]))
+        if not has_two_outputs(described):
+            network.keep_one_output()
+    kinds = {name: value.dtype for name, value in network.state_dict().items()}
+    copies = {name: value.to(kinds.get(name, value.dtype), copy=True) for name, value in tensors.items()}
+    network.load_state_dict(copies, assign=True)
+    if described["image_size"] % network.size_step:
+        raise ValueError(f"image_size is no multiple of {network.size_step}")
+    return network
 
 
 def has_two_outputs(about: dict[str, Any]) -> bool:

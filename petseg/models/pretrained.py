@@ -1,16 +1,36 @@
 """The weights that an encoder begins with, in a folder: random ones need no file."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from petseg.core.files import sha256_file
-from petseg.errors import EncoderError
+from annotated_types import Len
+from typing_extensions import TypedDict
+
+from petseg.core.checked import read_record
+from petseg.core.files import sha256_file, why_not
+from petseg.errors import BrokenRecord, EncoderError
 
 NONE, IMAGENET = "none", "imagenet"
 WEIGHTS, ABOUT = "resnet34.pth", "encoder.json"
 MAX_WEIGHTS_BYTES = 1_000_000_000  # of a file of anybody's weights, and of its tensors
+
+
+class About(TypedDict):
+    """encoder.json: what the encoder begins with, and the hash of its file."""
+
+    origin: Annotated[str, Len(1)]
+    sha256: str | None
+
+
+def described(folder: Path) -> About:
+    """Read what says which weights a folder holds.
+
+    Raises:
+        BrokenRecord: it is not what it must be.
+        OSError: it can't be read.
+    """
+    return read_record(folder / ABOUT, About)
 
 
 @dataclass(frozen=True)
@@ -39,11 +59,11 @@ class Encoder:
             EncoderError: it is not there, is of another choice, or is not what it was.
         """
         try:
-            about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+            about = described(folder)
             found = cls(about["origin"], about["sha256"], folder / WEIGHTS if about["sha256"] else None)
             whole = found.path is None or sha256_file(found.path) == found.sha256
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise EncoderError(f"{folder}: can't be read ({error}); run dvc repro encoder") from None
+        except (OSError, BrokenRecord) as error:
+            raise EncoderError(f"{folder}: can't be read ({why_not(error)}); run dvc repro encoder") from None
         if found.origin != origin_of(choice):
             raise EncoderError(
                 f"{folder}: holds {found.origin}, but model.encoder_weights is {choice}; "

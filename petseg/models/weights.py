@@ -15,25 +15,53 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+from typing_extensions import NotRequired, TypedDict  # noqa: UP035  (pydantic asks for it below 3.12)
 
+from petseg.core.checked import Count, checked, parsed
 from petseg.core.files import naming, open_file, read_file, written_atomically
 from petseg.core.textfiles import printable
-from petseg.errors import DamagedFile
+from petseg.errors import BrokenRecord, DamagedFile
 from petseg.models.pretrained import MAX_WEIGHTS_BYTES
 
 _KEY = "petseg"  # the only key: safetensors writes several in no fixed order
+_METADATA = "its metadata"
 _SAFETENSORS_HEAD = slice(8, 10)  # of the file: after the length, JSON begins
 _MAX_HEADER_BYTES = 10_000_000  # of safetensors
 _MAX_PICKLE_BYTES = 4_000_000  # of torch.save, without the tensors' values
 _LEGACY_PICKLES = 5  # that a file of torch.save began with, when it was no archive
 _MORE = f"more than {MAX_WEIGHTS_BYTES / 1e9:g} GB"
 _LARGE_PICKLE = f"its pickle has more than {_MAX_PICKLE_BYTES / 1e6:g} MB"
+
+
+class _Header(TypedDict):
+    __metadata__: NotRequired[dict[str, str]]
+
+
+class _Sealed(TypedDict):
+    """What the metadata hold: ``text`` is JSON, of the second form below."""
+
+    text: str
+    sha256: str
+
+
+class _Epoch(TypedDict):
+    epoch: NotRequired[Count]
+
+
+class _About(_Epoch):
+    run_key: NotRequired[str]
+    record: NotRequired[_Epoch]
+
+
+class _Text(TypedDict):
+    tensors_sha256: str
+    about: _About
 
 
 def sha256_tensors(tensors: dict[str, Tensor]) -> str:
@@ -86,18 +114,18 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         content = read_file(path)  # not mapped: an error of the disk would kill who reads a mapped file
-        sealed = json.loads(_metadata(content)[_KEY])
+        sealed = checked(parsed(_metadata(content)[_KEY].encode(), _METADATA), _Sealed, _METADATA)
         tensors = safetensors.torch.load(content)
-        text: str = sealed["text"]
-        if hashlib.sha256(text.encode()).hexdigest() != sealed["sha256"]:
+        text = sealed["text"].encode()
+        if hashlib.sha256(text).hexdigest() != sealed["sha256"]:
             raise DamagedFile(f"{path}: is damaged (its description differs from its hash)")
-        described = json.loads(text)
+        described = checked(parsed(text, _METADATA, nan=True), _Text, _METADATA)
         if sha256_tensors(tensors) != described["tensors_sha256"]:
             raise DamagedFile(f"{path}: is damaged (its tensors differ from their hash)")
-        about: dict[str, Any] = described["about"]
+        about = cast("dict[str, Any]", described["about"])
     except (FileNotFoundError, IsADirectoryError) as error:
         raise DamagedFile(f"{path}: can't be read as petseg weights ({error.strerror})") from None
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (safetensors.SafetensorError, BrokenRecord, ValueError, KeyError, TypeError) as error:
         raise DamagedFile(f"{path}: can't be read as petseg weights ({error})") from None
     return tensors, about
 
@@ -109,16 +137,13 @@ def _metadata(content: bytes) -> dict[str, str]:
         content: the file, or what of it comes before the tensors.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: it is no such file.
+        BrokenRecord, ValueError: it is no such file.
     """
     length = int.from_bytes(content[:8], "little")
     if length > len(content):
         raise ValueError("it is cut short, or no safetensors")
-    try:
-        metadata: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    except RecursionError:
-        raise ValueError("it is no safetensors") from None
-    return metadata
+    header = checked(parsed(content[8 : 8 + length], _METADATA), _Header, _METADATA)
+    return header.get("__metadata__", {})
 
 
 def is_sealed(path: Path) -> bool:
@@ -129,7 +154,7 @@ def is_sealed(path: Path) -> bool:
         content += file.read(length) if length <= _MAX_HEADER_BYTES else b""
     try:
         return _KEY in _metadata(content)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (BrokenRecord, ValueError):
         return False
 
 

@@ -14,6 +14,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from petseg.core.checked import MOST_BYTES
+from petseg.core.files import read_file
 from petseg.core.project import main_root, tracking_uri
 from petseg.core.textfiles import printable
 from petseg.core.tracked import first_tracked, is_link, place_of
@@ -263,7 +265,7 @@ def _content_of(folder: Path) -> str | None:
 def _is_run(folder: Path) -> bool:
     """Tell a run's folder, whatever it is called: pages of the web have a manifest.json too."""
     try:
-        text = (folder / _MANIFEST).read_bytes() if (folder / _MANIFEST).is_file() else b""
+        text = read_file(folder / _MANIFEST, MOST_BYTES) if (folder / _MANIFEST).is_file() else b""
     except OSError:
         return False
     return b'"data_sha256"' in text or b'"adopted"' in text

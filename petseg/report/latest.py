@@ -1,11 +1,11 @@
 """What the pipeline trained last, to look at: from the store, so that it is there while a training runs."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from petseg.errors import StoreError, UsageError
+from petseg.core.checked import read_json
+from petseg.errors import BrokenRecord, StoreError, UsageError
 from petseg.evaluation.outputs import HEADLINES
 from petseg.pipeline.dvcfiles import stage_paths
 from petseg.report.results import Results
@@ -65,7 +65,7 @@ def latest(root: Path) -> Latest:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(path)
+    except (OSError, BrokenRecord):
         return {}
     return content if isinstance(content, dict) else {}

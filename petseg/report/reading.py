@@ -3,17 +3,16 @@
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypeVar
 
 import pandas as pd
-from typing_extensions import NotRequired, TypedDict  # noqa: UP035  (pydantic asks for it below 3.12)
+from typing_extensions import TypedDict
 
-from petseg.core.files import read_file
+from petseg.core.checked import MOST_BYTES, Count, checked, parsed, read_bounded
+from petseg.core.files import open_file
 from petseg.data.tables import Kind, read_table
 from petseg.errors import BrokenRecord, DataError
-from petseg.params import Boundary, Edge
-from petseg.store.records import parsed
-from petseg.store.typed import checked
+from petseg.store.typed import Headlines
 
 T = TypeVar("T")
 Columns = dict[str, Kind]
@@ -32,37 +31,20 @@ BREEDS = {"breed": Kind.TEXT, "photos": Kind.WHOLE} | _scores(*_DICE)
 THRESHOLDS = {"threshold": Kind.NUMBER} | _scores(*_AT_A_THRESHOLD)
 CALIBRATION = {"low": Kind.NUMBER, "high": Kind.NUMBER} | _scores("mean_probability", "pet_share")
 CALIBRATION |= {"pixels": Kind.WHOLE}
+_MOST_BYTES = 256 << 20  # of a table: a million photos
+# What older evaluations lack; the page and the summary show it.
+_SHOWN = ("photos", "boundary", "own_resolution", "mean_mask", "all_foreground")
 
 
-class _Answer(TypedDict):
-    dice_per_image: float | None
-    dice_per_image_low: float | None
-    dice_per_image_high: float | None
-    iou_per_image: NotRequired[float | None]
-    boundary_f_per_image: NotRequired[float | None]
+class Best(TypedDict):
+    """metrics/train.json."""
+
+    best_epoch: Count
+    epochs: Count
+    val_dice: float | None
 
 
-class _Headlines(_Answer):
-    boundary: Boundary
-    threshold: float
-    photos: int
-    own_resolution: _Answer
-    mean_mask: _Answer
-    all_foreground: _Answer
-    # Of a network with one output there is nothing more.
-    answers: NotRequired[dict[Boundary, Edge]]
-    thresholds: NotRequired[dict[Edge, float]]
-    cleaned_masks: NotRequired[bool]
-    boundary_foreground: NotRequired[_Answer]
-    boundary_background: NotRequired[_Answer]
-    boundary_ignore: NotRequired[_Answer]
-    as_is: NotRequired[_Answer]
-    cleaned: NotRequired[_Answer]
-    own_resolution_as_is: NotRequired[_Answer]
-    own_resolution_cleaned: NotRequired[_Answer]
-
-
-class _Origin(TypedDict):
+class _RunKey(TypedDict):
     run_key: NotRequired[str | None]
 
 
@@ -90,16 +72,41 @@ def _epochs(path: Path) -> pd.DataFrame:
 
 def headlines(path: Path) -> dict[str, Any]:
     """Read the scores that matter; NaN is undefined."""
-    return _with_nan(_read(path, lambda: _json(path, _Headlines)))
+    return _with_nan(_read(path, lambda: _complete(_json(path, Headlines))))
+
+
+def _complete(scores: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return scores once they have all that is shown of them.
+
+    Raises:
+        ValueError: an entry is absent.
+    """
+    inner = Headlines.__annotations__.keys() - {"thresholds", "answers"}
+    parts = {f"{name}.": part for name, part in scores.items() if name in inner and isinstance(part, dict)}
+    absent = [name for name in _SHOWN if name not in scores]
+    absent += [
+        f"{part}{name}"
+        for part, found in ({"": scores} | parts).items()
+        for name in _DICE
+        if name not in found
+    ]
+    if absent:
+        raise ValueError(f"no entry {absent[0]}")
+    return scores
+
+
+def best(path: Path) -> Best:
+    """Read what the best epoch gave."""
+    return _read(path, lambda: _json(path, Best))
 
 
 def run_key(path: Path) -> str | None:
-    """Read of which run all scores are, as far as they say it."""
-    return _read(path, lambda: _json(path, _Origin)).get("run_key")
+    """Read of which run all scores, or weights, are, as far as they say it."""
+    return _read(path, lambda: _json(path, _RunKey)).get("run_key")
 
 
 def _json(path: Path, form: type[T]) -> T:
-    return checked(parsed(read_file(path), path.name), form, path.name)
+    return checked(parsed(read_bounded(path, MOST_BYTES), path.name), form, path.name)
 
 
 def _with_nan(scores: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,7 +119,8 @@ def _with_nan(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path, reader: Callable[[], T]) -> T:
     try:
+        open_file(path, _MOST_BYTES).close()
         return reader()
-    except (OSError, ValueError, BrokenRecord) as error:
+    except (OSError, ValueError, OverflowError, BrokenRecord) as error:  # pandas, of a number of 400 digits
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: can't be read ({reason}); run dvc repro, or dvc pull") from None

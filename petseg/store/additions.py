@@ -6,13 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, cast
 
+from petseg.core.checked import checked, parsed, read_record
 from petseg.errors import DamagedFile
 from petseg.evaluation.outputs import HEADLINES
 from petseg.params import OUTPUTS, Edge
 from petseg.store.chain import Place, edit_of
 from petseg.store.layout import RECORDS
-from petseg.store.records import differing, export_files, link_to, parsed, read_record, read_recorded
-from petseg.store.typed import Added, Headlines, checked
+from petseg.store.records import differing, export_files, link_to, read_recorded
+from petseg.store.typed import Added, Headlines
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ class Evaluation(Addition):
     @property
     def thresholds(self) -> dict[Edge, float]:
         """From which probability a pixel is pet, as validation chose; one output has one for both edges."""
-        told = self.headlines
-        return told.get("thresholds") or dict.fromkeys(OUTPUTS, told["threshold"])
+        found = self.headlines
+        return found.get("thresholds") or dict.fromkeys(OUTPUTS, found["threshold"])
 
     @property
     def flip_average(self) -> bool:

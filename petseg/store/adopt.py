@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from petseg.core.checked import read_json
 from petseg.core.files import copy_atomically, open_file, published_folder, sha256_file, withdraw_folder
 from petseg.core.project import now
 from petseg.core.terminal import print_lines
@@ -16,7 +17,7 @@ from petseg.store.heal import heal
 from petseg.store.identify import Weights
 from petseg.store.layout import ABOUT, FORMAT, KEY_LENGTH, MANIFEST, ORIGINAL, WEIGHTS
 from petseg.store.ledger import changing
-from petseg.store.records import damage_in, read_json, sealed
+from petseg.store.records import damage_in, sealed
 from petseg.store.run import StoredRun
 from petseg.store.runs import holder_of, places_of, run_of
 

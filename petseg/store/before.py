@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from petseg.core.files import read_file
+from petseg.core.checked import MOST_BYTES_OF_LINES, checked, parsed, read_bounded, read_json
 from petseg.core.terminal import print_lines
 from petseg.errors import BrokenRecord
 from petseg.store.layout import RECORDS, manifests, records_in
-from petseg.store.records import parsed, read_json, seal_of
-from petseg.store.typed import EarlierPromotion, checked
+from petseg.store.records import seal_of
+from petseg.store.typed import EarlierPromotion
 
 EARLIER = "champions.jsonl"  # the promotions of a store that had no ledger yet
 
@@ -56,8 +56,11 @@ def earlier_promotions(store: Path) -> list[EarlierPromotion]:
     """Return the promotions of a store that had no ledger yet; a line that is torn or broken is named."""
     path = store / EARLIER
     try:
-        lines = read_file(path).splitlines()
+        lines = read_bounded(path, MOST_BYTES_OF_LINES).splitlines()
     except FileNotFoundError:
+        return []
+    except BrokenRecord as error:
+        print_lines(f"warning: {error}; it is left out", err=True)
         return []
     whole = []
     for number, text in enumerate(lines, 1):

@@ -11,11 +11,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
-from petseg.core.files import listed, read_file
+from petseg.core.checked import MOST_BYTES_OF_LINES, checked, parsed, read_bounded, read_record
+from petseg.core.files import listed
 from petseg.errors import BrokenRecord, StoreError
 from petseg.store.before import names_clone
-from petseg.store.records import EDITED, is_as_sealed, parsed, read_record, seal_of
-from petseg.store.typed import Line, Marker, Pending, Seen, checked
+from petseg.store.records import EDITED, is_as_sealed, seal_of
+from petseg.store.typed import Line, Marker, Pending, Seen
 
 MARKER, LEDGER, LOCK = "store.json", "ledger", ".lock"
 STORE_FORMAT = 2
@@ -252,7 +253,11 @@ def last_of(whole: bytes) -> bytes:
 
 def read_chain(path: Path, damages: list[str]) -> Chain:
     """Read the lines of one clone, and add to ``damages`` what is wrong with them."""
-    text = read_file(path)
+    try:
+        text = read_bounded(path, MOST_BYTES_OF_LINES)
+    except BrokenRecord as error:
+        damages.append(str(error))
+        return Chain(path, {}, set(), b"", 0)
     *whole, rest = text.split(b"\n")
     if rest:
         damages.append(f"{path}: its last line is torn; the next change of the store drops it")
@@ -262,10 +267,13 @@ def read_chain(path: Path, damages: list[str]) -> Chain:
     for number, each in enumerate(whole, 1):
         place = f"{path}, line {number}"
         try:
-            line = lines[number] = checked(parsed(each, place), Line, place)
+            line = checked(parsed(each, place), Line, place)
+            if "kind" in line and "key" not in line:
+                raise BrokenRecord(f"{place}: names a kind and no key")
         except BrokenRecord as error:
             damages.append(str(error))
         else:
+            lines[number] = line
             if line["before"] != before:
                 damages.append(f"{place}: does not hold the hash of the line before it, so one was edited")
                 unproved.add(number - 1)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from petseg.core.checked import read_record
 from petseg.core.files import naming, remove_leftovers, why_not
 from petseg.core.locks import held
 from petseg.core.project import now, user
@@ -40,7 +41,6 @@ from petseg.store.chain import (
     read_marker,
 )
 from petseg.store.pending import what_was_made
-from petseg.store.records import read_record
 from petseg.store.typed import Marker, Pending
 
 _TAIL_BYTES = 1 << 16  # in which the last line lies
@@ -238,6 +238,8 @@ def _last_line(chain: Path, marker: Marker) -> bytes:
     """
     begin = max(0, marker["size"] - _TAIL_BYTES)
     with naming(chain), chain.open("r+b") as file:
+        if file.seek(0, os.SEEK_END) > marker["size"] + _TAIL_BYTES:
+            raise StoreError(f"{chain}: has far more than its {marker['lines']} lines; {WAY_OUT}")
         file.seek(begin)
         tail = file.read()
         whole = tail[: tail.rfind(b"\n") + 1]

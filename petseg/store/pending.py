@@ -4,10 +4,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
+from petseg.core.checked import read_record
 from petseg.errors import StoreError
 from petseg.store.chain import ADDED, ADOPTED, FINISHED, HEALED, PRUNED, SET_ASIDE
 from petseg.store.layout import RECORDS
-from petseg.store.records import damage_in, read_manifest, read_record, seal_of
+from petseg.store.records import damage_in, read_manifest, seal_of
 from petseg.store.typed import Added, Pending
 
 

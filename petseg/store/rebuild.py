@@ -24,7 +24,7 @@ def heal_from_checkpoints(run: StoredRun) -> list[str]:
     files: dict[str, Path] = {}
     with TemporaryDirectory(prefix="petseg-") as folder:
         for path in checkpoints:
-            with suppress(DamagedFile, OSError, KeyError, TypeError):  # then it is not used
+            with suppress(DamagedFile, OSError, KeyError):  # then it is not used
                 tensors, about = load_tensors(path)
                 epoch = about["record"]["epoch"]
                 is_best = epoch == run.manifest["best"]["epoch"]

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from petseg.core.files import copy_bytes, naming, read_file, sha256_file, written_together
+from petseg.core.checked import MOST_BYTES_OF_LINES, checked, parsed, read_bounded, read_json
+from petseg.core.files import copy_bytes, naming, sha256_file, written_together
 from petseg.core.textfiles import without_nan
 from petseg.errors import BrokenRecord, DamagedFile, StoreError
 from petseg.store.layout import FORMAT, MANIFEST
-from petseg.store.typed import Adopted, Begun, Trained, checked
+from petseg.store.typed import Adopted, Begun, Trained
 
 EDITED = "differs from the hash that it holds"
 T = TypeVar("T")
-_DEEP, _LARGE = 64, 1e300
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -39,16 +39,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def read_record(path: Path, form: type[T]) -> T:
-    """Read a JSON file of the store that holds one record.
-
-    Raises:
-        BrokenRecord: it is not what it must be.
-        OSError: it can't be read.
-    """
-    return checked(read_json(path), form, path)
-
-
 def read_lines(path: Path, form: type[T], recorded: str | None = None) -> list[T]:
     """Read a file of the store that has a record a line; none where there is no such file.
 
@@ -58,7 +48,7 @@ def read_lines(path: Path, form: type[T], recorded: str | None = None) -> list[T
         recorded: the sha256 that it must have; None where none is recorded.
 
     Raises:
-        BrokenRecord: a line is not what it must be.
+        BrokenRecord: a line is not what it must be, or the file is too large.
         DamagedFile: it differs from its recorded hash, or is gone though there is one.
         OSError: it can't be read.
     """
@@ -73,71 +63,17 @@ def read_recorded(path: Path, sha256: str | None) -> bytes:
     """Return a file's bytes once they are those that a record has the hash of; None for no such hash.
 
     Raises:
+        BrokenRecord: it is no regular file, or too large for a record.
         DamagedFile: it is gone, or differs.
         OSError: it can't be read.
     """
     try:
-        content = read_file(path)
+        content = read_bounded(path, MOST_BYTES_OF_LINES)
     except FileNotFoundError:
         raise DamagedFile(f"{path}: is gone") from None
     if sha256 not in (None, hashlib.sha256(content).hexdigest()):
         raise DamagedFile(f"{path}: differs from its recorded hash")
     return content
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of the store.
-
-    Raises:
-        BrokenRecord: it is no JSON.
-        OSError: it can't be read.
-    """
-    try:
-        text = read_file(path)
-    except IsADirectoryError:
-        raise BrokenRecord(f"{path}: is no regular file") from None
-    return parsed(text, path)
-
-
-def parsed(text: bytes, where: Path | str) -> Any:
-    """Return what JSON says.
-
-    Raises:
-        BrokenRecord: it is none, or says what no record does: numbers that can't be written, half a surrogate
-            pair, NUL, or lists in lists without end.
-    """
-    try:
-        record = _DECODER.decode(text.decode())
-        if text.count(b"[") + text.count(b"{") > _DEEP and _is_deep(record):
-            raise ValueError(f"more than {_DEEP} levels")
-        if b"\\u" in text:  # else it has neither of these
-            json.dumps(record, ensure_ascii=False).encode()
-            if b"\\u0000" in text:
-                raise ValueError("a NUL in it")
-    except (ValueError, RecursionError) as error:
-        raise BrokenRecord(f"{where}: is no JSON ({' '.join(str(error).split()):.80})") from None
-    return record
-
-
-def _number(text: str) -> int | float:
-    number = int(text) if text.lstrip("-").isdecimal() else float(text)
-    if not abs(number) < _LARGE:  # NaN neither
-        raise ValueError(f"{text:.20} is no number of a record")
-    return number
-
-
-_DECODER = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=_number)
-
-
-def _is_deep(record: object) -> bool:
-    """Tell whether lists and dicts lie in each other deeper than functions may call themselves."""
-    level = [record] if isinstance(record, dict | list) else []
-    for _ in range(_DEEP):
-        inner = (each.values() if isinstance(each, dict) else each for each in level)
-        level = [each for values in inner for each in values if isinstance(each, dict | list)]
-        if not level:
-            return False
-    return True
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from petseg.models.pretrained import Encoder
 from petseg.models.weights import load_tensors
 from petseg.pipeline.dvcfiles import options, stage_command
 from petseg.store.layout import CHANGES, CODE, WEIGHTS
-from petseg.store.records import read_json
 from petseg.store.run import StoredRun
 from petseg.store.runs import stored_runs
 
@@ -178,7 +177,7 @@ def _put_encoder(run: StoredRun, root: Path, folder: Path, place: Path) -> dict[
     if wanted == pretrained.NONE:
         _run(folder, stage_command(folder, "encoder"))
         return {}
-    found = read_json(source / pretrained.ABOUT)
+    found = pretrained.described(source)
     if Encoder.open(source, found["origin"]).name != wanted:
         raise DataError(
             f"run {run.key}: its encoder began with weights {wanted}, and {source} holds others; "

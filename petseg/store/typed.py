@@ -1,27 +1,23 @@
-"""What each record of the store must hold, by type; more may stand in it. Checked whenever one is read.
+"""What each record of the store must hold, by type; more may stand in it. Checked whenever one is read."""
 
-A record stays a plain dict, byte for byte what its seal was made of.
-"""
-
-from functools import cache
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le, Predicate
+from pydantic import AfterValidator
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035  (pydantic asks for it below 3.12)
 
-from petseg.errors import BrokenRecord
-from petseg.params import Boundary, Edge
+from petseg.core.checked import Count, Name, Share
+from petseg.params import Boundary, Edge, Thresholds
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-    from pydantic import TypeAdapter
+def _beside(name: str) -> str:
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise ValueError("does not lie beside it")
+    return name
 
-T = TypeVar("T")
-Name = Annotated[str, Predicate(str.isalnum)]  # of a folder of the store: it leads nowhere else
-Count = Annotated[int, Ge(0), Le(1 << 62)]
+
 Kind = Literal["evaluations", "figures"]
+Files = dict[Annotated[str, AfterValidator(_beside)], str]  # the sha256 of each
 
 
 class Git(TypedDict):
@@ -34,7 +30,7 @@ class Git(TypedDict):
 class Epoch(TypedDict):
     """What one epoch gave, as far as the store itself reads it; null is NaN."""
 
-    epoch: int
+    epoch: Count
     val_dice: float | None
 
 
@@ -42,6 +38,7 @@ class Row(Epoch):
     """One line of a run's history."""
 
     elapsed_s: float
+    size_px: NotRequired[Count]
     train_loss: NotRequired[float | None]
     val_loss: NotRequired[float | None]
     train_dice: NotRequired[float | None]
@@ -67,9 +64,9 @@ class _Training(TypedDict):
     environment: dict[str, str | int]
     git: Git
     dvc_experiment: NotRequired[str | None]
-    photos: NotRequired[dict[str, int]]
-    shown_rows: NotRequired[list[int]]
-    parameters: NotRequired[int]
+    photos: NotRequired[dict[str, Count]]
+    shown_rows: NotRequired[list[Count]]
+    parameters: NotRequired[Count]
     source: NotRequired[str]
     clone: NotRequired[str]
 
@@ -78,7 +75,7 @@ class Begun(_Training):
     """The manifest of a training that goes on, or was stopped."""
 
     best: NotRequired[Epoch]
-    files: NotRequired[dict[str, str]]
+    files: NotRequired[Files]
 
 
 class Trained(_Training):
@@ -88,8 +85,8 @@ class Trained(_Training):
     best: Epoch
     tensors_sha256: str
     last_tensors_sha256: NotRequired[str]
-    size_bytes: NotRequired[int]
-    files: dict[str, str]
+    size_bytes: NotRequired[Count]
+    files: Files
     sha256: NotRequired[str]
 
 
@@ -117,9 +114,9 @@ class Adopted(TypedDict):
     git: NotRequired[Git]
     best: NotRequired[Epoch]
     tensors_sha256: NotRequired[str]
-    size_bytes: NotRequired[int]
+    size_bytes: NotRequired[Count]
     clone: NotRequired[str]
-    files: dict[str, str]
+    files: Files
     sha256: NotRequired[str]
 
 
@@ -134,7 +131,7 @@ class Added(TypedDict):
     git: NotRequired[Git]
     dvc_experiment: NotRequired[str | None]
     clone: NotRequired[str]
-    files: dict[str, str]
+    files: Files
     sha256: NotRequired[str]
 
 
@@ -151,12 +148,12 @@ class Scores(TypedDict):
 class Headlines(Scores):
     """The scores that matter, of an evaluation; no ``thresholds`` where the network has one output."""
 
-    threshold: float
-    thresholds: NotRequired[dict[Edge, float]]
+    threshold: Share
+    thresholds: NotRequired[Thresholds]
     answers: NotRequired[dict[Boundary, Edge]]
     cleaned_masks: NotRequired[bool]
-    boundary: NotRequired[str]
-    photos: NotRequired[int]
+    boundary: NotRequired[Boundary]
+    photos: NotRequired[Count]
     own_resolution: NotRequired[Scores]
     mean_mask: NotRequired[Scores]
     all_foreground: NotRequired[Scores]
@@ -167,6 +164,14 @@ class Headlines(Scores):
     cleaned: NotRequired[Scores]
     own_resolution_as_is: NotRequired[Scores]
     own_resolution_cleaned: NotRequired[Scores]
+
+
+class Recorded(TypedDict):
+    """What a checkpoint says of itself: its epoch, and those before it."""
+
+    run_key: str
+    record: Row
+    history: list[Row]
 
 
 class Pending(TypedDict):
@@ -229,39 +234,3 @@ class EarlierPromotion(TypedDict):
     before: str | None
     forced: bool
     by: str
-
-
-def checked(record: object, form: type[T], where: "Path | str") -> T:
-    """Return a record once it is what it must be.
-
-    Args:
-        record: what was read.
-        form: one of the types above.
-        where: it was read from.
-
-    Raises:
-        BrokenRecord: it is not; the text names the first entry that is wrong.
-    """
-    from pydantic import ValidationError  # not above: the command's help would wait for it
-
-    try:
-        _adapter(cast(Any, form)).validate_python(record, strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise BrokenRecord(f"{where}: {place + ': ' if place else ''}{first['msg'][:120]}") from None
-    entries = cast("dict[str, Any]", record)
-    if "kind" in entries and "key" not in entries and form is Line:
-        raise BrokenRecord(f"{where}: names a kind and no key")
-    files = entries.get("files", {})
-    for name in files:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise BrokenRecord(f"{where}: files: {name!r} does not lie beside it")
-    return cast(T, record)
-
-
-@cache
-def _adapter(form: Any) -> "TypeAdapter[Any]":
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(form)

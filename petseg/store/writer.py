@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from petseg.core.checked import checked
 from petseg.core.files import below, listed, remove_leftovers, sha256_file, written_atomically
 from petseg.core.project import now
 from petseg.core.terminal import print_lines
@@ -51,7 +52,7 @@ from petseg.store.ledger import changing
 from petseg.store.prune import drop_checkpoints
 from petseg.store.records import read_lines, read_manifest, sealed
 from petseg.store.run import StoredRun, locked
-from petseg.store.typed import Row
+from petseg.store.typed import Recorded, Row
 from petseg.training.history import EpochRecord, best_epoch
 from petseg.training.loop import TrainingState
 
@@ -86,7 +87,7 @@ class Run(StoredRun):
         whole = self._whole_checkpoints()
         for path in sorted(whole, reverse=True):
             tensors, about = load_tensors(path)
-            history = [EpochRecord.of(row) for row in [*about["history"], about["record"]]]
+            history = _epochs(about, path)
             if self._best_checkpoint(history) in (None, *whole):
                 state.load(tensors, history[-1].epoch)
                 self.history = history
@@ -101,8 +102,9 @@ class Run(StoredRun):
                 _, about = load_tensors(path)
                 if about.get("run_key") != self.key:
                     raise DamagedFile(f"{path}: is a checkpoint of run {about.get('run_key')}")
+                _epochs(about, path)
                 whole.add(path)
-            except DamagedFile as error:
+            except (DamagedFile, BrokenRecord) as error:
                 aside = free(path.with_suffix(".damaged"))
                 path.replace(aside)
                 print_lines(f"warning: {error}; moved to {aside.name}")
@@ -277,6 +279,19 @@ def read_history(folder: Path) -> list[EpochRecord]:
         return [EpochRecord.of(dict(row)) for row in read_lines(folder / HISTORY, Row)]
     except TypeError as error:
         raise BrokenRecord(f"{folder / HISTORY}: is no history of a training ({error})") from None
+
+
+def _epochs(about: dict[str, Any], checkpoint: Path) -> list[EpochRecord]:
+    """Return the epochs that a checkpoint says of itself, its own last.
+
+    Raises:
+        BrokenRecord: it is not what a checkpoint says.
+    """
+    checked(about, Recorded, checkpoint)
+    try:
+        return [EpochRecord.of(row) for row in [*about["history"], about["record"]]]
+    except TypeError as error:
+        raise BrokenRecord(f"{checkpoint}: is no history of a training ({error})") from None
 
 
 def _unstack(strip: NDArray[np.uint8]) -> NDArray[np.bool_]:

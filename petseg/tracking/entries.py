@@ -112,7 +112,7 @@ def of_evaluation(run: StoredRun, evaluation: Evaluation) -> Record:
         "infer",
         {"evaluation": evaluation.key, "parent_uid": run.uid},
         _origin(run, about),
-        about["settings"],
+        about.get("settings", {}),
         about.get("started", about["created"]),
         about["created"],
         metrics=metrics,
@@ -129,7 +129,7 @@ def of_figures(run: StoredRun, figures: Addition) -> Record:
         "plot",
         {"figures": figures.key, "parent_uid": run.uid},
         _origin(run, about),
-        about["settings"],
+        about.get("settings", {}),
         about.get("started", about["created"]),
         about["created"],
         datasets=_pets(run, about, "plot"),
@@ -179,14 +179,14 @@ def _pets(run: StoredRun, about: Mapping[str, Any], context: str) -> tuple[Datas
 def of_epoch(row: Mapping[str, Any]) -> dict[str, float]:
     """Name an epoch's numbers for MLflow, which draws what shares a first word in one section."""
     return {
-        "loss/train": row["train_loss"],
-        "loss/val": row["val_loss"],
-        "dice/train": row["train_dice"],
+        "loss/train": row.get("train_loss"),
+        "loss/val": row.get("val_loss"),
+        "dice/train": row.get("train_dice"),
         "dice/val": row["val_dice"],
         "dice/val_whole": row.get("val_dice_whole"),
         "dice/val_tight": row.get("val_dice_tight"),
-        "learning_rate": row["learning_rate"],
-        "images_per_s": row["images_per_s"],
+        "learning_rate": row.get("learning_rate"),
+        "images_per_s": row.get("images_per_s"),
         "epoch_s": row["elapsed_s"],
     }
 

@@ -19,14 +19,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, cast
+
+from annotated_types import Len
+from typing_extensions import NotRequired, TypedDict  # noqa: UP035  (pydantic asks for it below 3.12)
 
 import petseg
+from petseg.core.checked import MOST_BYTES, checked, parsed, read_bounded
 from petseg.core.files import listed
 from petseg.core.locks import Held, held
 from petseg.core.project import main_root, now, tracking_uri
 from petseg.core.terminal import print_lines
 from petseg.core.urls import without_secrets
+from petseg.errors import BrokenRecord
 
 _DATA = "data-"  # how the name of a stage before training begins; a run's is its key
 _SLOW_S, _AT_MOST_S = 30, 300  # of what a stage waits for MLflow once its work is done
@@ -56,6 +61,29 @@ class DataRecord:
     status: str = "FINISHED"
 
 
+class _DataEntry(TypedDict):
+    """A DataRecord in JSON."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # type: ignore[misc]  # noqa: RUF012
+    stage: str
+    params: dict[str, Any]
+    tags: dict[str, Any]
+    metrics: dict[str, float | None]
+    datasets: list[Annotated[list[str], Len(3, 3)]]
+    texts: dict[str, str]
+    started: str
+    ended: str
+    status: str
+
+
+class _RunEntry(TypedDict):
+    """What is to be known of a run besides what the store has."""
+
+    uid: str
+    status: NotRequired[str]
+    ended: NotRequired[str]
+
+
 @dataclass
 class Entry:
     """An entry of the outbox that this process holds.
@@ -69,11 +97,18 @@ class Entry:
     logged: bool = False
 
     def read(self) -> dict[str, Any]:
-        """Return its content; empty where it was just made, or its process killed while writing."""
+        """Return its content; empty where it was just made, or its process killed while writing.
+
+        Raises:
+            BrokenRecord: it is not what it must be.
+        """
+        text = read_bounded(self.path, MOST_BYTES)
         try:
-            return dict(json.loads(self.path.read_text(encoding="utf-8")))
-        except ValueError:
+            content = parsed(text, self.path, nan=True)
+        except BrokenRecord:
             return {}
+        form: Any = _DataEntry if is_data_stage(self.path.name) else _RunEntry
+        return cast("dict[str, Any]", checked(content, form, self.path))
 
     def write(self, content: Mapping[str, object]) -> None:
         """Write down what is to be logged if this process does not come to it."""

@@ -1,6 +1,5 @@
 """What mlflow.pyfunc runs: this file is copied into each logged model."""
 
-import json
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -17,8 +16,11 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 from PIL import Image
 
+from petseg.core.checked import read_record
+from petseg.core.files import why_not
 from petseg.data.images import MAX_PIXELS, decode_photo
-from petseg.errors import BadImage, DamagedFile
+from petseg.errors import BadImage, BrokenRecord, DamagedFile
+from petseg.models.description import Decision
 from petseg.models.masking import Thresholds
 from petseg.models.predictor import Predictor
 from petseg.params import OUTPUTS, Edge
@@ -40,12 +42,13 @@ class PetSegmenter(PythonModel):  # type: ignore[misc]  # mlflow leaves it witho
         """
         files = {name: Path(path) for name, path in context.artifacts.items()}
         try:
-            decision = json.loads(files["decision"].read_text(encoding="utf-8"))
-            self._thresholds: Thresholds = {edge: float(decision["thresholds"][edge]) for edge in OUTPUTS}
-            flip_average = bool(decision["flip_average"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DamagedFile(f"{files['decision']}: holds no decision of infer's ({error})") from None
-        self._predictor = Predictor.load(files["weights"], files["about"], torch.device("cpu"), flip_average)
+            decision = read_record(files["decision"], Decision)
+        except (OSError, BrokenRecord) as error:
+            reason = why_not(error)
+            raise DamagedFile(f"{files['decision']}: holds no decision of infer's ({reason})") from None
+        self._thresholds: Thresholds = {edge: decision["thresholds"][edge] for edge in OUTPUTS}
+        weights, about, flip_average = files["weights"], files["about"], decision["flip_average"]
+        self._predictor = Predictor.load(weights, about, torch.device("cpu"), flip_average)
         take_over(partial(self.segment, most=MAX_PHOTOS))
 
     def predict(self, context, model_input, params=None):

@@ -138,7 +138,7 @@ def tell_run(client: "MlflowClient", run: StoredRun, said: Mapping[str, Any]) ->
     """
     record = of_training(run)
     if not run.finished and "status" in said:
-        record = replace(record, status=said["status"], ended=said["ended"])
+        record = replace(record, status=said["status"], ended=said.get("ended", ""))
     row = Row.open(client, record)
     news = not row.knows(run)
     if news:

@@ -120,6 +120,46 @@ def test_a_description_that_does_not_fit_is_refused(files: tuple[Path, Path], te
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("image_size", "32", "image_size: Input should be a valid integer"),
+        ("image_size", True, "image_size: Input should be a valid integer"),
+        ("image_size", 0, "image_size: Input should be greater"),
+        ("image_size", 10**30, "image_size: Input should be less"),
+        ("image_size", 33, "image_size is no multiple of 4"),
+        ("outputs", "both", "outputs: Input should be a valid list"),
+        ("outputs", ["edge"], "outputs.0: Input should be 'whole' or 'tight'"),
+        ("tensors_sha256", None, "tensors_sha256: Input should be a valid string"),
+        ("tensors_sha256", "0" * 64, "it is of other weights"),
+        ("model", [], "model: Input should be a valid dictionary"),
+        ("model", MODEL.model_dump() | {"width": 4.0}, "width"),
+        ("model", MODEL.model_dump() | {"width": 1024, "depth": 8}, "Missing key"),
+        ("model", MODEL.model_dump() | {"width": 1024}, "size mismatch"),
+        ("run_key", 5, "run_key: Input should be a valid string"),
+    ],
+)
+def test_an_odd_value_in_a_description_is_named(
+    files: tuple[Path, Path], key: str, value: object, reason: str
+) -> None:
+    """Of the networks of width 1024 one takes 3 TB: no memory is taken before the weights fit."""
+    files[1].write_text(json.dumps(json.loads(files[1].read_text()) | {key: value}))
+    with pytest.raises(DamagedFile, match="does not describe") as error:
+        Predictor.load(*files, CPU, False)
+    assert reason in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_another_type_are_used_in_the_networks_own(files: tuple[Path, Path]) -> None:
+    before = Predictor.load(*files, CPU, False)
+    tensors, _ = load_tensors(files[0])
+    doubles = {name: value.double() for name, value in tensors.items() if value.is_floating_point()}
+    digest = save_tensors(files[0], tensors | doubles, {})
+    files[1].write_text(json.dumps(json.loads(files[1].read_text()) | {"tensors_sha256": digest}))
+    after = Predictor.load(*files, CPU, False)
+    assert torch.equal(after.probability(PHOTOS, 8), before.probability(PHOTOS, 8))
+
+
 def test_the_threshold_of_the_highest_dice_is_chosen() -> None:
     probability = torch.full((3, 8, 8), 0.1)
     probability[:, :4] = 0.32

@@ -1,15 +1,18 @@
+import hashlib
 import io
+import json
 import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from petseg.core.files import written_atomically
 from petseg.errors import DamagedFile
-from petseg.models.weights import load_tensors, save_tensors, sha256_tensors
+from petseg.models.weights import is_sealed, load_tensors, save_tensors, sha256_tensors
 from tests.support import ROOT
 
 TENSORS = {
@@ -119,3 +122,63 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)
     assert done.returncode == -9
     assert path.read_bytes() == b"old"
+
+
+def sealed_file(path: Path, text: object) -> None:
+    """Write weights whose metadata say this, and prove it."""
+    proof = hashlib.sha256(str(text).encode(errors="replace")).hexdigest()
+    sealed = json.dumps({"text": text, "sha256": proof})
+    path.write_bytes(safetensors.torch.save(ONE, {"petseg": sealed}))
+
+
+ONE = {"w": torch.ones(2)}
+ABOUT = {"run_key": "aa", "record": {"epoch": 1, "val_dice": float("nan")}, "history": []}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"about": None}, "about: Input should be a valid dictionary"),
+        ({"about": []}, "about: Input should be a valid dictionary"),
+        ({"about": {"run_key": 5}}, "about.run_key: Input should be a valid string"),
+        ({"about": {"record": []}}, "about.record: Input should be a valid dictionary"),
+        ({"about": {"record": {"epoch": "1"}}}, "about.record.epoch: Input should be a valid integer"),
+        ({"about": {"epoch": True}}, "about.epoch: Input should be a valid integer"),
+        ({"about": {"epoch": float("inf")}}, "Infinity is no number of a record"),
+        ({"tensors_sha256": 5}, "tensors_sha256: Input should be a valid string"),
+    ],
+)
+def test_odd_metadata_that_prove_themselves_are_named(
+    tmp_path: Path, changes: dict[str, object], reason: str
+) -> None:
+    path, told = tmp_path / "x.safetensors", {"tensors_sha256": sha256_tensors(ONE), "about": ABOUT}
+    sealed_file(path, json.dumps(told))
+    assert load_tensors(path)[1]["record"]["epoch"] == 1
+    sealed_file(path, json.dumps(told | changes))
+    with pytest.raises(DamagedFile) as refused:
+        load_tensors(path)
+    assert str(refused.value).startswith(f"{path}: can't be read as petseg weights (its metadata: ")
+    assert reason in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "[" * 99_999, '{"a": 1, "a": 2}', "\ud800", ""])
+def test_metadata_that_say_nothing_are_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.safetensors"
+    sealed_file(path, text)
+    with pytest.raises(DamagedFile, match="can't be read as petseg weights") as refused:
+        load_tensors(path)
+    assert "\n" not in str(refused.value)
+    sealed_file(path, 5)
+    with pytest.raises(DamagedFile, match="its metadata: text: Input should be a valid string"):
+        load_tensors(path)
+
+
+@pytest.mark.parametrize(
+    "header", [b"[" * 99_999, b"{" * 99_999, b"\xff", b"[]", b'{"__metadata__": 5}', b""]
+)
+def test_a_header_of_any_kind_is_no_petsegs(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert not is_sealed(path)
+    with pytest.raises(DamagedFile, match="can't be read as petseg weights"):
+        load_tensors(path)

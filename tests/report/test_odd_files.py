@@ -76,6 +76,7 @@ ODD_TABLES: dict[str, Callable[[str], bytes]] = {
     "a column less": lambda text: re.sub(r"^[^,]*,", "", text, flags=re.MULTILINE).encode(),
     "longer rows": lambda text: re.sub(r"(\d)$", r"\1,1,2,3,4", text, flags=re.MULTILINE).encode(),
     "text for numbers": lambda text: re.sub(r"\d\.\d+", "much", text).encode(),
+    "more digits than a float has": lambda text: re.sub(r"\d\.\d+", "9" * 400, text).encode(),
     "infinity": lambda text: re.sub(r"\d\.\d+", "1e999", text).encode(),
     "no text": lambda text: b"\xff\xfe\x00" * 9,
     "an open quote": lambda text: text.replace("\n", '\n"', 1).encode(),

@@ -431,14 +431,14 @@ def test_a_store_is_a_copy_where_the_original_can_not_be_read(
 ) -> None:
     store = begun(root, "aa", "bb")
     shutil.copytree(store, root / "copy/runs")
-    read = Path.read_bytes
+    opened = Path.open
 
-    def read_bytes(path: Path) -> bytes:
+    def open_readable(path: Path, *options: Any, **more: Any) -> Any:
         if path == store / MARKER:
             raise OSError(errno.EIO, "Input/output error", str(path))
-        return read(path)
+        return opened(path, *options, **more)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(Path, "open", open_readable)
     promote(StoredRun.open(root / "copy/runs/bb"), force=True)
     assert "is a copy of" in capfd.readouterr().err
     assert len(list((root / "copy/runs" / LEDGER).iterdir())) == 2

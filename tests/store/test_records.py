@@ -1,25 +1,32 @@
 """Records with values that nobody meant: each is one line, and the other runs are read."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from petseg.core.checked import parsed
 from petseg.errors import BrokenRecord, PetsegError, StoreError
+from petseg.models.weights import save_tensors
 from petseg.report.latest import latest
 from petseg.store.adopt import adopt
 from petseg.store.card import card
 from petseg.store.chain import LEDGER, MARKER
 from petseg.store.champion import promote, promotions
-from petseg.store.layout import HISTORY, MANIFEST
+from petseg.store.layout import CHECKPOINTS, HISTORY, MANIFEST
 from petseg.store.ledger import changing
 from petseg.store.prune import why_kept
-from petseg.store.records import parsed, sealed
+from petseg.store.records import sealed
 from petseg.store.run import StoredRun
 from petseg.store.runs import stored_runs
 from petseg.store.verify import against_ledger
+from petseg.store.writer import open_run
+from petseg.training.history import EpochRecord
 from tests.support.store import evaluate, make_run, petseg
 
 GONE = ""  # takes the key out; the others are put there as they stand here
@@ -116,6 +123,59 @@ def test_no_value_in_a_record_stops_the_others(store: Path, name: str) -> None:
     assert turn >= 3
     with changing(store):
         pass
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "a gigabyte"])
+@pytest.mark.parametrize("name", RECORDS)
+def test_what_is_no_file_or_far_too_large_stops_no_other_run(store: Path, name: str, what: str) -> None:
+    path = max(store.glob(name), key=lambda path: len(str(path)))
+    path.unlink()
+    if what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.touch()
+        os.truncate(path, 1 << 30)
+    use(store)
+
+
+def test_a_ledger_that_has_grown_by_a_gigabyte_is_named_and_not_read(store: Path) -> None:
+    (chain,) = store.glob(f"{LEDGER}/*")
+    os.truncate(chain, 1 << 30)
+    assert any(f"{chain}: has more than 64 MB" in line for line in against_ledger(store, []))
+    with pytest.raises(StoreError, match=r"has far more than its \d+ lines"), changing(store):
+        pass
+    assert chain.stat().st_size == 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"record": 5}, "about.record: Input should be a valid dictionary"),
+        ({"history": "all"}, "history: Input should be a valid list"),
+        ({"history": [{"epoch": 1}]}, "history.0.val_dice: Field required"),
+        ({"record": {"epoch": 1, "val_dice": 0.5, "elapsed_s": 1.0}}, "is no history of a training"),
+    ],
+)
+def test_a_checkpoint_that_says_odd_things_of_itself_is_moved_aside(
+    root: Path, changes: dict[str, Any], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "a" * 16
+    record = EpochRecord(1, 32, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.1, 1.0, 1.0)
+    about = {"run_key": key, "record": asdict(record), "history": []}
+    with open_run(root / "runs", key, description()) as run:
+        for epoch, changed in ((1, {}), (2, changes)):
+            path = run.folder / CHECKPOINTS / f"epoch-{epoch:05}.safetensors"
+            save_tensors(path, {"w": torch.zeros(1)}, about | changed)
+        assert [path.name for path in run._whole_checkpoints()] == ["epoch-00001.safetensors"]
+        assert reason in capsys.readouterr().out
+        assert path.with_suffix(".damaged").exists()
+
+
+def description() -> dict[str, Any]:
+    """What a manifest says when a training begins."""
+    return {"params": {}, "data_sha256": "d", "environment": {}, "git": {"commit": None, "dirty": False}}
 
 
 def test_a_pending_change_with_any_value_is_ended_or_named(store: Path) -> None:

@@ -24,14 +24,14 @@ from tests.support.store import evaluate, make_run
 @pytest.fixture
 def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Make the system refuse to read a file."""
-    read, refused = Path.read_bytes, set[Path]()
+    opened, refused = Path.open, set[Path]()
 
-    def read_bytes(path: Path) -> bytes:
+    def open_readable(path: Path, *options: Any, **more: Any) -> Any:
         if path in refused:
             raise OSError(errno.EIO, "Input/output error", str(path))
-        return read(path)
+        return opened(path, *options, **more)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(Path, "open", open_readable)
     return refused.add
 
 

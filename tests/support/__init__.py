@@ -6,6 +6,7 @@ store          small runs of a store, without a network, and the command in this
 results        what the pipeline leaves for the report
 project        a clone of this repository, whose pipeline runs as a user runs it
 forked         Python and DVC for such a clone, at once; ask_forked asks it for them
+fuzz           each parser of what others write, with mutated samples, in a process apart
 http_server    a server of files that breaks off, and a port where nobody listens
 mlflow_server  MLflow's server, and a model that it serves
 """

@@ -7,15 +7,15 @@ from typing import Self
 
 import torch
 
+from petseg.core.checked import read_record
 from petseg.core.terminal import print_lines
 from petseg.errors import PetsegError, UsageError
+from petseg.models.description import Described
 from petseg.models.masking import UNDECIDED, Thresholds
-from petseg.models.predictor import has_two_outputs
 from petseg.params import ModelParams
 from petseg.predict.load import Model, choose
 from petseg.store.champion import champion
 from petseg.store.layout import ABOUT
-from petseg.store.records import read_json
 from petseg.store.run import StoredRun
 from petseg.store.runs import readable_runs, run_of
 
@@ -80,7 +80,7 @@ class Offer:
 
 def _has_two_outputs(run: StoredRun) -> bool:
     try:
-        return has_two_outputs(read_json(run.folder / ABOUT))
+        return "outputs" in read_record(run.folder / ABOUT, Described)
     except (PetsegError, OSError):  # it is shown as one output; using it names the damage
         return False
 
