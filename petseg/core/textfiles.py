@@ -34,9 +34,12 @@ def without_nan(values: object) -> Any:
 
 def printable(text: object) -> str:
     """Return text, or a path, with escapes for what can't be shown: a file's name may have anything."""
+    shown = str(text)
+    if shown.isprintable():
+        return shown
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
-        for letter in str(text)
+        for letter in shown
     )
 
 

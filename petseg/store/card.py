@@ -10,6 +10,7 @@ from typing import Any
 
 from petseg.core.files import written_atomically
 from petseg.core.formats import duration, interval, score
+from petseg.core.textfiles import printable
 from petseg.evaluation.outputs import BREEDS
 from petseg.store.additions import Evaluation
 from petseg.store.layout import ABOUT, CARD, WEIGHTS
@@ -158,6 +159,11 @@ def _way_back(run: StoredRun) -> str:
     return "\n".join(["```sh", *lines, "```"])
 
 
+def _cell(text: str) -> str:
+    """Return text that neither ends its cell nor begins a line, whoever wrote it."""
+    return printable(text).replace("|", "\\|").replace("<", "&lt;")
+
+
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    lines = ["| " + " | ".join(map(_cell, cells)) + " |" for cells in (head, *rows)]
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from petseg.core.files import naming
 from petseg.core.project import now, user
+from petseg.core.textfiles import printable
 from petseg.store.run import StoredRun
 from petseg.tracking.client import DATA_EXPERIMENT, EXPERIMENT, connect, experiment_id, patiently, warn, why
 from petseg.tracking.entries import Record, of_epoch, of_training, picture_of_epoch
@@ -75,8 +76,8 @@ class Row:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
         self.client.update_run(self.run_id, "RUNNING")
-        params = [Param(key, str(value)) for key, value in record.params.items()]
-        tags = [RunTag(key, str(value)) for key, value in record.tags.items() if value is not None]
+        params = [Param(key, printable(value)) for key, value in record.params.items()]
+        tags = [RunTag(key, printable(value)) for key, value in record.tags.items() if value is not None]
         self.client.log_batch(self.run_id, params=params, tags=tags)
         inputs = [
             DatasetInput(
