@@ -68,7 +68,7 @@ def _allowed(text: str) -> str:
 
 
 def _printable(values: Any) -> Any:
-    """Return nested values in which all text can be shown: marks in a file's name could turn a line around."""
+    """Return nested values in which all text is letters: marks in a name could turn a line around."""
     if isinstance(values, dict):
         return {key: _printable(value) for key, value in values.items()}
     if isinstance(values, list):
