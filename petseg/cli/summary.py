@@ -149,7 +149,7 @@ def _code(stages: dict[str, _Stage]) -> dict[str, str]:
 def main() -> None:
     """Print the summary, or a line for what is wrong with a file that it is made of."""
     try:
-        print("", *summary(main_root()), sep="\n")
+        print_lines("", *summary(main_root()))
     except (PetsegError, OSError) as error:
         sys.exit(f"petseg: {why_not(error)}")
 
