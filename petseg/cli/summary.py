@@ -12,6 +12,7 @@ from petseg.core.checked import checked, read_record
 from petseg.core.files import why_not
 from petseg.core.formats import interval, score
 from petseg.core.project import main_root
+from petseg.core.terminal import print_lines
 from petseg.core.textfiles import read_yaml, yaml_value
 from petseg.errors import BrokenRecord, PetsegError
 from petseg.pipeline.dvcfiles import CODE, LOCK, stage_paths
