@@ -49,12 +49,20 @@ class Sweep:
         question: what is asked.
         answer: what follows, in words; empty until somebody has looked.
         runs: the params of each run, flat.
+        own: of each run, what its own line sets.
     """
 
     name: str
     question: str
     answer: str
     runs: list[dict[str, Any]]
+    own: list[dict[str, Any]]
+
+    def label(self, setting: Setting) -> str:
+        """Return what the line of a setting sets, ``batch_size=8, learning_rate=0.025``."""
+        own = next(own for run, own in zip(self.runs, self.own, strict=True) if fits(setting.runs[0], run))
+        set_here = (f"{key.partition('.')[2]}={value}" for key, value in own.items() if key != "train.seed")
+        return ", ".join(set_here) or "the base"
 
 
 def main() -> None:
@@ -75,19 +83,14 @@ def main() -> None:
 def read_sweeps() -> list[Sweep]:
     """Read docs/sweeps.yaml."""
     content = read_yaml(ROOT / "docs/sweeps.yaml")
-    return [
-        Sweep(
-            name,
-            sweep["question"],
-            sweep.get("answer", ""),
-            [
-                content["base"] | sweep.get("common", {}) | run | {"split.fold": fold}
-                for run in sweep["runs"]
-                for fold in sweep.get("folds", [content["base"]["split.fold"]])
-            ],
-        )
-        for name, sweep in content["sweeps"].items()
-    ]
+    sweeps = []
+    for name, sweep in content["sweeps"].items():
+        pinned = content["base"] | sweep.get("common", {})
+        folds = sweep.get("folds", [pinned["split.fold"]])
+        own = [run for run in sweep["runs"] for _ in folds]
+        runs = [pinned | run | {"split.fold": fold} for run in sweep["runs"] for fold in folds]
+        sweeps.append(Sweep(name, sweep["question"], sweep.get("answer", ""), runs, own))
+    return sweeps
 
 
 def overrides(run: dict[str, Any]) -> list[str]:
@@ -310,6 +313,8 @@ def section(sweep: Sweep, records: list[Record]) -> Iterator[str]:
         yield ""
         return
     table = comparing.table(settings)
+    by_key = {run.key: sweep.label(setting) for setting in settings for run in setting.runs}
+    table["setting"] = [by_key[keys[0]] for keys in table["keys"]]
     figures.comparison(table).savefig(FIGURES / f"{sweep.name}.png", dpi=80, metadata={"Software": None})
     yield f"`python -m docs.sweeps queue {sweep.name}`"
     yield ""
