@@ -209,9 +209,9 @@ FAULTS = (
     ),
     Fault(
         "half of a password that has an @ is printed",
-        "petseg/tracking/outbox.py",
-        r'r"//\S*@"',
-        r'r"//[^@\s]*@"',
+        "petseg/core/urls.py",
+        'before.rpartition("@")',
+        'before.partition("@")',
     ),
     Fault(
         "the worst photos are the best",
