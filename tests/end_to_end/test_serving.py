@@ -284,20 +284,17 @@ def test_what_is_not_asked_as_it_should_be(server: Served) -> None:
     assert requests.get(f"{server.url}/version", timeout=60).text == mlflow.__version__
 
 
-def test_only_so_many_bodies_are_held_at_once(server: Served) -> None:
+def test_visitors_that_send_half_a_body_keep_nobody_out(server: Served) -> None:
     slow = (
         b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: 9\r\nExpect: 100-continue\r\n\r\n"
     )
     with ExitStack() as stack:
-        for _ in range(MAX_REQUESTS):
+        for _ in range(3 * MAX_REQUESTS):
             visitor = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
             visitor.sendall(slow)
             assert b"100 Continue" in visitor.recv(1000)  # the server waits for the body
-        check_refused(server.post({"inputs": FILES[0]}), 503, "busy")
-    while (answer := server.post({"inputs": FILES[0]})).status_code == 503:
-        pass  # until it has seen that they are gone
-    assert answer.status_code == 200
+        assert server.post({"inputs": FILES[0]}).status_code == 200
 
 
 @pytest.mark.parametrize("masks", [np.eye(2, 5, dtype=np.uint8), np.ones((2, 3, 1), np.uint8)])
