@@ -80,7 +80,7 @@ def read_yaml(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path.name}: is not UTF-8 text ({error.reason})") from None
     except ParamsError as error:
-        raise ParamsError(f"{path.name}: {error}") from None
+        raise ParamsError(f"{path.name}: {printable(error)}") from None
     except OSError as error:
         if error.errno not in (errno.EISDIR, errno.EOVERFLOW):
             raise

@@ -9,7 +9,6 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from petseg.core.textfiles import printable
 from petseg.core.urls import without_secrets
 from petseg.errors import ParamsError
 
@@ -50,7 +49,7 @@ def parsed(text: str) -> Any:
     """Return what a YAML text holds: nested dicts by words, lists, text, numbers, true, false and None.
 
     Raises:
-        ParamsError: it is not YAML, is too much, or holds something else; the key is named.
+        ParamsError: it is not YAML, is too much, or holds something else; the key is named, as it is.
     """
     if len(text) > MAX_BYTES:
         raise ParamsError(f"has more than {MAX_BYTES:,} bytes")
@@ -63,9 +62,9 @@ def parsed(text: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         reason = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ParamsError(f"is not valid YAML: {where}{printable(reason):.200}") from None
+        raise ParamsError(f"is not valid YAML: {where}{reason!s:.200}") from None
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ParamsError(f"is not valid YAML: {printable(error):.200}") from None  # of the parser itself
+        raise ParamsError(f"is not valid YAML: {error!s:.200}") from None  # of the parser itself
 
 
 def _children(node: Node) -> list[Node]:
@@ -94,7 +93,7 @@ def _value(constructor: Any, node: Node, key: str) -> Any:
         except (YAMLError, ArithmeticError, LookupError, TypeError, ValueError):
             raise ParamsError(f"{_named(key)}{_text(node)} can't be read as {kind}") from None
     raise ParamsError(
-        f"{_named(key)}{_text(node)} is of the type {printable(kind):.80}; only text, numbers, true, false, "
+        f"{_named(key)}{_text(node)} is of the type {kind:.80}; only text, numbers, true, false, "
         "null, lists and sections are read: put what is text in quotes"
     )
 
@@ -124,12 +123,8 @@ def _below(key: str, name: str) -> str:
 
 
 def _text(node: Node) -> str:
-    return (
-        f"{without_secrets(printable(node.value)):.80}"
-        if isinstance(node, ScalarNode)
-        else "a list or section"
-    )
+    return f"{without_secrets(node.value):.80}" if isinstance(node, ScalarNode) else "a list or section"
 
 
 def _named(key: str) -> str:
-    return f"{printable(key):.120}: " if key else ""
+    return f"{key:.120}: " if key else ""

@@ -158,8 +158,16 @@ def cut_out(
     """
     with ExitStack() as stack:
         file = stack.enter_context(_opened(path))
-        image = decode_photo(file, lambda size: stack.enter_context(_MEMORY.of(size)))
-        return _cut_out(image, outputs, model, replaces=replaces, shown=shown, clean=clean)
+        return (
+            _cut_out(  # without a name for the photo here, so that it is gone before its memory is another's
+                decode_photo(file, lambda size: stack.enter_context(_MEMORY.of(size))),
+                outputs,
+                model,
+                replaces=replaces,
+                shown=shown,
+                clean=clean,
+            )
+        )
 
 
 def _cut_out(

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
-from scipy.ndimage import label
+from scipy.ndimage import label, minimum_filter1d
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -26,7 +26,7 @@ _THUMBNAIL_PX, _CAPTION_PX, _GAP_PX, _COLUMNS = 240, 20, 12, 6  # of the contact
 def draw_overlay(photo: Image.Image, pet: NDArray[np.uint8]) -> None:
     """Fade what is not pet, by the mask (H, W), 255 is pet, and draw an outline around what is, in place."""
     width_px = 1 + max(photo.size) // _OUTLINE_PX
-    for rows in _bands(pet.shape):
+    for rows in _bands(pet.shape, width_px):  # as a band's neighbours are looked at too
         above = min(width_px, rows.start)
         band = photo.crop((0, rows.start, photo.width, rows.stop))
         faded = band.convert("L").point([192 + shade // 4 for shade in range(256)]).convert("RGB")
@@ -155,20 +155,18 @@ class Cutout:
         return picture
 
 
-def _bands(shape: tuple[int, ...]) -> list[slice]:
-    """Return rows that are worked on at once, of a picture of this shape."""
-    rows = max(1, _BAND_PX // shape[1])
+def _bands(shape: tuple[int, ...], fewest: int = 1) -> list[slice]:
+    """Return rows that are worked on at once, of a picture of this shape, and at the fewest so many."""
+    rows = max(fewest, _BAND_PX // shape[1])
     return [slice(top, min(top + rows, shape[0])) for top in range(0, shape[0], rows)]
 
 
 def _outline(pet: NDArray[np.bool_], width_px: int) -> NDArray[np.bool_]:
     """Return the pixels of pet, (H, W), that have others up to a distance above, below, or beside them."""
     inner = pet.copy()
-    for step in range(1, width_px + 1):
-        inner[step:] &= pet[:-step]
-        inner[:-step] &= pet[step:]
-        inner[:, step:] &= pet[:, :-step]
-        inner[:, :-step] &= pet[:, step:]
+    for axis in range(2):  # what is outside of the picture counts as pet
+        size = 2 * min(width_px, pet.shape[axis]) + 1
+        inner &= minimum_filter1d(pet, size, axis, mode="constant", cval=1)
     return pet & ~inner
 
 

@@ -225,7 +225,7 @@ def test_sources_that_can_not_be_looked_at(own: OwnFolder, project: Path, tmp_pa
     text = params.read_text()
     cases = [
         (f"{ROOT}/data/sample", ParamsError, r"data\.masks: binary_255 is for a folder"),
-        ("~nobody-of-this-name", DownloadError, r"data\.source: ~nobody-of-this-name: "),
+        ("~nobody-of-this-name", DownloadError, r"data\.source: ~nobody-of-this-name: no such folder"),
     ]
     for source, kind, message in cases:
         params.write_text(text.replace("source: ../own", f"source: {source}"))

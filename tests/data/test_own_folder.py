@@ -14,7 +14,7 @@ from petseg.core.files import sha256_file
 from petseg.data.encodings import ENCODINGS, mask_values, to_trimap
 from petseg.data.listing import LeftOut, index_csv, read_listing, why_no_name
 from petseg.data.own_folder import archive, find_own, put_in_place, read_own
-from petseg.data.preprocess import first_originals, original_trimaps, pack
+from petseg.data.preprocess import first_originals, original_trimaps, pack, read_lists
 from petseg.errors import BadImage, DataError, DownloadError, ParamsError
 from petseg.params import Masks
 from tests.support import ROOT
@@ -161,7 +161,7 @@ def test_what_can_not_be_paired_is_named(own: OwnFolder, tmp_path: Path) -> None
         "images/=sum.jpg": "its name begins with '='; rename it",
         "twice": "is there twice: images/twice.jpg and images/twice.png",
         "big": "images/big.jpg has 67,108,865 bytes, more than 67,108,864",
-        "fifo": "images/fifo.jpg is no file",
+        "fifo": "images/fifo.jpg is no regular file",
     }
     assert dict(report.ignored) == {
         "images/._a.jpg": "AppleDouble file of a Mac",
@@ -377,3 +377,44 @@ def test_an_index_that_nobody_vouches_for(texts: dict[str, str], message: str) -
     texts = {name: text.replace("{}", index_csv([]).decode()) for name, text in texts.items()}
     with pytest.raises(DataError, match=message):
         read_listing("annotations.tar.gz", texts)
+
+
+@pytest.mark.parametrize("form", ["~/own/{}", "{home}/own/{}", "./{}", "{}"])
+def test_a_path_in_a_csv_may_begin_with_the_home_folder(
+    tmp_path: Path, own: OwnFolder, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rows = [
+        ",".join(form.format(path, home=tmp_path) for path in (f"images/{name}.jpg", f"masks/{name}.png"))
+        for name in "ab"
+    ]
+    own.write("pairs.csv", "\n".join(["image,mask", *rows]))
+    assert [pair.listed.name for pair in own.read().pairs] == ["a", "b"]
+    found = find_own("~/own", Path("/nowhere"))
+    assert found == tmp_path / "own/pairs.csv"
+
+
+def test_a_path_in_a_list_may_begin_with_the_home_folder(
+    tmp_path: Path, own: OwnFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    own.write("train.txt", "~/own/images/a.jpg\nb\n")
+    own.write("test.txt", f"{tmp_path}/own/images/c.jpg\nd.jpg\n")
+    own.write("groups.csv", "name,group\n~/own/images/a.jpg,one\n")
+    assert own.parts() == {"a": "trainval", "b": "trainval", "c": "test", "d": "test"}
+    assert [pair.listed.group for pair in own.read().pairs] == ["one", "", "", ""]
+
+
+def test_what_becomes_a_pipe_or_a_sparse_file_is_left_out(tmp_path: Path, own: OwnFolder) -> None:
+    """After the folder was looked at: what is opened is looked at once more."""
+    found = own.read()
+    (own.folder / "masks/a.png").unlink()
+    os.mkfifo(own.folder / "masks/a.png")
+    with (own.folder / "masks/b.png").open("wb") as sparse:
+        sparse.truncate(40_000_000_000)
+    archive(found, "binary_255", tmp_path / "archives")
+    _, left_out = read_lists(tmp_path / "archives")
+    assert {row.name: row.reason for row in left_out} == {
+        "a": "masks/a.png can't be read: is no regular file",
+        "b": "masks/b.png can't be read: has 40,000,000,000 bytes, more than 67,108,864",
+    }
