@@ -90,7 +90,7 @@ def put(path: Path, what: str) -> None:
 def test_what_has_no_end_or_far_too_much_is_not_read(tmp_path: Path, what: str) -> None:
     path = tmp_path / "record.json"
     put(path, what)
-    reason = "has more than 16 MB, which no record has" if what == "a gigabyte" else "is no regular file"
+    reason = "has 1,073,741,824 bytes, more than 16,777,216" if what == "a gigabyte" else "is no regular file"
     with pytest.raises(BrokenRecord, match=f"{path}: {reason}"):
         read_record(path, Form)
 

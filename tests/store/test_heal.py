@@ -168,9 +168,9 @@ def test_a_file_that_can_not_be_read_stops_no_healing(
 ) -> None:
     shutil.copy(run.folder / WEIGHTS, root / "in_mlflow")
     flip(run.folder / WEIGHTS)
-    opened = Path.open
+    opened = os.open
 
-    def refused(path: Path, *given: Any, **named: Any) -> Any:
+    def refused(path: Any, *given: Any, **named: Any) -> int:
         if path == run.folder / HISTORY:
             raise OSError(5, "Input/output error", str(path))
         return opened(path, *given, **named)
@@ -178,7 +178,7 @@ def test_a_file_that_can_not_be_read_stops_no_healing(
     def copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
         yield Copy(runs[0], "runs:/1", lambda _: root / "in_mlflow", lambda _: False)
 
-    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr(os, "open", refused)
     report = verify(root, None, copies, heals=True)
     assert [line for line in report.damages if HISTORY not in line] == []
     assert len(report.damages) == 1

@@ -1,6 +1,7 @@
 """I/O errors are not damage: what can't be read may be there, and what can't be logged is undone."""
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,14 @@ from tests.support.store import evaluate, make_run
 @pytest.fixture
 def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Make the system refuse to read a file."""
-    opened, refused = Path.open, set[Path]()
+    opened, refused = os.open, set[Path]()
 
-    def open_readable(path: Path, *options: Any, **more: Any) -> Any:
+    def open_readable(path: Any, *options: Any, **more: Any) -> int:
         if path in refused:
             raise OSError(errno.EIO, "Input/output error", str(path))
         return opened(path, *options, **more)
 
-    monkeypatch.setattr(Path, "open", open_readable)
+    monkeypatch.setattr(os, "open", open_readable)
     return refused.add
 
 
