@@ -17,7 +17,7 @@ PET, BACKGROUND, BORDER = 1, 2, 3
 
 _REDUCING_GAP = 2.0
 MAX_PIXELS = 52_000_000  # what phones call 50 megapixels passes
-MAX_SIDE = 32_767  # px
+MAX_SIDE = 20_000  # px
 MAX_SCANNED_PIXELS = 1_000_000_000  # of a JPEG, each scan of which goes over all of it
 # What decoding a photo, and cutting it out, may take: with all that predict has loaded, less than 1 GB.
 MAX_DECODING_BYTES = 300_000_000
