@@ -3,6 +3,7 @@
 PetsegError                     a mistake or a fault outside the code; one line on stderr, no traceback
 ├── UsageError                  a command was called with the wrong arguments
 ├── ParamsError                 params.yaml (or a -S override) is wrong; every mistake is listed
+│   └── SecretInParams          a URL in the params holds what may be a password or a token
 ├── InputsChanged               params or code were edited while a stage ran
 ├── UnreachedCode               a stage has loaded code of the project that its run key does not hold
 ├── DownloadError               an archive can't be fetched
@@ -53,6 +54,10 @@ class ParamsError(PetsegError):
     """params.yaml is wrong; the message has one line for each mistake."""
 
     exit_code = 2
+
+
+class SecretInParams(ParamsError):
+    """A URL in the params has a user, a password or a query; the message repeats none of it."""
 
 
 class InputsChanged(PetsegError):

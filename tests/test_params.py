@@ -4,9 +4,9 @@ from typing import Any, get_args
 import pytest
 
 from petseg.core.textfiles import read_yaml
-from petseg.errors import ParamsError
+from petseg.errors import ParamsError, SecretInParams
 from petseg.models.networks import MODELS
-from petseg.params import ModelParams, Params, TrainParams, flatten, load_params
+from petseg.params import ModelParams, Params, TrainParams, check_params, flatten, load_params
 from petseg.training.losses import LOSSES
 from petseg.training.optim import OPTIMIZERS, SCHEDULES
 from tests.support import ROOT
@@ -76,8 +76,16 @@ def test_a_url_with_a_secret_is_refused_without_it(tmp_path: Path, old: str, key
     with pytest.raises(ParamsError) as error:
         load_params(with_line(tmp_path, old, f"{key}: {url} "))
     assert "geheim" not in str(error.value)
-    if key == "source" and "YAML" not in url:
+    if "YAML" not in url:
         assert "read from ~/.netrc" in str(error.value)
+
+
+def test_no_url_with_a_secret_is_repeated_wherever_it_stands(tmp_path: Path) -> None:
+    url = "https://someone:geheim@server"
+    with pytest.raises(SecretInParams) as error:
+        check_params({"a": [{"b": url}], url: 1, "train": {url: url}, "\x1b": url})
+    assert "geheim" not in str(error.value)
+    assert [line.split(": ")[1] for line in error.value.lines] == ["a.b", "a key", "train.a key", r"\x1b"]
 
 
 def test_all_mistakes_are_in_one_message(tmp_path: Path) -> None:

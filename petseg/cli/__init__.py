@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Never
 
 import typer
+from typer.exceptions import TyperException
 
 from petseg.cli import evaluate, runs
 from petseg.cli.compare import compare
@@ -57,7 +58,13 @@ def main() -> Never:
             signal.signal(number, _stop)
     atexit.register(gc.freeze)  # or Python goes through all that was imported once more, for a second
     try:
-        app(prog_name="petseg")
+        code = app(prog_name="petseg", standalone_mode=False)
+    except TyperException as error:
+        print_lines(*_wrong_usage(error), err=True)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        print_lines("petseg: stopped", err=True)
+        sys.exit(1)
     except PetsegError as error:
         print_lines(*(f"petseg: {line}" for line in error.lines), err=True)
         sys.exit(error.exit_code)
@@ -66,7 +73,17 @@ def main() -> Never:
             raise
         print_lines(f"petseg: {why_not(error)}", err=True)
         sys.exit(1)
-    sys.exit(0)
+    sys.exit(code or 0)
+
+
+def _wrong_usage(error: TyperException) -> list[str]:
+    context = getattr(error, "ctx", None)
+    message = error.format_message().rstrip(".")
+    if context is None:
+        return [f"petseg: {message}"]
+    if error.message == context.get_help():  # no argument was given
+        return error.message.splitlines()
+    return [f"petseg: {message}; {context.command_path} --help says what is known"]
 
 
 def _stop(signum: int, frame: FrameType | None) -> Never:

@@ -26,7 +26,7 @@ def demo(
     from petseg.predict.demo.models import Models
     from petseg.predict.demo.server import listen, serve
 
-    listener = listen(port)  # first, as a taken port is told at once
-    # One thread, as petseg predict: so a mask has the same bits, however many cores there are.
-    models = Models(main_root(), wanted, set_up_torch("auto", threads=1))
-    serve(make_app(models), listener, ready=partial(show, opens=opens))
+    with listen(port) as listener:  # first, as a taken port is told at once
+        # One thread, as petseg predict: so a mask has the same bits, however many cores there are.
+        models = Models(main_root(), wanted, set_up_torch("auto", threads=1))
+        serve(make_app(models), listener, ready=partial(show, opens=opens))

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from textwrap import wrap
 
+from petseg.core.textfiles import printable
+
 _GAP = "  "
 _LEAST = 16  # letters of the column that is wrapped
 
@@ -27,6 +29,7 @@ def lines(
         right: the columns whose cells stand at the right.
         width: of the screen, in letters; exceeded where the other columns alone do.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     others = sum(widths) - widths[wrapped] + len(_GAP) * (len(head) - 1)
     widths[wrapped] = min(widths[wrapped], max(_LEAST, width - others))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from petseg.core.git import GitState
+from petseg.errors import UsageError
 
 _TEMPORARY = "/.dvc/tmp/exps/"
 
@@ -29,7 +30,20 @@ def main_root(folder: Path | None = None) -> Path:
 
 
 def tracking_uri() -> str:
-    """Return MLFLOW_TRACKING_URI, or mlflow.db; a database's path counts from the main repository."""
+    """Return MLFLOW_TRACKING_URI, or mlflow.db; a database's path counts from the main repository.
+
+    Raises:
+        UsageError: it, or MLFLOW_REGISTRY_URI, is a server's URL with what MLflow would show. A user and a
+            password in MLFLOW_TRACKING_URI are allowed: ``petseg.tracking.client`` hands them on apart.
+    """
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        given = os.environ.get(name, "")
+        shown = given.rpartition("@")[2] if name == "MLFLOW_TRACKING_URI" else given
+        if given.lower().startswith("http") and set(shown) & set("@?#"):
+            raise UsageError(
+                f"{name}: is a URL with a user, a password or a query; give the URL alone, and "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            )
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     file = uri.removeprefix("sqlite:///")
     return f"sqlite:///{main_root() / file}" if file != uri else uri.rstrip("/")

@@ -1,6 +1,7 @@
 """The one way to a terminal or a log: line by line, with nothing in a line that could move a cursor."""
 
 import sys
+from functools import cache
 
 from petseg.core.textfiles import printable
 
@@ -16,6 +17,12 @@ def print_lines(*lines: object, err: bool = False) -> None:
     for line in lines:
         print(printable(line), file=stream)
     stream.flush()
+
+
+@cache
+def warn_once(line: str) -> None:
+    """Print a warning that this process has not printed yet."""
+    print_lines(f"warning: {line}", err=True)
 
 
 def cell(value: object) -> str:

@@ -5,7 +5,7 @@ import errno
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,15 @@ def printable(text: object) -> str:
         letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
         for letter in shown
     )
+
+
+def with_texts(values: object, changed: Callable[[str], str]) -> Any:
+    """Return nested dicts and lists in which each text, keys too, is what ``changed`` makes of it."""
+    if isinstance(values, dict):
+        return {with_texts(key, changed): with_texts(value, changed) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [with_texts(value, changed) for value in values]
+    return changed(values) if isinstance(values, str) else values
 
 
 def write_json(path: Path, values: object) -> None:

@@ -2,7 +2,8 @@
 
 import re
 
-_URL = re.compile(r"((?:\w[\w+.-]*:)?//)(\S+)")
+_URL = re.compile(r"((?:[a-z][a-z0-9+.-]+:[/\\]+)|//)(\S+)", re.IGNORECASE)  # http:/host is meant as one too
+_USER = re.compile(r"[^/\s]+:[^/\s]*@")  # and user:password@host
 
 
 def without_secrets(text: object) -> str:
@@ -10,13 +11,20 @@ def without_secrets(text: object) -> str:
     return _URL.sub(lambda url: url[1] + _public(url[1], url[2]), str(text))
 
 
-def has_secrets(url: str) -> bool:
-    """Tell whether a URL has a user, a password or a query."""
-    return without_secrets(url) != url
+def public_url(value: str) -> str:
+    """Return a setting, which may be a path; if it is a URL, without user, password and query."""
+    joined = "%20".join(value.split())
+    shown = _USER.sub("***@", without_secrets(joined))
+    return value if shown == joined else shown
+
+
+def has_secrets(value: str) -> bool:
+    """Tell whether a setting is a URL that has a user, a password or a query."""
+    return public_url(value) != value
 
 
 def _public(scheme: str, rest: str) -> str:
-    before, query, _ = rest.partition("?") if scheme.startswith("http") else (rest, "", "")
+    before, query, _ = rest.partition("?") if scheme.lower().startswith("http") else (rest, "", "")
     if "@" in rest[len(before) :]:  # of a query, or of a password that has a question mark
         return "***"
     _, at, host = before.rpartition("@")  # a password may have an @ too

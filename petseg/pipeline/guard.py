@@ -276,7 +276,7 @@ def _is_mlflows(file: Path) -> bool:
     try:
         if not file.is_file():
             return False
-        uri = f"file:{quote(str(file))}?mode=ro&immutable=1"
+        uri = f"file:{quote(os.fsencode(file))}?mode=ro&immutable=1"
         with closing(sqlite3.connect(uri, uri=True)) as tables:
             query = "SELECT 1 FROM sqlite_master WHERE name IN ('experiments', 'alembic_version')"
             return len(tables.execute(query).fetchall()) == 2

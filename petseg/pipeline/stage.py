@@ -14,9 +14,10 @@ from petseg.core.files import remove_leftovers_of, sha256_file, why_not
 from petseg.core.project import expanded
 from petseg.core.terminal import print_lines
 from petseg.core.textfiles import read_yaml
-from petseg.errors import InputsChanged, ParamsError, PetsegError, UsageError
+from petseg.errors import InputsChanged, ParamsError, PetsegError, SecretInParams, UsageError
 from petseg.params import load_params
 from petseg.pipeline.dvcfiles import code_files, described_stages, inputs_of, options
+from petseg.pipeline.forget import forget
 from petseg.pipeline.guard import check_outputs
 
 _PARAMS_FILE = Path("params.yaml")
@@ -43,7 +44,10 @@ def run_stage(stage: Callable[..., None]) -> Never:
         stage(params, **paths)
         _check_unchanged(name, inputs)
     except PetsegError as error:
-        _exit(error.exit_code, *(f"petseg {name}: {line}" for line in error.lines))
+        lines = list(error.lines)
+        if isinstance(error, SecretInParams) and not forget(_PARAMS_FILE):
+            lines.append(f"git keeps a copy of {_PARAMS_FILE} too: in its index, a commit or DVC's queue")
+        _exit(error.exit_code, *(f"petseg {name}: {line}" for line in lines))
     except KeyboardInterrupt:
         _exit(130, f"petseg {name}: interrupted")
     except OSError as error:

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from petseg.core.textfiles import printable, without_nan
+from petseg.core.textfiles import printable, with_texts, without_nan
 from petseg.report.content import content, evenly, gallery_photo
 from petseg.report.results import Results
 from petseg.store.run import StoredRun
@@ -67,16 +67,7 @@ def _allowed(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _printable(values: Any) -> Any:
-    """Return nested values in which all text is letters: marks in a name could turn a line around."""
-    if isinstance(values, dict):
-        return {key: _printable(value) for key, value in values.items()}
-    if isinstance(values, list):
-        return [_printable(value) for value in values]
-    return printable(values) if isinstance(values, str) else values
-
-
 def _json(values: object) -> str:
-    """Return JSON in ASCII, in which nothing ends the script element that holds it."""
-    text = json.dumps(_printable(without_nan(values)), allow_nan=False, separators=(",", ":"))
+    """Return JSON of printable text, in ASCII, in which nothing ends the script element that holds it."""
+    text = json.dumps(with_texts(without_nan(values), printable), allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")

@@ -4,6 +4,7 @@ Source: Mitchell et al. 2019 (arXiv:1810.03993), as far as the record knows.
 """
 
 import csv
+import re
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from petseg.store.score_rows import MASKS, ScoreRows, title
 
 WEAKEST = 5  # breeds that are named,
 ENOUGH = 5  # of those with so many test photos, where there are such
+_ACTIVE = re.compile(r"[\\|<>\[\]&]")  # what begins HTML, a link, an entity or another cell
 _PUBLISHED = ("sample", "oxford")
 LIMITS = (
     "It has seen cats and dogs, one in each photo, mostly in the middle and well lit; other animals, several "
@@ -45,7 +47,7 @@ def card(run: StoredRun) -> str:
     """
     evaluation, sha256 = run.proved_evaluation(), run.manifest.get("tensors_sha256", "unknown")
     parts = [
-        f"# {run.network}: run {run.key}",
+        f"# {_cell(run.network)}: run {run.key}",
         "A network that says of each pixel of a photo whether it is pet.",
         _table(("", ""), facts(run)),
         "## Scores",
@@ -74,7 +76,7 @@ def facts(run: StoredRun) -> list[tuple[str, str]]:
         manifest["environment"].get(name, "unknown")
         for name in ("device", "cpu_capability", "threads", "torch", "python")
     )
-    photos, source = manifest.get("photos", {}), manifest.get("data", {}).get("data.source")
+    photos, source = manifest.get("photos", {}), run.data.get("data.source")
     licence = "Oxford-IIIT Pet, CC BY-SA 4.0" if source in _PUBLISHED else "their licence is not recorded"
     counts = ", ".join(f"{count} to {use}" for use, count in photos.items())
     seconds = sum(row["elapsed_s"] for row in run.rows())
@@ -160,8 +162,8 @@ def _way_back(run: StoredRun) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return text that neither ends its cell nor begins a line, whoever wrote it."""
-    return printable(text).replace("|", "\\|").replace("<", "&lt;")
+    """Return text that begins no line, cell, HTML or link, whoever wrote it."""
+    return _ACTIVE.sub(r"\\\g<0>", printable(text))
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from petseg.core.formats import score
 from petseg.core.project import now, user
+from petseg.core.terminal import warn_once
 from petseg.errors import PromotionRefused, StoreError
 from petseg.store.before import earlier_promotions
 from petseg.store.chain import PROMOTED, read_ledger
 from petseg.store.ledger import changing
-from petseg.store.run import StoredRun, warn_once
+from petseg.store.run import StoredRun
 from petseg.store.runs import run_of
 
 

@@ -7,26 +7,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
 from petseg.core.files import folder_bytes, listed, why_not
 from petseg.core.locks import Held, held
-from petseg.core.terminal import print_lines
+from petseg.core.terminal import print_lines, warn_once
+from petseg.core.textfiles import with_texts
+from petseg.core.urls import public_url
 from petseg.errors import BrokenRecord, DamagedFile, RunLocked, StoreError
 from petseg.store.additions import Addition, Evaluation, check_unedited
 from petseg.store.chain import Place, edit_of, unfinished_edit_of
-from petseg.store.layout import (
-    ABOUT,
-    EVALUATIONS,
-    FIGURES,
-    HISTORY,
-    MANIFEST,
-    RECORDS,
-    WEIGHTS,
-    records_in,
-)
+from petseg.store.layout import ABOUT, EVALUATIONS, FIGURES, HISTORY, MANIFEST, RECORDS, WEIGHTS, records_in
 from petseg.store.records import check_files, differing, export_files, read_lines, read_manifest
 from petseg.store.typed import Row
 
@@ -102,9 +95,14 @@ class StoredRun:
         return ", ".join([str(params.get("model.name", "unknown network")), *sizes])
 
     @property
+    def data(self) -> dict[str, Any]:
+        """What params said of the photos, flat; of a URL without user, password and query."""
+        return cast("dict[str, Any]", with_texts(self.manifest.get("data", {}), public_url))
+
+    @property
     def params(self) -> dict[str, Any]:
         """Every param that is known and that its weights depend on, flat."""
-        size = {k: v for k, v in self.manifest.get("data", {}).items() if k == "data.image_size"}
+        size = {k: v for k, v in self.data.items() if k == "data.image_size"}
         return {**size, **self.manifest.get("split", {}), **self.manifest.get("params", {})}
 
     @property
@@ -321,12 +319,6 @@ def is_edited(run: StoredRun) -> bool:
     if edit := run.edit():
         warn_once(f"{edit}; the run is not used")
     return edit is not None
-
-
-@cache
-def warn_once(line: str) -> None:
-    """Print a warning that this process has not printed yet."""
-    print_lines(f"warning: {line}", err=True)
 
 
 def _opened(form: type[AnyAddition], folder: Path, broken: list[StoreError | OSError]) -> list[AnyAddition]:

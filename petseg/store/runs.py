@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from petseg.core.files import listed, sha256_file, why_not
+from petseg.core.terminal import warn_once
 from petseg.errors import BrokenRecord, StoreError
 from petseg.store.layout import CHECKPOINTS, MANIFEST, ORIGINAL, WEIGHTS, manifests
 from petseg.store.records import damage_in
-from petseg.store.run import StoredRun, is_edited, warn_once
+from petseg.store.run import StoredRun, is_edited
 
 
 def stored_runs(store: Path) -> tuple[list[StoredRun], list[str]]:

@@ -84,7 +84,7 @@ def of_training(run: StoredRun) -> Record:
         manifest.get("dvc_experiment") or run.key,
         {"run_uid": run.uid},
         tags,
-        {**manifest.get("data", {}), **run.params},
+        run.data | run.params,
         manifest["created"],
         manifest.get("finished", manifest["created"] if finished else ""),
         "FINISHED" if finished else "KILLED",
@@ -172,7 +172,7 @@ def _origin(run: StoredRun, about: Mapping[str, Any]) -> dict[str, object]:
 def _pets(run: StoredRun, about: Mapping[str, Any], context: str) -> tuple[Dataset, ...]:
     if "data_sha256" not in about:
         return ()
-    source = run.manifest.get("data", {}).get("data.source") or "unknown"
+    source = run.data.get("data.source") or "unknown"
     return (Dataset("pets", about["data_sha256"], source, context),)
 
 

@@ -3,6 +3,7 @@
 Left alone, MLflow would go on with the folder of before: gone, or that of the original.
 """
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -37,7 +38,7 @@ def relocate(database: Path, root: Path, experiment: str) -> None:
             return
         tables.execute("BEGIN IMMEDIATE")
         known = {name for (name,) in tables.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        forms = ((f"file://{quote(str(there))}/", f"{root.as_uri()}/"), (f"{there}/", f"{root}/"))
+        forms = ((f"file://{quote(os.fsencode(there))}/", f"{root.as_uri()}/"), (f"{there}/", f"{root}/"))
         for table, column in (each for each in _COLUMNS if each[0] in known):
             for old, new in forms:
                 moved = f"SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"

@@ -53,13 +53,13 @@ class Row:
         if found:
             return cls(client, found[0].info.run_id, found[0].info.status)
         tags = known_by | {
-            "mlflow.user": user(),
+            "mlflow.user": printable(user()),
             "mlflow.source.name": f"stages/{record.stage}.py",
             "mlflow.source.type": "LOCAL",
         }
         if parent_id is not None:
             tags["mlflow.parentRunId"] = parent_id
-        made = client.create_run(experiment, milliseconds(record.started), tags, record.title)
+        made = client.create_run(experiment, milliseconds(record.started), tags, printable(record.title))
         return cls(client, made.info.run_id)
 
     @property
@@ -76,16 +76,20 @@ class Row:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
         self.client.update_run(self.run_id, "RUNNING")
-        params = [Param(key, printable(value)) for key, value in record.params.items()]
-        tags = [RunTag(key, printable(value)) for key, value in record.tags.items() if value is not None]
+        params = [Param(printable(key), printable(value)) for key, value in record.params.items()]
+        tags = [
+            RunTag(printable(key), printable(value))
+            for key, value in record.tags.items()
+            if value is not None
+        ]
         self.client.log_batch(self.run_id, params=params, tags=tags)
         inputs = [
             DatasetInput(
                 Dataset(
-                    data.name,
+                    printable(data.name),
                     data.sha256[:36],
                     "local",
-                    json.dumps({"uri": data.origin}),
+                    json.dumps({"uri": printable(data.origin)}),
                     profile=json.dumps({"sha256": data.sha256}),
                 ),
                 [InputTag("mlflow.data.context", data.context)],

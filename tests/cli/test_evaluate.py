@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from petseg.cli import app
 from petseg.cli.summary import summary
 from petseg.core.files import sha256_file
+from petseg.core.terminal import warn_once
 from petseg.core.textfiles import write_json
 from petseg.data.arrays import PetArrays
 from petseg.errors import DataError, PetsegError, UsageError
@@ -37,7 +38,7 @@ from petseg.store.layout import (
     PAGE,
 )
 from petseg.store.records import sealed
-from petseg.store.run import StoredRun, warn_once
+from petseg.store.run import StoredRun
 from tests.support import ROOT
 from tests.support.results import KEY, write_results
 from tests.support.store import edit

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from petseg.core.files import sha256_file
+from petseg.core.terminal import warn_once
 from petseg.core.textfiles import write_json
 from petseg.errors import DamagedFile, PromotionRefused, StoreError
 from petseg.evaluation.outputs import BREEDS, HEADLINES, PER_IMAGE, SCORES
@@ -28,7 +29,7 @@ from petseg.store.layout import (
     WEIGHTS,
 )
 from petseg.store.prune import prune
-from petseg.store.run import StoredRun, locked, warn_once
+from petseg.store.run import StoredRun, locked
 from petseg.store.runs import run_of, stored_runs
 from petseg.store.verify import DVC, STORE, verify
 from petseg.store.writer import open_run

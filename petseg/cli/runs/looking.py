@@ -13,11 +13,11 @@ from petseg.cli.targets import regular_file
 from petseg.core.files import why_not
 from petseg.core.formats import interval, score, size
 from petseg.core.project import expanded, main_root
-from petseg.core.terminal import print_lines
+from petseg.core.terminal import print_lines, warn_once
 from petseg.core.textfiles import read_yaml
 from petseg.errors import StoreError, UsageError
 from petseg.store.champion import champion as champion_of
-from petseg.store.run import StoredRun, warn_once
+from petseg.store.run import StoredRun
 from petseg.store.runs import stored_runs
 
 _ORDERS = ("when", "val", "test", "size")
@@ -69,7 +69,11 @@ def show(run: Id) -> Answer:
     """Show a run's card: what it is, scores with intervals, where it is weak, params, and the way back."""
     found = found_run(run)
     evaluation = found.evaluation
-    facts = {"folder": str(found.folder), "size": found.size_bytes, "manifest": found.manifest}
+    facts = {
+        "folder": str(found.folder),
+        "size": found.size_bytes,
+        "manifest": found.manifest | {"data": found.data},
+    }
     facts["evaluation"] = evaluation and evaluation.headlines
     for line in found.broken:
         warn_once(line)

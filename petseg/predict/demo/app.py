@@ -27,7 +27,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from PIL import Image, ImageOps
 
 from petseg.core.loopback import WITHOUT_BODY, App, Gate, Limits, Message, Receive, Refused, Send
-from petseg.core.textfiles import without_nan
+from petseg.core.textfiles import printable, with_texts, without_nan
 from petseg.data.images import decode_photo
 from petseg.errors import BadImage, PetsegError, UsageError
 from petseg.models.masking import HOLE, ISLAND
@@ -161,8 +161,9 @@ def make_app(models: Models) -> App:
     @app.get("/api/models")
     def list_models() -> JSONResponse:
         offers = [asdict(offer) for offer in models.offers()]
-        told = {"models": offers, "first": models.first_key}
-        return JSONResponse(without_nan(told | {"softness": SOFTNESS, "island": ISLAND, "hole": HOLE}))
+        told: dict[str, Any] = {"models": offers, "first": models.first_key}
+        told |= {"softness": SOFTNESS, "island": ISLAND, "hole": HOLE}
+        return JSONResponse(with_texts(without_nan(told), printable))
 
     @app.post("/api/probability")
     async def probability(request: Request, model: str) -> JSONResponse:
