@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any
 
+from petseg.core.textfiles import printable
+
 _LOOPBACK = re.compile(r"(https?://)?(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 WITHOUT_BODY = ("GET", "HEAD")  # methods
 LINGERING_S = 2  # in which a request that was answered early may still be sending
@@ -33,7 +35,7 @@ class Refused(Exception):
     @property
     def line(self) -> str:
         """The reason, in one line of bounded length."""
-        return " ".join(str(self).split())[:300]
+        return printable(" ".join(str(self).split())[:300])
 
 
 @dataclass(frozen=True)
