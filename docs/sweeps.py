@@ -298,9 +298,9 @@ def introduction(records: list[Record]) -> Iterator[str]:
         "Dice is the mean over validation photos, at probability 0.5, with its 95 % bootstrap interval. "
         "*Minus the best* is the paired difference, photo by photo, from the first line of a table; \\* "
         "marks an interval without zero. The intervals cover the choice of photos. Only several seeds show "
-        "the chance in training itself (*seeds ±*: the standard deviation of their means), so a small difference "
-        "between two single runs proves little. The epoch of each run was chosen on the same photos. No test "
-        "photo was used for any choice."
+        "the chance in training itself (*seeds ±*: the standard deviation of their means), so a small "
+        "difference between two single runs proves little. The epoch of each run was chosen on the same "
+        "photos. No test photo was used for any choice."
     )
     yield ""
 
