@@ -3,6 +3,7 @@
 # make check     check style and types, and run the unit tests: after each edit
 # make test      run what CI runs: check, the pipeline from clone to report, each way of running, each fault, the browser
 # make test-all  run all tests: also each way of each fault
+# make wheel     build a package that carries the champion: pip install dist/petseg-*.whl is all that a user needs
 # make coverage  show which lines the tests of make test run
 # make ui        show the models in MLflow
 # make table     list the experiments, best test Dice first, with the params that differ and the scores
@@ -18,7 +19,7 @@ PORT ?= 5000
 
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: repro record style check test test-all coverage table faults fuzz env lock docs plots-page ui bench clean
+.PHONY: repro record style check test test-all wheel coverage table faults fuzz env lock docs plots-page ui bench clean
 
 repro: env
 	dvc repro
@@ -42,6 +43,12 @@ test: style
 
 test-all: style
 	$(PYTEST) -m "slow or not slow"
+
+wheel: env
+	rm -rf build dist
+	python -m petseg runs export champion --model build/model
+	PETSEG_MODEL=build/model python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls -l dist
 
 coverage: env
 	rm -f .coverage .coverage.*
@@ -90,7 +97,7 @@ $(VENV)/.commands: $(VENV)/.made Makefile
 lock:
 	$(VENV)/bin/python -m pip install --quiet uv==$(UV_VERSION)
 	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--group dev --custom-compile-command "make lock" \
+		--all-extras --group dev --custom-compile-command "make lock" \
 		pyproject.toml -o requirements.lock
 
 # Generate the pages that repeat facts of the code; docs/generate.py lists them.

@@ -8,11 +8,12 @@ import gc
 import signal
 import sys
 from types import FrameType
-from typing import Never
+from typing import Annotated, Never
 
 import typer
 from typer.exceptions import TyperException
 
+from petseg import __version__
 from petseg.cli import evaluate, runs
 from petseg.cli.compare import compare
 from petseg.cli.demo import demo
@@ -22,6 +23,7 @@ from petseg.cli.predict import predict
 from petseg.cli.report import report
 from petseg.cli.stages import infer, train
 from petseg.cli.ui import ui
+from petseg.core.extras import missing_extra
 from petseg.core.files import why_not
 from petseg.core.terminal import print_lines
 from petseg.errors import PetsegError
@@ -45,8 +47,19 @@ app.command()(ui)
 app.command()(answering(doctor))
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print_lines(f"petseg {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def petseg() -> None:
+def petseg(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
     """Reproducible training of networks that cut pets out of photos."""
 
 
@@ -68,6 +81,11 @@ def main() -> Never:
     except PetsegError as error:
         print_lines(*(f"petseg: {line}" for line in error.lines), err=True)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if (line := missing_extra(error)) is None:
+            raise
+        print_lines(f"petseg: {line}", err=True)
+        sys.exit(1)
     except OSError as error:
         if error.errno is None:  # of a library, not of the system
             raise

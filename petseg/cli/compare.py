@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from petseg.cli.output import Answer
+from petseg.cli.runs.find import store_folder
 from petseg.cli.showing import Force, picture_target, save_figure
 from petseg.core.formats import duration, interval, score
 from petseg.core.project import main_root
@@ -43,7 +44,7 @@ def compare(
     from petseg.tracking.queries import found_runs
 
     target = picture_target("--figure", figure, main_root() / "plots/compare.png", force)
-    found = found_runs(main_root() / "runs", runs)
+    found = found_runs(store_folder(), runs)
     settings = comparing.group([comparing.Record.of_run(run) for run in found])
     table = comparing.table(settings)
     save_figure(figures.comparison(table), target)

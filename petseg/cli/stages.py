@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from petseg.core.extras import check_installed
 from petseg.core.files import written_atomically
 from petseg.core.project import expanded, main_root
 from petseg.core.terminal import print_lines
@@ -103,6 +104,7 @@ def _run(stage: str, recipe: str | None, named: Mapping[str, Any], others: Seque
         Exit: DVC has ended. If it failed, params.yaml is as it was, or as it was edited meanwhile.
     """
     root = main_root()
+    check_installed("dvc")
     changed = {} if recipe is None else params_of_recipe(recipe, root)
     changed |= {key: value for key, value in named.items() if value is not None}
     if "data.source" in changed:

@@ -72,9 +72,26 @@ def decode_photo(source: bytes | IO[bytes], before: Callable[[int], None] = lamb
         BadImage: it is not a picture, is cut short, or is too large.
     """
     image = open_picture(source, before)
+    return _photo_of(image, _turn_of(image))
+
+
+def to_photo(image: Image.Image) -> Image.Image:
+    """Return a picture from memory as ``decode_photo`` returns a file; the given one stays as it is.
+
+    Raises:
+        BadImage: it can't be read to its end, or its pixels have a range that is not known.
+    """
+    try:
+        copy = image.copy()
+    except Exception as error:  # noqa: BLE001  (Pillow's decoders raise anything)
+        raise BadImage(f"can't be decoded: {_reason(error)}") from None
+    return _photo_of(copy, _turn_of(image))
+
+
+def _photo_of(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     profile = image.info.get("icc_profile")
     try:
-        photo = _upright(image)
+        photo = _upright(image, turn)
     except BadImage:
         raise
     except (OSError, ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
@@ -230,10 +247,9 @@ def _heif() -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Return a picture as RGB, turned as its EXIF says; the given one is closed."""
+def _upright(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    """Return a picture as RGB, turned; the given one is closed."""
     _check_mode(image)
-    turn = _turn_of(image)
     if turn is None and image.mode == "RGB":
         return image
     if image.width * image.height <= _LARGE_PX:

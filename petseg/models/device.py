@@ -29,6 +29,18 @@ def set_up_torch(device: str, threads: int) -> torch.device:
     # Filling fresh memory costs time, and nothing here reads what it has not written.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  (unknown to mypy)
     _keep_freed_memory()
+    return choose_device(device)
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device on which torch is to compute.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``, as train.device.
+
+    Raises:
+        TrainingError: train.device is cuda and there is none.
+    """
     found = torch.cuda.is_available()
     if device == "cuda" and not found:
         raise TrainingError("train.device: cuda, but torch finds no GPU; use auto or cpu")

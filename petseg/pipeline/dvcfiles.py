@@ -28,14 +28,28 @@ def stage_command(root: Path, stage: str) -> list[str]:
     return [sys.executable, *command.split()[1:]]
 
 
+def is_project(root: Path) -> bool:
+    """Tell whether a folder is the root of a project of petseg."""
+    return (root / PIPELINE).is_file()
+
+
+def check_project(root: Path) -> None:
+    """Check that a folder is the root of a project of petseg.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not is_project(root):
+        raise UsageError(f"no project of petseg in {root} or above; cd into the clone of one")
+
+
 def stage_paths(root: Path, stage: str) -> dict[str, Path]:
     """Return the paths that dvc.yaml below ``root`` gives a stage, by the names of its options.
 
     Raises:
         UsageError: there is no project.
     """
-    if not (root / PIPELINE).is_file():
-        raise UsageError(f"no project of petseg in {root} or above; cd into the clone of one")
+    check_project(root)
     return {name: root / path for name, path in options(stage_command(root, stage)[3:]).items()}
 
 

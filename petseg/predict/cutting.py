@@ -157,7 +157,7 @@ def cut_out(
         BadImage: the photo can't be used, or its pictures can't have its name.
     """
     with ExitStack() as stack:
-        file = stack.enter_context(_opened(path))
+        file = stack.enter_context(open_photo(path))
         return (
             _cut_out(  # without a name for the photo here, so that it is gone before its memory is another's
                 decode_photo(file, lambda size: stack.enter_context(_MEMORY.of(size))),
@@ -186,14 +186,14 @@ def _cut_out(
         return replaces or not outputs[kind].exists()
 
     if wants(MASKS):
-        _save(Image.fromarray(mask_of(found.own, model.edge)), outputs[MASKS], image)
+        save_picture(Image.fromarray(mask_of(found.own, model.edge)), outputs[MASKS], image)
     if wants(CUTOUTS):
-        _save(Cutout(image, alpha_of(found.own, model.edge)), outputs[CUTOUTS], image)
+        save_picture(Cutout(image, alpha_of(found.own, model.edge)), outputs[CUTOUTS], image)
     small = None
     if wants(OVERLAYS) or shown:
         draw_overlay(image, mask_of(found.own, model.edge))  # last, as the photo is gone then
         if wants(OVERLAYS):
-            _save(image, outputs[OVERLAYS], image)
+            save_picture(image, outputs[OVERLAYS], image)
         small = thumbnail(image) if shown else None
     return CutOut(image.width, image.height, found.coverage, found.confidence, why, small)
 
@@ -240,7 +240,12 @@ def highest_of(own: OwnSize, edge: Edge) -> tuple[Edge, float]:
     return ("tight", max(within)) if within else ("whole", highest)
 
 
-def _opened(path: Path) -> IO[bytes]:
+def open_photo(path: Path) -> IO[bytes]:
+    """Open a photo's file.
+
+    Raises:
+        BadImage: it is no regular file, is too large, or can't be read.
+    """
     if path.is_dir():
         raise BadImage("can't be read: is a folder, whose files can't be listed")
     try:
@@ -249,7 +254,7 @@ def _opened(path: Path) -> IO[bytes]:
         raise BadImage(f"can't be read: {error.strerror}") from None
 
 
-def _save(picture: "Image.Image | Cutout", path: Path, photo: Image.Image) -> None:
+def save_picture(picture: "Image.Image | Cutout", path: Path, photo: Image.Image) -> None:
     """Write a picture with the photo's colour profile, and none of its other metadata."""
     profile = None if picture.mode == "L" else colour_profile(photo)
     try:

@@ -9,18 +9,20 @@ import torch
 from petseg.core.project import expanded
 from petseg.data.arrays import PetArrays
 from petseg.errors import DamagedFile, DataError, StoreError, UsageError
+from petseg.models.description import read_decision
 from petseg.models.masking import UNDECIDED, Thresholds
 from petseg.models.predictor import Predictor
 from petseg.params import OUTPUTS, Edge, load_params
-from petseg.pipeline.dvcfiles import stage_paths
+from petseg.pipeline.dvcfiles import check_project, is_project, stage_paths
 from petseg.store.champion import champion
 from petseg.store.identify import Weights, runs_of
-from petseg.store.layout import ABOUT, WEIGHTS
+from petseg.store.layout import ABOUT, DECISION, WEIGHTS
 from petseg.store.run import BOTH_RULES, StoredRun, is_edited
 from petseg.store.runs import readable_runs, run_of
 from petseg.tracking.queries import found_runs
 
 CHAMPION = "champion"
+_CARRIED = Path(__file__).parent / "carried"  # only the wheel has it: make wheel
 
 # Why a run was chosen, as people are told.
 IS_CHAMPION = "the champion"
@@ -85,6 +87,18 @@ class Model:
         return cls(name, predictor, thresholds, run, evaluation is not None)
 
     @classmethod
+    def of_folder(cls, folder: Path, name: str, device: torch.device) -> Self:
+        """Load a folder of an exported model: weights, their description, and infer's decision.
+
+        Raises:
+            DamagedFile: a file can't be read, or they do not belong together.
+        """
+        decision = read_decision(folder / DECISION)
+        predictor = Predictor.load(folder / WEIGHTS, folder / ABOUT, device, decision["flip_average"])
+        thresholds: Thresholds = {edge: decision["thresholds"][edge] for edge in OUTPUTS}
+        return cls(name, predictor, thresholds, None, True)
+
+    @classmethod
     def of_run(cls, run: StoredRun, device: torch.device, why: str = "") -> Self:
         """Load a run of the store.
 
@@ -120,14 +134,18 @@ class Model:
         return cls.load(weights, run, name, device)
 
 
-def choose(root: Path, wanted: str | None, device: torch.device) -> Model:
-    """Load the model that is named; if none is, the champion, or else the best of the store's runs here.
+def choose(root: Path, wanted: str | None, device: torch.device, *, carried_first: bool = False) -> Model:
+    """Load the model that is named.
+
+    If none is named, it is the champion; or else the best run of the store; or else the model that the
+    installed package carries.
 
     Args:
         root: of the project.
-        wanted: ``champion``; a file of weights with its description beside it; or a run, as ``petseg
-            runs`` takes it.
+        wanted: ``champion``; a file of weights with its description beside it; a folder of an exported
+            model; or a run, as ``petseg runs`` takes it.
         device: where it is to compute.
+        carried_first: whether the package's model comes before those of the project.
 
     Raises:
         UsageError: there is no such model.
@@ -135,16 +153,27 @@ def choose(root: Path, wanted: str | None, device: torch.device) -> Model:
         ParamsError: params.yaml, which has the boundary rule, is wrong, and no model is named.
     """
     if wanted is None:
-        model = _champion(root, device) or _best_here(root, device) or _pulled(root, device)
-        if model is None:
-            raise UsageError("there is no model yet: dvc repro trains one, and --model FILE takes another")
-        return model
+        model = _carried(device) if carried_first else None
+        if model is None and is_project(root):
+            model = _champion(root, device) or _best_here(root, device) or _pulled(root, device)
+        model = model or _carried(device)
+        if model is not None:
+            return model
+        check_project(root)
+        raise UsageError("there is no model yet: dvc repro trains one, and --model FILE takes another")
     if wanted == CHAMPION:
         model = _champion(root, device)
         if model is None:
             raise UsageError("there is no champion yet; petseg runs promote ID makes one")
         return model
     return _named_file(root, wanted, device) or _named_run(root, wanted, device)
+
+
+def _carried(device: torch.device) -> Model | None:
+    """Load the model that the installed package carries; None if it carries none, as a clone does."""
+    if not (_CARRIED / WEIGHTS).is_file():
+        return None
+    return Model.of_folder(_CARRIED, "the model of this package", device)
 
 
 def _champion(root: Path, device: torch.device) -> Model | None:
@@ -196,6 +225,8 @@ def _pulled(root: Path, device: torch.device) -> Model | None:
 def _named_file(root: Path, wanted: str, device: torch.device) -> Model | None:
     """Load a file of weights; None where what is wanted looks like no file."""
     file = expanded(wanted)
+    if (file / DECISION).is_file():
+        return Model.of_folder(file, str(file), device)
     if file.is_file():
         return Model.of_file(file, root / "runs", device)
     if wanted.endswith(Path(WEIGHTS).suffix):

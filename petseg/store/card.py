@@ -7,6 +7,7 @@ import csv
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from petseg.core.files import written_atomically
@@ -32,9 +33,9 @@ LIMITS = (
 )
 
 
-def write_card(run: StoredRun) -> None:
-    """Write a finished run's card into its folder, from all that is known of it now."""
-    with written_atomically(run.folder / CARD) as file:
+def write_card(run: StoredRun, path: Path | None = None) -> None:
+    """Write a finished run's card, from all that is known of it now, into its folder or elsewhere."""
+    with written_atomically(path or run.folder / CARD) as file:
         file.write(card(run).encode())
 
 

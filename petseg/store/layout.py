@@ -35,6 +35,7 @@ from petseg.core.files import listed
 
 MANIFEST, HISTORY, CHANGES, CARD = "manifest.json", "history.jsonl", "changes.diff", "card.md"
 WEIGHTS, ABOUT, VALIDATION = "model.safetensors", "model.json", "validation.csv"
+DECISION = "decision.json"  # of an exported model: how its probability becomes a mask
 LAST_WEIGHTS, CHECKPOINTS, CODE = "last.safetensors", "checkpoints", "code.zip"
 SHOWN, EVOLUTION = "shown.png", "evolution"
 CURVES, EVOLUTION_MASKS = "history.csv", "evolution.npz"

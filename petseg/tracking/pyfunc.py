@@ -16,11 +16,9 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 from PIL import Image
 
-from petseg.core.checked import read_record
-from petseg.core.files import why_not
 from petseg.data.images import MAX_PIXELS, decode_photo
-from petseg.errors import BadImage, BrokenRecord, DamagedFile
-from petseg.models.description import Decision
+from petseg.errors import BadImage
+from petseg.models.description import read_decision
 from petseg.models.masking import Thresholds
 from petseg.models.predictor import Predictor
 from petseg.params import OUTPUTS, Edge
@@ -41,11 +39,7 @@ class PetSegmenter(PythonModel):  # type: ignore[misc]  # mlflow leaves it witho
             DamagedFile: one of the model's files is not what petseg wrote. Nothing in it is executed.
         """
         files = {name: Path(path) for name, path in context.artifacts.items()}
-        try:
-            decision = read_record(files["decision"], Decision)
-        except (OSError, BrokenRecord) as error:
-            reason = why_not(error)
-            raise DamagedFile(f"{files['decision']}: holds no decision of infer's ({reason})") from None
+        decision = read_decision(files["decision"])
         self._thresholds: Thresholds = {edge: decision["thresholds"][edge] for edge in OUTPUTS}
         weights, about, flip_average = files["weights"], files["about"], decision["flip_average"]
         self._predictor = Predictor.load(weights, about, torch.device("cpu"), flip_average)

@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 
 from petseg.cli.output import Answer
-from petseg.cli.runs.find import Id, found_key, found_run
+from petseg.cli.runs.find import Id, found_key, found_run, store_folder
 from petseg.core.formats import score, size
-from petseg.core.project import main_root
 from petseg.core.terminal import print_lines
 from petseg.errors import StoreError, UsageError
 from petseg.store.champion import Promotion, promotions
@@ -31,7 +30,7 @@ def prune(
     """Delete runs for ever, once it was asked; never the champion, and never the best by validation."""
     if as_json and not yes:
         raise UsageError("--json can't ask: it needs --yes")
-    store = main_root() / "runs"
+    store = store_folder()
     keys = list(dict.fromkeys(found_key(text) for text in runs))
     check_prunable(store, keys)
     if not as_json:
@@ -90,7 +89,7 @@ def champion(
     log: Annotated[bool, typer.Option("--log", help="All promotions, the newest last.")] = False,
 ) -> Answer:
     """Say which run is the champion, and how it came to that."""
-    found = promotions(main_root() / "runs")
+    found = promotions(store_folder())
     if not found:
         raise UsageError("there is no champion yet; petseg runs promote ID makes one")
     shown = found if log else found[-1:]
@@ -115,7 +114,7 @@ def sync(
     """Log in MLflow what is missing there. Nothing is logged twice."""
     from petseg.tracking.sync import sync as deliver
 
-    store = main_root() / "runs"
+    store = store_folder()
     chosen, broken = stored_runs(store) if everything else ([found_run(run) for run in runs or []], [])
     try:
         done = deliver(store, chosen)

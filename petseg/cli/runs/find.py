@@ -1,6 +1,7 @@
 """The one run that a person names."""
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,12 +9,24 @@ import typer
 from petseg.core.files import listed
 from petseg.core.project import main_root
 from petseg.errors import UsageError
+from petseg.pipeline.dvcfiles import check_project
 from petseg.store.run import StoredRun
 
 Id = Annotated[
     str,
     typer.Argument(metavar="ID", help="The beginning of a run's key, an MLflow run id, or an MLflow filter."),
 ]
+
+
+def store_folder() -> Path:
+    """Return the folder of the project's runs.
+
+    Raises:
+        UsageError: there is no project.
+    """
+    root = main_root()
+    check_project(root)
+    return root / "runs"
 
 
 def found_key(text: str) -> str:
@@ -24,7 +37,7 @@ def found_key(text: str) -> str:
     """
     from petseg.store.chain import read_ledger
 
-    store = main_root() / "runs"
+    store = store_folder()
     lost = [
         place[0] for place in read_ledger(store).seals if len(place) == 1 and not (store / place[0]).exists()
     ]
@@ -41,7 +54,7 @@ def found_run(text: str) -> StoredRun:
     """
     from petseg.tracking.queries import found_runs  # not above: the command's help would wait for it
 
-    found = found_runs(main_root() / "runs", [text])
+    found = found_runs(store_folder(), [text])
     if len(found) != 1:
         raise UsageError(f"{text}: fits {len(found)} runs, one is wanted")
     return found[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from petseg.cli.output import Answer
-from petseg.cli.runs.find import Id, found_run
+from petseg.cli.runs.find import Id, found_run, store_folder
 from petseg.cli.showing import Force
 from petseg.cli.targets import check_targets, regular_file
 from petseg.core.files import remove_leftovers_of
@@ -51,7 +51,7 @@ def restore(
         found.export(files)
     else:
         check_kept_out("", target.parent)
-        with changing(main_root() / "runs"):  # else another could write between the check and the copy
+        with changing(store_folder()):  # else another could write between the check and the copy
             for path in () if force else files.values():
                 _check_known(path)
             remove_leftovers_of(files.values())
@@ -69,7 +69,7 @@ def _check_known(path: Path) -> None:
     Raises:
         UsageError: no run has it.
     """
-    if not os.path.lexists(path) or (path.is_file() and holder_of(main_root() / "runs", path)):
+    if not os.path.lexists(path) or (path.is_file() and holder_of(store_folder(), path)):
         return
     raise UsageError(
         f"{path}: is what no run has; petseg runs adopt {path} keeps it; --force replaces it, and it is lost"
@@ -123,7 +123,7 @@ def adopt(
     file = regular_file(expanded(file))
     from petseg.store.adopt import adopt as adopt_file
 
-    kept, is_new = adopt_file(file, main_root() / "runs", note)
+    kept, is_new = adopt_file(file, store_folder(), note)
     unreadable = kept.manifest["adopted"].get("unreadable") if kept.adopted else None
     said = f"{file}: {'kept as' if is_new else 'is kept already, byte for byte, by'} run {kept.key}"
     said += f"; {unreadable}" if unreadable else ""
@@ -133,11 +133,23 @@ def adopt(
 def export(
     run: Id,
     onnx: Annotated[
-        Path, typer.Option(help="The file: photos of any size in, both outputs' probabilities out.")
-    ],
+        Path | None, typer.Option(help="A file: photos of any size in, both outputs' probabilities out.")
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A folder for what petseg.load takes: weights, description, thresholds, card."),
+    ] = None,
     force: Force = False,
 ) -> Answer:
-    """Write a run as ONNX, preprocessing and sigmoid included, once it gives what torch gives."""
+    """Write a run for use elsewhere: as ONNX, or as a folder that petseg.load takes.
+
+    ONNX includes preprocessing and sigmoid. It is written once it gives what torch gives.
+    """
+    if (onnx is None) == (model is None):
+        raise UsageError("one of --onnx FILE and --model FOLDER is needed")
+    if model is not None:
+        return _export_folder(run, expanded(model), force)
+    assert onnx is not None
     target = expanded(onnx)
     if target.suffix != ".onnx":
         raise UsageError(f"--onnx {onnx}: must end in .onnx")
@@ -149,6 +161,19 @@ def export(
     photos = stage_paths(main_root(), "train")["arrays"]
     made = export_onnx(found, PetArrays.open(photos) if photos.is_dir() else None, target)
     return Answer(vars(made) | {"path": str(made.path), "run": found.key}, _exported(found.key, made))
+
+
+def _export_folder(run: str, folder: Path, force: bool) -> Answer:
+    from petseg.store.champion import champion
+    from petseg.store.export import FILES, export_folder
+
+    if run == "champion" and (key := champion(store_folder())) is None:
+        raise UsageError("there is no champion yet; petseg runs promote ID makes one")
+    check_targets("--model", *(folder / name for name in FILES), force=force)
+    found = found_run(key if run == "champion" else run)
+    export_folder(found, folder)
+    facts = {"run": found.key, "folder": str(folder), "files": list(FILES)}
+    return Answer(facts, [f"run {found.key}: {', '.join(FILES)} are in {folder}/"])
 
 
 def _exported(key: str, made: "Export") -> Iterator[str]:

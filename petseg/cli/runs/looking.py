@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from petseg.cli.output import Answer
-from petseg.cli.runs.find import Id, found_run
+from petseg.cli.runs.find import Id, found_run, store_folder
 from petseg.cli.table import lines, screen_width
 from petseg.cli.targets import regular_file
 from petseg.core.files import why_not
@@ -46,8 +46,8 @@ def list_runs(
     if sort not in _ORDERS:
         raise UsageError(f"--sort {sort}: must be one of {', '.join(_ORDERS)}")
     wanted = [_condition(text) for text in where or []]
-    runs, broken = stored_runs(main_root() / "runs")
-    defaults, today = _defaults(), champion_of(main_root() / "runs")
+    runs, broken = stored_runs(store_folder())
+    defaults, today = _defaults(), champion_of(store_folder())
     fitting = [run for run in runs if all(_fits(run, *one) for one in wanted)]
     broken += [line for run in fitting for line in run.broken]
     rows = []
@@ -92,7 +92,7 @@ def which(
     from petseg.store.identify import Weights, runs_of  # not above: torch would slow down every other command
 
     weights = Weights.read(file)
-    runs = runs_of(weights, main_root() / "runs")
+    runs = runs_of(weights, store_folder())
     claims = weights.about.get("run_key")
     part = "the weights" if weights.epoch is None else f"the checkpoint after epoch {weights.epoch}"
     said = [f"{file}: {part} of run {run.key} ({run.network}); petseg runs show {run.key}" for run in runs]
