@@ -1,20 +1,25 @@
-# A model behind one port, on the CPU. Build it in a clone that has a champion:
+# The demo page, and its HTTP API, behind one port, on the CPU. Build it in a clone that has a champion:
 #
 #   make wheel
 #   docker build -t petseg .
-#   docker run --rm -p 8000:8000 petseg                  # the demo page on http://localhost:8000
+#   docker run --rm -p 127.0.0.1:8000:8000 petseg       # http://localhost:8000
 #
-# PETSEG_SERVE=model serves MLflow's scoring protocol instead: POST /invocations.
+# docs/python.md says how a program sends it photos.
 
 FROM python:3.11-slim
 
-ENV PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=1
-WORKDIR /srv
+# Where torch without CUDA comes from; empty for the wheels of the lock, which bring CUDA along (5 GB).
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
+
+WORKDIR /srv/petseg
 COPY requirements.lock dist/petseg-*.whl ./
-RUN python -m pip install --require-hashes -r requirements.lock \
-    && python -m pip install --no-deps petseg-*.whl \
-    && rm petseg-*.whl requirements.lock \
-    && useradd --create-home --shell /usr/sbin/nologin petseg
+# The versions of the lock, of the packages that the demo needs.
+RUN sed -n 's/^\([a-z0-9-]*==[^ ;]*\).*/\1/p' requirements.lock > versions.txt
+RUN python -m pip install --constraint versions.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision
+RUN python -m pip install --constraint versions.txt "$(ls petseg-*.whl)[demo]"
+RUN useradd --system --create-home --home-dir /home/petseg petseg
+
 USER petseg
 WORKDIR /home/petseg
 EXPOSE 8000

@@ -1,15 +1,18 @@
 """From packed bytes to what a network takes and what it is held against."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, device, float32, from_numpy, stack, tensor
 from torch.nn import functional as F
 
-from petseg.data.arrays import PetArrays
 from petseg.data.images import BACKGROUND, BORDER, PET
 from petseg.params import Boundary
+
+if TYPE_CHECKING:  # who only predicts needs no pandas
+    from petseg.data.arrays import PetArrays
 
 # Of ImageNet, as all published encoder weights expect.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -33,7 +36,7 @@ class Photos:
         return len(self.images)
 
 
-def load_photos(arrays: PetArrays, split: str, where: device) -> Photos:
+def load_photos(arrays: "PetArrays", split: str, where: device) -> Photos:
     """Load a split."""
     rows = arrays.rows(split)
     images, trimaps = from_numpy(arrays.images[rows]), from_numpy(arrays.trimaps[rows])

@@ -7,7 +7,6 @@ from typing import Self
 import torch
 
 from petseg.core.project import expanded
-from petseg.data.arrays import PetArrays
 from petseg.errors import DamagedFile, DataError, StoreError, UsageError
 from petseg.models.description import read_decision
 from petseg.models.masking import UNDECIDED, Thresholds
@@ -253,6 +252,8 @@ def arrays_folder(root: Path) -> Path:
 
 def _photos_digest(root: Path) -> str | None:
     """Return the hash of the packed photos; None where they are not there, or not whole at present."""
+    from petseg.data.arrays import PetArrays  # not above: it imports pandas, which prediction does not need
+
     try:
         return PetArrays.open(arrays_folder(root)).digest
     except (DataError, FileNotFoundError):  # while preprocess runs a file may be empty, or go once it is open

@@ -1,6 +1,7 @@
 """The Python API."""
 
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -230,6 +231,19 @@ def test_the_api_has_its_names() -> None:
     assert set(petseg.__all__) <= set(dir(petseg)) | {"Cut", "Model"}
     with pytest.raises(AttributeError, match="module 'petseg' has no attribute 'nothing'"):
         petseg.nothing  # noqa: B018
+
+
+def test_the_notebook_runs(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = json.loads((ROOT / "docs/python.ipynb").read_text())
+    export_folder(StoredRun.open(project / "runs" / KEY), tmp_path / "carried")
+    monkeypatch.setattr(load, "_CARRIED", tmp_path / "carried")
+    monkeypatch.chdir(tmp_path)
+    Path("rex.jpg").write_bytes(JPEG)
+    names: dict[str, object] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert sorted(path.name for path in Path("out").rglob("rex.*")) == ["rex.jpg", "rex.png", "rex.png"]
 
 
 def test_weights_and_their_description_are_enough(project: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from petseg.core.loopback import App
 from petseg.errors import UsageError
 
-HOST = "127.0.0.1"
+HOST, ANY = "127.0.0.1", "0.0.0.0"
 HEADERS_S = 10  # in which the headers of a request have to arrive
 
 
@@ -46,8 +46,12 @@ class Impatient(H11Protocol):
             self.transport.close()
 
 
-def listen(port: int) -> socket.socket:
-    """Take a port of the loopback; 0 for any that is free.
+def listen(port: int, host: str = HOST) -> socket.socket:
+    """Take a port; 0 for any that is free.
+
+    Args:
+        port: its number.
+        host: the address to listen at: the loopback, unless the machine is a container.
 
     Raises:
         UsageError: it is taken, or not this person's to take.
@@ -55,13 +59,13 @@ def listen(port: int) -> socket.socket:
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or a port rests a minute after its use
     try:
-        listener.bind((HOST, port))
+        listener.bind((host, port))
         listener.listen()
     except OSError as error:
         listener.close()
         taken = error.errno == errno.EADDRINUSE
         reason = "is taken" if taken else f"can't be had ({error.strerror})"
-        raise UsageError(f"port {port} of {HOST} {reason}; try --port {max(port, 1024) + 1}") from None
+        raise UsageError(f"port {port} of {host} {reason}; try --port {max(port, 1024) + 1}") from None
     return listener
 
 
@@ -73,7 +77,8 @@ def serve(app: App, listener: socket.socket, ready: Callable[[str], None]) -> No
         listener: of ``listen``; requests wait there from the first moment on.
         ready: called with the page's address.
     """
-    ready(f"http://{HOST}:{listener.getsockname()[1]}")
+    host, port = listener.getsockname()
+    ready(f"http://{HOST if host == ANY else host}:{port}")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # uvicorn ends by it, and then raises it once more
     settings = uvicorn.Config(
         app, http=Impatient, log_level="warning", access_log=False, timeout_graceful_shutdown=2
