@@ -173,13 +173,14 @@ def make_app(models: Models) -> App:
     async def download(
         request: Request,
         kind: Literal["mask", "cutout"],
-        model: str,
-        threshold: Annotated[float, Query(gt=0, le=1)],
+        model: str | None = None,
+        threshold: Annotated[float | None, Query(gt=0, le=1)] = None,
         edge: Edge = "tight",
         as_is: bool = False,
     ) -> Response:
         drawn = partial(_picture, kind=kind, edge=edge, threshold=threshold, as_is=as_is)
-        return Response(await worker.work(request, drawn, model), media_type="image/png")
+        key = model or models.first_key
+        return Response(await worker.work(request, drawn, key), media_type="image/png")
 
     @app.exception_handler(Refused)
     def refused(request: Request, error: Refused) -> JSONResponse:
@@ -228,7 +229,7 @@ def _why_empty(own: OwnSize, edge: Edge) -> dict[str, Any]:
 
 
 def _picture(
-    photo: Image.Image, model: Model, kind: str, edge: Edge, threshold: float, *, as_is: bool
+    photo: Image.Image, model: Model, kind: str, edge: Edge, threshold: float | None, *, as_is: bool
 ) -> bytes:
     """Return a photo's mask or cut-out, as a PNG of its own size."""
     model = model.shown_as(edge, threshold)
