@@ -153,8 +153,9 @@ def choose(root: Path, wanted: str | None, device: torch.device, *, carried_firs
     """
     if wanted is None:
         model = _carried(device) if carried_first else None
-        if model is None and is_project(root):
-            model = _champion(root, device) or _best_here(root, device) or _pulled(root, device)
+        model = model or _champion(root, device)
+        if is_project(root):
+            model = model or _best_here(root, device) or _pulled(root, device)
         model = model or _carried(device)
         if model is not None:
             return model
