@@ -150,6 +150,12 @@ def test_the_finished_runs_are_offered(demo: Demo) -> None:
     assert first["probability"] != other["probability"]
 
 
+def test_without_options_it_is_the_first_model_with_its_threshold(demo: Demo) -> None:
+    threshold = demo.post("probability", JPEG).json()["thresholds"]["tight"]
+    given = requests.post(f"{demo.url}/api/mask", data=JPEG, timeout=60)
+    assert given.content == demo.post("mask", JPEG, threshold=threshold).content
+
+
 def test_what_can_not_be_answered_is_refused_in_one_line(demo: Demo) -> None:
     assert demo.refusal(400, "probability", b"hello") == "not a picture of a known format"
     assert demo.refusal(400, "probability", JPEG[:3000]).startswith("can't be decoded")
@@ -159,7 +165,6 @@ def test_what_can_not_be_answered_is_refused_in_one_line(demo: Demo) -> None:
     assert "no finished run" in demo.refusal(404, "probability", JPEG, model="../runs")
     assert demo.refusal(413, "probability", bytes(MAX_BYTES + 1)) == "the file has more than 20 MB"
     assert demo.refusal(422, "cutout", JPEG, threshold=0).startswith("threshold:")
-    assert demo.refusal(422, "cutout", JPEG).startswith("threshold:")
     refusal = demo.refusal(422, "mask", JPEG, threshold=0.5, edge="loose", as_is="perhaps")
     assert refusal.startswith("edge: Input should be 'whole' or 'tight'; as_is: Input should be a valid bool")
 
