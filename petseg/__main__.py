@@ -1,4 +1,4 @@
-"""``python -m petseg``, and the command ``petseg``."""
+"""The entry point of ``python -m petseg`` and of the command ``petseg``."""
 
 from petseg.cli import main
 

@@ -30,6 +30,11 @@ def size(count: int) -> str:
     return f"{count} bytes"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, ``1 run`` or ``3 runs``; the noun's plural must end in s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """Return seconds as people read them: ``4:05``, ``1:02:03``."""
     minutes, seconds = divmod(round(seconds), 60)

@@ -207,7 +207,7 @@ def _named_run(root: Path, wanted: str, device: torch.device) -> Model:
     """Load a run by its key's beginning, MLflow's id, or a filter of MLflow that fits one run."""
     found = found_runs(root / "runs", [wanted])
     if len(found) != 1:
-        raise UsageError(f"{wanted}: fits {len(found)} runs, one is wanted")
+        raise UsageError(f"{wanted}: matches {len(found)} runs; name one of them")
     return Model.of_run(found[0], device)
 
 

@@ -90,8 +90,8 @@ def test_no_check_stops_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     ended.set()
     assert [(finding.name, finding.state, finding.words) for finding in findings] == [
         ("fails", "ok", "so far"),
-        ("fails", "problem", "can't be looked at: RuntimeError: over two lines"),
-        ("hangs", "warning", "says nothing within 0.2 s"),
+        ("fails", "problem", "can't be checked: RuntimeError: over two lines"),
+        ("hangs", "warning", "does not end within 0.2 s"),
         ("works", "ok", "well"),
     ]
 
@@ -211,7 +211,7 @@ def test_what_mlflow_was_not_told_is_said(project: Path) -> None:
         entry.write({})
     said = found(checkup.check_mlflow, project)
     assert said["mlflow"][0] == "ok"
-    assert said["mlflow outbox"] == ("warning", "1 records that MLflow does not know: petseg runs sync")
+    assert said["mlflow outbox"] == ("warning", "1 record still to be logged: petseg runs sync")
     assert not (project / "mlflow.db").exists()
     (project / "mlflow.db").write_bytes(b"no database")
     state, words = found(checkup.check_mlflow, project)["mlflow"]
@@ -223,4 +223,4 @@ def test_the_command_says_the_same_as_json(project: Path) -> None:
     assert {one["state"] for one in findings} <= {"ok", "warning", "problem"}
     assert {"python", "dvc cache", "champion"} - {one["name"] for one in findings} == {"champion"}
     result = CliRunner().invoke(app, ["doctor", "--source", "folder"])
-    assert "--source: is of --data" in str(result.exception)
+    assert "--source: goes with --data" in str(result.exception)

@@ -80,7 +80,7 @@ def test_the_same_outs_are_a_reproduction(project: Path) -> None:
 def test_the_same_outs_by_other_code_say_so(project: Path) -> None:
     write_lock(project, changed("deps", training="c2"))
     (line,) = reproduction(project)
-    assert "came out again by other code, bit for bit" in line
+    assert "came out again, with other code, bit for bit" in line
 
 
 def test_other_outs_on_another_machine_are_named_with_what_differs(project: Path) -> None:
@@ -89,7 +89,7 @@ def test_other_outs_on_another_machine_are_named_with_what_differs(project: Path
     write_json(project / RECORDED, {"dvc_lock_sha256": "s", "made_on": made_on})
     first, why = reproduction(project)
     assert "2 of 2 outs from the committed dvc.lock: models/model.safetensors, models/model.json" in first
-    assert "recorded on another kind of machine, which rounds otherwise" in why
+    assert "recorded on another kind of machine, which rounds differently" in why
     assert "processor an older one there, a processor here; threads 2 there, 1 here" in why
 
 

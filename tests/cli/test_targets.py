@@ -451,7 +451,7 @@ def test_restore_to_its_own_place_replaces_what_a_run_has_alone(made: Path) -> N
             for _ in range(2):
                 assert CliRunner().invoke(app, ["runs", "restore", KEY]).exit_code == 0
             (models / ABOUT).write_text("of another model")
-            assert f"{models / ABOUT}: is what no run has" in refusal("runs", "restore", KEY)
+            assert f"{models / ABOUT}: no run has these weights" in refusal("runs", "restore", KEY)
             assert (models / ABOUT).read_text() == "of another model"
             assert CliRunner().invoke(app, ["runs", "restore", KEY, "--force"]).exit_code == 0
             shutil.rmtree(models)

@@ -214,7 +214,7 @@ def test_which_knows_weights_wherever_they_lie(project: OldProject, tmp_path: Pa
     tensors, about = load_tensors(weights)
     first = next(iter(tensors))
     save_tensors(weights, tensors | {first: tensors[first] + 1}, {"run_key": about["run_key"]})
-    assert f"no run of the store has these weights; it says of itself that run {FINISHED} made it" in (
+    assert f"no run of the store has these weights; according to its header, run {FINISHED} made it" in (
         project.runs("which", str(weights), code=1)
     )
 

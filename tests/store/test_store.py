@@ -117,7 +117,7 @@ def test_restoring_replaces_nothing_that_no_run_has(root: Path) -> None:
     petseg("runs", "restore", "bb")  # what lies there is run aa's
     save_tensors(root / "models" / WEIGHTS, {"w": torch.zeros(3)}, {})
     precious = (root / "models" / WEIGHTS).read_bytes()
-    assert "is what no run has" in petseg("runs", "restore", "aa", fails=True)
+    assert "no run has these weights" in petseg("runs", "restore", "aa", fails=True)
     assert (root / "models" / WEIGHTS).read_bytes() == precious
     petseg("runs", "adopt", "models/model.safetensors")
     petseg("runs", "restore", "aa")
@@ -179,7 +179,7 @@ def test_any_copy_of_weights_tells_its_run(root: Path) -> None:
     run.folder.rename(root / "away")
     told = petseg("runs", "which", str(copy), fails=True)
     assert "no run of the store has these weights" in told
-    assert "it says of itself that run aa made it" in told
+    assert "according to its header, run aa made it" in told
     flip(copy)
     assert "is damaged" in petseg("runs", "which", str(copy), fails=True)
     (root / "text").write_text("hello")
@@ -299,7 +299,7 @@ def test_the_list_says_what_is_particular(root: Path) -> None:
     assert [row["id"] for row in json.loads(petseg("runs", "list", "--sort", "val", "--json"))["runs"]] == [
         "bb", "aa",
     ]  # fmt: skip
-    assert "no run fits" in petseg("runs", "list", "--where", "model.width=3")
+    assert "no run matches" in petseg("runs", "list", "--where", "model.width=3")
     assert "must be one of" in petseg("runs", "list", "--sort", "beauty", fails=True)
     assert "must be KEY=VALUE" in petseg("runs", "list", "--where", "dice", fails=True)
 
@@ -316,7 +316,7 @@ def test_only_what_is_neither_champion_nor_best_nor_in_training_is_pruned(root: 
     petseg("runs", "prune", "cc", fails=True)  # asked, nobody answers
     assert [run.key for run in stored_runs(root / "runs")[0]] == ["aa", "bb", "cc", "dd"]
     assert json.loads(petseg("runs", "prune", "cc", "cc", "--yes", "--json")) == {"deleted": ["cc"]}
-    assert "1 runs are deleted" in petseg("runs", "prune", "dd", "--yes")
+    assert "deleted 1 run" in petseg("runs", "prune", "dd", "--yes")
     assert sorted(path.parent.name for path in (root / "runs").glob("[!.]*/manifest.json")) == ["aa", "bb"]
 
 

@@ -1,4 +1,4 @@
-"""The one run that a person names."""
+"""Finds the run that a user names."""
 
 import re
 from typing import Annotated
@@ -17,10 +17,10 @@ Id = Annotated[
 
 
 def found_key(text: str) -> str:
-    """Find the key of the one run that a person names; the run may be broken, or known to the ledger alone.
+    """Return the key of the run that a user names; the run may be broken, or be only in the ledger.
 
     Raises:
-        UsageError: none is called so, or several are.
+        UsageError: the text names no run, or several.
     """
     from petseg.store.chain import read_ledger
 
@@ -34,14 +34,14 @@ def found_key(text: str) -> str:
 
 
 def found_run(text: str) -> StoredRun:
-    """Find the one run that a person names.
+    """Return the run that a user names.
 
     Raises:
-        UsageError: none is called so, or several are.
+        UsageError: the text names no run, or several.
     """
-    from petseg.tracking.queries import found_runs  # not above: the command's help would wait for it
+    from petseg.tracking.queries import found_runs  # imported here: --help would wait for it
 
     found = found_runs(main_root() / "runs", [text])
     if len(found) != 1:
-        raise UsageError(f"{text}: fits {len(found)} runs, one is wanted")
+        raise UsageError(f"{text}: matches {len(found)} runs; name one of them")
     return found[0]
