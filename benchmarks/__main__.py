@@ -202,12 +202,12 @@ def what_records_cost(
         started = time.perf_counter()  # imports mlflow, makes the database
         with ExitStack() as stack:
             row = stack.enter_context(live_row(run))
-            row.tell_epochs()
+            row.log_epochs()
             once_s = time.perf_counter() - started
             for record in fit(state, few, val, short, params.augment):
                 masks = predict_masks(state.evaluated, val.images[:6])
                 saving.append(seconds(partial(run.add, record, state, masks)))
-                logging.append(seconds(row.tell_epochs))
+                logging.append(seconds(row.log_epochs))
             size_mb = max(path.stat().st_size for path in run.folder.rglob("*.safetensors")) / 1e6
             run.finish(
                 {"model": params.model.model_dump(), "image_size": val.images.shape[1], "outputs": OUTPUTS}

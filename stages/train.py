@@ -128,7 +128,7 @@ def train_run(
             if record is None:
                 break
             run.add(record, state, predict_masks(state.evaluated, validation.images[shown]))
-            row.tell_epochs()
+            row.log_epochs()
             print_lines(epoch_line(record, run.history, params.train.epochs))
 
     check_reached(Path(__file__))  # what was loaded meanwhile counts too

@@ -38,9 +38,7 @@ BatchSize = Annotated[
 ]
 LearningRate = Annotated[
     float | None,
-    typer.Option(
-        "--learning-rate", "-learning-rate", help="Set train.learning_rate, the schedule's peak."
-    ),
+    typer.Option("--learning-rate", "-learning-rate", help="Set train.learning_rate, the schedule's peak."),
 ]
 Network = Annotated[
     str | None, typer.Option("--model", "-model", help="Set model.name: unet or resnet34_unet.")

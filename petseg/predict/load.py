@@ -1,4 +1,4 @@
-"""Which model is used, named or not, and how its probability becomes a mask."""
+"""Finds and loads the model to predict with, with the thresholds that make masks of its probabilities."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from petseg.tracking.queries import found_runs
 
 CHAMPION = "champion"
 
-# Why a run was chosen, as people are told.
+# Why a run was chosen, as it is printed.
 IS_CHAMPION = "the champion"
 BEST_HERE = "the best on these photos by validation Dice"
 BEST_OF_NEWEST = "the best on the newest run's photos by validation Dice"
@@ -30,15 +30,15 @@ BEST_OF_NEWEST = "the best on the newest run's photos by validation Dice"
 
 @dataclass(frozen=True)
 class Model:
-    """A network, ready to use.
+    """A network, ready to predict.
 
     Attributes:
-        name: as people are told.
+        name: the name that is printed.
         predictor: the network.
-        thresholds: of each output, from which probability a pixel is of its mask.
-        run: that made it; None where the store does not have it.
+        thresholds: for each output, the probability from which a pixel is in its mask.
+        run: the run that trained the network; None if the store does not have it.
         decided: whether infer chose the thresholds, on validation photos.
-        edge: which of the network's two masks is shown and written: the whole pet's, or the tight one.
+        edge: the one of the network's two masks that is shown and written: whole or tight.
     """
 
     name: str
@@ -50,13 +50,13 @@ class Model:
 
     @property
     def threshold(self) -> float:
-        """From which probability a pixel is of the mask that is shown."""
+        """The probability from which a pixel is in the mask that is shown."""
         return self.thresholds[self.edge]
 
     def shown_as(self, edge: Edge, threshold: float | None = None) -> "Model":
-        """Return the same network for another mask, or with another threshold for it.
+        """Return the same network with another mask shown, or with another threshold for that mask.
 
-        A network with one output has one threshold, of both masks.
+        A network with one output has one threshold for both masks.
         """
         thresholds = dict(self.thresholds)
         if threshold is not None:
@@ -66,10 +66,10 @@ class Model:
 
     @classmethod
     def load(cls, weights: Path, run: StoredRun | None, name: str, device: torch.device) -> Self:
-        """Load weights, to be used as the run's newest evaluation was made, if it has one.
+        """Load weights; if the run has an evaluation, its newest one decides how they are used.
 
         Raises:
-            DamagedFile: they or their description can't be read, or do not belong together.
+            DamagedFile: the weights or their description can't be read, or they do not belong together.
             OSError: an evaluation can't be read.
         """
         about = weights.with_suffix(".json")
@@ -89,13 +89,13 @@ class Model:
         """Load a run of the store.
 
         Args:
-            run: which.
-            device: where it is to compute.
-            why: it was chosen, where nobody named it.
+            run: the run.
+            device: the device to compute on.
+            why: why the run was chosen, if the user did not name it.
 
         Raises:
-            StoreError: it is not finished, or does not say what its network is.
-            DamagedFile: its weights or their description differ from the record.
+            StoreError: the run is not finished, or does not say what its network is.
+            DamagedFile: the run's weights or their description differ from the record.
         """
         if not run.usable:
             raise StoreError(f"run {run.key} is not finished, or nothing says what its network is")
@@ -107,13 +107,13 @@ class Model:
 
     @classmethod
     def of_file(cls, weights: Path, store: Path, device: torch.device) -> Self:
-        """Load a file of weights, which may lie anywhere; its run is found in the store by their hash.
+        """Load a file of weights from any place; its run is found in the store by the weights' hash.
 
         Raises:
-            DamagedFile: it or its description can't be read, or they do not belong together.
+            DamagedFile: the file or its description can't be read, or they do not belong together.
         """
         read = Weights.read(weights)
-        made_by = runs_of(read, store)  # several, where code was changed that changed no bit
+        made_by = runs_of(read, store)  # several, if a change of the code did not change the weights
         claimed = [run for run in made_by if run.key == read.about.get("run_key")]
         run = next(iter(claimed + made_by[::-1]), None)
         name = f"{weights}, of run {run.key}" if run else f"{weights}, of no run of this store"
@@ -121,18 +121,18 @@ class Model:
 
 
 def choose(root: Path, wanted: str | None, device: torch.device) -> Model:
-    """Load the model that is named; if none is, the champion, or else the best of the store's runs here.
+    """Load the named model; without a name, the champion, or else the best run on the project's photos.
 
     Args:
-        root: of the project.
-        wanted: ``champion``; a file of weights with its description beside it; or a run, as ``petseg
-            runs`` takes it.
-        device: where it is to compute.
+        root: the project's root.
+        wanted: ``champion``; a file of weights with its description beside it; or a run, named as for
+            ``petseg runs``. None: no model is named.
+        device: the device to compute on.
 
     Raises:
         UsageError: there is no such model.
-        StoreError: it can't be read.
-        ParamsError: params.yaml, which has the boundary rule, is wrong, and no model is named.
+        StoreError: the model can't be read.
+        ParamsError: no model is named, and params.yaml, which has the boundary rule, is invalid.
     """
     if wanted is None:
         model = _champion(root, device) or _best_here(root, device) or _pulled(root, device)
@@ -148,7 +148,7 @@ def choose(root: Path, wanted: str | None, device: torch.device) -> Model:
 
 
 def _champion(root: Path, device: torch.device) -> Model | None:
-    """Load the champion; None where there has been no promotion."""
+    """Load the champion; None if no run was ever promoted."""
     store = root / "runs"
     key = champion(store)
     if key is None:
@@ -160,11 +160,11 @@ def _champion(root: Path, device: torch.device) -> Model | None:
 
 
 def _best_here(root: Path, device: torch.device) -> Model | None:
-    """Load the best run by validation Dice of those that can be compared; None where there is no such run.
+    """Load the best run by validation Dice of those that can be compared; None if there is no such run.
 
-    They were trained on the packed photos that lie there, or else on those of the newest run. Those of one
-    output are compared where there is none of two, and by the boundary rule of params.yaml. A run that
-    can't be read, or was edited, is named, and the others are compared.
+    Only runs on the same photos can be compared: on the photos that are packed here, or else on those of the
+    newest run. Networks with one output are compared only if there is none with two, and only by the boundary
+    rule of params.yaml. A run that can't be read, or was edited, is named on stderr and left out.
     """
     unedited = (run for run in readable_runs(root / "runs") if not is_edited(run))
     runs = [run for run in unedited if run.usable and "data_sha256" in run.manifest and not _is_fold(run)]
@@ -179,22 +179,22 @@ def _best_here(root: Path, device: torch.device) -> Model | None:
     ]
     for rule in (BOTH_RULES, boundary):
         if alike := [run for run in scored if run.validated_by == rule]:
-            best = max(alike, key=lambda run: run.val_dice or 0.0)  # of equals the first, which is the newest
+            best = max(alike, key=lambda run: run.val_dice or 0.0)  # of equals the newest, which comes first
             return Model.of_run(best, device, why)
     return None
 
 
 def _pulled(root: Path, device: torch.device) -> Model | None:
-    """Load what lies where the pipeline puts weights, as after ``dvc pull``; None where it is not whole."""
+    """Load the pipeline's weights in models/, as after ``dvc pull``; None if a file of them is absent."""
     weights = stage_paths(root, "train")["weights"]
     if not (weights.is_file() and weights.with_suffix(".json").is_file()):
         return None
     model = Model.of_file(weights, root / "runs", device)
-    return replace(model, name=f"{model.name}, as runs/ has none to choose from")
+    return replace(model, name=f"{model.name}, because runs/ has none to choose from")
 
 
 def _named_file(root: Path, wanted: str, device: torch.device) -> Model | None:
-    """Load a file of weights; None where what is wanted looks like no file."""
+    """Load a file of weights; None if ``wanted`` is not the name of a file."""
     file = expanded(wanted)
     if file.is_file():
         return Model.of_file(file, root / "runs", device)
@@ -204,7 +204,7 @@ def _named_file(root: Path, wanted: str, device: torch.device) -> Model | None:
 
 
 def _named_run(root: Path, wanted: str, device: torch.device) -> Model:
-    """Load a run by its key's beginning, MLflow's id, or a filter of MLflow that fits one run."""
+    """Load a run by the beginning of its key, an MLflow run id, or an MLflow filter that matches one run."""
     found = found_runs(root / "runs", [wanted])
     if len(found) != 1:
         raise UsageError(f"{wanted}: matches {len(found)} runs; name one of them")
@@ -212,7 +212,7 @@ def _named_run(root: Path, wanted: str, device: torch.device) -> Model:
 
 
 def arrays_folder(root: Path) -> Path:
-    """Return where the pipeline puts the packed photos.
+    """Return the folder of the pipeline's packed photos.
 
     Raises:
         UsageError: there is no project.
@@ -221,13 +221,13 @@ def arrays_folder(root: Path) -> Path:
 
 
 def _photos_digest(root: Path) -> str | None:
-    """Return the hash of the packed photos; None where they are not there, or not whole at present."""
+    """Return the hash of the packed photos; None if they are absent or incomplete."""
     try:
         return PetArrays.open(arrays_folder(root)).digest
-    except (DataError, FileNotFoundError):  # while preprocess runs a file may be empty, or go once it is open
+    except (DataError, FileNotFoundError):  # while preprocess runs, a file may be empty or disappear
         return None
 
 
 def _is_fold(run: StoredRun) -> bool:
-    """Tell whether a run is one of a cross-validation, whose validation Dice is of other photos."""
+    """Return whether a run is a fold of a cross-validation; its validation Dice is on other photos."""
     return run.params.get("split.fold") is not None

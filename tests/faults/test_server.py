@@ -69,9 +69,9 @@ def test_a_server_that_is_killed_midway_and_comes_back(
     assert row.info.status == "RUNNING"
     assert 3 <= len(steps(row, "loss/train")) < EPOCHS
     told = project.run(*SYNC, environment=logging_to)
-    assert "MLflow was told of 1, and knew 0" in told
+    assert "logged in MLflow: 1; already logged: 0" in told
     assert SECRET not in told
-    assert "MLflow was told of 0, and knew 0" in project.run(*SYNC, environment=logging_to)
+    assert "logged in MLflow: 0; already logged: 0" in project.run(*SYNC, environment=logging_to)
     for attempt in ("once", "again"):
         found = {run.data.tags["stage"]: run for run in rows(server)}
         assert len(rows(server)) == 3, attempt
@@ -103,8 +103,8 @@ def test_the_next_stage_tells_what_was_missed(
 def test_an_empty_store_is_filled_from_the_store_of_runs(project: Project) -> None:
     elsewhere = {"MLFLOW_TRACKING_URI": f"sqlite:///{project.folder}/new/mlflow.db"}
     (project.folder / "new").mkdir()
-    assert "MLflow was told of 1, and knew 0" in project.run(*SYNC, "--all", environment=elsewhere)
-    assert "MLflow was told of 0, and knew 1" in project.run(*SYNC, "--all", environment=elsewhere)
+    assert "logged in MLflow: 1; already logged: 0" in project.run(*SYNC, "--all", environment=elsewhere)
+    assert "logged in MLflow: 0; already logged: 1" in project.run(*SYNC, "--all", environment=elsewhere)
     (row,) = mlflow_runs(project.folder / "new")
     assert len(mlflow_runs(project.folder / "new", children=True)) == 4
     assert steps(row, "loss/train") == list(range(1, EPOCHS + 1))

@@ -208,9 +208,9 @@ def test_while_a_training_runs_the_store_has_the_model(project: Project) -> None
 def test_after_dvc_pull_it_is_what_was_pulled(project: Project, template: Path) -> None:
     project.pull(StoredRun.open(template))
     weights = project.root / "models" / WEIGHTS
-    assert project.chosen == f"{weights}, of no run of this store, as runs/ has none to choose from"
+    assert project.chosen == f"{weights}, of no run of this store, because runs/ has none to choose from"
     project.add(A, 0.8, data="other photos")
-    assert project.chosen == f"{weights}, of run {A}, as runs/ has none to choose from"
+    assert project.chosen == f"{weights}, of run {A}, because runs/ has none to choose from"
     weights.with_suffix(".json").unlink()
     with pytest.raises(UsageError, match="there is no model yet"):
         _ = project.chosen

@@ -144,7 +144,7 @@ def test_a_training_is_shown_while_it_goes_on(root: Path) -> None:
         assert row.data.params == {"train.epochs": "2", "data.source": "sample"}
         for epoch in (1, 2):
             train_epoch(run, epoch)
-            live.tell_epochs()
+            live.log_epochs()
             assert steps(row.info.run_id, "loss/train") == list(range(1, epoch + 1))
         finish(run)
     (row,) = rows()
@@ -189,7 +189,7 @@ def test_how_a_training_ended_is_said_and_it_is_gone_on_with(
     def train_and_stop() -> None:
         with live_row(run) as live:
             train_epoch(run, 1)
-            live.tell_epochs()
+            live.log_epochs()
             raise error
 
     with pytest.raises(error):
@@ -197,11 +197,11 @@ def test_how_a_training_ended_is_said_and_it_is_gone_on_with(
     (row,) = rows()
     assert row.info.status == status
     assert left_over() == []
-    assert sync(root / "runs", [run]).known == ["abcd"]
+    assert sync(root / "runs", [run]).already_logged == ["abcd"]
     assert rows()[0].info == row.info
     with live_row(run) as live:
         train_epoch(run, 2)
-        live.tell_epochs()
+        live.log_epochs()
         finish(run)
     (row,) = rows()
     assert row.info.status == "FINISHED"
@@ -210,9 +210,9 @@ def test_how_a_training_ended_is_said_and_it_is_gone_on_with(
 
 def test_everything_is_told_once(root: Path) -> None:
     run = evaluated(root, finished(root))
-    assert sync(root / "runs", [run]) == Delivery(told=["abcd"])
+    assert sync(root / "runs", [run]) == Delivery(logged=["abcd"])
     before = [(row.info.run_id, row.info.end_time) for row in rows()]
-    assert sync(root / "runs", [run]) == Delivery(known=["abcd"])
+    assert sync(root / "runs", [run]) == Delivery(already_logged=["abcd"])
     assert [(row.info.run_id, row.info.end_time) for row in rows()] == before
     row, *children = rows()
     names = {child.data.tags["stage"]: child for child in children}
@@ -244,7 +244,7 @@ def test_what_can_not_be_read_does_not_stop_the_rest(root: Path) -> None:
         with lock_entry(name) as entry:
             entry.path.write_text(text)
     told = sync(root / "runs", [run])
-    assert (told.told, told.known) == (["abcd"], ["data-cut", "gone"])
+    assert (told.logged, told.already_logged) == (["abcd"], ["data-cut", "gone"])
     assert "0000/manifest.json: is no JSON" in told.broken[0]
     assert left_over() == ["0000"]
 
@@ -266,7 +266,7 @@ def test_another_evaluation_is_a_child_more_and_what_the_row_shows(root: Path) -
     run = evaluated(root, run, "e2", 0.75)
     with lock_entry("abcd"):
         pass
-    assert sync(root / "runs").told == ["abcd"]
+    assert sync(root / "runs").logged == ["abcd"]
     row, *children = rows()
     assert len(children) == 4
     assert row.info.end_time == closed_at
@@ -328,7 +328,7 @@ def test_a_mistake_of_ours_costs_no_training_and_is_not_taken_for_mlflows(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert not LiveRow(training(root)).try_to(lambda row: 1 / 0)
-    assert "MLflow could not be told (ZeroDivisionError: division by zero)" in capsys.readouterr().err
+    assert "MLflow could not be updated (ZeroDivisionError: division by zero)" in capsys.readouterr().err
 
 
 def test_an_artifact_store_that_fails_by_an_error_of_its_own_is_mlflows_trouble(
@@ -350,7 +350,7 @@ def test_an_artifact_store_that_fails_by_an_error_of_its_own_is_mlflows_trouble(
         assert live.broken
         done = sync(root / "runs")
         assert done.broken == ["abcd: MLflow does not answer (bucket is gone)"]
-    assert sync(root / "runs").told == ["abcd"]
+    assert sync(root / "runs").logged == ["abcd"]
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
@@ -360,7 +360,7 @@ def test_what_is_no_database_is_not_tried_again_and_again(
     (root / "mlflow.db").unlink()
     make(root / "mlflow.db")
     with live_row(training(root)) as row:
-        row.tell_epochs()
+        row.log_epochs()
     said = capfd.readouterr().err
     assert said.startswith(f"warning: MLflow does not answer ({root}/mlflow.db is no regular file); ")
     assert said.count("\n") == 1
@@ -371,9 +371,9 @@ def test_a_record_that_can_not_be_told_does_not_stop_the_rest(root: Path) -> Non
     (runs[0].folder / "evolution/00001.png").write_bytes(b"no picture")
     (runs[1].folder / "history.jsonl").write_text("{")
     done = sync(root / "runs", runs)
-    assert done.told == ["cccc"]
+    assert done.logged == ["cccc"]
     assert [line.partition(" (")[0] for line in done.broken] == [
-        "aaaa: MLflow could not be told",
+        "aaaa: MLflow could not be updated",
         f"{runs[1].folder}/history.jsonl, line 1: is no JSON",
     ]
     assert left_over() == ["aaaa", "bbbb"]
@@ -418,7 +418,7 @@ def test_only_one_process_tells_of_a_run(root: Path) -> None:
         assert sync(root / "runs", [run]) == Delivery(busy=["abcd"])
         process.stdin.close()
     assert left_over() == []
-    assert sync(root / "runs", [run]) == Delivery(told=["abcd"])
+    assert sync(root / "runs", [run]) == Delivery(logged=["abcd"])
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -473,7 +473,7 @@ def test_a_server_that_does_not_answer_costs_one_warning_and_is_told_later(
     with live_row(run) as live:
         for epoch in range(1, 100):
             train_epoch(run, epoch)
-            live.tell_epochs()
+            live.log_epochs()
         finish(run)
     assert time.monotonic() - started < 30  # what must hold, and not a figure of speed
     error = capsys.readouterr().err
@@ -481,13 +481,13 @@ def test_a_server_that_does_not_answer_costs_one_warning_and_is_told_later(
     assert "eim" not in error
     assert left_over() == ["abcd"]
     assert not any(b"heim" in path.read_bytes() for path in (root / ".dvc/tmp").rglob("*") if path.is_file())
-    with pytest.raises(StoreError, match=r"MLflow does not answer .*; petseg runs sync tells it later"):
+    with pytest.raises(StoreError, match=r"MLflow does not answer .*; petseg runs sync updates it later"):
         sync(root / "runs")
     assert left_over() == ["abcd"]
     # Another store was never down, and is told when it is asked for.
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert sync(root / "runs") == Delivery()
-    assert sync(root / "runs", [run]).told == ["abcd"]
+    assert sync(root / "runs", [run]).logged == ["abcd"]
     assert steps(rows()[0].info.run_id, "loss/train") == list(range(1, 100))
 
 
@@ -521,7 +521,7 @@ def test_runs_of_killed_processes_are_closed_by_the_next_command(root: Path) -> 
         statuses = {run.data.tags["run_key"]: run.info.status for run in rows()}
         assert statuses == {"abcd": "KILLED", "ffff": "RUNNING"}
         train_epoch(killed_run, 1)  # which it had no time to tell
-        assert sync(root / "runs", [killed_run]).told == ["abcd"]
+        assert sync(root / "runs", [killed_run]).logged == ["abcd"]
         finish(mine)
         assert not live.broken
     statuses = {run.data.tags["run_key"]: run.info.status for run in rows()}
@@ -540,7 +540,7 @@ def test_a_training_that_failed_while_mlflow_was_away_is_told_as_failed(
     folder = outbox._folder()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     folder.rename(outbox._folder())
-    assert sync(root / "runs").told == ["abcd"]
+    assert sync(root / "runs").logged == ["abcd"]
     assert [row.info.status for row in rows()] == ["FAILED"]
 
 
@@ -550,7 +550,7 @@ def test_the_row_of_a_run_that_was_killed_and_pruned_is_closed(root: Path) -> No
         LiveRow(run).try_to(lambda row: entry.write({"uid": run.uid}))
     shutil.rmtree(run.folder)
     assert [row.info.status for row in rows()] == ["RUNNING"]
-    assert sync(root / "runs").told == ["abcd"]
+    assert sync(root / "runs").logged == ["abcd"]
     assert [row.info.status for row in rows()] == ["KILLED"]
 
 
@@ -563,7 +563,7 @@ def test_a_training_does_not_wait_for_a_slow_mlflow_again(
     with live_row(run) as live:
         for epoch in (1, 2, 3):
             train_epoch(run, epoch)
-            live.tell_epochs()
+            live.log_epochs()
         finish(run)
     warning = r"warning: MLflow took \d+ s for an epoch; runs/ has the record"
     assert len(re.findall(warning, capsys.readouterr().err)) == 1
@@ -586,8 +586,8 @@ def test_mlflow_is_not_waited_for_without_end(
     with recorded("download", {}):
         pass
     printed = capfd.readouterr()
-    assert printed.out == "MLflow is slow; at most 2 s are given to it\n"
-    assert "warning: MLflow was not told everything in 2 s" in printed.err
+    assert printed.out == "MLflow is slow; it has 2 s at most\n"
+    assert "warning: not everything was logged in MLflow in 2 s" in printed.err
     assert len(left_over()) == 1
 
 
@@ -601,10 +601,10 @@ def test_a_model_whose_files_did_not_arrive_is_logged_again(
 
     with monkeypatch.context() as broken:
         broken.setattr("mlflow.MlflowClient.log_model_artifacts", fail)
-        assert sync(root / "runs", [run]).told == []
+        assert sync(root / "runs", [run]).logged == []
     experiments, client = [rows()[0].info.experiment_id], mlflow.MlflowClient()
     assert [model.status for model in client.search_logged_models(experiments)] == ["FAILED"]
-    assert sync(root / "runs").told == ["abcd"]
+    assert sync(root / "runs").logged == ["abcd"]
     (model,) = client.search_logged_models(experiments)
     mask = mlflow.pyfunc.load_model(model.model_uri).predict(np.zeros((40, 50, 3), np.uint8))
     assert mask.shape == (40, 50)
@@ -746,18 +746,18 @@ def test_runs_are_found_as_people_name_them(root: Path, capsys: pytest.CaptureFi
     assert found("params.`train.loss` = 'dice'") == ["abff"]
     assert sorted(found("params.`train.loss` LIKE '%c%'")) == ["abcd", "abff"]
     for wrong, message in (
-        ("ab", "ab: it fits 2 runs: write more of it"),
+        ("ab", "ab: matches 2 runs; write more of it"),
         ("..", r"\.\.: no such run in runs/"),
-        ("f" * 32, "no finished run fits the filter"),
+        ("f" * 32, "no finished run matches the filter"),
         ("params.x = ", "is no MLflow filter"),
-        ("params.`train.loss` = 'focal'", "no finished run fits"),
+        ("params.`train.loss` = 'focal'", "no finished run matches"),
     ):
         with pytest.raises(UsageError, match=message) as error:
             found_runs(store, [wrong])
         assert "\n" not in str(error.value)
     (store / "abff/manifest.json").rename(root / "away")
     assert found("params.`train.loss` LIKE '%c%'") == ["abcd"]
-    assert "1 runs that MLflow lists are not in runs/" in capsys.readouterr().err
+    assert "MLflow lists 1 run without runs/KEY" in capsys.readouterr().err
     (store / "abff/manifest.json").write_text("{")
     with pytest.raises(StoreError, match=r"manifest\.json: is no JSON"):
         found_runs(store, ["abff"])
