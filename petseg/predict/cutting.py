@@ -209,8 +209,8 @@ def why_empty(own: OwnSize, edge: Edge) -> str:
     if highest >= own.thresholds[limit] / 2:
         remedy = "a threshold" if limit == edge else f"with the {limit} edge, a threshold"
         return (
-            f"the model is in doubt: its highest probability is {highest:.3g}, and a pixel of a pet needs "
-            f"{own.thresholds[limit]:g} or more; {remedy} of {highest * 0.9:.2g} would show something"
+            f"the model is in doubt: its highest probability is {highest:.3g}, and pet begins at "
+            f"{own.thresholds[limit]:g}; {remedy} of {highest * 0.9:.2g} would show something"
         )
     return (
         f"the model sees no cat or dog: its highest probability is {highest:.3g}; it was trained on photos "

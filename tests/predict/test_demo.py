@@ -276,7 +276,7 @@ def test_photos_are_cut_out_and_looked_at(page: "Page", demo: Demo) -> None:
     )
     expect(page.locator("#status")).to_have_text("2 of 3 cut out, 1 refused.")
     expect(told(page, "a.txt").get_by_role("alert")).to_have_text("not a picture of a known format")
-    expect(told(page, "turned.heic").locator(".told")).to_contain_text("48 × 64 px")
+    expect(told(page, "turned.heic").locator(".facts")).to_contain_text("48 × 64 px")
 
     card = told(page)
     shown = coverage(card)
@@ -284,7 +284,7 @@ def test_photos_are_cut_out_and_looked_at(page: "Page", demo: Demo) -> None:
     page.get_by_label("Threshold").fill("0.99")
     expect(card.get_by_role("alert")).to_contain_text("Empty mask: nothing is this probable")
     page.get_by_role("button", name="Back to 0.27").click()
-    expect(card.locator(".told")).to_contain_text(f"{shown:.1f} %")
+    expect(card.locator(".facts")).to_contain_text(f"{shown:.1f} %")
 
     canvas = card.locator("canvas")
     pictures = set()
@@ -307,7 +307,7 @@ def exact_coverage(demo: Demo, **asked: Any) -> float:
 
 def coverage(card: Any) -> float:
     """As the page has it, in percent."""
-    return float(card.locator(".told").inner_text().partition(" %")[0])
+    return float(card.locator(".facts").inner_text().partition(" %")[0])
 
 
 def test_each_edge_has_a_threshold_of_its_own(page: "Page", demo: Demo) -> None:
@@ -315,7 +315,7 @@ def test_each_edge_has_a_threshold_of_its_own(page: "Page", demo: Demo) -> None:
 
     page.set_input_files("#files", files(("cat.jpg", JPEG)))
     card, value = told(page), page.locator("#value")
-    expect(card.locator(".told")).to_contain_text("is pet")
+    expect(card.locator(".facts")).to_contain_text("is pet")
     page.get_by_label("Drop islands, fill holes").uncheck()  # done here at another size than by the server
     page.get_by_label("Threshold").fill("0.40")
     choose_edge(page, "Whole")
@@ -343,7 +343,7 @@ def test_masks_may_be_left_uncleaned(page: "Page", demo: Demo) -> None:
 
     page.set_input_files("#files", files(("cat.jpg", JPEG)))
     card = told(page)
-    expect(card.locator(".told")).to_contain_text("is pet")
+    expect(card.locator(".facts")).to_contain_text("is pet")
     clean, as_is = exact_coverage(demo), exact_coverage(demo, as_is=True)
     assert abs(clean - as_is) > 2
     assert coverage(card) == pytest.approx(clean, abs=1)
@@ -363,7 +363,7 @@ def test_a_model_with_one_output_has_one_edge(page: "Page", demo: Demo) -> None:
     page.get_by_label("Model").select_option(OTHER)
     expect(page.get_by_role("radio", name="Whole")).to_be_disabled()
     expect(page.locator("#strip")).to_have_text("This model has one output, and so one edge.")
-    expect(told(page).locator(".told")).to_contain_text("is pet")
+    expect(told(page).locator(".facts")).to_contain_text("is pet")
     page.get_by_label("Threshold").fill("0.10")  # of both masks, or the tight one would stay within the whole
     exact = exact_coverage(demo, model=OTHER, threshold=0.1)
     assert exact - exact_coverage(demo, model=OTHER, threshold=0.45) > 3
@@ -434,10 +434,10 @@ def test_a_cutout_is_downloaded_at_the_photos_own_size(page: "Page", demo: Demo)
     assert np.array_equal(pixels(found), pixels(demo.post("cutout", JPEG, threshold=0.5).content))
     assert pixels(found).shape == (*SIZE[::-1], 4)
 
-    before = page.locator(".told").inner_text()
+    before = page.locator(".facts").inner_text()
     page.get_by_label("Model").select_option(OTHER)
-    expect(page.locator(".told")).to_contain_text("px")
-    assert page.locator(".told").inner_text().partition("%")[0] != before.partition("%")[0]
+    expect(page.locator(".facts")).to_contain_text("px")
+    assert page.locator(".facts").inner_text().partition("%")[0] != before.partition("%")[0]
 
 
 def test_a_photo_out_of_sight_is_drawn_when_it_comes_into_it(page: "Page") -> None:
@@ -445,7 +445,7 @@ def test_a_photo_out_of_sight_is_drawn_when_it_comes_into_it(page: "Page") -> No
 
     page.set_input_files("#files", files(*((f"{n}.jpg", JPEG) for n in range(16))))
     expect(page.locator("#status")).to_have_text("16 of 16 cut out.")
-    first, last = (page.locator("article .told").nth(n) for n in (0, 15))
+    first, last = (page.locator("article .facts").nth(n) for n in (0, 15))
     expect(first).to_contain_text("is pet")
     assert "is pet" not in last.inner_text()
     last.scroll_into_view_if_needed()

@@ -401,12 +401,12 @@ def test_what_can_not_be_written_to_is_told_before_the_work(project: Path) -> No
 @pytest.mark.parametrize(
     ("whole", "tight", "thresholds", "edge", "said"),
     [
-        (0.998, 0.998, (1, 1), "whole", "is 0.998, and a pixel of a pet needs 1 or more; a threshold of 0.9 would"),
+        (0.998, 0.998, (1, 1), "whole", "is 0.998, and pet begins at 1; a threshold of 0.9 would"),
         (0.009, 0.009, (0.01, 0.01), "tight", "; a threshold of 0.0081 would show something"),
         (0.14, 0.1, (0.5, 0.5), "whole", "sees no cat or dog: its highest probability is 0.14"),
-        (0.6, 0.4, (0.5, 0.5), "tight", "is 0.4, and a pixel of a pet needs 0.5 or more; a threshold of 0.36 would"),
+        (0.6, 0.4, (0.5, 0.5), "tight", "is 0.4, and pet begins at 0.5; a threshold of 0.36 would"),
         # The tight mask lies within the whole one, so its own threshold is not what it is empty by.
-        (0.4, 0.35, (0.5, 0.3), "tight", "is 0.4, and a pixel of a pet needs 0.5 or more; with the whole edge, a "),
+        (0.4, 0.35, (0.5, 0.3), "tight", "is 0.4, and pet begins at 0.5; with the whole edge, a "),
     ],
 )
 def test_why_a_mask_is_empty_is_true(
@@ -451,9 +451,9 @@ def test_photos_are_found_once_and_never_in_the_output(project: Path) -> None:
     [
         (["nowhere.jpg"], "nowhere.jpg: no such photo or folder"),
         ([""], "an empty name is no photo"),
-        (["photos/*.gif"], "no photo fits it as a pattern"),
+        (["photos/*.gif"], "no photo matches it as a pattern"),
         (["runs"], "runs: no photo is in this folder"),
-        (["photos/a.jpg", "twin/a.jpg"], "photos/a.jpg and twin/a.jpg would have one name"),
+        (["photos/a.jpg", "twin/a.jpg"], "photos/a.jpg and twin/a.jpg would have the same name"),
     ],
 )
 def test_what_names_no_photo_is_refused(project: Path, wanted: list[str], reason: str) -> None:
