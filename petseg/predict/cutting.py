@@ -158,15 +158,13 @@ def cut_out(
     """
     with ExitStack() as stack:
         file = stack.enter_context(_opened(path))
-        return (
-            _cut_out(  # the photo has no name here, so it is freed before others get its memory
-                decode_photo(file, lambda size: stack.enter_context(_MEMORY.of(size))),
-                outputs,
-                model,
-                replaces=replaces,
-                shown=shown,
-                clean=clean,
-            )
+        return _cut_out(  # the photo has no name here, so it is freed before others get its memory
+            decode_photo(file, lambda size: stack.enter_context(_MEMORY.of(size))),
+            outputs,
+            model,
+            replaces=replaces,
+            shown=shown,
+            clean=clean,
         )
 
 

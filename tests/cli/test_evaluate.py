@@ -96,7 +96,7 @@ OWN_TEXT = {
     "histogram": "median",
     "thresholds": "in use: 0.5",
     "confusion": "rightly left out",
-    "calibration": "as it should be",
+    "calibration": "perfect calibration",
 }
 
 
@@ -229,7 +229,7 @@ def answer(terminal: int, text: str, until: str) -> str:
 def test_the_report_is_made_of_what_is_there(here: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["report"])
     assert result.stdout.strip() == str(here / "plots/report.html")
-    assert result.stderr.strip() == f"run {KEY}, which is not in runs/: what DVC has of it"
+    assert result.stderr.strip() == f"run {KEY}, from DVC's files, because it is not in runs/"
     page = (here / "plots/report.html").read_bytes()
     assert b"pug_10" in page
     CliRunner().invoke(app, ["report", "--out", str(tmp_path / "new/copy.html")])

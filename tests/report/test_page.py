@@ -243,7 +243,7 @@ def told_of(
 def test_notes_count_poor_photos_and_name_the_worst() -> None:
     told = told_of([0.9, 0.6, 0.8, 0.71], [10] * 4, [0] * 4, [1] * 4)
     assert "25 % of the photos are cut out poorly: 1 of 4 have a Dice below 0.7." in told
-    assert "Half of all lie above 0.755; the worst is `n1`, at 0.600." in told
+    assert "The median is 0.755; the worst is `n1`, at 0.600." in told
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_notes_say_of_breeds_no_more_than_intervals_do() -> None:
     rows = [("few", 2, 0.1, 0.0, 0.2), ("Maine_Coon", 9, 0.6, 0.5, 0.7), ("pug", 9, 0.7, 0.6, 0.85)]
     told = told_of([0.9], [1], [0], [0], pd.DataFrame(rows, columns=columns))
     assert "Maine Coon 0.6000 (0.500 to 0.700), 9 photos; pug 0.7000 (0.600 to 0.850), 9 photos." in told
-    assert "Maine Coon lies below the mean of all photos, 0.800" in told
+    assert "The whole interval of Maine Coon is below the mean of all photos, 0.800" in told
     assert "few" not in told
     told = told_of([0.9], [1], [0], [0], pd.DataFrame([rows[0], rows[2]], columns=columns))
     assert "none is shown to be harder" in told
@@ -294,7 +294,7 @@ def test_notes_say_of_breeds_no_more_than_intervals_do() -> None:
 def test_notes_name_what_is_empty_or_undefined() -> None:
     told = told_of([0.0, np.nan, 0.9], [0, 0, 9], [0, 0, 0], [5, 0, 1])
     assert "In one photo no pet was found: Not one pixel reached the threshold: `n0`." in told
-    assert "Of one photo Dice is undefined" in told
+    assert "Dice is undefined for one photo" in told
     assert "`n1`" in told
     assert "undefined" not in told_of([0.9], [9], [0], [1])
 
@@ -356,7 +356,7 @@ def test_a_person_sees_the_scores_and_the_record(visit: Visit, results: Results)
         f"{told['dice_per_image']:.3f}",
         f"{tight['dice_per_image']:.3f}",
     )
-    words = ("every pixel is pet", "Of one photo Dice is undefined", f"petseg runs restore {KEY}", LIMITS[0])
+    words = ("every pixel is pet", "Dice is undefined for one photo", f"petseg runs restore {KEY}", LIMITS[0])
     for part in (*scores, *words, "0.712", "the best by the mean of both masks"):
         assert part in text
     assert text.count(results.title) >= 6  # each section says which masks it shows
@@ -401,7 +401,7 @@ def test_curves_are_read_by_keys_and_by_pointing(visit: Visit) -> None:
 def test_the_slider_goes_through_the_epochs(visit: Visit, results: Results) -> None:
     name, page = results.evolution.names[0], visit.page
     slider = page.get_by_label("Epoch", exact=True)
-    told, dice = page.locator("#epoch-told"), page.locator("#evolution-photos .dice").first
+    told, dice = page.locator("#epoch-text"), page.locator("#evolution-photos .dice").first
     assert told.inner_text().startswith("epoch 3, the best")
     last = visit.drawn("#evolution-photos canvas", f"{name}: prediction")
     seen = {dice.inner_text()}
@@ -503,7 +503,7 @@ def test_text_is_legible_in_light_and_dark(browser: "Browser", file: Path, schem
     visit = Visit(browser, file, color_scheme=scheme)
     background = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", background))) < 384) is (scheme == "dark")
-    for selector in ("h1", ".muted", "dt", "select", "#gallery-views label:last-of-type", "pre", ".told"):
+    for selector in ("h1", ".muted", "dt", "select", "#gallery-views label:last-of-type", "pre", ".value"):
         assert visit.page.locator(selector).first.evaluate(CONTRAST) >= 4.5, selector
     visit.context.close()
 
