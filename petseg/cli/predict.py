@@ -59,7 +59,10 @@ Resume = Annotated[
 AtOnce = Annotated[
     int,
     typer.Option(
-        "--batch-size", "-batch_size", min=1, help="Photos to work on at once; it changes no bit of a mask."
+        "--batch-size",
+        "-batch_size",
+        min=1,
+        help="How many photos to work on at once; the masks do not depend on it.",
     ),
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]

@@ -75,7 +75,7 @@ class Model:
         about = weights.with_suffix(".json")
         if not about.is_file():
             raise DamagedFile(
-                f"{weights}: {about.name}, which says of which network they are, is not beside it; "
+                f"{weights}: {about.name}, which describes the network, is not beside it; "
                 f"petseg runs which {weights} may find the run that made them"
             )
         evaluation = run.proved_evaluation() if run else None

@@ -172,7 +172,7 @@ class Table:
 
     def __init__(self, path: Path, coming: Sequence[Photo], known: Sequence[Mapping[str, str]] = ()) -> None:
         self._path = path
-        anew = {printable(photo.path) for photo in coming}
+        replaced = {printable(photo.path) for photo in coming}
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -180,7 +180,7 @@ class Table:
                 self._file = temporary.open("w", newline="", encoding="utf-8", buffering=1)
                 self._rows = csv.DictWriter(self._file, _COLUMNS, lineterminator="\n")
                 self._rows.writeheader()
-                self._rows.writerows(row for row in known if row["photo"] not in anew)
+                self._rows.writerows(row for row in known if row["photo"] not in replaced)
                 temporary.replace(path)  # what a link or a second name leads to is left as it is
         finally:
             temporary.unlink(missing_ok=True)

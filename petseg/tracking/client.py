@@ -71,7 +71,7 @@ def connect() -> "MlflowClient":
 
 
 def _without_credentials(uri: str) -> str:
-    """Return a server's URI without user and password, and give MLflow these where it does not print them."""
+    """Return a URI without user and password. Both go into the environment, because MLflow prints URIs."""
     scheme, separator, rest = uri.partition("://")
     credentials, found, host = rest.rpartition("@")
     if scheme not in ("http", "https") or not found:

@@ -488,7 +488,7 @@ def test_the_model_is_the_champion_or_the_last_trained_or_what_is_named(project:
     with pytest.raises(UsageError, match="cccc: no such run"):
         name("--model", "cccc")
     (project / "models" / ABOUT).unlink()
-    with pytest.raises(DamagedFile, match=r"model.json, which says of which network they are, is not beside"):
+    with pytest.raises(DamagedFile, match=r"model.json, which describes the network, is not beside"):
         name("--model", "models/model.safetensors")
     (project / "runs" / OTHER / WEIGHTS).write_bytes(b"broken")
     with pytest.raises(DamagedFile, match=f"{OTHER}/{WEIGHTS}: differs from its recorded hash"):

@@ -213,7 +213,7 @@ def check_store(root: Path) -> Iterator[Finding]:
         more = "" if WAY_OUT in line else "; petseg runs verify checks all of it"
         yield Finding("runs", "problem", f"{line}{more}")
     if (there := moved_from(store)) is not None:
-        words = f"the project was at {there} before: the next change of the store, and of MLflow, says so"
+        words = f"the project was at {there} before; the store and MLflow note the move at their next change"
         yield Finding("place of the project", "warning", words)
     finished = sum(run.finished for run in runs)
     open_ones = f", {len(runs) - finished} not finished" if finished < len(runs) else ""

@@ -28,7 +28,7 @@ def prune(
     ] = False,
     as_json: bool = False,
 ) -> Answer:
-    """Ask, then delete runs for ever; never the champion, and never the best run by validation Dice."""
+    """Delete runs for ever, after asking; never the champion, nor the best run by validation Dice."""
     if as_json and not yes:
         raise UsageError("--json can't ask: it needs --yes")
     store = main_root() / "runs"

@@ -84,7 +84,8 @@ def verify(
     heal: Annotated[
         bool,
         typer.Option(
-            "--heal", help="Put damaged files back from DVC's or MLflow's copies; begin a broken ledger anew."
+            "--heal",
+            help="Put damaged files back from DVC's or MLflow's copies; begin a new ledger if it is broken.",
         ),
     ] = False,
 ) -> Answer:
@@ -103,7 +104,7 @@ def verify(
 
 
 def reproduce(run: Id) -> Answer:
-    """Train a run again from its commit, params and data, in a folder apart; exit with 1 if a bit differs."""
+    """Train a run again from its commit, params and data in a separate folder; exit with 1 if it differs."""
     from petseg.store.reproduce import reproduce as train_again
 
     found = found_run(run)
@@ -119,7 +120,7 @@ def reproduce(run: Id) -> Answer:
 
 def adopt(
     file: Annotated[Path, typer.Argument(help="Weights: safetensors, or a state dict by torch.save.")],
-    note: Annotated[str, typer.Option(help="A note on where they come from.")] = "adopted by hand",
+    note: Annotated[str, typer.Option(help="A note about the weights.")] = "adopted by hand",
 ) -> Answer:
     """Take weights that were trained elsewhere into the store, byte for byte, with a note."""
     file = regular_file(expanded(file))

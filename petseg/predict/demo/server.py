@@ -60,7 +60,7 @@ def listen(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         taken = error.errno == errno.EADDRINUSE
-        reason = "is taken" if taken else f"can't be had ({error.strerror})"
+        reason = "is taken" if taken else f"can't be used ({error.strerror})"
         raise UsageError(f"port {port} of {HOST} {reason}; try --port {max(port, 1024) + 1}") from None
     return listener
 
