@@ -200,7 +200,7 @@ def test_the_menu_shows_views_until_there_is_enough(project: Path) -> None:
                 assert view in menu
             assert "plots/evaluate/curves.png" in answer(ours, "curves", until="which: ")
             assert "99: must be a number from 1 to 12" in answer(ours, "99", until="which: ")
-            assert "how many [12]" in answer(ours, "4", until=": ")  # the fourth is worst
+            assert "how many photos [12]" in answer(ours, "4", until=": ")  # the fourth is worst
             assert "greater than or equal to 1" in answer(ours, "0", until="which: ")
             answer(ours, "worst", until=": ")
             assert "plots/evaluate/worst.png" in answer(ours, "2", until="which: ")
