@@ -30,7 +30,7 @@ def check_picture(option: str, path: Path) -> None:
     """Check that a picture can be drawn to a file with this name.
 
     Raises:
-        UsageError: the suffix is not that of a picture.
+        UsageError: the suffix is not .png, .svg or .pdf.
     """
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"{option} {path}: must end in .png, .svg or .pdf")
@@ -46,7 +46,7 @@ def picture_target(option: str, given: Path | None, default: Path, force: bool) 
         force: whether an existing file that the user named may be replaced.
 
     Raises:
-        UsageError: the suffix is not that of a picture, or the file must not be written.
+        UsageError: the suffix is not .png, .svg or .pdf, or the file must not be written.
     """
     if given is not None:
         check_picture(option, given)

@@ -69,8 +69,8 @@ def train(
     """Train a network with these params.
 
     The command runs dvc exp run, which writes the params into params.yaml. The results go to the store, to
-    MLflow and to dvc.lock, as those of any other run. A setting that was already trained is not trained
-    again. An option overrides the recipe.
+    MLflow and to dvc.lock, as for any other run. A setting that was already trained is not trained again. An
+    option overrides the recipe.
     """
     named: dict[str, Any] = {"data.source": data_path, "train.epochs": epochs, "train.batch_size": batch_size}
     named |= {"model.name": model, "train.learning_rate": learning_rate}
@@ -260,7 +260,7 @@ def _check_source(source: str, root: Path) -> None:
 def source_of(given: str, root: Path) -> str:
     """Return the value for data.source.
 
-    A relative folder is typed from the current folder, and stored from the project's root.
+    A relative folder counts from the current folder, but the value must count from the project's root.
     """
     here = expanded(given)
     if given in _NAMED_SOURCES or "://" in given or not here.exists():

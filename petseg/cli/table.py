@@ -27,7 +27,7 @@ def lines(
         rows: the cells of each row, one for each column.
         wrapped: index of the column that gets the width that the others leave; its text is wrapped.
         right: indices of the columns that are aligned to the right.
-        width: the width of the screen in characters. The table is wider if the other columns are.
+        width: the width of the screen in characters. The table is wider if the other columns need more.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]

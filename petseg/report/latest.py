@@ -1,4 +1,4 @@
-"""Finds the last training, mostly in the store, so that it can be shown while another training runs."""
+"""Finds the last training; it is read from the store, so that it can be shown while another one runs."""
 
 from dataclasses import dataclass
 from pathlib import Path

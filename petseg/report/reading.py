@@ -52,7 +52,7 @@ def table(path: Path, columns: Columns) -> pd.DataFrame:
     """Read a table that must have these columns.
 
     Raises:
-        DataError: the file is absent, or not as the stages write it. All functions here raise it so.
+        DataError: the file is absent, or not as the stages write it; likewise in the other functions here.
     """
     return _read(path, lambda: read_table(path, columns))
 

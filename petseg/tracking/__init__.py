@@ -4,8 +4,8 @@ A result is first written to the store of runs, and MLflow is updated afterwards
 logged twice, the server may be away, and everything can be logged again. Its modules, from the ground up:
 
 outbox        what is still to be logged: an entry for each run, also of a process that was killed
-client        the connection, and what happens if MLflow fails
 relocate      mends MLflow's database after the project was moved
+client        the connection, and what happens if MLflow fails
 entries       what is logged of a training, an evaluation, a set of figures, a stage before training
 rows          logs an entry, epoch by epoch while a training runs, and nothing twice
 sync          logs everything that the store has of a run, for ``petseg runs sync``

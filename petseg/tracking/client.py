@@ -85,7 +85,7 @@ def _without_credentials(uri: str) -> str:
 
 
 def _prepared(new_client: "Callable[[], MlflowClient]") -> "MlflowClient":
-    # If several processes create the database at once, it breaks.
+    # The database breaks if several processes create it at once.
     with FileLock(main_root() / ".dvc" / "tmp" / "petseg-mlflow.lock"):
         if (file := tracking_uri().removeprefix("sqlite:///")) != tracking_uri():
             relocate(Path(file), main_root(), EXPERIMENT)

@@ -5,7 +5,7 @@ the lock however the process ends. So an entry that no process holds belongs to 
 did not reach MLflow. The next ``petseg runs sync`` logs it; stages start that command when they end.
 
 An entry holds what the store of runs does not have. For a stage before training, that is everything. For a
-run, it is the uid, by which the row of a killed and pruned run is closed, and how its training failed.
+run, it is the uid, by which the row of a killed and pruned run is closed, and a failed training's status.
 """
 
 import json
@@ -187,7 +187,7 @@ def is_data_stage(name: str) -> bool:
 
 
 def status_of(error: BaseException) -> str:
-    """Return MLflow's status for what an exception ended."""
+    """Return MLflow's status of a run that ended with an exception."""
     return "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
 
 

@@ -48,7 +48,7 @@ def look_at_data(source: str | None, masks: str | None, sheet: Path | None) -> A
     Args:
         source: a folder, a CSV of pairs, or sample; None for data.source of params.yaml.
         masks: how masks are encoded; None for data.masks of params.yaml.
-        sheet: the picture of some pairs to write; None for none.
+        sheet: the picture of some pairs to write; None if no picture is wanted.
 
     Raises:
         PetsegError: the data set can't be checked.
