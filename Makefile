@@ -1,13 +1,13 @@
-# make repro   make the environment if need be, and run the pipeline on the embedded photos
-# make record  run the pipeline for the lock that is committed, and write down on what kind of machine
-# make check   style, types and all unit tests: after each edit
-# make test    what CI runs: check, the pipeline from clone to report, each way of running, each fault, the browser
-# make test-all  everything: each way of each fault too
-# make coverage  which lines the tests of make test run
-# make ui      look at the models in MLflow
-# make table   the experiments, best test Dice first: what differs in their params, and their scores
-# make fuzz    feed each parser of what others write 10,000 odd inputs, in hours; a table
-# make faults  do to a small training all that it must survive: kills, full disks, damaged files; a table
+# make repro     make the environment if necessary, and run the pipeline on the embedded photos
+# make record    run the pipeline to make the dvc.lock that is committed, and record the kind of machine
+# make check     check style and types, and run the unit tests: after each edit
+# make test      run what CI runs: check, the pipeline from clone to report, each way of running, each fault, the browser
+# make test-all  run all tests: also each way of each fault
+# make coverage  show which lines the tests of make test run
+# make ui        show the models in MLflow
+# make table     list the experiments, best test Dice first, with the params that differ and the scores
+# make fuzz      give 10,000 odd inputs to each parser of files from others, and print a table; takes hours
+# make faults    cause every fault that a training must survive (kills, full disks, damaged files), and print a table
 
 VENV := .venv
 PYTHON ?= python3
@@ -24,7 +24,7 @@ repro: env
 	dvc repro
 	@python -m petseg.cli.summary
 
-# The only way to a new committed lock: it says too on which kind of machine it was made (recorded.json).
+# Only this makes a dvc.lock to commit: it also records the kind of machine (recorded.json).
 record: env
 	dvc repro
 	@python -m petseg.cli.record
@@ -47,10 +47,10 @@ coverage: env
 	rm -f .coverage .coverage.*
 	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(PYTEST)
 	coverage combine --quiet
-	rm -f .coverage.*  # of processes that were killed while they wrote
+	rm -f .coverage.*  # files of processes that were killed while they wrote them
 	coverage report --include='petseg/*,stages/*'
 
-# DVC's table has 46 scores before its 45 params, 56 hashes after them, and no setting for its columns.
+# DVC's table has 46 scores, 45 params and 56 hashes, and its columns can't be configured, so most are dropped here.
 table:
 	@dvc exp show --only-changed --sort-by dice_per_image --sort-order desc --keep '(val_dice|dice_per_image)$$' \
 		--drop '(?!(Experiment|State|val_dice|dice_per_image)$$|(data|split|model|train|augment|infer)\.)'
@@ -64,8 +64,8 @@ fuzz: env
 
 env: $(VENV)/.made $(VENV)/.commands
 
-# uv reads the same lock as pip and is ten times faster; where it does not reach the registry as
-# pip is set up to, pip does the same work.
+# uv reads the same lock as pip and is ten times faster. If uv can't reach the registry that pip is configured for,
+# pip does the same work.
 $(VENV)/.made: requirements.lock
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install --quiet uv==$(UV_VERSION)
@@ -76,8 +76,8 @@ $(VENV)/.made: requirements.lock
 OWN_PYTHON_FIRST := import os, sys; own = os.path.join(sys.prefix, "bin"); path = os.environ.get("PATH", ""); \
 	os.environ["PATH"] = path if path.startswith(own) else own + os.pathsep + path
 
-# The command petseg; and a line that Python reads when it starts, by which every program of the environment
-# (dvc, say) calls the environment's own python, whether it is activated or not.
+# The command petseg, and a line that Python runs when it starts. Because of this line, every program of the
+# environment (such as dvc) calls the environment's own python, even if the environment is not activated.
 $(VENV)/.commands: $(VENV)/.made Makefile
 	printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/bin/python" -m petseg "$$@"\n' \
 		"$(CURDIR)" "$(CURDIR)/$(VENV)" > $(VENV)/bin/petseg
@@ -86,18 +86,18 @@ $(VENV)/.commands: $(VENV)/.made Makefile
 		> $$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/petseg_path.pth
 	touch $@
 
-# Every dependency with its version and hashes, for Linux and macOS and each Python that is supported.
+# Lock every dependency with its version and hashes, for Linux and macOS and each supported Python.
 lock:
 	$(VENV)/bin/python -m pip install --quiet uv==$(UV_VERSION)
 	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--group dev --custom-compile-command "make lock" \
 		pyproject.toml -o requirements.lock
 
-# The pages that are made of the code: docs/params.md and docs/command.md.
+# Generate the pages that repeat facts of the code; docs/generate.py lists them.
 docs: env
 	python -m docs.generate
 
-# The page of `dvc plots`, from .dvc/plots/page.html and the scripts that DVC's own loads from a CDN.
+# Make the page of `dvc plots` from .dvc/plots/page.html and the scripts that DVC's own page loads from a CDN.
 plots-page: env
 	sh .dvc/plots/offline.sh
 

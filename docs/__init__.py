@@ -1,1 +1,1 @@
-"""The pages, and what writes those that are made of the code."""
+"""The pages, and the code that generates some of them."""

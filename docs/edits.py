@@ -1,4 +1,4 @@
-"""What an edit of each file of code costs: which stages it makes stale, and which of them compute anew."""
+"""What an edit of each file of code costs: which stages it makes stale, and which of them compute again."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,25 +8,25 @@ from petseg.core.textfiles import read_yaml
 from petseg.pipeline.codehash import is_left_out, reached_files, with_assets
 from petseg.pipeline.dvcfiles import CODE, PIPELINE, code_files
 
-# They look into the store first, by the hash of the code that can change what they compute.
+# These stages look into the store first, by the hash of the code that can change their result.
 KEPT_IN_THE_STORE = ("train", "infer", "plot")
 
 _PAGE = """\
 # What an edit costs
 
 A stage is *stale* when a file among its `deps` in `dvc.yaml` changed: `dvc status` lists it, and `dvc repro`
-runs it. `download` and `encoder` have files as deps, the others whole rooms, so a stage may be stale by an
-edit that can't change its result. `train`, `infer` and `plot` therefore ask the store first, by the hash of
-the code that they reach (`petseg/pipeline/codehash.py`). Comments, docstrings and layout are not in that
-hash, and neither are the files that it lists, each with its reason. What the store has is copied in a second
-or two.
+runs it. `download` and `encoder` have single files as deps. The other stages have whole packages, so an edit
+that can't change the result of a stage may make it stale. Therefore `train`, `infer` and `plot` look into the
+store first, by the hash of the code that they reach (`petseg/pipeline/codehash.py`). The hash leaves out
+comments, docstrings and layout, and the files that codehash.py lists, each with its reason. A result that the
+store has is copied in a second or two.
 
-A stage that computes anew and leaves the same files makes none of the later ones stale. `download` and
-`encoder` use the archives that they fetched before ([data](data.md)), and need no network.
+If a stage computes again and leaves the same files, no later stage becomes stale. `download` and `encoder`
+use the files that they fetched before ([data](data.md)), and need no network.
 
-This page is made of the code (`make docs`), and `tests/docs/test_edits.py` holds it to what DVC says.
+This page is generated from the code (`make docs`), and `tests/docs/test_edits.py` compares it with DVC.
 
-| an edit of | makes stale | computes anew: a comment | computes anew: a constant |
+| an edit of | makes stale | if it is a comment, computes again | if it is a constant, computes again |
 |---|---|---|---|
 """
 
@@ -36,9 +36,9 @@ class Cost:
     """What an edit of a file costs.
 
     Attributes:
-        stale: stages that DVC runs.
-        comment: those of them that compute, if the edit is a comment.
-        constant: those of them that compute, if it is a constant.
+        stale: the stages that DVC runs.
+        comment: the stale stages that compute if the edit changes only a comment.
+        constant: the stale stages that compute if it changes a constant.
     """
 
     stale: tuple[str, ...]
@@ -58,14 +58,14 @@ def costs(root: Path) -> dict[str, Cost]:
         name = _name(file, root)
         stale = tuple(stage for stage in stages if name in listed[stage])
         always = tuple(stage for stage in stale if stage not in KEPT_IN_THE_STORE)
-        # The bytes of what is no Python count, a comment's too.
+        # Of a file that is not Python, all bytes count, those of comments too.
         by_key = tuple(stage for stage in stale if stage in KEPT_IN_THE_STORE and name in keyed[stage])
         found[name] = Cost(stale, always if file.suffix == ".py" else always + by_key, always + by_key)
     return found
 
 
 def edits_page(root: Path) -> str:
-    """Return the page: files of the same cost share a row."""
+    """Return what-an-edit-costs.md, in which files of the same cost share a row."""
     rows: dict[Cost, list[str]] = {}
     for name, cost in costs(root).items():
         rows.setdefault(cost, []).append(name)
@@ -92,7 +92,7 @@ def _is_code(path: Path) -> bool:
 
 
 def _files(names: list[str]) -> str:
-    """Name files by their rooms, ``core/`` files, locks``."""
+    """Return the names of files by package, such as ``core/`` files, locks."""
     rooms: dict[str, list[str]] = {}
     for name in names:
         folder, _, file = name.removeprefix("petseg/").rpartition("/")

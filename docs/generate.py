@@ -1,6 +1,6 @@
-"""Writes the pages that are made of the code, so that no fact is written twice: ``make docs``.
+"""Generate the pages that repeat facts of the code: ``make docs``.
 
-tests/docs/test_docs.py fails where one of them is not what the code says.
+tests/docs/test_docs.py fails if one of the pages differs from the code.
 """
 
 import inspect
@@ -25,46 +25,48 @@ HERE = Path(__file__).parent
 _PARAMS = """\
 # Parameters
 
-`params.yaml` holds them, and this page is made of it and of the types in `petseg/params.py` (`make docs`).
+The params are in `params.yaml`. This page is generated from that file and from the types in
+`petseg/params.py` (`make docs`).
 
-A mistake is one line for each key, before anything runs:
-`params.yaml: train.learning_rat: unknown key; did you mean learning_rate?` Change one for a single run with
-`dvc exp run -S train.loss=dice` or `petseg train -S train.loss=dice`; both leave it in `params.yaml`.
+Wrong params are reported before anything runs, one line for each key:
+`params.yaml: train.learning_rat: unknown key; did you mean learning_rate?` To change a param for one run, use
+`dvc exp run -S train.loss=dice` or `petseg train -S train.loss=dice`. Both write it into `params.yaml`, where
+it stays.
 
-*Reruns from* is the first stage that reads the key: those before it are not run again, those after it only if
-what they read became another.
+*Reruns from* is the first stage that reads the key. Earlier stages are not run again. Later stages are run
+again only if their inputs changed.
 """
 
 _COMMAND = """\
 # The command petseg
 
-This page is made of the command itself (`make docs`); `petseg COMMAND --help` says the same. It works in any
-folder of the project. `petseg --install-completion` lets the shell complete commands and options.
+This page is generated from the command itself (`make docs`); `petseg COMMAND --help` prints the same.
+`petseg` works in any folder of the project. `petseg --install-completion` lets the shell complete commands
+and options.
 
 | exit code | means |
 |---|---|
 | 0 | done |
-| 1 | failed; of `which`, `verify`, `reproduce` and `doctor`: no, or something is not as it should be |
-| 2 | wrong arguments or params; nothing was begun |
-| 3 | of `predict`: done, but some files are bad |
-| 130, 143, 129 | stopped by Ctrl-C, SIGTERM, or the end of its terminal |
+| 1 | failed; for `which`, `verify`, `reproduce` and `doctor` also: the answer is no, or there is a problem |
+| 2 | wrong arguments or params; nothing was started |
+| 3 | only `predict`: done, but some files are bad |
+| 130, 143, 129 | stopped by Ctrl-C, SIGTERM, or the end of the terminal |
 
-What went wrong is one line on stderr that begins with `petseg:`; [troubleshooting](troubleshooting.md) has
-each. An unknown option, or a value that it can't take, is told in a box.
-With `--json` a command prints one JSON value on stdout and nothing else there.
+An error is one line on stderr that begins with `petseg:`; [troubleshooting](troubleshooting.md) explains each
+of them. With `--json` a command prints one JSON value on stdout, and nothing else there.
 
 `ID` is the beginning of a run's key, an MLflow run id, or an MLflow filter such as
-``"params.`train.loss` = 'dice'"``, where it fits one run.
+``"params.`train.loss` = 'dice'"`` that only one run fits.
 """
 
 
 _KEYS = ("| key | default | allowed | what it does | reruns from |", "|---|---|---|---|---|")
-_OPTIONS = ("| | takes | default | |", "|---|---|---|---|")
+_OPTIONS = ("| argument or option | takes | default | meaning |", "|---|---|---|---|")
 
 
 def params_page(root: Path) -> str:
-    """Return params.md, of params.yaml below ``root``, the types, and dvc.yaml."""
-    lines = _described((root / "params.yaml").read_text(encoding="utf-8"))
+    """Return params.md, made from params.yaml and dvc.yaml below ``root`` and the types of the params."""
+    described = _described((root / "params.yaml").read_text(encoding="utf-8"))
     stages = read_yaml(root / PIPELINE)["stages"]
     page = [_PARAMS]
     for section, field in Params.model_fields.items():
@@ -72,18 +74,20 @@ def params_page(root: Path) -> str:
         assert field.annotation is not None
         for key, inner in field.annotation.model_fields.items():
             name = f"{section}.{key}"
-            default, words = lines[name]
+            default, words = described[name]
             choices = allowed(inner)
             words = re.sub(r"docs/(\w+\.md)", r"[\1](\1)", words)
             words = re.sub(rf"^{re.escape(choices.replace(', ', ' | '))}[:;]? ?", "", words)
-            readers = (stage for stage, told in stages.items() if {name, section} & {*told.get("params", [])})
+            readers = (
+                stage for stage, entry in stages.items() if {name, section} & {*entry.get("params", [])}
+            )
             page.append(_row(f"`{name}`", default, choices, words, next(readers)))
         page.append("")
     return "\n".join(page)
 
 
 def _described(text: str) -> dict[str, tuple[str, str]]:
-    """Return the value and the comment of each key of params.yaml, as they are written."""
+    """Return the value and the comment of each key, as they are written in params.yaml."""
     found: dict[str, tuple[str, str]] = {}
     section = name = ""
     for line in text.splitlines():
@@ -99,9 +103,9 @@ def _described(text: str) -> dict[str, tuple[str, str]]:
 
 
 def allowed(field: FieldInfo) -> str:
-    """Return what a key may be: its choices, or its type and range."""
+    """Return the allowed values of a key: its choices, or its type and range."""
     if any(isinstance(part, PlainValidator) for part in field.metadata):
-        return "auto, or above 0 below 1"  # infer.threshold, of which pydantic knows no schema
+        return "auto, or above 0 below 1"  # infer.threshold, for which pydantic has no schema
     annotated: Any = Annotated[field.annotation, "", *field.metadata]
     schema = TypeAdapter(annotated).json_schema()
     return " or ".join(_worded(part) for part in schema.get("anyOf", [schema]))
@@ -116,25 +120,25 @@ def _worded(schema: dict[str, Any]) -> str:
         "exclusiveMaximum": "below {}",
         "maximum": "to {}",
     }
-    said = [text.format(f"{schema[word]:,}") for word, text in words.items() if word in schema]
+    bounds = [text.format(f"{schema[word]:,}") for word, text in words.items() if word in schema]
     plain = {"null": "null", "boolean": "true, false", "string": "text"}
     if schema["type"] == "array":
         return f"a list, each {_worded(schema['items'])}"
-    return " ".join(said) or plain[schema["type"]]
+    return " ".join(bounds) or plain[schema["type"]]
 
 
 def command_page() -> str:
-    """Return command.md, of the command as typer has it."""
+    """Return command.md, made from the commands and options that typer knows."""
     return "\n".join([_COMMAND, *_commands("petseg", typer.main.get_command(app))])
 
 
 def _commands(name: str, command: Any, shared: Sequence[str] = ()) -> Iterator[str]:
-    """Yield the lines of a command, and then those of the ones below it.
+    """Yield the lines of a command, and then those of its subcommands.
 
     Args:
-        name: the words that are typed.
-        command: as typer has it.
-        shared: rows of options that the group's own table has.
+        name: the words of the command, such as ``petseg runs list``.
+        command: typer's object for it.
+        shared: rows of options that are in the table of the command's group already.
     """
     below = getattr(command, "commands", {})
     rows = _rows(command)
@@ -144,30 +148,30 @@ def _commands(name: str, command: Any, shared: Sequence[str] = ()) -> Iterator[s
         if below:
             first, *others = map(_rows, below.values())
             rows = [row for row in first if all(row in other for other in others)]
-            yield "Each of its commands has:\n"
+            yield "Each of its commands has these options:\n"
         else:
             usage = command.get_usage(command.context_class(command, info_name=name))
             yield f"    {usage.removeprefix('Usage: ')}\n"
-        if alone := [row for row in rows if row not in shared]:
-            yield from (*_OPTIONS, *alone, "")
+        if own_rows := [row for row in rows if row not in shared]:
+            yield from (*_OPTIONS, *own_rows, "")
     for word, inner in below.items():
         yield from _commands(f"{name} {word}", inner, [] if name == "petseg" else rows)
 
 
 def _rows(command: Any) -> list[str]:
-    return [_parameter(one) for one in command.params]
+    return [_parameter_row(parameter) for parameter in command.params]
 
 
-def _parameter(one: Any) -> str:
-    if one.param_type_name == "argument":
-        return _row(f"`{one.metavar or one.name.upper()}`", "", "", one.help or "")
-    words = " ".join(f"`{word}`" for word in (*one.opts, *one.secondary_opts))
-    is_flag = getattr(one, "is_flag", False)
-    takes = "" if is_flag else f"`{one.metavar or _takes(one.type_descriptor.annotation)}`"
-    default = "" if is_flag or one.default is None else f"`{one.default}`"
-    if one.secondary_opts:
-        default = f"`{(one.opts if one.default else one.secondary_opts)[0]}`"
-    return _row(words, takes, default, one.help or "")
+def _parameter_row(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return _row(f"`{parameter.metavar or parameter.name.upper()}`", "", "", parameter.help or "")
+    words = " ".join(f"`{word}`" for word in (*parameter.opts, *parameter.secondary_opts))
+    is_flag = getattr(parameter, "is_flag", False)
+    takes = "" if is_flag else f"`{parameter.metavar or _takes(parameter.type_descriptor.annotation)}`"
+    default = "" if is_flag or parameter.default is None else f"`{parameter.default}`"
+    if parameter.secondary_opts:
+        default = f"`{(parameter.opts if parameter.default else parameter.secondary_opts)[0]}`"
+    return _row(words, takes, default, parameter.help or "")
 
 
 def _takes(annotation: Any) -> str:

@@ -1,12 +1,12 @@
-"""The experiments behind the defaults: queue them, keep what they gave, write docs/results.md.
+"""The experiments behind the defaults: queue them, keep their results, write docs/results.md.
 
-``python -m docs.sweeps queue [NAME...]``   hand the sweeps' runs to DVC's queue, all or some
-``python -m docs.sweeps finals [SEED...]``  hand the finals to it: the whole pipeline, at full size
+``python -m docs.sweeps queue [NAME...]``   queue the runs of all sweeps, or of some, in DVC
+``python -m docs.sweeps finals [SEED...]``  queue the finals: the whole pipeline, at full size
 ``python -m docs.sweeps keep``              add the finished runs of runs/ to docs/results/runs.jsonl
 ``python -m docs.sweeps report``            write docs/results.md and its figures from that file
 
-A sweep's run that runs.jsonl has is not queued again (to repeat it, take its line out), and a run that the
-store has already, by the same code, costs nothing: queue again whatever was interrupted.
+A run of a sweep that is in runs.jsonl is not queued again; to repeat it, remove its line. A run that the
+store already has from the same code costs nothing, so runs that were interrupted can be queued again.
 """
 
 import json
@@ -36,8 +36,8 @@ RECORDS, PAGE, FIGURES = ROOT / "docs/results/runs.jsonl", ROOT / "docs/results.
 PEER = ROOT / "docs/results/peer.json"
 PEER_AS_IN_ITS_EXAMPLE = 'peer: smp `Unet("resnet34")`, as in its example'
 PEER_AS_WE_INFER = "the same, with our threshold and flip"
-GOAL = 0.85  # a validation Dice whose time is told
-DIGITS = 4  # of a Dice or a second that is kept
+GOAL = 0.85  # the report shows the time until this validation Dice
+DIGITS = 4  # decimals of each Dice and each duration in the records
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Sweep:
     """Runs that answer one question.
 
     Attributes:
-        name: also of its figure.
-        question: what is asked.
-        answer: what follows, in words; empty until somebody has looked.
+        name: name of the sweep and of its figure.
+        question: the heading in the report.
+        answer: the conclusion in words; empty until somebody has written one.
         runs: the params of each run, flat.
-        own: of each run, what its own line sets.
+        own: the params that the own line of each run sets.
     """
 
     name: str
@@ -59,14 +59,14 @@ class Sweep:
     own: list[dict[str, Any]]
 
     def label(self, setting: Setting) -> str:
-        """Return what the line of a setting sets, ``batch_size=8, learning_rate=0.025``."""
+        """Return the params of a setting's line, such as ``batch_size=8, learning_rate=0.025``."""
         own = next(own for run, own in zip(self.runs, self.own, strict=True) if fits(setting.runs[0], run))
         set_here = (f"{key.partition('.')[2]}={value}" for key, value in own.items() if key != "train.seed")
         return ", ".join(set_here) or "the base"
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Run the subcommand that the command line names."""
     match sys.argv[1:]:
         case ["queue", *names]:
             queue(names)
@@ -94,27 +94,27 @@ def read_sweeps() -> list[Sweep]:
 
 
 def overrides(run: dict[str, Any]) -> list[str]:
-    """Return what a run changes of params.yaml, as DVC's command line wants it."""
+    """Return the params in which a run differs from params.yaml, as options of ``dvc exp run``."""
     present = flatten(load_params(ROOT / "params.yaml"))
     changed = {key: value for key, value in run.items() if present[key] != value}
-    said = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changed.items()}
-    return [part for key, value in said.items() for part in ("-S", f"{key}={value}")]
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changed.items()}
+    return [part for key, text in texts.items() for part in ("-S", f"{key}={text}")]
 
 
 def queue(names: list[str]) -> None:
-    """Queue each run of the sweeps once, but those whose records are kept."""
+    """Queue each run of the sweeps once, except runs that have a record."""
     sweeps = read_sweeps()
     if unknown := set(names) - {sweep.name for sweep in sweeps}:
         sys.exit(f"no such sweep: {', '.join(sorted(unknown))}; known: {', '.join(s.name for s in sweeps)}")
-    asked = [run for sweep in sweeps if not names or sweep.name in names for run in sweep.runs]
-    missing = without_record(asked, read_records())
-    print(f"{len(asked) - len(missing)} of {len(asked)} runs are in {RECORDS.name} already")
+    wanted = [run for sweep in sweeps if not names or sweep.name in names for run in sweep.runs]
+    missing = without_record(wanted, read_records())
+    print(f"{len(wanted) - len(missing)} of {len(wanted)} runs are in {RECORDS.name} already")
     hand_over(missing, ["train"])
     print("start them, two at once, with: OMP_NUM_THREADS=1 dvc queue start -j 2")
 
 
 def queue_finals(seeds: list[int]) -> None:
-    """Queue the finals, of the given seeds or of all."""
+    """Queue the finals with the given seeds, or with all seeds of docs/sweeps.yaml."""
     content = read_yaml(ROOT / "docs/sweeps.yaml")["finals"]
     runs = read_finals().values()
     hand_over([run | {"train.seed": seed} for seed in seeds or content["seeds"] for run in runs], [])
@@ -122,7 +122,7 @@ def queue_finals(seeds: list[int]) -> None:
 
 
 def hand_over(runs: list[dict[str, Any]], stages: list[str]) -> None:
-    """Queue runs, each once; show how a person would."""
+    """Queue each run once in DVC, and print each command."""
     commands = dict.fromkeys(
         ("dvc", "exp", "run", "--quiet", "--queue", *overrides(run), *stages) for run in runs
     )
@@ -133,7 +133,7 @@ def hand_over(runs: list[dict[str, Any]], stages: list[str]) -> None:
 
 
 def read_finals() -> dict[str, dict[str, Any]]:
-    """Return the params of each final, flat, by its name; all but the seed."""
+    """Return the params of each final by its name, flat and without the seed."""
     content = read_yaml(ROOT / "docs/sweeps.yaml")
     pinned = content["base"] | content["finals"]["common"]
     del pinned["train.seed"]
@@ -144,16 +144,16 @@ def read_finals() -> dict[str, dict[str, Any]]:
 
 
 def keep() -> None:
-    """Add the store's finished runs that a sweep or a final asks for; what was once kept stays."""
+    """Add the store's finished runs that belong to a sweep or a final; earlier records stay."""
     kept = {record.key: record for record in read_records()}
-    asked = [run for sweep in read_sweeps() for run in sweep.runs] + list(read_finals().values())
+    wanted = [run for sweep in read_sweeps() for run in sweep.runs] + list(read_finals().values())
     runs, broken = stored_runs(ROOT / "runs")
     for run in runs:
         if run.key in kept and "test" in kept[run.key].dice:
             continue
         try:
             record = Record.of_run(run)
-            if any(fits(record, setting) for setting in asked):
+            if any(fits(record, run_params) for run_params in wanted):
                 kept[run.key] = record
         except StoreError as error:
             if run.key not in kept:
@@ -165,17 +165,17 @@ def keep() -> None:
 
 
 def write_records(records: list[Record]) -> None:
-    """Write a line a run."""
+    """Write one line for each run."""
     RECORDS.parent.mkdir(parents=True, exist_ok=True)
     rows = [rounded(without_nan(asdict(record))) for record in records]
     for row in rows:
-        row["environment"].pop("platform", None)  # of no interest to a reader
+        row["environment"].pop("platform", None)  # readers do not need it
     lines = [json.dumps(row) for row in rows]
     RECORDS.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def read_records() -> list[Record]:
-    """Read what was kept."""
+    """Read the records in docs/results/runs.jsonl."""
     if not RECORDS.exists():
         return []
     rows = [json.loads(line) for line in RECORDS.read_text(encoding="utf-8").splitlines()]
@@ -188,7 +188,7 @@ def read_records() -> list[Record]:
 
 
 def rounded(value: Any) -> Any:
-    """Return nested lists and dicts with each float at a few digits, but for the params."""
+    """Round each float in nested lists and dicts, except the params."""
     if isinstance(value, dict):
         return {key: part if key == "params" else rounded(part) for key, part in value.items()}
     if isinstance(value, list):
@@ -207,21 +207,23 @@ def report() -> None:
 
 
 def finals(records: list[Record]) -> Iterator[str]:
-    """Yield the results: what is reached in which time, beside the peer."""
+    """Yield the lines of the final results: scores and minutes, also of the peer."""
     peers = read_peer()
     fair = peers.get(PEER_AS_WE_INFER)
-    yield "## What is reached, and when"
+    yield "## Final results"
     yield ""
     yield (
-        "| trained | processor | runs | minutes | to val Dice 0.85 | val Dice | test Dice (95 % interval) | "
-        "seeds ± | test, less the peer as we infer |"
+        "| network | processor | runs | minutes | until val Dice 0.85 | val Dice | test Dice (95 % interval) "
+        "| seeds ± | test, minus the peer with our threshold and flip |"
     )
     yield "|---|---|---|---|---|---|---|---|---|"
     curves = {}
     for name, run in read_finals().items():
         found = comparing.group([record for record in records if fits(record, run)])
         if len(found) > 1:
-            raise StoreError(f"{RECORDS.name}: several settings are {name!r}; pin what tells them apart")
+            raise StoreError(
+                f"{RECORDS.name}: several settings are {name!r}; pin the params that differ in base"
+            )
         for setting in found:
             curves[name] = clock(setting.runs[0])
             yield f"| {name} | {' | '.join(final_cells(setting, fair))} |"
@@ -233,8 +235,9 @@ def finals(records: list[Record]) -> Iterator[str]:
     yield "![Dice against time](results/race.png)"
     yield ""
     yield (
-        "Minutes are those of the quickest run of a line, validation included, on two cores; other work "
-        "beside a run only adds to them. AVX2 and AVX512 are different machines: compare minutes of one."
+        "Minutes are those of the fastest run of a line, with validation, on two cores: other work on the "
+        "machine only makes a run slower. AVX2 and AVX512 are different machines: compare only minutes "
+        "of one."
     )
     yield ""
     yield read_yaml(ROOT / "docs/sweeps.yaml")["finals"]["answer"].strip()
@@ -242,7 +245,7 @@ def finals(records: list[Record]) -> Iterator[str]:
 
 
 def final_cells(setting: Setting, peer: Setting | None) -> Iterator[str]:
-    """Yield the cells of a line of the results."""
+    """Yield the cells of a line of the final results, after its name."""
     low, high = setting.interval("test")
     reached = [to_goal(run) for run in setting.runs]
     yield ", ".join(sorted({run.environment.get("cpu_capability", "not recorded") for run in setting.runs}))
@@ -252,8 +255,8 @@ def final_cells(setting: Setting, peer: Setting | None) -> Iterator[str]:
     yield f"{setting.mean('val'):.4f}"
     yield f"**{setting.mean('test'):.4f}** ({low:.4f} to {high:.4f})"
     yield "" if math.isnan(setting.spread("test")) else f"{setting.spread('test'):.4f}"
-    less = comparing.difference(setting, peer, "test") if peer else None
-    yield f"{less.mean:+.4f} ({less.low:+.4f} to {less.high:+.4f})" if less else ""
+    gain = comparing.difference(setting, peer, "test") if peer else None
+    yield f"{gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})" if gain else ""
 
 
 def clock(run: Record) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -262,13 +265,13 @@ def clock(run: Record) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def to_goal(run: Record) -> float | None:
-    """Return the seconds until the goal was first reached; None where it never was."""
+    """Return the seconds until the goal was first reached; None if it never was."""
     seconds, dice = clock(run)
     return next((float(s) for s, d in zip(seconds, dice, strict=True) if d >= GOAL), None)
 
 
 def read_peer() -> dict[str, Setting]:
-    """Read what benchmarks.peer has left, as runs of its own: scored as in its example, and as we infer."""
+    """Read the results of benchmarks.peer as two settings: scored as in its example, and as we infer."""
     if not PEER.exists():
         return {}
     peer = json.loads(PEER.read_text(encoding="utf-8"))
@@ -281,23 +284,23 @@ def read_peer() -> dict[str, Setting]:
 
 
 def introduction(records: list[Record]) -> Iterator[str]:
-    """Yield the lines above the sweeps."""
+    """Yield the first lines of the page."""
     machines = sorted({f"torch {r.environment['torch']}, {r.environment['cpu_capability']}" for r in records})
-    yield "# What was tried, and what it gave"
+    yield "# Results of the experiments"
     yield ""
     yield (
-        f"{len(records)} trainings on the embedded photos ({'; '.join(machines)}). Written by "
-        "`python -m docs.sweeps report` from [results/runs.jsonl](results/runs.jsonl), which `keep` "
-        "fills from the store; the runs are listed in [sweeps.yaml](../docs/sweeps.yaml)."
+        f"{len(records)} trainings on the embedded photos ({'; '.join(machines)}). "
+        "`python -m docs.sweeps report` writes this page from [results/runs.jsonl](results/runs.jsonl), "
+        "which `keep` fills from the store. [sweeps.yaml](../docs/sweeps.yaml) lists the runs."
     )
     yield ""
     yield (
         "Dice is the mean over validation photos, at probability 0.5, with its 95 % bootstrap interval. "
-        "*Less the best* is the paired difference, photo by photo, from the first line of a table; \\* marks "
-        "an interval that leaves zero out. Intervals are of the choice of photos; chance in training itself "
-        "shows between seeds alone (*seeds ±*: the standard deviation of their means), so a small difference "
-        "of two single runs proves little. The epoch of each run was chosen on the same photos. No test "
-        "photo was used for any choice."
+        "*Minus the best* is the paired difference, photo by photo, from the first line of a table; \\* "
+        "marks an interval without zero. The intervals cover the choice of photos. Only several seeds show "
+        "the chance in training itself (*seeds ±*: the standard deviation of their means), so a small "
+        "difference between two single runs proves little. The epoch of each run was chosen on the same "
+        "photos. No test photo was used for any choice."
     )
     yield ""
 
@@ -313,24 +316,24 @@ def section(sweep: Sweep, records: list[Record]) -> Iterator[str]:
         yield ""
         return
     table = comparing.table(settings)
-    by_key = {run.key: sweep.label(setting) for setting in settings for run in setting.runs}
-    table["setting"] = [by_key[keys[0]] for keys in table["keys"]]
+    labels = {run.key: sweep.label(setting) for setting in settings for run in setting.runs}
+    table["setting"] = [labels[keys[0]] for keys in table["keys"]]
     figures.comparison(table).savefig(FIGURES / f"{sweep.name}.png", dpi=80, metadata={"Software": None})
     yield f"`python -m docs.sweeps queue {sweep.name}`"
     yield ""
     if missing := without_record(sweep.runs, records):
         yield f"{len(missing)} of {len(sweep.runs)} runs are not there yet."
         yield ""
-    yield "| setting | runs | seeds ± | photos | Dice | less the best |"
+    yield "| setting | runs | seeds ± | photos | Dice | minus the best |"
     yield "|---|---|---|---|---|---|"
     for _, row in table.iterrows():
         low, high = row["val_less_best_low"], row["val_less_best_high"]
-        clear = " \\*" * row["val_clear"]
-        less = "" if math.isnan(low) else f"{row['val_less_best']:+.4f} ({low:+.4f} to {high:+.4f}){clear}"
+        star = " \\*" * row["val_clear"]
+        below = "" if math.isnan(low) else f"{row['val_less_best']:+.4f} ({low:+.4f} to {high:+.4f}){star}"
         dice = f"{row['val_dice']:.4f} ({row['val_low']:.4f} to {row['val_high']:.4f})"
         spread = "" if math.isnan(row["val_spread"]) else f"{row['val_spread']:.4f}"
         counts = f"{row['runs']} | {spread} | {row['val_photos']}"
-        yield f"| {row['setting']} | {counts} | {dice} | {less} |"
+        yield f"| {row['setting']} | {counts} | {dice} | {below} |"
     yield ""
     yield f"![{sweep.question}](results/{sweep.name}.png)"
     yield ""
@@ -339,12 +342,12 @@ def section(sweep: Sweep, records: list[Record]) -> Iterator[str]:
 
 
 def without_record(runs: list[dict[str, Any]], records: list[Record]) -> list[dict[str, Any]]:
-    """Return the runs that no record is of."""
+    """Return the runs that have no record."""
     return [run for run in runs if not any(fits(record, run) for record in records)]
 
 
 def fits(record: Record, run: dict[str, Any]) -> bool:
-    """Tell whether a record is of this run; a param that its network does not have says nothing."""
+    """Return whether a record belongs to this run; params that its network does not have are ignored."""
     return all(record.params[key] == value for key, value in run.items() if key in record.params)
 
 
