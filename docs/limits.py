@@ -65,9 +65,9 @@ def _rows() -> list[tuple[str, str, str]]:
         ),
         ("a YAML file", _bytes(yamlfiles.MAX_BYTES), "`has N bytes, more than M`"),
         (
-            "its sections and lists in each other",
+            "its levels of sections and lists",
             str(yamlfiles.MAX_DEPTH),
-            f"`has more than {yamlfiles.MAX_DEPTH} sections and lists in each other`",
+            f"`has more than {yamlfiles.MAX_DEPTH} levels of sections and lists`",
         ),
         (
             "its values, with those that aliases repeat",
