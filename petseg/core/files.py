@@ -79,7 +79,7 @@ def _devices_of_the_system() -> set[int]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Add the path to a system error without one, as writing, flushing and closing raise it."""
+    """Add the path to a system error that has none, as those of writing, flushing and closing."""
     try:
         yield
     except OSError as error:

@@ -44,13 +44,13 @@ class Limits:
 
     Attributes:
         max_bytes: size limit of a request's body.
-        max_requests: how many requests may wait or be in work; the bodies that are arriving may take as much
-            memory as so many of ``max_bytes``.
+        max_requests: how many requests may wait or be processed at once; so many times ``max_bytes`` of
+            arriving bodies may be in memory.
         sending_s: seconds in which a body must arrive.
         foreign_host: the answer to a Host header that does not name this machine.
         foreign_page: the answer to an Origin header that does not name this machine.
         too_large: the answer to a body of more than ``max_bytes``.
-        busy: the answer while ``max_requests`` are in work.
+        busy: the answer while ``max_requests`` are waiting or being processed.
         late: the answer to a body that does not arrive in time.
         hosts: further Host headers that are allowed: patterns, separated by commas.
         origins: further Origin headers, likewise.
@@ -122,11 +122,11 @@ class Gate:
             return await self._app(scope, _given(body, receive), send_and_leave)
 
     def refusal(self, scope: Message, headers: dict[str, str]) -> Refused | None:
-        """Return why a request is refused by all but its body; None if it is not."""
+        """Return why a request is refused, without looking at its body; None if it is not."""
         return self.foreign(headers) or self.too_much(scope, headers)
 
     def foreign(self, headers: dict[str, str]) -> Refused | None:
-        """Return why a request is refused by where it comes from; None if it is not."""
+        """Return why a request is refused for its origin; None if it is not."""
         if not _is_known(headers.get("host", ""), self.limits.hosts):
             return self.limits.foreign_host
         if not _is_known(headers.get("origin", "http://localhost"), self.limits.origins):

@@ -9,7 +9,7 @@ from petseg.core.project import usable_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
-_AHEAD = 4  # items per core that wait or are in work
+_AHEAD = 4  # items per core that are waiting or being processed
 
 
 def in_order(
@@ -23,7 +23,7 @@ def in_order(
     Args:
         function: called with each item.
         items: taken one by one.
-        at_once: how many items may wait or be in work; by default a few per core.
+        at_once: how many items may be waiting or being processed; by default a few per core.
     """
     workers = usable_cores()
     ahead = at_once or _AHEAD * workers

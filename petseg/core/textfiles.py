@@ -97,7 +97,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def yaml_value(text: str) -> Any:
-    """Return the value that a typed text such as ``1e-3`` or ``null`` has in params.yaml."""
+    """Return the value that a text of the command line, ``1e-3`` or ``null``, would have in params.yaml."""
     from petseg.core.yamlfiles import parsed
 
     try:

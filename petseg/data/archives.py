@@ -98,7 +98,7 @@ def read_members(path: Path, wanted: re.Pattern[str]) -> Iterator[tuple[str, byt
 class _CappedReads(gzip.GzipFile):
     """A gzip stream that refuses to read very much at once.
 
-    tarfile reads a long name at once, and trusts the length that the header gives.
+    tarfile reads a long name in one piece, and trusts the length that the header gives.
     """
 
     def read(self, size: int | None = -1) -> bytes:

@@ -252,7 +252,7 @@ def _decode(
     """Decode the listed photos on all cores, and yield each as soon as it is done.
 
     Threads are enough, because Pillow releases Python's lock while it decodes and resizes. At most
-    four photos per core wait or are in work.
+    four photos per core are waiting or being processed.
     """
     workers = usable_cores()
     running: dict[Future[Decoded], str] = {}

@@ -9,7 +9,7 @@
     ``checkpoints/``      the whole state after the last two epochs and after the best, until it is finished
     ``shown.png``         the fixed validation photos, side by side
     ``evolution/``        one PNG per epoch: the masks predicted for these photos
-    ``model.safetensors`` weights of the best epoch, once the run is finished; so are the files below
+    ``model.safetensors`` weights of the best epoch, once the run is finished; the next five likewise
     ``original.*``        in an adopted run, in place of most of these: the adopted file, byte for byte
     ``last.safetensors``  weights of the last epoch, if that is not the best
     ``model.json``        the description that is needed to use the weights

@@ -168,7 +168,7 @@ def _check_out(run: StoredRun, root: Path, folder: Path, commit: str) -> None:
         done = apply_changes(folder, changes)
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip()
-        raise StoreError(f"run {run.key}: its code can't be laid out ({reason:.200})")
+        raise StoreError(f"run {run.key}: its code can't be checked out ({reason:.200})")
 
 
 def _put_encoder(run: StoredRun, root: Path, folder: Path, place: Path) -> dict[str, str]:
@@ -207,8 +207,8 @@ def _put_data(run: StoredRun, root: Path, folder: Path, place: Path) -> None:
     _run(folder, [sys.executable, "-m", "dvc", "repro", "--quiet", "preprocess"])
     if PetArrays.open(target).digest != wanted:
         raise DataError(
-            f"run {run.key}: its photos can't be had (sha256 {wanted}): neither {place} nor what "
-            "data.source gives is it; set it to where they are, and run dvc repro preprocess first"
+            f"run {run.key}: its photos (sha256 {wanted}) are neither in {place} nor in data.source; "
+            "set data.source to where they are, and run dvc repro preprocess first"
         )
 
 

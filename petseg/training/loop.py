@@ -116,7 +116,7 @@ def fit(
         on_step: called with the number of photos after each step.
 
     Yields:
-        One record an epoch.
+        One record per epoch.
 
     Raises:
         NonFiniteLoss: a step's loss is NaN or infinite.
