@@ -180,7 +180,7 @@ def write_outputs(
     table = arrays.index.loc[rows, ["name", "breed", "species"]]
     table = table.join(photo_scores(scored["model"][boundary]), on="name")
     table = table.join(photo_scores(scored["own_resolution"][boundary]).add_prefix("own_"), on="name")
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "boundary": boundary,
         "threshold": predicted.threshold,
         "cleaned_masks": predicted.clean,
@@ -188,13 +188,13 @@ def write_outputs(
         "photos_undefined": int(table["dice"].isna().sum()),
     }
     if predicted.two_outputs:
-        told |= {"thresholds": dict(predicted.thresholds), "answers": dict(predicted.answers)}
+        facts |= {"thresholds": dict(predicted.thresholds), "answers": dict(predicted.answers)}
     scores: dict[str, Any] = {name: under_each_rule(tallies, boundary) for name, tallies in scored.items()}
     species = by_group(table, "species").set_index("species").to_dict("index")
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / HEADLINES, told | headlines(scores))
-    write_json(folder / SCORES, {"run_key": run_key} | told | scores | {"species": species})
+    write_json(folder / HEADLINES, facts | headlines(scores))
+    write_json(folder / SCORES, {"run_key": run_key} | facts | scores | {"species": species})
     write_table(folder / PER_IMAGE, table)
     write_table(folder / BREEDS, by_group(table, "breed"))
     # These show the probabilities to people; all choices are made before.

@@ -65,10 +65,10 @@ def count_pixels(predicted: Tensor, mask: Tensor, valid: Tensor | None = None) -
         raise ShapeMismatch("predicted and mask", predicted.shape, mask.shape)
     if valid is not None and valid.shape != mask.shape:
         raise ShapeMismatch("valid and mask", valid.shape, mask.shape)
-    said, true = predicted.flatten(1).bool(), mask.flatten(1).bool()
+    predicted, true = predicted.flatten(1).bool(), mask.flatten(1).bool()
     counted = torch.ones_like(true) if valid is None else valid.flatten(1).bool()
-    tp = (said & true & counted).sum(1)
-    positive, actual = (said & counted).sum(1), (true & counted).sum(1)
+    tp = (predicted & true & counted).sum(1)
+    positive, actual = (predicted & counted).sum(1), (true & counted).sum(1)
     return PixelCounts(tp, positive - tp, actual - tp, counted.sum(1) - positive - actual + tp)
 
 

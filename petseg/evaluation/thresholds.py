@@ -47,11 +47,11 @@ def threshold_scores(probability: Tensor, trimaps: Tensor, boundary: Boundary) -
         for kept, histograms in ((truth & valid, pet), (valid, counted)):
             histograms.append(torch.bincount(place[kept], minlength=width * len(values)).view(-1, width))
     # [n, k]: pixels of photo n that are pet by the threshold k - 1; all of them at k = 0.
-    right, said = (torch.cat(parts).flip(1).cumsum(1).flip(1) for parts in (pet, counted))
-    true, everything = right[:, 0], said[:, 0]
+    right, predicted = (torch.cat(parts).flip(1).cumsum(1).flip(1) for parts in (pet, counted))
+    true, everything = right[:, 0], predicted[:, 0]
     rows = []
     for k in range(1, width):
-        tp, fp = right[:, k], said[:, k] - right[:, k]
+        tp, fp = right[:, k], predicted[:, k] - right[:, k]
         counts = PixelCounts(tp, fp, true - tp, everything - true - fp)
         total = counts.total()
         rows.append({

@@ -237,7 +237,7 @@ def _why_unusable(name: str, value: Tensor) -> str | None:
     except Exception:  # noqa: BLE001  (for a dtype or a name that safetensors can't store)
         kept = {}
     if name not in kept or kept[name].dtype != value.dtype:
-        return f"of {str(value.dtype).removeprefix('torch.')} is what safetensors can't hold"
+        return f"has the type {str(value.dtype).removeprefix('torch.')}, which safetensors can't store"
     return None
 
 

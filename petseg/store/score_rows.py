@@ -78,8 +78,8 @@ def _sizes(headlines: Mapping[str, Any], mask: str) -> list[ScoreRow]:
     rows = []
     for size, where in _SIZES.items():
         for way, words in (("as_is", "as they are"), ("cleaned", "cleaned")):
-            asked = (way == "cleaned") == headlines["cleaned_masks"]
-            name = size if asked else "_".join(filter(None, (size, way)))
+            is_chosen = (way == "cleaned") == headlines["cleaned_masks"]
+            name = size if is_chosen else "_".join(filter(None, (size, way)))
             if scores := headlines.get(name) if name else headlines:
                 rows.append(ScoreRow(f"{words}, {where}", mask, scores, headline=not name))
     return rows
