@@ -229,7 +229,7 @@ def _run(folder: Path, command: Sequence[str]) -> None:
 def _ending_with_this(group: int) -> Iterator[None]:
     """Kill a group of processes as soon as this process ends, or the block is left.
 
-    A shell waits for the end of a pipe that only this process holds: SIGKILL of this process ends it too.
+    A shell waits for the end of a pipe that only this process holds, which comes after SIGKILL too.
     """
     words = ["sh", "-c", f"read -r _; kill -s KILL -- -{group}"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True) as watch:

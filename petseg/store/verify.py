@@ -235,7 +235,7 @@ def _digest(path: Path, report: Report) -> str | None:
 
 
 def against_ledger(store: Path, runs: Sequence[StoredRun]) -> list[str]:
-    """Return the damages of the ledger, and a line for each record that it names and the store has not."""
+    """Return the damages of the ledger, and a line for each record that it names and the store lacks."""
     ledger = read_ledger(store)
     damages = ledger.damages
     if not ledger.lines:  # the store has none yet, or it is lost, which ``damages`` says

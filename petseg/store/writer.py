@@ -76,7 +76,7 @@ class Run(StoredRun):
             Image.fromarray(np.hstack(list(photos))).save(file, "PNG")
 
     def resume(self, state: TrainingState) -> None:
-        """Restore ``state`` to the last epoch whose checkpoint, and whose best epoch's, are whole.
+        """Restore ``state`` to the last epoch for which its own and the best epoch's checkpoint are whole.
 
         A damaged checkpoint is named and moved aside, and the one before it is used.
 
