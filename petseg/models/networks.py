@@ -29,7 +29,7 @@ def build_network(params: ModelParams) -> Network:
 
 
 def settings_of(params: ModelParams) -> dict[str, object]:
-    """Return the settings that this network uses, ``{"model.name": ...}``; only these name its runs."""
+    """Return the settings that this network uses, ``{"model.name": ...}``; only these are in its run keys."""
     unused = _UNUSED[params.name]
     return {f"model.{key}": value for key, value in params if key not in unused}
 
