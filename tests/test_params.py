@@ -77,7 +77,7 @@ def test_a_url_with_a_secret_is_refused_without_it(tmp_path: Path, old: str, key
         load_params(with_line(tmp_path, old, f"{key}: {url} "))
     assert "geheim" not in str(error.value)
     if "YAML" not in url:
-        assert "read from ~/.netrc" in str(error.value)
+        assert "put user and password into ~/.netrc" in str(error.value)
 
 
 def test_no_url_with_a_secret_is_repeated_wherever_it_stands(tmp_path: Path) -> None:

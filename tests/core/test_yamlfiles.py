@@ -46,13 +46,13 @@ ODD = {
 TOO_MUCH = {
     "aliases": (BOMB, "has more than 20,000 values, with those that its aliases repeat"),
     "merged sections": (MERGED, "has more than 20,000 values"),
-    "lists in lists": ("[" * 5000, f"has more than {MAX_DEPTH} sections and lists in each other"),
+    "lists in lists": ("[" * 5000, f"has more than {MAX_DEPTH} levels of sections and lists"),
     "sections in sections": (
         "".join(f"{' ' * n}a:\n" for n in range(300)),
-        f"has more than {MAX_DEPTH} sections and lists in each other",
+        f"has more than {MAX_DEPTH} levels of sections and lists",
     ),
-    "itself": ("a: &a [1, *a]", "has an alias that stands for what it is in"),
-    "itself merged": ("a: &a {<<: *a}", "has an alias that stands for what it is in"),
+    "itself": ("a: &a [1, *a]", "has an alias that repeats the section or list around it"),
+    "itself merged": ("a: &a {<<: *a}", "has an alias that repeats the section or list around it"),
     "text": ("a" * (MAX_BYTES + 1), "has more than 200,000 bytes"),
     "values": ("[" + "1," * 30_000 + "]", "has more than 20,000 values"),
 }

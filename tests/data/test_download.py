@@ -216,12 +216,12 @@ def test_what_was_fetched_once_needs_no_network(
     shutil.rmtree(tmp_path / "into")  # as DVC does before the stage
     assert run(server.url, tmp_path) == first
     assert len(server.ranges) == asked, "the archives were asked for again"
-    assert "what it gave before is used" not in capsys.readouterr().err
+    assert "the checksums that it gave before are used" not in capsys.readouterr().err
     server.shutdown()
     server.server_close()
     shutil.rmtree(tmp_path / "into")
     assert run(server.url, tmp_path) == first
-    assert "no connection; what it gave before is used" in capsys.readouterr().err
+    assert "no connection; the checksums that it gave before are used" in capsys.readouterr().err
     assert sha256_file(tmp_path / "into" / PHOTOS) == sha256_file(server.folder / PHOTOS)
 
 

@@ -44,7 +44,7 @@ def test_it_is_in_params_yaml_alone_and_the_message_says_so(project: Project, ke
     printed = project.run("dvc", "exp", "run", "-S", f"{key}='{URL}'", fails=True)
     (line,) = [line for line in printed.splitlines() if "params.yaml:" in line]
     assert f"params.yaml: {key}: is a URL with a user, a password or a query, and params are recorded" in line
-    assert "petseg has written it nowhere: take it out of params.yaml" in line
+    assert "petseg has not stored the URL: remove it from params.yaml" in line
     assert not holds(printed.encode())
     assert holding(project) == ["params.yaml"]
     project.run("git", "fsck")

@@ -50,7 +50,7 @@ def test_what_was_laid_down_by_hand_is_kept(project: Project, by: str) -> None:
         path.unlink()
         path.write_bytes(text)
     printed = project.run(*(REPRO if by == "dvc" else project.train_command))
-    assert "holds what no run has; kept as run" in printed
+    assert "is in no run of the store; kept as run" in printed
     assert weights.read_bytes() == ours
     assert [p.read_bytes() for p in project.folder.glob("runs/*/original.safetensors")] == [b"precious"]
     (described,) = [path for path in project.folder.glob("runs/*/model.json") if b"mine" in path.read_bytes()]

@@ -43,11 +43,17 @@ KEPT: dict[str, dict[str, Tensor]] = {
 REFUSED: dict[str, tuple[Any, str]] = {
     "sparse": ({"w": ONE.to_sparse()}, "w is sparse, nested or quantized; save it as a dense tensor"),
     "without values": ({"w": torch.empty(3, device="meta")}, "w has no values"),
-    "complex128": ({"w": ONE.to(torch.complex128)}, "w of complex128 is what safetensors can't hold"),
+    "complex128": (
+        {"w": ONE.to(torch.complex128)},
+        "w has the type complex128, which safetensors can't store",
+    ),
     "too large": ({"w": torch.ones(1).expand(4_000_000_000)}, "its tensors have more than 1 GB"),
     "too many": ({f"w{n}": torch.ones(1).expand(100_000_000) for n in range(9)}, "have more than 1 GB"),
-    "a name of no text": ({"\ud800": ONE}, r"\\ud800 of float32 is what safetensors can't hold"),
-    "the name of metadata": ({"__metadata__": ONE}, "__metadata__ of float32 is what safetensors can't hold"),
+    "a name of no text": ({"\ud800": ONE}, r"\\ud800 has the type float32, which safetensors can't store"),
+    "the name of metadata": (
+        {"__metadata__": ONE},
+        "__metadata__ has the type float32, which safetensors can't store",
+    ),
     "a list": ([ONE], "holds no state dict"),
     "numbers as names": ({1: ONE}, "holds no state dict"),
 }

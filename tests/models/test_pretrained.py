@@ -116,7 +116,7 @@ def test_imagenet_weights_are_fetched_once(
     (server.folder / "resnet34-b627a593.pth").write_bytes(published.read_bytes())
     served(monkeypatch, server.url, sha256_file(published))
     server.cut_after = [1000] * 5
-    with pytest.raises(DownloadError, match="5,000 bytes are kept and gone on from next time"):
+    with pytest.raises(DownloadError, match="5,000 bytes are kept for the next try"):
         fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0)
     encoder = fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0)
     assert server.ranges[-1] == "bytes=5000-"

@@ -213,7 +213,7 @@ def test_a_run_that_was_pruned_meanwhile_does_not_come_back(root: Path, run: Sto
 
 def test_what_is_damaged_is_not_promoted(root: Path, run: StoredRun) -> None:
     flip(run.folder / "evaluations/e1/test.json")
-    with pytest.raises(StoreError, match="run aa can't be proved"):
+    with pytest.raises(StoreError, match="run aa can't be verified"):
         promote(run, force=True)
     with changing(root / "runs"):
         pass

@@ -204,7 +204,7 @@ def test_what_lies_at_the_output_is_kept_before_it_is_replaced(
     assert {(found.folder / f"{ORIGINAL}.safetensors").read_bytes() for found in kept} == {
         b"precious bytes", b"others",
     }  # fmt: skip
-    assert capsys.readouterr().out.count("holds what no run has; kept as run") == 2
+    assert capsys.readouterr().out.count("is in no run of the store; kept as run") == 2
     assert "can't be read as weights" in card(kept[0]) + json.dumps(kept[0].manifest)
     assert list(verify(root, None, weights_in_mlflow).damages) == []
 
@@ -257,7 +257,7 @@ def test_a_worse_model_does_not_become_champion(root: Path) -> None:
     assert forced.forced
     assert [line.key for line in promotions(root / "runs")] == ["bb", "aa", "cc"]
     flip(bad.folder / WEIGHTS)
-    with pytest.raises(StoreError, match="run bb can't be proved"):
+    with pytest.raises(StoreError, match="run bb can't be verified"):
         promote(bad, force=True)
 
 
@@ -324,7 +324,7 @@ def test_nothing_is_pruned_while_a_run_that_is_kept_can_not_be_proved(root: Path
     best = make_run(root, "aa", 0.9)
     make_run(root, "bb", 0.8)
     flip(best.folder / WEIGHTS)
-    assert "run aa, which is kept, can't be proved" in petseg("runs", "prune", "--yes", "bb", fails=True)
+    assert "run aa, which is kept, can't be verified" in petseg("runs", "prune", "--yes", "bb", fails=True)
     assert (root / "runs/bb").is_dir()
 
 
@@ -352,10 +352,10 @@ def test_a_record_that_was_edited_is_neither_promoted_nor_kept_in_place_of_the_b
     (named,) = verify(root, [StoredRun.open(worse.folder)], lambda _: ()).damages
     assert "bb/manifest.json: is not what the ledger says" in named
     assert "0.9900 edited" in petseg("runs", "list")
-    with pytest.raises(StoreError, match="run bb can't be proved"):
+    with pytest.raises(StoreError, match="run bb can't be verified"):
         promote(StoredRun.open(worse.folder), force=True)
     make_run(root, "cc", 0.1)
-    with pytest.raises(StoreError, match="run bb, which is kept, can't be proved"):
+    with pytest.raises(StoreError, match="run bb, which is kept, can't be verified"):
         prune(store, ["cc"])
     assert (store / "cc").is_dir()
 

@@ -91,7 +91,7 @@ def test_a_lost_or_broken_run_can_be_pruned_by_its_key(store: Path, harm: Callab
     assert len(damages(store)) == 1
     if (store / "bb").exists():
         told = petseg("runs", "prune", "bb", "--yes", fails=True)
-        assert "bb can't be proved" in told
+        assert "bb can't be verified" in told
         assert "--force deletes it all the same" in told
     assert "deleted 1 run" in petseg("runs", "prune", "bb", "--yes", "--force")
     assert damages(store) == []
