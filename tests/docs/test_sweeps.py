@@ -1,4 +1,4 @@
-"""The experiments behind the defaults: that each is a run the pipeline would take, and is found again."""
+"""The experiments behind the defaults: the pipeline accepts each of their runs, and each is found again."""
 
 import json
 import math
@@ -16,7 +16,7 @@ PRESENT = flatten(load_params(ROOT / "params.yaml"))
 CHANGES: tuple[dict[str, Any], ...] = ({"split.folds": 5}, {"split.folds": None}, {"train.epochs": 7})
 
 
-def written(flat: dict[str, Any], path: Path) -> Path:
+def write_params(flat: dict[str, Any], path: Path) -> Path:
     nested: dict[str, dict[str, Any]] = {}
     for key, value in flat.items():
         section, _, name = key.partition(".")
@@ -37,15 +37,15 @@ def test_each_run_is_one_the_pipeline_takes(sweep: sweeps.Sweep, tmp_path: Path)
     assert len(sweep.runs) > 1
     for run in sweep.runs:
         assert run.keys() <= PRESENT.keys()
-        load_params(written(PRESENT | run, tmp_path / "params.yaml"))
+        load_params(write_params(PRESENT | run, tmp_path / "params.yaml"))
 
 
 def test_only_what_differs_from_the_defaults_is_overridden() -> None:
     assert sweeps.overrides(dict(PRESENT)) == []
-    told = sweeps.overrides(
+    options = sweeps.overrides(
         PRESENT | {"train.loss": "tversky", "train.gradient_clip": 1.5, "split.fold": None}
     )
-    assert told == ["-S", "train.loss=tversky", "-S", "train.gradient_clip=1.5"]
+    assert options == ["-S", "train.loss=tversky", "-S", "train.gradient_clip=1.5"]
 
 
 def test_records_come_back_as_they_were_kept_and_find_their_sweep(

@@ -1,4 +1,4 @@
-"""The same params give the same bits, however they are run: faults 25 to 28."""
+"""The same params give the same bits in every way of running: faults 25 to 28."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def test_twice_the_same(project: Project, reference: Manifest) -> None:
 
 @pytest.mark.fault(27, "one core to preprocess with, or all")
 def test_any_number_of_workers(project: Project) -> None:
-    """Preprocessing has a worker for each core; training loads by none."""
+    """Preprocessing uses one worker per core; training loads its data without workers."""
     arrays = {path.name: path.read_bytes() for path in (project.folder / "data/pets").iterdir()}
     one_core = ("taskset", "-c", "0", *project.command("preprocess"))
     project.run(*one_core, environment=project.environment())
@@ -47,7 +47,7 @@ def test_another_environment_is_named(project: Project) -> None:
     path.write_text(json.dumps(sealed(manifest)))
     (project.folder / "runs/store.json").unlink()
     shutil.rmtree(project.folder / "runs/ledger")
-    begin_anew(project.folder / "runs")  # or the ledger shows that the record was edited
+    begin_anew(project.folder / "runs")  # the old ledger would show that the record was edited
     printed = project.run(*project.train_command)
     assert f"warning: run {key} began elsewhere, where bits may differ: torch 1.0 then" in printed
     assert "cpu_capability ABACUS then" in printed

@@ -1,4 +1,4 @@
-"""What others write, mutated: a refusal in one line, within ten seconds, in little memory, or it is read."""
+"""Each parser reads a mutated input, or refuses it in one line, within ten seconds and in little memory."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.support.fuzz.records import RECORDS
 from tests.support.fuzz.running import LIMIT_MB, Parser, fuzzed, kept, table
 
 INPUTS = 200  # of each parser; make fuzz gives it 10,000
-MOST_MB = 2000  # above what a process begins with
+MOST_MB = 2000  # beyond the memory that a process has at the start
 
 
 @pytest.mark.slow
@@ -24,7 +24,7 @@ def test_no_mutated_input_is_too_much_for_a_parser(name: str, tmp_path: Path) ->
 
 
 def planted(folder: Path) -> Parser:
-    """A parser with a mistake of each kind, at the inputs that begin with these letters."""
+    """A parser with one mistake of each kind, which it makes at the inputs with these words."""
 
     def make(random: Random) -> bytes:
         return random.choice((b"ok", b"zero", b"hang", b"exit", b"huge"))
@@ -40,7 +40,7 @@ def planted(folder: Path) -> Parser:
                 os._exit(3)
             case b"huge":
                 return bytes(2 * LIMIT_MB << 20)
-        raise FileNotFoundError(2, "No such file", "x")  # as the system does: a line of a command
+        raise FileNotFoundError(2, "No such file", "x")  # an error of the system, which counts as a refusal
 
     return Parser(make, parse)
 

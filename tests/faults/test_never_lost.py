@@ -1,4 +1,4 @@
-"""What was trained once can be had again: faults 12 to 18."""
+"""Weights that were trained once can always be restored: faults 12 to 18."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def petseg(project: Project, *arguments: str, fails: bool = False) -> str:
 
 @pytest.mark.fault(12, "dvc repro with another learning rate")
 def test_the_report_s_own_accident(project: Project, reference: Manifest) -> None:
-    """Trained again and again, with the same and with other params, by DVC and by the bare script."""
+    """Train many times, with the same and with other params, by DVC and by the script alone."""
     weights = project.folder / "models" / WEIGHTS
     made: dict[str, bytes] = {}
     for n in range(6):
@@ -77,15 +77,18 @@ def test_the_queue(project: Project) -> None:
     project.run("dvc", "exp", "run", "--queue", "-S", "train.seed=1,2", *short, "train")
     project.run("dvc", "exp", "run", "--queue", "-S", "train.learning_rate=1e30", *short, "train")
     project.run("dvc", "exp", "run", "--queue", "-S", "train.epochs=5000", "train")
-    project.run("bash", "-c", "dvc queue start -j 2 > queue.log 2>&1")  # whose workers keep what it prints to
+    # The workers keep the output open, so it must not be a pipe.
+    project.run("bash", "-c", "dvc queue start -j 2 > queue.log 2>&1")
     victim = None
-    while queued(project) or victim is None:
+    while is_queue_busy(project) or victim is None:
         time.sleep(0.5)
         for key, manifest in project.manifests().items():
             if manifest["params"]["train.epochs"] == 5000 and victim is None and checkpoints(project, key):
                 victim = key
                 os.kill(int((project.folder / "runs" / key / ".lock").read_text()), signal.SIGKILL)
-    assert not list(project.folder.glob(".dvc/tmp/exps/tmp*"))  # DVC has deleted where they ran
+    assert not list(
+        project.folder.glob(".dvc/tmp/exps/tmp*")
+    )  # DVC has deleted the folders of the experiments
     finished = {key: m for key, m in project.manifests().items() if m["status"] == "finished"}
     assert {manifest["params"]["train.seed"] for manifest in finished.values()} == {1, 2}
     for key in finished:
@@ -93,12 +96,12 @@ def test_the_queue(project: Project) -> None:
     for path in checkpoints(project, victim):
         load_tensors(path)
     assert "none differ" in petseg(project, "verify")
-    petseg(project, "sync")  # as the next stage does; it closes what the killed one left open
+    petseg(project, "sync")  # closes the row of the killed training, as the next stage would
     statuses = sorted(row.info.status for row in mlflow_runs(project.folder))
     assert statuses == ["FAILED", "FINISHED", "FINISHED", "KILLED"]
 
 
-def queued(project: Project) -> bool:
+def is_queue_busy(project: Project) -> bool:
     table = project.run("dvc", "queue", "status")
     return "Queued" in table or "Running" in table
 
@@ -150,9 +153,9 @@ def test_what_is_corrupted_is_named(project: Project) -> None:
         content = path.read_bytes()
         path.chmod(0o644)
         path.write_bytes(content[:-1] + b"?")
-        told = petseg(project, "verify", fails=True)
-        assert f"{path.name}: differs" in told
-        assert told.count("differs") == 1
+        printed = petseg(project, "verify", fails=True)
+        assert f"{path.name}: differs" in printed
+        assert printed.count("differs") == 1
         path.write_bytes(content)
 
 

@@ -1,4 +1,4 @@
-"""Disks, servers, databases and clocks that fail: faults 19 to 24."""
+"""Failures of disks, servers, databases and clocks: faults 19 to 24."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def only_run(project: Project) -> Path:
     return project.folder / "runs" / key
 
 
-def finishes(project: Project, reference: Manifest) -> None:
+def assert_training_finishes(project: Project, reference: Manifest) -> None:
     project.run(*project.train_command)
     (manifest,) = project.manifests().values()
     assert manifest["tensors_sha256"] == reference["tensors_sha256"]
@@ -33,7 +33,7 @@ def finishes(project: Project, reference: Manifest) -> None:
 
 @contextmanager
 def mounted(folder: Path, *options: str) -> Iterator[None]:
-    """Mount a file system of memory; skip where that is not allowed."""
+    """Mount a tmpfs; skip the test if that is not allowed."""
     folder.mkdir(exist_ok=True)
     command = ["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)]
     try:
@@ -61,14 +61,14 @@ def test_a_full_disk(project: Project) -> None:
 @pytest.mark.fault(19, "disk full: a limit on the size of files")
 def test_a_file_that_must_not_grow(project: Project, reference: Manifest) -> None:
     killed_at = str(Path(__file__).with_name("killed_at.py"))
-    before = ("petseg.store.writer", "Run.add", "before", "3")  # the code, which is larger, is there
+    before = ("petseg.store.writer", "Run.add", "before", "3")  # code.zip, which is larger, is written
     project.run("python", killed_at, *before, *project.train_command[2:], fails=True)
     largest = max(path.stat().st_size for path in project.last_checkpoints())
     limit = f"ulimit -f {largest // 1024 - 1}; exec {' '.join(project.train_command)}"
     printed = project.run("bash", "-c", limit, fails=True, environment=project.environment())
     assert "goes on after epoch 2" in printed
     assert re.search(r"^petseg train: /\S+: disk full \(.*\)$", printed, re.M)
-    finishes(project, reference)
+    assert_training_finishes(project, reference)
 
 
 @pytest.mark.fault(19, "disk full: MLflow's artifacts")
@@ -149,7 +149,7 @@ def test_four_at_once_on_no_database(project: Project) -> None:
 
 @pytest.mark.fault(23, "the clock set back one hour midway")
 def test_a_clock_that_is_set_back(project: Project, reference: Manifest) -> None:
-    """Set back for this program alone: Python's clock, from the fourth epoch on."""
+    """Only the clock of this Python process is set back, from the fourth epoch on."""
     program = (
         "import os, sys, time, runpy; sys.path.insert(0, os.getcwd())\n"
         "from petseg.store.writer import Run\n"
@@ -162,11 +162,11 @@ def test_a_clock_that_is_set_back(project: Project, reference: Manifest) -> None
     (manifest,) = project.manifests().values()
     assert manifest["tensors_sha256"] == reference["tensors_sha256"]
     (row,) = mlflow_runs(project.folder)
-    told = mlflow.MlflowClient().get_metric_history(row.info.run_id, "dice/val")
-    told.sort(key=lambda metric: metric.step)
-    assert told[-1].timestamp < told[0].timestamp - 3_000_000  # ms: it was really set back
-    assert [metric.step for metric in told] == [1, 2, 3, 4, 5, 6]
-    assert row.data.metrics["dice/val"] == told[-1].value  # the last step's, not the latest by the clock
+    logged = mlflow.MlflowClient().get_metric_history(row.info.run_id, "dice/val")
+    logged.sort(key=lambda metric: metric.step)
+    assert logged[-1].timestamp < logged[0].timestamp - 3_000_000  # ms; shows that the clock was set back
+    assert [metric.step for metric in logged] == [1, 2, 3, 4, 5, 6]
+    assert row.data.metrics["dice/val"] == logged[-1].value  # of the last step, not of the latest time
 
 
 @pytest.mark.fault(24, "the loss becomes NaN")

@@ -1,4 +1,4 @@
-"""MLflow's server, which may be away, die and come back: a real one, on loopback."""
+"""An MLflow server that is down, is killed and comes back: a real one, on loopback."""
 
 import uuid
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.support.mlflow_server import MlflowServer
 from tests.support.project import Project, mlflow_runs
 
 EPOCHS = 10
-SECRET = uuid.uuid4().hex  # in no file by chance, nor by this one
+SECRET = uuid.uuid4().hex  # random, so that no file has it by chance, and not even this one
 SYNC = ("python", "-m", "petseg", "runs", "sync")
 
 
@@ -32,7 +32,7 @@ def server(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def logging_to(server: MlflowServer) -> dict[str, str]:
-    """The environment of those who log to the server, with a password that must appear nowhere."""
+    """The environment of a program that logs to the server, with a password that must appear nowhere."""
     return {"MLFLOW_TRACKING_URI": server.uri.replace("//", f"//someone:with@{SECRET}@")}
 
 
@@ -68,10 +68,10 @@ def test_a_server_that_is_killed_midway_and_comes_back(
     (row,) = rows(server)
     assert row.info.status == "RUNNING"
     assert 3 <= len(steps(row, "loss/train")) < EPOCHS
-    told = project.run(*SYNC, environment=logging_to)
-    assert "MLflow was told of 1, and knew 0" in told
-    assert SECRET not in told
-    assert "MLflow was told of 0, and knew 0" in project.run(*SYNC, environment=logging_to)
+    printed_by_sync = project.run(*SYNC, environment=logging_to)
+    assert "MLflow was printed_by_sync of 1, and knew 0" in printed_by_sync
+    assert SECRET not in printed_by_sync
+    assert "MLflow was printed_by_sync of 0, and knew 0" in project.run(*SYNC, environment=logging_to)
     for attempt in ("once", "again"):
         found = {run.data.tags["stage"]: run for run in rows(server)}
         assert len(rows(server)) == 3, attempt
