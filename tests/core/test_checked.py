@@ -1,4 +1,4 @@
-"""JSON that anybody may have edited: what it must be, or one line that names the file and the entry."""
+"""JSON that people may have edited: it is valid, or refused in a line that names the file and the entry."""
 
 import os
 from pathlib import Path
@@ -74,7 +74,7 @@ def test_what_is_wrong_is_one_line_that_names_the_file_and_the_entry(
 
 
 def put(path: Path, what: str) -> None:
-    """Put what is no record where one belongs."""
+    """Put something that is not a record at the path of a record."""
     if what == "folder":
         path.mkdir()
     elif what == "pipe":
@@ -83,7 +83,7 @@ def put(path: Path, what: str) -> None:
         path.symlink_to("/dev/zero")
     else:
         path.touch()
-        os.truncate(path, 1 << 30)  # which takes no room on the disk
+        os.truncate(path, 1 << 30)  # sparse: takes no space on the disk
 
 
 @pytest.mark.parametrize("what", ["folder", "pipe", "device", "a gigabyte"])

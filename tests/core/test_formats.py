@@ -1,4 +1,4 @@
-"""How numbers are written for people."""
+"""The formats of numbers that people read."""
 
 import math
 

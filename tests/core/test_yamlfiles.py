@@ -1,4 +1,4 @@
-"""YAML that anybody wrote: what is too much, and what is no plain value."""
+"""YAML of unknown origin: too large or too deep a file, and values that are not plain, are refused."""
 
 import os
 from pathlib import Path

@@ -62,7 +62,7 @@ def test_a_photo_without_a_score_is_left_out_of_the_mean() -> None:
 
 
 def test_against_torchmetrics_and_scikit_learn() -> None:
-    # Not above: both take long to import, and each process of a test run imports all files.
+    # Imported here because both take long, and each process of a test run imports all files.
     from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
     from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
 

@@ -30,7 +30,7 @@ def square(size: int = 128, top: int = 32, left: int = 32, side: int = 64) -> ND
 
 
 def both(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """One mask as the answer of both outputs."""
+    """Stack one mask as the masks of both outputs."""
     return np.stack([mask, mask])
 
 
@@ -39,10 +39,10 @@ def boundary_f(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
 
 
 def test_the_boundary_of_a_shifted_square() -> None:
-    """Within 0.75 % of the diagonal, 1.36 px, a shift by one pixel costs nothing; by two, two sides."""
+    """The tolerance is 0.75 % of the diagonal, 1.36 px: a shift by 1 px costs nothing, by 2 px two sides."""
     assert boundary_f(square(), square()) == 1
     assert boundary_f(square(left=33), square()) == 1
-    # Of 252 pixels, the left and the right side (64 each) are two away, but for those near the others.
+    # Of 252 pixels, the left and the right side (64 each) are 2 px away, except those near the other sides.
     f = boundary_f(square(left=34), square())
     assert f == pytest.approx((252 - 2 * 62) / 252, abs=0.02)
     assert f < boundary_f(square(left=33), square())
@@ -56,8 +56,8 @@ def test_the_tolerance_grows_with_the_photo() -> None:
 def test_one_missing_side_is_recall_and_one_too_much_is_precision() -> None:
     true, thin = square(), square()
     thin[32:96, 64:96] = False  # half of the square
-    said, real = 2 * (64 + 32) - 4, 252
-    precision = (said - 62) / said  # the new side lies inside
+    predicted, real = 2 * (64 + 32) - 4, 252
+    precision = (predicted - 62) / predicted  # the new side is inside the true square
     recall = (64 + 2 * 33) / real
     assert boundary_f(thin, true) == pytest.approx(2 * precision * recall / (precision + recall), abs=0.02)
 
@@ -83,12 +83,12 @@ def test_every_rule_for_the_border_is_scored() -> None:
         "background": pytest.approx(2 / 3),
         "ignore": 1.0,
     }
-    told = under_each_rule(tallies, "foreground")
-    assert told["dice_per_image"] == 1
-    assert isinstance(told["boundary_background"], dict)
-    assert told["boundary_background"]["dice_per_image"] == pytest.approx(2 / 3)
-    assert isinstance(told["boundary_ignore"], dict)
-    assert math.isnan(told["boundary_ignore"]["boundary_f_per_image"])
+    scores = under_each_rule(tallies, "foreground")
+    assert scores["dice_per_image"] == 1
+    assert isinstance(scores["boundary_background"], dict)
+    assert scores["boundary_background"]["dice_per_image"] == pytest.approx(2 / 3)
+    assert isinstance(scores["boundary_ignore"], dict)
+    assert math.isnan(scores["boundary_ignore"]["boundary_f_per_image"])
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_every_rule_for_the_border_is_scored() -> None:
     [("whole", 1.0), ("tight", pytest.approx(2 / 3))],
 )
 def test_each_rule_is_answered_by_its_own_mask(ignored_by: Edge, ignore: float) -> None:
-    """The whole mask is right with the border as pet; the tight one calls a pixel of pet background."""
+    """The whole mask is right if the border is pet; the tight one misses a pixel of pet."""
     trimap = np.array([[PET, PET], [BORDER, BACKGROUND]], np.uint8)
     whole, tight = np.array([[True, True], [True, False]]), np.array([[True, False], [False, False]])
     tallies = tally([("cat", np.stack([whole, tight]), trimap)], {**ANSWERS, "ignore": ignored_by})

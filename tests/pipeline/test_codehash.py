@@ -1,4 +1,4 @@
-"""The run key sees all code that can change a result, and nothing else."""
+"""The run key depends on all code that can change a result, and on nothing else."""
 
 import ast
 import hashlib
@@ -24,7 +24,7 @@ from tests.support import ROOT
 
 pytestmark = pytest.mark.usefixtures("read_once")
 
-KEYED = ("train", "infer", "plot")  # the stages whose results are kept by their code's hash
+KEYED = ("train", "infer", "plot")  # the stages whose results the store keeps under a hash of their code
 LISTED_NAMES = sorted(
     {Path(path).name for path in LEFT_OUT if path.endswith(".py")}
     | {file.name for path in LEFT_OUT if path.endswith("/") for file in (ROOT / path).rglob("*.py")}
@@ -41,7 +41,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tree(copied: Path) -> Iterator[Path]:
-    """A copy of the code, which is as it was after each test."""
+    """A copy of the code, which is restored after each test."""
     before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
     yield copied
     for path in copied.rglob("*"):
@@ -52,7 +52,7 @@ def tree(copied: Path) -> Iterator[Path]:
 
 
 def with_a_constant_changed(text: str) -> str:
-    """Change the first constant that is no docstring; a module without one gets one."""
+    """Change the first constant that is no docstring; add one to a module that has none."""
     tree = ast.parse(text)
     docstrings = {
         id(node.body[0].value)
@@ -125,17 +125,17 @@ def test_however_code_is_imported_the_key_holds_it(tree: Path, where: str, state
     added.write_text("WIDTH = 2\n")
     changed = code_sha256(start)
     assert changed != before
-    (added.parent / "widths.json").write_text("{}")  # beside it, where it may be read
-    # In the root lie dvc.lock and mlflow.db too, which each run changes.
+    (added.parent / "widths.json").write_text("{}")  # beside the module, which could read it
+    # Files in the root do not count, because each run changes dvc.lock and mlflow.db there.
     assert (code_sha256(start) == changed) is (added.parent == tree)
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        b"WIDTH = (\n",  # no Python
+        b"WIDTH = (\n",  # not Python
         b"WIDTH = 1\0\n",
-        b"\xef\xbb\xbfWIDTH = 1\n",  # Python, in other encodings
+        b"\xef\xbb\xbfWIDTH = 1\n",  # Python in another encoding, as the next one
         b"# coding: latin-1\nWIDTH = '\xe9'\n",
     ],
 )
@@ -204,7 +204,7 @@ def test_comments_docstrings_and_layout_are_not_in_the_key(tree: Path) -> None:
         for node in ast.walk(tree_):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
                 node.body[0] = ast.Expr(ast.Constant("Another sentence."))
-        file.write_text(f"# a comment\n{ast.unparse(tree_)}\n")  # which knows nothing of quotes and lines
+        file.write_text(f"# a comment\n{ast.unparse(tree_)}\n")  # changes quotes and line breaks too
     assert code_sha256(start) == before
 
 

@@ -1,4 +1,4 @@
-"""A copy of params.yaml that DVC made among git's objects, and that must go."""
+"""A copy of params.yaml that DVC wrote to git's objects, and that must be removed."""
 
 import subprocess
 from pathlib import Path
@@ -12,7 +12,7 @@ IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@t")
 
 @pytest.fixture
 def params(tmp_path: Path) -> Path:
-    """A file of a repository whose commit has other values."""
+    """A params.yaml whose committed version has other values."""
     file = tmp_path / "params.yaml"
     file.write_text("sample")
     for command in (["init", "-q"], ["add", "."], [*IDENTITY, "commit", "-qm", "first"]):

@@ -16,7 +16,7 @@ def only(**strengths: float) -> AugmentParams:
 
 
 def batch(n: int = 4, size: int = 32) -> tuple[Tensor, Tensor]:
-    """Smooth photos, whose trimap can be told from their colours: 1 where red is high, else 2."""
+    """Smooth photos whose colours determine the trimap: 1 where red is high, else 2."""
     random = torch.Generator().manual_seed(0)
     coarse = torch.rand((n, 3, 6, 6), generator=random)
     photos = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 1)
@@ -61,7 +61,7 @@ def test_rotation_as_in_torchvision(chance: float, angle: float) -> None:
     photos, _ = augment(images, trimaps, at(chance), only(rotate_deg=20), images.shape[1])
     bilinear = oracle.InterpolationMode.BILINEAR
     expected = oracle.rotate(images.permute(0, 3, 1, 2) / 255, angle, bilinear)
-    middle = (..., slice(8, 24), slice(8, 24))  # outside, torchvision fills and we mirror
+    middle = (..., slice(8, 24), slice(8, 24))  # outside it, torchvision fills and petseg mirrors
     torch.testing.assert_close(photos[middle], expected[middle], atol=5e-3, rtol=0)
 
 
@@ -93,9 +93,9 @@ def test_the_trimap_moves_along_and_stays_a_trimap(params: Params) -> None:
     geometry = params.augment.model_copy(update=colours)
     photos, labels = augment(images, trimaps, draw(0, 1, 16), geometry, images.shape[1])
     assert set(labels.flatten().tolist()) <= {1, 2}
-    told_by_colour = torch.where(photos[:, 0] > 0.5, 1, 2)
+    expected_by_colour = torch.where(photos[:, 0] > 0.5, 1, 2)
     clear = (photos[:, 0] - 0.5).abs() > 0.15  # away from the edge, where sampling may differ
-    assert torch.equal(labels[clear], told_by_colour[clear].to(labels.dtype))
+    assert torch.equal(labels[clear], expected_by_colour[clear].to(labels.dtype))
 
 
 def test_a_photo_changes_in_the_same_way_whatever_is_beside_it(params: Params) -> None:
@@ -135,8 +135,8 @@ def test_another_size_shows_the_same_photo(size_px: int) -> None:
     assert labels.shape == (4, size_px, size_px)
     torch.testing.assert_close(photos, expected, atol=0.06, rtol=0)
     clear = (expected[:, 0] - 0.5).abs() > 0.15  # away from the edge, where sampling may differ
-    told_by_colour = torch.where(expected[:, 0] > 0.5, 1, 2)
-    assert torch.equal(labels[clear], told_by_colour[clear].to(labels.dtype))
+    expected_by_colour = torch.where(expected[:, 0] > 0.5, 1, 2)
+    assert torch.equal(labels[clear], expected_by_colour[clear].to(labels.dtype))
 
 
 def test_the_neighbours_pet_is_laid_over_with_its_border() -> None:

@@ -37,7 +37,7 @@ def run(
 
 
 def results(records: list[EpochRecord]) -> list[EpochRecord]:
-    """Records without what the clock says."""
+    """The records without their times."""
     return [dataclasses.replace(record, images_per_s=0, elapsed_s=0) for record in records]
 
 

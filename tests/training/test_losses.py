@@ -10,7 +10,7 @@ from petseg.training.losses import LOSSES, bce_dice_loss, bce_loss, focal_loss, 
 
 
 def maps(*photos: list[float]) -> Tensor:
-    """Photos of 2x2 pixels: (N, 1, 2, 2)."""
+    """Maps of 2x2 pixels: (N, 1, 2, 2)."""
     return torch.tensor(photos, dtype=torch.float32).view(-1, 1, 2, 2)
 
 
@@ -40,7 +40,7 @@ def test_dice_is_averaged_over_photos_not_pooled() -> None:
 
 def test_focal_of_four_pixels() -> None:
     logits = maps([logit(0.9), logit(0.2), 0.0, logit(0.7)])
-    terms = ((0.1, 0.9), (0.2, 0.8), (0.5, 0.5), (0.3, 0.7))  # how wrong, and the truth's probability
+    terms = ((0.1, 0.9), (0.2, 0.8), (0.5, 0.5), (0.3, 0.7))  # the error, and the probability of the truth
     expected = -sum(wrong**2 * math.log(p) for wrong, p in terms) / 4
     assert focal_loss(logits, maps([1, 0, 0, 1])).item() == pytest.approx(expected, rel=1e-5)
 
@@ -75,7 +75,7 @@ def test_two_outputs_are_averaged(name: str) -> None:
 def test_empty_and_full_masks_have_finite_gradients(name: str, value: float) -> None:
     logits = torch.zeros(1, 1, 2, 2, requires_grad=True)
     loss = LOSSES[name](logits, torch.full((1, 1, 2, 2), value))
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+    loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
     assert loss.isfinite()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()

@@ -10,7 +10,7 @@ def quintic(x: float) -> float:
 
 
 def test_a_diagonal_matrix_by_hand() -> None:
-    """Its singular values are its entries, so each step of the iteration is the quintic of each."""
+    """Its singular values are its entries, so each step applies the quintic to each entry."""
     norm = 5.0  # of 3 and 4
     expected = [quintic(quintic(value / norm)) for value in (3.0, 4.0)]
     made = orthogonal(torch.diag(torch.tensor([3.0, 4.0]))[None], steps=2)[0]
@@ -43,7 +43,9 @@ def test_a_step_of_a_convolution_by_hand() -> None:
     weight.grad = gradient.clone()
     Muon([{"params": [weight], "weight_decay": 0.5}], lr=0.1, momentum=0.9).step()
     matrix = gradient.permute(0, 2, 3, 1).reshape(1, 4, 18)
-    step = orthogonal(matrix).view(4, 3, 3, 2).permute(0, 3, 1, 2)  # Nesterov's first: 1.9 times the gradient
+    step = (
+        orthogonal(matrix).view(4, 3, 3, 2).permute(0, 3, 1, 2)
+    )  # Nesterov's first step: 1.9 times the gradient
     torch.testing.assert_close(weight.detach(), before * (1 - 0.1 * 0.5) - 0.1 * step)
 
 

@@ -47,7 +47,7 @@ def test_no_step_is_wasted_at_rate_zero(params: Params) -> None:
 
 
 def test_plateaus_are_those_of_torch(params: Params) -> None:
-    """Torch's own scheduler, for a quantity that is to rise, is the oracle."""
+    """The oracle is torch's scheduler for a value that should rise."""
     values = np.random.default_rng(0).normal(np.linspace(0.5, 0.6, 60), 0.02).tolist()
     values[10] = float("nan")
     train = settings(params, schedule="plateau", warmup_fraction=0.0, plateau_patience=3, plateau_factor=0.5)
@@ -97,12 +97,13 @@ def test_the_average_follows_the_weights() -> None:
     average = copy.deepcopy(network)
     with torch.no_grad():
         network.weight.fill_(3.0)
-        network.running_mean.fill_(1.0)  # type: ignore[union-attr]  # there, as it tracks
-        network.num_batches_tracked.fill_(7)  # type: ignore[union-attr]  # there, as it tracks
+        # It tracks, so these are not None.
+        network.running_mean.fill_(1.0)  # type: ignore[union-attr]
+        network.num_batches_tracked.fill_(7)  # type: ignore[union-attr]
     update_average(average, network, decay=0.9, step=10_000)
     assert average.weight.item() == pytest.approx(0.9 * 1 + 0.1 * 3)
-    assert average.running_mean.item() == pytest.approx(0.1)  # type: ignore[union-attr]  # there, as it tracks
-    assert average.num_batches_tracked.item() == 7  # type: ignore[union-attr]  # there, as it tracks
+    assert average.running_mean.item() == pytest.approx(0.1)  # type: ignore[union-attr]
+    assert average.num_batches_tracked.item() == 7  # type: ignore[union-attr]
 
 
 def test_the_average_soon_forgets_where_it_began() -> None:
