@@ -25,7 +25,7 @@ PHOTOS = [f"pug_{n}" for n in range(40)]
 
 
 def record(key: str, mean: float, seed: int = 0, names: list[str] = PHOTOS, **params: Any) -> Record:
-    """A run whose photos' Dice has a mean; the photos are as hard in every run."""
+    """A run in which the Dice of the photos has this mean. A photo is equally hard in every run."""
     hard = np.random.default_rng(0).normal(0, 0.1, len(PHOTOS))
     noise = np.random.default_rng(int(key, 16)).normal(0, 0.01, len(PHOTOS))
     dice = dict(zip(PHOTOS, (mean + hard - hard.mean() + noise - noise.mean()).tolist(), strict=True))
@@ -49,7 +49,7 @@ def test_folds_are_joined_to_all_photos() -> None:
     folds = [record(str(n + 1), 0.8, names=PHOTOS[n::4]) for n in range(4)]
     (setting,) = group(folds)
     assert sorted(setting.dice("val").index) == sorted(PHOTOS)
-    assert math.isnan(setting.spread("val"))  # folds differ in their photos, not by chance alone
+    assert math.isnan(setting.spread("val"))  # folds differ also in their photos, not only by chance
 
 
 def test_seeds_of_folds_have_a_spread_too() -> None:
@@ -77,7 +77,7 @@ def test_of_two_codes_the_newest_run_counts() -> None:
 
 
 def test_hard_photos_do_not_decide_who_is_best() -> None:
-    """Each is ranked by the photos that all have scored."""
+    """Settings are ranked by the photos that all of them have scored."""
     hard = sorted(PHOTOS, key=lambda name: record("1", 0.8).dice["val"][name])
     better, worse = record("1", 0.80, names=hard[:20]), record("2", 0.75, loss="dice")
     rows = table(group([worse, better]))
@@ -99,7 +99,7 @@ def test_other_rules_for_the_border_are_not_compared() -> None:
 
 
 def test_a_small_difference_on_the_same_photos_is_seen() -> None:
-    """Photos differ by 0.1, runs by 0.02: only a paired comparison tells them apart."""
+    """Photos differ by 0.1 and runs by 0.02, so only a paired comparison can separate the runs."""
     worse, better = group([record("1", 0.80), record("2", 0.82, loss="dice")])
     assert worse.interval("val")[1] > better.interval("val")[0]  # the intervals overlap
     found = difference(worse, better, "val")
@@ -117,7 +117,7 @@ def test_no_difference_is_not_seen() -> None:
     assert not found.is_clear
 
 
-def named(dice: NDArray[np.float64]) -> dict[str, float]:
+def by_name(dice: NDArray[np.float64]) -> dict[str, float]:
     return {str(place): float(value) for place, value in enumerate(dice)}
 
 
@@ -128,7 +128,7 @@ def test_the_paired_interval_covers_as_often_as_it_says() -> None:
         random = np.random.default_rng(trial)
         dice = random.random(50)
         runs = [
-            replace(record("1", 0.5), key=str(i), params={"a": i}, dice={"val": named(d)})
+            replace(record("1", 0.5), key=str(i), params={"a": i}, dice={"val": by_name(d)})
             for i, d in enumerate((dice + random.normal(0.01, 0.03, 50), dice))
         ]
         one, other = group(runs)
@@ -196,14 +196,14 @@ def test_a_run_of_the_store_is_read(tmp_path: Path) -> None:
     keep(run, EVALUATIONS, "e", {}, files)
     found = Record.of_run(StoredRun.open(run.folder))
     assert (found.key, found.seconds, found.params["data.image_size"]) == ("abc", 5.0, 64)
-    assert "data.source" not in found.params  # which makes no other setting
+    assert "data.source" not in found.params  # another source is no other setting
     assert found.dice["test"] == {"pug_9": 0.7}
     assert found.rules == {"val": "both rules", "test": "ignore"}
     assert found.dice["val"]["null_1"] == 0.5
     assert math.isnan(found.dice["val"]["pug_1"])
     assert found.params["split.folds"] is None
     (setting,) = group([found])
-    assert setting.mean("val") == 0.5  # what is not defined is left out
+    assert setting.mean("val") == 0.5  # the undefined one is left out
 
 
 def test_a_table_that_is_not_as_recorded_is_not_compared(
@@ -213,11 +213,11 @@ def test_a_table_that_is_not_as_recorded_is_not_compared(
     files[PER_IMAGE].write_text("name,dice\npug_9,0.7\n")
     write_json(files[HEADLINES], {"threshold": 0.5})
     for name in ("history.jsonl", "validation.csv"):
-        run = recorded(finished_run(tmp_path / name.partition(".")[0]))
+        run = with_hashes(finished_run(tmp_path / name.partition(".")[0]))
         edit(run.folder / name, "0.5", "0.9")
         with pytest.raises(DamagedFile, match=f"{name}: differs from its recorded hash"):
             Record.of_run(run)
-    run = recorded(finished_run(tmp_path / "abc"))
+    run = with_hashes(finished_run(tmp_path / "abc"))
     keep(run, EVALUATIONS, "e", {}, files)
     edit(run.folder / "evaluations/e" / PER_IMAGE, "0.7", "0.9")
     assert "test" not in Record.of_run(StoredRun.open(run.folder)).dice
@@ -229,8 +229,8 @@ def test_a_table_that_is_not_as_recorded_is_not_compared(
         Record.of_run(StoredRun.open(run.folder))
 
 
-def recorded(run: StoredRun) -> StoredRun:
-    """Write the hashes of a run's files, and of its record, into the record."""
+def with_hashes(run: StoredRun) -> StoredRun:
+    """Write the hashes of a run's files and the seal into its record."""
     files = {path.name: sha256_file(path) for path in run.folder.iterdir() if path.name != MANIFEST}
     write_json(run.record, sealed(run.manifest | {"files": files}))
     return StoredRun.open(run.folder)

@@ -93,7 +93,7 @@ def test_an_evaluation_is_kept_once_and_read_only(root: Path) -> None:
     }
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o444 for path in folder.iterdir())
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
-    evaluate(run, 0.9)  # under the same key: the same evaluation again
+    evaluate(run, 0.9)  # has the same key, so it counts as the same evaluation
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
     assert [path.name for path in (run.folder / "evaluations").iterdir()] == ["e1"]
 
@@ -114,7 +114,7 @@ def test_restoring_replaces_nothing_that_no_run_has(root: Path) -> None:
     make_run(root, "aa", 0.8)
     make_run(root, "bb", 0.9)
     petseg("runs", "restore", "aa")
-    petseg("runs", "restore", "bb")  # what lies there is run aa's
+    petseg("runs", "restore", "bb")  # replaces the weights of run aa
     save_tensors(root / "models" / WEIGHTS, {"w": torch.zeros(3)}, {})
     precious = (root / "models" / WEIGHTS).read_bytes()
     assert "is what no run has" in petseg("runs", "restore", "aa", fails=True)
@@ -141,7 +141,7 @@ def test_verify_counts_all_and_names_what_differs(root: Path) -> None:
     run = evaluate(run, 0.7)
     cached = root / ".dvc/cache/files/md5/90/0150983cd24fb0d6963f7d28e17f72"
     cached.parent.mkdir(parents=True)
-    cached.write_text("abc")  # whose md5 is its name
+    cached.write_text("abc")  # its md5 is the name of the file
     report = verify(root, None, weights_in_mlflow)
     assert report.damages == []
     assert report.runs == 2
@@ -157,14 +157,14 @@ def test_verify_counts_all_and_names_what_differs(root: Path) -> None:
     damages = verify(root, None, weights_in_mlflow).damages
     assert len(damages) == 5
     assert any("bb/manifest.json: differs from the hash that it holds" in damage for damage in damages)
-    told = petseg("runs", "verify", fails=True)
+    printed = petseg("runs", "verify", fails=True)
     for name in (
         "aa/history.jsonl: differs",
         "e1/breeds.csv: differs",
         "bb/model.json: is gone",
         "17f72: diff",
     ):
-        assert name in told.replace("\n", "")
+        assert name in printed.replace("\n", "")
     assert "bb/model.json: is gone" in petseg("runs", "verify", "bb", fails=True)
 
 
@@ -177,9 +177,9 @@ def test_any_copy_of_weights_tells_its_run(root: Path) -> None:
     torch.save({"w": torch.full((3,), 0.8)}, foreign)  # the same tensors in another format
     assert [found.key for found in runs_of(Weights.read(foreign), root / "runs")] == ["aa"]
     run.folder.rename(root / "away")
-    told = petseg("runs", "which", str(copy), fails=True)
-    assert "no run of the store has these weights" in told
-    assert "it says of itself that run aa made it" in told
+    printed = petseg("runs", "which", str(copy), fails=True)
+    assert "no run of the store has these weights" in printed
+    assert "it says of itself that run aa made it" in printed
     flip(copy)
     assert "is damaged" in petseg("runs", "which", str(copy), fails=True)
     (root / "text").write_text("hello")
@@ -191,9 +191,9 @@ def test_what_lies_at_the_output_is_kept_before_it_is_replaced(
 ) -> None:
     shutil.copy(mlflow_database, root / "mlflow.db")
     run, output = make_run(root, "aa"), root / "models" / WEIGHTS
-    adopt_if_unknown(output, root / "runs")  # nothing lies there
+    adopt_if_unknown(output, root / "runs")  # there is no file
     run.export({WEIGHTS: output})
-    adopt_if_unknown(output, root / "runs")  # a run's own
+    adopt_if_unknown(output, root / "runs")  # the file belongs to a run
     assert len(stored_runs(root / "runs")[0]) == 1
     for content in (b"precious bytes", b"others"):
         output.write_bytes(content)
@@ -221,9 +221,9 @@ def test_weights_from_elsewhere_are_adopted_with_what_is_known(root: Path) -> No
     assert (again.folder, is_new) == (kept.folder, False)
     trained = make_run(root, "aa", 0.9)
     assert adopt(trained.folder / WEIGHTS, root / "runs", "what a run has")[0].folder == trained.folder
-    told = petseg("runs", "show", kept.key)
-    assert "from my laptop" in told
-    assert "reproduce" not in told  # nobody knows how they were made
+    printed = petseg("runs", "show", kept.key)
+    assert "from my laptop" in printed
+    assert "reproduce" not in printed  # it is not known how they were made
     petseg("runs", "restore", kept.key, "--to", "back.safetensors")
     assert Weights.read(root / "back.safetensors").tensors["w"].tolist() == [1, 1]
     assert (root / "back.json").read_text() == '{"note": "mine"}'
@@ -277,7 +277,7 @@ def test_of_promotions_at_once_none_is_lost(root: Path) -> None:
         assert other.exitcode == 0
     log = promotions(root / "runs")
     assert {line.key for line in log} == {"aa", "bb", "cc"}
-    assert [line.before for line in log] == [None, *(line.key for line in log[:-1])]  # a chain without a gap
+    assert [line.before for line in log] == [None, *(line.key for line in log[:-1])]  # an unbroken chain
     assert champion(root / "runs") == log[-1].key
 
 
@@ -292,10 +292,10 @@ def test_the_list_says_what_is_particular(root: Path) -> None:
     assert rows[1]["params"]["train.loss"] == "dice"
     assert "train.seed" not in rows[1]["params"]
     assert (rows[0]["test"], rows[0]["champion"], rows[1]["test"]) == (0.7, True, None)
-    told = petseg("runs", "list", "--sort", "val", "--where", "train.loss=dice")
-    assert "aa" not in told
-    assert "unet, width 8" in told
-    assert "its code differed from that commit" in told
+    printed = petseg("runs", "list", "--sort", "val", "--where", "train.loss=dice")
+    assert "aa" not in printed
+    assert "unet, width 8" in printed
+    assert "its code differed from that commit" in printed
     assert [row["id"] for row in json.loads(petseg("runs", "list", "--sort", "val", "--json"))["runs"]] == [
         "bb", "aa",
     ]  # fmt: skip
@@ -313,7 +313,7 @@ def test_only_what_is_neither_champion_nor_best_nor_in_training_is_pruned(root: 
     assert "it needs --yes" in petseg("runs", "prune", "cc", "--json", fails=True)
     with locked(root / "runs/dd"):
         assert "is being trained" in petseg("runs", "prune", "dd", "--yes", fails=True)
-    petseg("runs", "prune", "cc", fails=True)  # asked, nobody answers
+    petseg("runs", "prune", "cc", fails=True)  # the question gets no answer
     assert [run.key for run in stored_runs(root / "runs")[0]] == ["aa", "bb", "cc", "dd"]
     assert json.loads(petseg("runs", "prune", "cc", "cc", "--yes", "--json")) == {"deleted": ["cc"]}
     assert "1 runs are deleted" in petseg("runs", "prune", "dd", "--yes")
@@ -349,8 +349,8 @@ def test_a_record_that_was_edited_is_neither_promoted_nor_kept_in_place_of_the_b
     promote(make_run(root, "aa", 0.9), force=False)
     edited = {key: value for key, value in worse.manifest.items() if key != "sha256"}
     write_json(worse.record, edited | {"best": {"epoch": 1, "val_dice": 0.99}})
-    (named,) = verify(root, [StoredRun.open(worse.folder)], lambda _: ()).damages
-    assert "bb/manifest.json: is not what the ledger says" in named
+    (damage,) = verify(root, [StoredRun.open(worse.folder)], lambda _: ()).damages
+    assert "bb/manifest.json: is not what the ledger says" in damage
     assert "0.9900 edited" in petseg("runs", "list")
     with pytest.raises(StoreError, match="run bb can't be proved"):
         promote(StoredRun.open(worse.folder), force=True)
@@ -386,7 +386,7 @@ def test_the_card_tells_scores_weak_points_and_the_way_back(root: Path) -> None:
     run = make_run(root, "aa", 0.9)
     assert "Not yet scored on test photos" in card(run)
     text = card(evaluate(run, 0.7))
-    for told in (
+    for part in (
         "# unet, width 16: run aa",
         "12 to train, 4 to val; data.source `sample`, Oxford-IIIT Pet, CC BY-SA 4.0",
         "| **test, ignore (the border does not count)** | | 0.7000 (0.600 to 0.800) | 0.3500 | undefined |",
@@ -398,13 +398,13 @@ def test_the_card_tells_scores_weak_points_and_the_way_back(root: Path) -> None:
         "petseg runs reproduce aa",
         "| `train.loss` | bce |",
     ):
-        assert told in " ".join(text.split())
-    assert "cleaned" not in text  # before there were two outputs, nothing was
-    assert "rare breed" not in text  # one photo says nothing of a breed
+        assert part in " ".join(text.split())
+    assert "cleaned" not in text  # no masks were cleaned while networks had one output
+    assert "rare breed" not in text  # one photo is too few for the score of a breed
 
 
 def scored(dice: float) -> dict[str, float | None]:
-    """Scores as infer leaves them."""
+    """The scores of one kind of masks, as infer leaves them."""
     of_dice = {"dice_per_image": dice, "dice_per_image_low": dice - 0.1, "dice_per_image_high": dice + 0.1}
     return {**of_dice, "iou_per_image": dice / 2, "boundary_f_per_image": None}
 
@@ -413,14 +413,14 @@ def scored(dice: float) -> dict[str, float | None]:
 def test_the_card_says_by_which_mask_each_rule_is_answered(root: Path, clean: bool) -> None:
     run = make_run(root, "aa", 0.9, best={"epoch": 1, "val_dice": 0.9, "val_dice_whole": 0.95})
     other = "as_is" if clean else "cleaned"
-    told: dict[str, Any] = {
+    headlines: dict[str, Any] = {
         "boundary": "background", "photos": 9, "threshold": 0.4, "thresholds": {"whole": 0.6, "tight": 0.4},
         "answers": {"foreground": "whole", "background": "tight", "ignore": "whole"}, "cleaned_masks": clean,
         **scored(0.8), "boundary_foreground": scored(0.85), "boundary_ignore": scored(0.88),
         "own_resolution": scored(0.81), other: scored(0.82), f"own_resolution_{other}": scored(0.83),
         "mean_mask": scored(0.6), "all_foreground": scored(0.5),
     }  # fmt: skip
-    write_json(root / "h", told)
+    write_json(root / "h", headlines)
     (root / "b").write_text("breed,photos,dice_per_image,dice_per_image_low,dice_per_image_high\n")
     keep(run, EVALUATIONS, "e1", {}, {HEADLINES: root / "h", BREEDS: root / "b"})
     text = " ".join(card(StoredRun.open(run.folder)).split())
@@ -438,4 +438,4 @@ def test_the_card_says_by_which_mask_each_rule_is_answered(root: Path, clean: bo
         "Headline masks were cleaned" if clean else "Headline masks are as the network gave them",
     ):
         assert part in text
-    assert f"| {one}, at the packed size" not in text  # which is the headline
+    assert f"| {one}, at the packed size" not in text  # that row is the headline

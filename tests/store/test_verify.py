@@ -1,4 +1,4 @@
-"""What verify names of a store, and what it does not: a change of another process."""
+"""The damages of a store that verify names. A change by another process is none."""
 
 import json
 import multiprocessing
@@ -24,8 +24,8 @@ from tests.support.store import evaluate, flip, make_run, petseg
 
 @pytest.fixture
 def store(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three runs, each with an evaluation; one is the champion; DVC has no cache here."""
-    monkeypatch.setattr("petseg.store.verify._verify_dvc", lambda *_: [])  # it asks DVC, for a second
+    """Three runs, each with an evaluation. One is the champion. DVC has no cache here."""
+    monkeypatch.setattr("petseg.store.verify._verify_dvc", lambda *_: [])  # DVC takes a second
     for run in [make_run(root, key) for key in ("aa", "bb", "dd")]:
         evaluate(run, 0.7)
     promote(StoredRun.open(root / "runs/aa"), force=True)
@@ -74,7 +74,7 @@ def test_what_is_absent_or_was_edited_is_named(
 ) -> None:
     assert damages(store) == []
     harm(store)
-    flip(store / "dd/history.jsonl")  # and all else is still looked at
+    flip(store / "dd/history.jsonl")  # is found too
     found = damages(store)
     assert [line for line in found if named in line], found
     assert [line for line in found if "history.jsonl: differs" in line]
@@ -90,9 +90,9 @@ def test_a_lost_or_broken_run_can_be_pruned_by_its_key(store: Path, harm: Callab
     harm(store / "bb")
     assert len(damages(store)) == 1
     if (store / "bb").exists():
-        told = petseg("runs", "prune", "bb", "--yes", fails=True)
-        assert "bb can't be proved" in told
-        assert "--force deletes it all the same" in told
+        printed = petseg("runs", "prune", "bb", "--yes", fails=True)
+        assert "bb can't be proved" in printed
+        assert "--force deletes it all the same" in printed
     assert "1 runs are deleted" in petseg("runs", "prune", "bb", "--yes", "--force")
     assert damages(store) == []
     assert "no such run" in petseg("runs", "prune", "bb", "--yes", fails=True)
@@ -129,9 +129,9 @@ def test_what_a_killed_process_had_begun_is_ended_and_named(
     write_json(store / MARKER, marker | {"pending": {"event": "pruned", "run": "bb"}})
     (store / "bb").rename(store / ".bb.pruned.tmp")
     assert damages(store) == []
-    told = capfd.readouterr().err
-    assert "run bb pruned" in told
-    assert ".bb.pruned.tmp: was left half done" in told
+    printed = capfd.readouterr().err
+    assert "run bb pruned" in printed
+    assert ".bb.pruned.tmp: was left half done" in printed
     assert not (store / ".bb.pruned.tmp").exists()
 
 

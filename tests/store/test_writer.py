@@ -46,7 +46,7 @@ def record(epoch: int, val_dice: float) -> EpochRecord:
 
 
 def state_of(params: Params, epoch: int) -> TrainingState:
-    """A state whose weights tell which epoch they are of."""
+    """A state in which every weight equals the epoch."""
     state = TrainingState.new(MODEL, params.train, torch.device("cpu"))
     for network in (state.network, state.average):
         assert network is not None
@@ -177,7 +177,7 @@ def test_a_kill_between_checkpoint_and_row_leaves_one_row_an_epoch(run: Run, par
     add(run, params, 1, 0.1)
     rows = (run.folder / HISTORY).read_bytes()
     add(run, params, 2, 0.2)
-    (run.folder / HISTORY).write_bytes(rows)  # as if killed before the row was written
+    (run.folder / HISTORY).write_bytes(rows)  # as if the process had been killed before it wrote the row
     again = Run(run.folder, run.manifest)
     state = state_of(params, 0)
     again.resume(state)
@@ -223,7 +223,7 @@ def test_without_its_best_checkpoint_a_run_goes_back_to_before(run: Run, params:
     state = state_of(params, 0)
     again = Run(run.folder, run.manifest)
     again.resume(state)
-    assert (state.epoch, again.history) == (0, [])  # neither 3 nor 4 could hand out the best weights
+    assert (state.epoch, again.history) == (0, [])  # epochs 3 and 4 do not have the best weights
     for epoch, dice in enumerate([0.3, 0.9], 1):
         add(again, params, epoch, dice)
     assert again.best_weights()["head.bias"].tolist() == [2, 2]
