@@ -1,4 +1,4 @@
-"""Weights of any origin: kept whatever their dtype, or refused before they take memory."""
+"""Weights of any origin are kept, whatever their dtype, or refused before they take memory."""
 
 import io
 import json
@@ -60,7 +60,7 @@ def saved(weights: object, **options: Any) -> bytes:
 
 
 def repacked(content: bytes, zeros: int) -> bytes:
-    """A file of torch.save, packed, with so many bytes of zero for its tensor."""
+    """Compress a file of torch.save, and give its tensor this many zero bytes."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
@@ -96,7 +96,9 @@ BYTES = {
 }
 
 
-LEGACY = [kind for kind in KEPT if "float8" not in kind and "uint16" not in kind]  # which it had not yet
+LEGACY = [
+    kind for kind in KEPT if "float8" not in kind and "uint16" not in kind
+]  # that format does not know these
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ LIMITS: Thresholds = {"whole": 0.5, "tight": 0.4}
 
 
 def probability(*drawings: str) -> NDArray[np.float32]:
-    """Two maps as drawn, (2, H, W): # is pet, . is not."""
+    """Return two drawn maps, (2, H, W): # is pet, . is not."""
     rows = [
         [[0.9 if mark == "#" else 0.1 for mark in row] for row in drawing.split()] for drawing in drawings
     ]
@@ -24,7 +24,9 @@ def clean(found: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def test_the_tight_mask_lies_within_the_whole_one_at_any_thresholds() -> None:
-    found = np.array([[[0.9, 0.45, 0.45]], [[0.9, 0.45, 0.3]]], np.float32)  # 0.45 is above the tight one's
+    found = np.array(
+        [[[0.9, 0.45, 0.45]], [[0.9, 0.45, 0.3]]], np.float32
+    )  # 0.45 is above the threshold of the tight mask
     assert cut(found, LIMITS).tolist() == [[[True, False, False]], [[True, False, False]]]
     batch = np.stack([found, found])
     assert cut(batch, LIMITS).shape == (2, 2, 1, 3)

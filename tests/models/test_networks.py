@@ -32,7 +32,7 @@ def model_of(name: str) -> ModelParams:
 
 
 def conv_pair(channels_in: int, channels_out: int) -> int:
-    """Parameters of two 3x3 convolutions without bias and two batch norms."""
+    """Count the parameters of two 3x3 convolutions without bias and two batch norms."""
     return 9 * channels_out * (channels_in + channels_out) + 4 * channels_out
 
 
@@ -69,7 +69,7 @@ def test_a_resnet34_unet_takes_any_multiple_of_32(height: int, width: int) -> No
 
 
 def test_the_encoder_is_torchvisions_resnet34_with_its_names() -> None:
-    """Published weights then load under their own names, and none is silently left out."""
+    """So published weights load by their names, and none is silently left out."""
     oracle = resnet34()
     expected = {name: value.shape for name, value in oracle.state_dict().items() if not name.startswith("fc")}
     encoder = ResNet34UNet(16).encoder
@@ -77,7 +77,7 @@ def test_the_encoder_is_torchvisions_resnet34_with_its_names() -> None:
 
 
 def test_the_encoder_computes_what_torchvisions_does() -> None:
-    """Neither a norm nor a ReLU is left out between the layers, and no skip is changed in place."""
+    """No norm and no ReLU between the layers is left out, and no skip is changed in place."""
     torch.manual_seed(0)
     network, photo = ResNet34UNet(4).eval(), torch.randn(1, 3, 64, 64)
     oracle = resnet34().eval()
@@ -124,10 +124,10 @@ def test_what_comes_from_below_and_every_skip_reach_the_logits(name: str, place:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_weight_learns(name: str, params: Params) -> None:
-    """None is frozen, unused, or held twice under two names."""
+    """No weight is frozen, unused, or stored under two names."""
     torch.manual_seed(0)
     network = placed(build_network(model_of(name)), CPU)
-    # Adam's first step moves all that has a gradient, however small; decay would move the others too.
+    # Adam's first step changes each weight that has a gradient. Weight decay would change the others too.
     train = params.train.model_copy(update={"optimizer": "adam", "weight_decay": 0.0})
     optimizer = build_optimizer(network, train)
     photos, masks = torch.randn(2, 3, 64, 64), torch.rand(2, 2, 64, 64).round()
@@ -151,7 +151,7 @@ def test_the_second_logit_is_never_above_the_first(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_pixel_of_the_mask_depends_on_the_photo_around_it(name: str) -> None:
-    """What decodes to a shifted or half-sized place would learn only blobs."""
+    """A decoder with a shifted or half-sized output would learn only blobs."""
     torch.manual_seed(0)
     network = build_network(model_of(name)).eval()
     photo = torch.randn(1, 3, 64, 64, requires_grad=True)

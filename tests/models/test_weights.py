@@ -65,7 +65,7 @@ def test_one_flipped_bit_anywhere_is_seen(tmp_path: Path) -> None:
                 tensors, about = load_tensors(path)
             except DamagedFile:
                 continue
-            # Whitespace that pads the header may differ; nothing else may.
+            # Only the whitespace that pads the header may differ.
             assert sha256_tensors(tensors) == sha256_tensors(TENSORS)
             assert about == {"epoch": 3}
 
@@ -125,7 +125,7 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def sealed_file(path: Path, text: object) -> None:
-    """Write weights whose metadata say this, and prove it."""
+    """Write weights with this text as metadata, and a valid seal."""
     proof = hashlib.sha256(str(text).encode(errors="replace")).hexdigest()
     sealed = json.dumps({"text": text, "sha256": proof})
     path.write_bytes(safetensors.torch.save(ONE, {"petseg": sealed}))
@@ -151,10 +151,10 @@ ABOUT = {"run_key": "aa", "record": {"epoch": 1, "val_dice": float("nan")}, "his
 def test_odd_metadata_that_prove_themselves_are_named(
     tmp_path: Path, changes: dict[str, object], reason: str
 ) -> None:
-    path, told = tmp_path / "x.safetensors", {"tensors_sha256": sha256_tensors(ONE), "about": ABOUT}
-    sealed_file(path, json.dumps(told))
+    path, metadata = tmp_path / "x.safetensors", {"tensors_sha256": sha256_tensors(ONE), "about": ABOUT}
+    sealed_file(path, json.dumps(metadata))
     assert load_tensors(path)[1]["record"]["epoch"] == 1
-    sealed_file(path, json.dumps(told | changes))
+    sealed_file(path, json.dumps(metadata | changes))
     with pytest.raises(DamagedFile) as refused:
         load_tensors(path)
     assert str(refused.value).startswith(f"{path}: can't be read as petseg weights (its metadata: ")

@@ -20,7 +20,7 @@ TRIMAPS = RANDOM.integers(1, 4, (3, 16, 16), dtype=np.uint8)
 
 
 def texts(figure: Figure) -> str:
-    """All that is written in a figure that can be drawn."""
+    """Draw a figure, and return all its texts."""
     file = io.BytesIO()
     figure.savefig(file, format="png")
     picture = np.asarray(Image.open(file))
@@ -38,7 +38,7 @@ def test_curves_mark_the_best_epoch() -> None:
     written = texts(figures.curves(history))
     for part in ("best epoch 2: 0.712", "best epoch 2: 0.600", "validation", "training, augmented", "epoch"):
         assert part in written
-    assert "mean of both" not in written  # a network of one output
+    assert "mean of both" not in written  # the network has one output
 
 
 def test_curves_have_both_outputs_beside_their_mean() -> None:
@@ -74,7 +74,7 @@ def test_preprocessing_shows_sizes_and_both_masks() -> None:
     written = texts(figure)
     for part in ("pug_2, 30x22 px", "packed, 16x16 px", "trimap", "border", "to learn: the whole pet"):
         assert part in written
-    whole, tight = (np.asarray(axes.images[0].get_array()) for axes in figure.axes[8:10])  # of the second row
+    whole, tight = (np.asarray(axes.images[0].get_array()) for axes in figure.axes[8:10])  # in the second row
     assert np.array_equal(whole, TRIMAPS[1] != 2)
     assert np.array_equal(tight, TRIMAPS[1] == 1)
 

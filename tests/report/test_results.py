@@ -1,4 +1,4 @@
-"""What the pipeline left, and which photos are chosen of it."""
+"""The files that the pipeline leaves, and the photos that are chosen from them."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def results(written: Path, tmp_path: Path) -> Results:
-    """Results of its own, to be spoilt."""
+    """Results that a test may damage."""
     shutil.copytree(written, tmp_path / "results")
     return results_in(tmp_path / "results")
 
@@ -70,7 +70,7 @@ def test_an_example_is_the_photo_and_both_masks(results: Results) -> None:
 def test_the_evolution_has_the_dice_of_each_mask(results: Results) -> None:
     evolution = results.evolution
     assert evolution.masks.shape[:2] == evolution.dices.shape == (EPOCHS, VAL)
-    assert evolution.dices[-1] == pytest.approx(1)  # as tests/results.py drew it
+    assert evolution.dices[-1] == pytest.approx(1)  # as write_results draws it
     assert (np.diff(evolution.dices, axis=0) > 0).all()
     assert evolution.names[2].startswith(HOSTILE)
     assert np.array_equal(evolution.masks, load_masks(results.evolution_file)[0][:, :, 0])
@@ -106,10 +106,11 @@ def test_the_masks_that_are_shown_answer_the_rule_of_the_headline(
 
 
 def test_the_truth_beside_a_whole_mask_has_the_border_though_no_score_counts_it(tmp_path: Path) -> None:
-    """Validation may find that the whole mask answers the ignore rule better."""
+    """By validation, the whole mask may answer the ignore rule better."""
     results = write_results(tmp_path / "results", boundary="ignore")
-    told = json.loads((results.folder / HEADLINES).read_text())
-    write_json(results.folder / HEADLINES, told | {"answers": told["answers"] | {"ignore": "whole"}})
+    headlines = json.loads((results.folder / HEADLINES).read_text())
+    answers = headlines["answers"] | {"ignore": "whole"}
+    write_json(results.folder / HEADLINES, headlines | {"answers": answers})
     assert results.title == "masks of the whole pet, scored by the ignore rule"
     assert np.array_equal(results.truths, results.arrays.trimaps[results.rows] != 2)
 
@@ -157,10 +158,10 @@ def test_a_file_that_is_absent_is_named(results: Results, name: str, view: str) 
 def test_files_of_other_photos_are_refused(results: Results) -> None:
     path = results.folder / PREDICTIONS
     masks, beside = load_masks(path)
-    for rows, said in (
+    for rows, message in (
         (beside["rows"][::-1], "not of the same photos"),
         (beside["rows"] + 99, "other photos"),
     ):
         save_masks(path, masks, rows=rows)
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             _ = replace(results).table

@@ -1,4 +1,4 @@
-"""Entries for MLflow, and the decision of a logged model, of odd values: each is one line."""
+"""Odd values in entries for MLflow and in the decision of a logged model: each gives one line."""
 
 import json
 from collections.abc import Callable
@@ -77,7 +77,7 @@ def test_what_is_no_decision_is_named(tmp_path: Path, put: Callable[[Path], obje
 
 
 def refusal(folder: Path, decision: Path) -> str:
-    """Load a model that is whole but for its decision, and return the line that refuses it."""
+    """Load a model that is intact except for its decision, and return the line that refuses it."""
     from petseg.tracking.pyfunc import PetSegmenter
 
     run = make_run(folder / "run", "unet")

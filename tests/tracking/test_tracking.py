@@ -58,7 +58,7 @@ EPOCH = {
 
 @pytest.fixture
 def root(tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty repository as the working folder."""
+    """An empty project as the working folder."""
     shutil.copy(mlflow_database, tmp_path / "mlflow.db")
     (tmp_path / ".dvc/tmp").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
@@ -74,7 +74,7 @@ def rows(experiment: str = EXPERIMENT) -> "list[mlflow.entities.Run]":
 
 
 def training(root: Path, key: str = "abcd", **manifest: Any) -> StoredRun:
-    """A run of the store in which nothing is trained yet."""
+    """Make a run of the store that has no epoch yet."""
     known = {
         "format": 1, "status": "running", "created": "2026-01-02T03:04:05+00:00", "uid": f"uid{key}",
         "params": {"train.epochs": 2}, "data_sha256": "f" * 64, "data": {"data.source": "sample"},
@@ -124,7 +124,7 @@ def evaluated(
 
 
 def finished(root: Path, key: str = "abcd", **manifest: Any) -> StoredRun:
-    """A run of two epochs in the store, which MLflow knows nothing of."""
+    """Make a finished run of two epochs in the store, of which MLflow has nothing."""
     run = training(root, key, **manifest)
     for epoch in (1, 2):
         train_epoch(run, epoch)
@@ -243,9 +243,9 @@ def test_what_can_not_be_read_does_not_stop_the_rest(root: Path) -> None:
     for name, text in (("0000", ""), ("gone", ""), ("data-cut", '{"stage": "down')):
         with lock_entry(name) as entry:
             entry.path.write_text(text)
-    told = sync(root / "runs", [run])
-    assert (told.told, told.known) == (["abcd"], ["data-cut", "gone"])
-    assert "0000/manifest.json: is no JSON" in told.broken[0]
+    delivery = sync(root / "runs", [run])
+    assert (delivery.told, delivery.known) == (["abcd"], ["data-cut", "gone"])
+    assert "0000/manifest.json: is no JSON" in delivery.broken[0]
     assert left_over() == ["0000"]
 
 
@@ -254,8 +254,8 @@ def test_a_history_that_is_not_as_recorded_is_not_told(root: Path) -> None:
     run.manifest["files"] |= {name: sha256_file(run.folder / name) for name in ("history.jsonl", "shown.png")}
     write_json(run.record, run.manifest)
     edit(run.folder / "history.jsonl", '"epoch": 2', '"epoch": 3')
-    told = sync(root / "runs", [run])
-    assert "history.jsonl: differs from its recorded hash" in told.broken[0]
+    delivery = sync(root / "runs", [run])
+    assert "history.jsonl: differs from its recorded hash" in delivery.broken[0]
     assert rows() == []
 
 
@@ -274,13 +274,13 @@ def test_another_evaluation_is_a_child_more_and_what_the_row_shows(root: Path) -
     client = mlflow.MlflowClient()
     assert len(client.search_model_versions("name = 'petseg'")) == 1
     models = client.search_logged_models([row.info.experiment_id])
-    told = [{metric.key: metric.value for metric in model.metrics} for model in models]
-    assert sorted(model["test/dice_per_image"] for model in told) == [0.7, 0.75]
-    assert [model["test/threshold"] for model in told] == [0.45, 0.45]  # also what did not change
+    metrics = [{metric.key: metric.value for metric in model.metrics} for model in models]
+    assert sorted(model["test/dice_per_image"] for model in metrics) == [0.7, 0.75]
+    assert [model["test/threshold"] for model in metrics] == [0.45, 0.45]  # the unchanged ones are logged too
 
 
 def test_two_trainings_of_one_key_in_two_stores_are_two_rows(root: Path) -> None:
-    """As in two clones that log to one server: the bits may differ, as the machines do."""
+    """Two clones may log to one server, and their bits may differ if their machines do."""
     sync(root / "runs", [finished(root)])
     sync(root / "elsewhere/runs", [finished(root / "elsewhere", uid="other")])
     assert [row.data.tags["run_key"] for row in rows()] == ["abcd", "abcd"]
@@ -335,7 +335,7 @@ def test_an_artifact_store_that_fails_by_an_error_of_its_own_is_mlflows_trouble(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class UploadFailedError(Exception):
-        """As boto's, which derives from nothing that is MLflow's."""
+        """Like the exceptions of boto, which are no subclasses of MLflow's."""
 
     def fail(*_: object) -> None:
         raise UploadFailedError("bucket is gone")
@@ -361,9 +361,9 @@ def test_what_is_no_database_is_not_tried_again_and_again(
     make(root / "mlflow.db")
     with live_row(training(root)) as row:
         row.tell_epochs()
-    said = capfd.readouterr().err
-    assert said.startswith(f"warning: MLflow does not answer ({root}/mlflow.db is no regular file); ")
-    assert said.count("\n") == 1
+    printed = capfd.readouterr().err
+    assert printed.startswith(f"warning: MLflow does not answer ({root}/mlflow.db is no regular file); ")
+    assert printed.count("\n") == 1
 
 
 def test_a_record_that_can_not_be_told_does_not_stop_the_rest(root: Path) -> None:
@@ -422,7 +422,7 @@ def test_only_one_process_tells_of_a_run(root: Path) -> None:
 
 
 class Answering(BaseHTTPRequestHandler):
-    """A server that is there, and does not do what it is asked for."""
+    """A server that hangs, or answers every request but /health with 503."""
 
     hangs_at: str
     released: threading.Event
@@ -447,7 +447,7 @@ class Answering(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """The port of a server that is away, silent, silent once it said that it is there, or overworked."""
+    """The port of a server that is down, silent, silent after its health check, or overloaded."""
     if request.param == "away":
         yield closed_port()
         return
@@ -475,7 +475,7 @@ def test_a_server_that_does_not_answer_costs_one_warning_and_is_told_later(
             train_epoch(run, epoch)
             live.tell_epochs()
         finish(run)
-    assert time.monotonic() - started < 30  # what must hold, and not a figure of speed
+    assert time.monotonic() - started < 30  # a requirement, not a measurement of speed
     error = capsys.readouterr().err
     assert error.count("MLflow does not answer") == 1
     assert "eim" not in error
@@ -484,7 +484,7 @@ def test_a_server_that_does_not_answer_costs_one_warning_and_is_told_later(
     with pytest.raises(StoreError, match=r"MLflow does not answer .*; petseg runs sync tells it later"):
         sync(root / "runs")
     assert left_over() == ["abcd"]
-    # Another store was never down, and is told when it is asked for.
+    # Another tracking store was never down, and is updated on request.
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert sync(root / "runs") == Delivery()
     assert sync(root / "runs", [run]).told == ["abcd"]
@@ -520,7 +520,7 @@ def test_runs_of_killed_processes_are_closed_by_the_next_command(root: Path) -> 
         assert flush_outbox()
         statuses = {run.data.tags["run_key"]: run.info.status for run in rows()}
         assert statuses == {"abcd": "KILLED", "ffff": "RUNNING"}
-        train_epoch(killed_run, 1)  # which it had no time to tell
+        train_epoch(killed_run, 1)  # an epoch that it could not log
         assert sync(root / "runs", [killed_run]).told == ["abcd"]
         finish(mine)
         assert not live.broken
@@ -622,11 +622,11 @@ def test_a_model_has_its_dice_by_every_rule_whichever_is_the_headline(root: Path
     }
     scores: dict[str, Any] = {"boundary": boundary, "threshold": 0.45, "dice_per_image": RULES[boundary]}
     scores |= {"cleaned_masks": True, "thresholds": {"whole": 0.5, "tight": 0.45}, **others}
-    vars(run.evaluation)["headlines"] = scores  # where a cached property keeps its value
+    vars(run.evaluation)["headlines"] = scores  # the place of a cached property's value
     metrics = of_evaluation(run, run.evaluation).metrics
     assert {rule: metrics[f"test/dice_{rule}"] for rule in RULES} == RULES
     assert metrics["test/dice_per_image"] == RULES[boundary]
-    assert "test/cleaned_masks" not in metrics  # which is no score
+    assert "test/cleaned_masks" not in metrics  # it is no score
 
 
 def test_a_model_of_one_output_has_its_dice_by_its_one_rule(root: Path) -> None:
@@ -644,7 +644,7 @@ def test_a_model_of_one_output_has_its_dice_by_its_one_rule(root: Path) -> None:
 def test_an_epoch_has_the_dice_of_both_outputs_where_it_has_two() -> None:
     row = EPOCH | {"epoch": 1}
     assert of_epoch(row | {"val_dice_whole": 0.9, "val_dice_tight": 0.8})["dice/val_tight"] == 0.8
-    assert of_epoch(row)["dice/val_whole"] is None  # and is not logged
+    assert of_epoch(row)["dice/val_whole"] is None  # so it is not logged
 
 
 def test_the_view_ranks_models_by_every_rule_and_shows_no_param_that_trainings_lack(
@@ -699,8 +699,13 @@ def test_the_logged_model_turns_photos_to_masks(root: Path) -> None:
     weights, about = root / "w.safetensors", root / "w.json"
     save_tensors(weights, network.state_dict(), {})
     digest = sha256_tensors(network.state_dict())
-    told = {"model": MODEL.model_dump(), "image_size": 32, "outputs": OUTPUTS, "tensors_sha256": digest}
-    about.write_text(json.dumps(told))
+    description = {
+        "model": MODEL.model_dump(),
+        "image_size": 32,
+        "outputs": OUTPUTS,
+        "tensors_sha256": digest,
+    }
+    about.write_text(json.dumps(description))
     photos = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     predictor = Predictor.load(weights, about, torch.device("cpu"), flip_average=True)
     probability = predictor.probability(photos, 8).numpy()
@@ -708,7 +713,7 @@ def test_the_logged_model_turns_photos_to_masks(root: Path) -> None:
     with live_row(training(root)) as live:
         assert live.row is not None
         decision = {"thresholds": thresholds, "flip_average": True}
-        for _ in range(2):  # the second time it is there
+        for _ in range(2):  # the second time the model exists
             log_model(
                 live.row.client, live.row.run_id, weights, about, decision, {EVALUATION_TAG: "e1"}, photos[0]
             )
