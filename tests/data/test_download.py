@@ -1,4 +1,4 @@
-"""Fetching archives over a network that fails in every way; no request leaves this machine."""
+"""Downloads of archives over a network that fails in every way. No request leaves this machine."""
 
 import itertools
 import os
@@ -22,7 +22,7 @@ from tests.support.http_server import Server, closed_port
 from tests.support.pets import PetFolder
 
 SAMPLE = ROOT / "data/sample"
-FETCH = (  # as a process of its own
+FETCH = (  # for a process of its own
     "import sys; from pathlib import Path; from petseg.data.download import fetch\n"
     "fetch(sys.argv[1], Path('data/sample'), Path(sys.argv[2]), Path(sys.argv[3]))"
 )
@@ -191,13 +191,13 @@ def test_a_killed_download_leaves_nothing_that_looks_whole(tmp_path: Path, serve
     assert len(names(tmp_path / "root/data/fetched/partial")) == 1
     server.delay_s = 0
     run(server.url, tmp_path)
-    assert any(asked for asked in server.ranges)
+    assert any(requested for requested in server.ranges)
     assert names(tmp_path / "into") == {PHOTOS, ANNOTATIONS}
     assert sha256_file(tmp_path / "into" / PHOTOS) == sha256_file(server.folder / PHOTOS)
 
 
 def kill_half_way(server: Server, tmp_path: Path) -> None:
-    """Kill a process that fetches, once something has come."""
+    """Kill a process that fetches archives, after it has received some bytes."""
     command = [sys.executable, "-c", FETCH, server.url, str(tmp_path / "into"), str(tmp_path / "root")]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     partials = tmp_path / "root/data/fetched/partial"
@@ -212,10 +212,10 @@ def test_what_was_fetched_once_needs_no_network(
     tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = run(server.url, tmp_path)
-    asked = len(server.ranges)
-    shutil.rmtree(tmp_path / "into")  # as DVC does before the stage
+    requests = len(server.ranges)
+    shutil.rmtree(tmp_path / "into")  # DVC does that before the stage
     assert run(server.url, tmp_path) == first
-    assert len(server.ranges) == asked, "the archives were asked for again"
+    assert len(server.ranges) == requests, "the archives were requested again"
     assert "what it gave before is used" not in capsys.readouterr().err
     server.shutdown()
     server.server_close()
@@ -240,7 +240,7 @@ def test_the_published_archives_ask_nothing_of_the_network_again(
 
 
 def no_request(session: requests.Session, method: str, url: str, **_: object) -> None:
-    raise AssertionError(f"the network was asked for {url}")
+    raise AssertionError(f"a request was sent to {url}")
 
 
 def test_processes_at_once_fetch_an_archive_once(tmp_path: Path, server: Server) -> None:
@@ -285,9 +285,9 @@ def test_without_checksums_nothing_is_kept(tmp_path: Path, server: Server) -> No
     (server.folder / CHECKSUMS).unlink()
     run(server.url, tmp_path)
     assert [path.name for path in (tmp_path / "root/data/fetched").rglob("*.gz")] == []
-    asked = len(server.ranges)
+    requests = len(server.ranges)
     run(server.url, tmp_path)
-    assert len(server.ranges) == asked + 2
+    assert len(server.ranges) == requests + 2
 
 
 def test_without_checksums_nothing_is_left_of_a_download_that_failed(tmp_path: Path, server: Server) -> None:

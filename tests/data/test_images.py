@@ -1,4 +1,4 @@
-"""Photos of every kind, and broken ones: cases 31 to 33 of what must be survived."""
+"""Photos of every kind, and broken ones: faults 31 to 33."""
 
 import io
 import struct
@@ -53,7 +53,7 @@ def test_whatever_the_file_is_the_photo_is_rgb(data: bytes, expected: Image.Imag
 
 
 def test_a_phone_s_heic_is_read_and_turned() -> None:
-    photo = decode_photo((HEIC).read_bytes())  # 64x48, with a red bar at its left
+    photo = decode_photo((HEIC).read_bytes())  # 64x48, with a red bar at the left
     assert (photo.mode, photo.size) == ("RGB", (48, 64))
     red, blue = photo.getpixel((40, 5)), photo.getpixel((40, 60))
     assert isinstance(red, tuple)
@@ -83,7 +83,7 @@ def test_16_bit_grey_keeps_its_shades() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_exif_rotated_photo_comes_upright(orientation: int) -> None:
-    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that undoes each
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that undoes each orientation
     stored = PHOTO if orientation == 1 else PHOTO.transpose(Image.Transpose(back[orientation]))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -127,7 +127,7 @@ def test_any_bytes_give_a_photo_or_a_refusal() -> None:
 
 
 def giant_png(width: int, height: int) -> bytes:
-    """A real PNG of one colour, in a few hundred kilobytes."""
+    """Make a valid PNG of one colour, of a few hundred kilobytes."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -160,7 +160,7 @@ def test_200_megapixels_are_refused_in_little_memory() -> None:
 
 
 def header(kind: str, size: tuple[int, int], **options: object) -> bytes:
-    """The beginning of a picture that says that it has this size."""
+    """Make a small picture whose header claims this size."""
     small = encoded(Image.new("RGB", (24, 16)), kind, **options)
     if kind == "PNG":
         head = struct.pack(">II", *size) + small[24:29]
@@ -298,10 +298,8 @@ def test_photos_shrink_as_torchvision_shrinks_them(size: int) -> None:
 
 def test_a_large_photo_shrinks_in_two_steps_to_almost_the_same() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    for size, most in (
-        ((510, 380), 0),
-        ((4000, 3000), 6),
-    ):  # less than four times the square's side, and more
+    # The sizes are below and above four times the side of the square.
+    for size, most in (((510, 380), 0), ((4000, 3000), 6)):
         photo = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
         at_once = np.asarray(photo.resize((128, 128), Image.Resampling.BILINEAR)).astype(int)
         assert np.abs(resize_photo(photo, 128) - at_once).max() <= most

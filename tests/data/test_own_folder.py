@@ -1,4 +1,4 @@
-"""Own photos and masks: what is paired, what is refused and why, and the archives that they become."""
+"""The user's own photos and masks: how they are paired, why some are refused, and how they are packed."""
 
 import csv
 import os
@@ -27,7 +27,7 @@ def own(tmp_path: Path) -> OwnFolder:
 
 
 def with_palette(image: Image.Image) -> Image.Image:
-    """The same values as indices of colours that say something else."""
+    """The same values as indices of a palette with other colours."""
     indexed = Image.new("P", image.size)
     indexed.putdata(np.asarray(image).ravel().tolist())
     indexed.putpalette([7, 7, 7] * 256)
@@ -48,7 +48,7 @@ def test_an_encoding_becomes_a_trimap(masks: Masks) -> None:
         lambda image: image.convert("RGB"),
         lambda image: image.convert("LA"),
         lambda image: image.convert("RGBA"),
-        lambda image: Image.fromarray(np.asarray(image) > 0),  # 1 bit a pixel
+        lambda image: Image.fromarray(np.asarray(image) > 0),  # 1 bit per pixel
         lambda image: Image.fromarray(np.asarray(image).astype(np.uint16)),
         lambda image: with_palette(image),
     ],
@@ -118,7 +118,7 @@ def test_all_masks_of_another_encoding_fail_before_a_photo_is_decoded(own: OwnFo
 def test_pictures_are_paired_by_name_in_any_format_and_folder(own: OwnFolder, tmp_path: Path) -> None:
     own.write("images/dogs/Rex am See.PNG", encoded(picture(20), "PNG"))
     own.write("masks/dogs/Rex am See.bmp", encoded(mask(), "BMP"))
-    own.write("images/e\u0301te\u0301 1.webp", encoded(picture(21), "WEBP"))  # as a Mac writes it
+    own.write("images/e\u0301te\u0301 1.webp", encoded(picture(21), "WEBP"))  # decomposed, as on a Mac
     own.write("masks/été 1.png", encoded(mask(), "PNG"))
     arrays, report = packed(own, tmp_path)
     assert list(arrays.index["name"]) == ["a", "b", "c", "d", "dogs_Rex am See", "été 1"]
@@ -406,7 +406,7 @@ def test_a_path_in_a_list_may_begin_with_the_home_folder(
 
 
 def test_what_becomes_a_pipe_or_a_sparse_file_is_left_out(tmp_path: Path, own: OwnFolder) -> None:
-    """After the folder was looked at: what is opened is looked at once more."""
+    """Files may change after the folder was read, so each is checked again when it is opened."""
     found = own.read()
     (own.folder / "masks/a.png").unlink()
     os.mkfifo(own.folder / "masks/a.png")

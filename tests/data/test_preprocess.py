@@ -92,7 +92,7 @@ def test_every_refusal_is_named_with_its_reason(pets: PetFolder, tmp_path: Path)
     assert len(table) == 10
     assert set(table["verdict"]) == {"rejected", "ignored"}
     assert set(arrays.index["name"]).isdisjoint(set(dict(report.rejected)) - {"Bengal_7"})
-    # What is left are the right photos, after rows were dropped between them.
+    # The remaining rows have the right photos, though rows between them were dropped.
     for name in ("Bengal_3", "pug_7"):
         other = PetFolder(tmp_path / "whole")
         whole, _ = packed(other.write(), tmp_path / "again")
@@ -198,7 +198,7 @@ def test_originals_come_at_their_own_size(pets: PetFolder) -> None:
 
 @pytest.mark.whole
 def test_memory_does_not_grow_with_the_photos(pets: PetFolder, tmp_path: Path) -> None:
-    """3,000 photos of 256x256 are 590 MB of rows; the process must stay far below."""
+    """3,000 photos of 256x256 make 590 MB of rows; the process must use far less memory."""
     many = PetFolder(tmp_path / "many", trainval=2990, test=10)
     many.write()
     code = (

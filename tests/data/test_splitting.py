@@ -1,4 +1,4 @@
-"""Who is in training, validation and test: shares, breeds, folds, and groups that stay whole."""
+"""The split into training, validation and test: shares, breeds, folds, and groups that stay together."""
 
 from collections import Counter
 
@@ -18,7 +18,7 @@ def params(seed: int = 0, folds: int | None = None, fold: int | None = None) -> 
 
 
 def animals(seed: int, n: int = 60, largest: int = 8) -> list[Listed]:
-    """Photos of n animals, one to eight of each."""
+    """Photos of n animals, one to ``largest`` photos of each."""
     random = np.random.default_rng(seed)
     return [
         Listed(f"{animal}_{photo}", BREEDS[animal % 3], "cat", f"animal {animal}", "")
@@ -66,7 +66,7 @@ def test_folds_share_the_groups_among_them(seed: int) -> None:
         validated += sorted({photo.group for photo in chosen})
         tests.add(tuple(part == "test" for part in parts))
         assert abs(len(chosen) - (len(photos) - parts.count("test")) / 5) <= 8
-    assert len(tests) == 1, "folds are of one and the same rest"
+    assert len(tests) == 1, "folds must not change the test part"
     tested = {photo.group for photo, test in zip(photos, next(iter(tests)), strict=True) if test}
     assert sorted(validated) == sorted({photo.group for photo in photos} - tested)
 
@@ -83,10 +83,10 @@ def test_photos_without_a_group_are_taken_exactly() -> None:
 def test_lists_are_followed_and_only_the_rest_is_drawn() -> None:
     photos = singles(20, "test") + [Listed(f"t{i}", "pug", "dog", "", "trainval") for i in range(20)]
     assert Counter(split_photos(photos, params())) == {"test": 20, "val": 3, "train": 17}
-    told = [Listed(str(i), "pug", "dog", "", part) for i, part in enumerate(("train", "val", "test") * 3)]
-    assert split_photos(told, params()) == [photo.part for photo in told]
+    listed = [Listed(str(i), "pug", "dog", "", part) for i, part in enumerate(("train", "val", "test") * 3)]
+    assert split_photos(listed, params()) == [photo.part for photo in listed]
     with pytest.raises(DataError, match=r"split\.folds: the lists say which photos are validation"):
-        split_photos(told, params(folds=2, fold=0))
+        split_photos(listed, params(folds=2, fold=0))
 
 
 @pytest.mark.parametrize("sizes", [(5, 5, 5), (1, 1, 1), (30, 2, 9), (2, 20, 3, 3, 4)])

@@ -1,4 +1,4 @@
-"""Which model is used where none is named."""
+"""The model that is used if none is named."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ BEST = "the best on these photos by validation Dice"
 
 @dataclass
 class Project:
-    """A project with packed photos, to which runs are added, each newer than the one before."""
+    """A project with packed photos. Each run that is added is newer than the one before."""
 
     root: Path
     template: Path
@@ -55,7 +55,7 @@ class Project:
         return StoredRun.open(folder)
 
     def pull(self, run: StoredRun) -> None:
-        """Put a run's weights where the pipeline does."""
+        """Put the weights of a run where the pipeline puts them."""
         (self.root / "models").mkdir(exist_ok=True)
         for name in (WEIGHTS, ABOUT):
             shutil.copy(run.folder / name, self.root / "models" / name)
@@ -201,7 +201,7 @@ def test_while_a_training_runs_the_store_has_the_model(project: Project) -> None
     run = project.add(A, 0.8)
     project.add(B, None, status="running")
     project.pull(run)
-    (project.root / "models" / ABOUT).unlink()  # as DVC does, before it runs train
+    (project.root / "models" / ABOUT).unlink()  # DVC does that before it runs train
     assert project.chosen == f"run {A}, {BEST}"
 
 
@@ -281,8 +281,8 @@ def test_weights_of_another_run_are_not_taken_for_the_best(project: Project, tmp
 def test_runs_of_an_earlier_petseg_are_compared_too(project: Project) -> None:
     run = project.add(A, 0.8)
     manifest = {k: v for k, v in run.manifest.items() if k not in ("data_sha256", "params")}
-    write_json(run.folder / MANIFEST, manifest)  # as of a run whose making is not known
-    project.add(B, 0.7)  # without "split" and "data", as runs had none once
+    write_json(run.folder / MANIFEST, manifest)  # like a run whose origin is not known
+    project.add(B, 0.7)  # without "split" and "data", like older runs
     assert project.chosen == f"run {B}, {BEST}"
 
 

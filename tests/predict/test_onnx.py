@@ -26,7 +26,7 @@ from tests.support.runs import make_run
 
 @pytest.fixture(scope="module")
 def photos() -> list[NDArray[np.uint8]]:
-    """Real photos, each of its own size."""
+    """Real photos of several sizes."""
     with tarfile.open(ROOT / "data/sample/images.tar.gz") as archive:
         members = [member for member in archive if member.name.endswith(".jpg")][::60]
         files = [archive.extractfile(member) for member in members]
@@ -45,7 +45,7 @@ def test_onnx_gives_what_torch_gives_on_real_photos(
     assert (made.thresholds, made.compared) == ({"whole": 0.45, "tight": 0.27}, 6)
     assert made.difference is not None
     assert 0 < made.difference < 1e-4
-    assert str(ROOT).encode() not in made.path.read_bytes()  # it says nothing of whose machine made it
+    assert str(ROOT).encode() not in made.path.read_bytes()  # it does not name the machine that made it
     session = onnxruntime.InferenceSession(made.path)
     known = session.get_modelmeta().custom_metadata_map
     assert json.loads(known["run_key"]) == "run"
@@ -57,12 +57,12 @@ def test_onnx_gives_what_torch_gives_on_real_photos(
         assert probability.shape == (1, 2, *photo.shape[:2])
         ours = exporting.PhotoToProbability(predictor)(torch.from_numpy(photo[None])).detach().numpy()
         np.testing.assert_allclose(probability, ours, atol=1e-4)
-        small = np.array([resize_photo(Image.fromarray(photo), 64)])  # by Pillow, to whole shades
+        small = np.array([resize_photo(Image.fromarray(photo), 64)])  # resized by Pillow, to 8-bit values
         usual = at_own_size(predictor.probability(small, 1)[0].numpy(), photo.shape[:2])
         assert np.abs(probability[0] - usual).mean() < 0.005
     batch = np.stack([photos[0], photos[0][:, ::-1]])
     (both,) = session.run(None, {INPUT: batch})
-    np.testing.assert_allclose(both[0], both[1][..., ::-1], atol=1e-4)  # it averages over the mirror image
+    np.testing.assert_allclose(both[0], both[1][..., ::-1], atol=1e-4)  # it averages over the mirrored photo
 
 
 @pytest.mark.whole

@@ -1,4 +1,4 @@
-"""``petseg predict``, on photos of every kind."""
+"""``petseg predict`` on photos of every kind."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(store: Path, tmp_path: Path) -> Iterator[Path]:
-    """A copy to work in, with photos of two sizes in photos/."""
+    """A copy of the project as the working folder, with photos of several sizes in photos/."""
     root = tmp_path / "project"
     shutil.copytree(store, root, copy_function=shutil.copy)
     for name, size in (("a.jpg", (60, 40)), ("b.png", (90, 120)), ("below/c.webp", (64, 64))):
@@ -85,9 +85,9 @@ def pixels(path: Path) -> NDArray[np.uint8]:
 
 
 def test_each_photo_gets_a_mask_an_overlay_and_a_cutout_of_its_own_size(project: Path) -> None:
-    said = predict("photos", "--out", "out").output
-    assert "3 photos cut out" in said
-    assert f"run {KEY}, tight masks, threshold 0.27" in said
+    printed = predict("photos", "--out", "out").output
+    assert "3 photos cut out" in printed
+    assert f"run {KEY}, tight masks, threshold 0.27" in printed
     names = {f"{kind}/{name}.{suffix}" for name in ("a", "b", "below/c") for kind, suffix in (
         ("masks", "png"), ("overlays", "jpg"), ("cutouts", "png")
     )}  # fmt: skip
@@ -116,7 +116,7 @@ def test_a_mask_is_what_the_network_says(project: Path) -> None:
 
 
 def test_a_cutout_falls_over_the_border_strip(project: Path) -> None:
-    """It is opaque where the tight mask is, and has something wherever the whole one is."""
+    """It is opaque in the tight mask, and fades within the whole one."""
     alpha, masks = {}, {}
     for edge in OUTPUTS:
         predict("photos/b.png", "--out", "out", "--edge", edge, "--as-is", "--force")
@@ -131,7 +131,7 @@ def test_a_cutout_falls_over_the_border_strip(project: Path) -> None:
 
 
 def test_nothing_fades_apart_from_the_mask() -> None:
-    """Neither a part of the whole mask that has no tight pixel, nor what is left around a dropped island."""
+    """A part of the whole mask without a tight pixel is not drawn, nor the rim of a dropped island."""
     limits: Thresholds = {"whole": 0.5, "tight": 0.5}
     whole = np.array([[0.9, 0.9, 0.1, 0.9, 0.1, 0.45]], np.float32)
     tight = np.array([[0.9, 0.48, 0.1, 0.48, 0.1, 0.1]], np.float32)
@@ -159,7 +159,7 @@ def test_photos_are_upright_as_the_camera_says(project: Path) -> None:
     exif[0x0112] = 6
     write(project / "turned.jpg", picture(0), exif=exif)
     predict("turned.jpg", str(HEIC), "--out", "out")
-    for name in ("turned.jpg", "turned.heic"):  # two of one name keep what tells them apart
+    for name in ("turned.jpg", "turned.heic"):  # two photos of one name keep their suffixes
         mask = pixels(project / f"out/masks/{name}.png")
         assert mask.shape == {"turned.jpg": (60, 40), "turned.heic": (64, 48)}[name]
 
@@ -284,8 +284,8 @@ def test_a_leading_tilde_is_the_home_folder(project: Path, monkeypatch: pytest.M
     write(project / "below/mine/one.jpg", picture(1))
     for file in (WEIGHTS, ABOUT):
         shutil.copy(project / "runs" / OTHER / file, project / "below")
-    said = predict("~/mine/*.jpg", "--out=~/cut", "--csv=~/t.csv", f"--model=~/{WEIGHTS}").stdout
-    assert f"of run {OTHER}" in said
+    printed = predict("~/mine/*.jpg", "--out=~/cut", "--csv=~/t.csv", f"--model=~/{WEIGHTS}").stdout
+    assert f"of run {OTHER}" in printed
     assert (project / "below/cut/masks/one.png").is_file()
     assert "one.jpg" in (project / "below/t.csv").read_text()
     assert not (project / "~").exists()
@@ -318,7 +318,7 @@ def test_what_is_no_file_or_too_large_is_named_and_the_rest_is_predicted(project
 def test_a_large_photo_in_strips_gets_the_bits_of_a_small_one(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Columns of the masks, rows of the pictures, and the temporary file of one that is turned."""
+    """Masks are made in columns and pictures in rows, and a turned photo uses a temporary file."""
     exif = Image.Exif()
     exif[0x0112] = 8
     for seed in range(3):
@@ -377,7 +377,7 @@ def test_names_may_have_anything(project: Path, name: str) -> None:
     write(project / "odd" / name, picture(0))
     (project / "odd" / f"empty {name}").write_bytes(b"")
     result = predict("odd", "--out", "out", "--csv", "t.csv", code=3)
-    assert len(result.stderr.splitlines()) == 2  # of the empty file, and how far it is
+    assert len(result.stderr.splitlines()) == 2  # the line of the empty file, and the progress
     assert result.stderr.replace("\n", "").isprintable()
     assert (project / "t.csv").read_text().isascii()
     assert len(list((project / "out/masks").iterdir())) == 1
@@ -399,22 +399,22 @@ def test_what_can_not_be_written_to_is_told_before_the_work(project: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("whole", "tight", "thresholds", "edge", "said"),
+    ("whole", "tight", "thresholds", "edge", "reason"),
     [
         (0.998, 0.998, (1, 1), "whole", "is 0.998, and pet is what has 1 or more; a threshold of 0.9 would"),
         (0.009, 0.009, (0.01, 0.01), "tight", "; a threshold of 0.0081 would show something"),
         (0.14, 0.1, (0.5, 0.5), "whole", "sees no cat or dog: its highest probability is 0.14"),
         (0.6, 0.4, (0.5, 0.5), "tight", "is 0.4, and pet is what has 0.5 or more; a threshold of 0.36 would"),
-        # The tight mask lies within the whole one, so its own threshold is not what it is empty by.
+        # The tight mask is within the whole one, so here its own threshold is not why it is empty.
         (0.4, 0.35, (0.5, 0.3), "tight", "is 0.4, and pet is what has 0.5 or more; with the whole edge, a "),
     ],
 )
 def test_why_a_mask_is_empty_is_true(
-    whole: float, tight: float, thresholds: tuple[float, float], edge: Edge, said: str
+    whole: float, tight: float, thresholds: tuple[float, float], edge: Edge, reason: str
 ) -> None:
     probability = np.array([[[0, whole]], [[0, tight]]], np.float32)
     by: Thresholds = dict(zip(OUTPUTS, thresholds, strict=True))
-    assert said in why_empty(OwnSize(probability, (1, 2), by), edge)
+    assert reason in why_empty(OwnSize(probability, (1, 2), by), edge)
 
 
 def test_a_tight_mask_is_empty_by_what_is_within_the_whole_one() -> None:
@@ -427,9 +427,9 @@ def test_a_tight_mask_is_empty_by_what_is_within_the_whole_one() -> None:
 
 def test_an_empty_mask_says_so_and_why(project: Path) -> None:
     result = predict("photos/a.jpg", "--out", "out", "--threshold", "1", "--json")
-    told = json.loads(result.stdout)
-    assert told["empty"] == ["photos/a.jpg"]
-    assert (told["done"], told["failed"], told["threshold"]) == (1, {}, 1)
+    summary = json.loads(result.stdout)
+    assert summary["empty"] == ["photos/a.jpg"]
+    assert (summary["done"], summary["failed"], summary["threshold"]) == (1, {}, 1)
     assert "photos/a.jpg: empty mask; the model" in result.stderr
     assert not pixels(project / "out/masks/a.png").any()
 
@@ -470,7 +470,7 @@ def test_the_model_is_the_champion_or_the_last_trained_or_what_is_named(project:
             raise result.exception
         return str(json.loads(result.stdout)["model"])
 
-    for key in (KEY, OTHER):  # of a cross-validation: none is chosen by itself
+    for key in (KEY, OTHER):  # folds of a cross-validation, which are not chosen by themselves
         manifest = json.loads((project / "runs" / key / MANIFEST).read_text())
         write_json(project / "runs" / key / MANIFEST, manifest | {"split": {"split.fold": 0}})
     with pytest.raises(UsageError, match="there is no model yet: dvc repro trains one"):
