@@ -51,7 +51,7 @@ def test_importing_the_pipeline_imports_no_mlflow() -> None:
     assert "mlflow" not in loaded
 
 
-def test_what_needs_no_torch_imports_none() -> None:
+def test_modules_that_need_no_torch_do_not_import_it() -> None:
     """Commands that read the store, and the stages before training, start within a second."""
     modules = modules_of("errors", "core", "params", "pipeline", "data", "tracking", "cli") - NEEDS_MLFLOW
     modules -= {"petseg.data.batches"}
@@ -63,7 +63,7 @@ def test_what_needs_no_torch_imports_none() -> None:
 
 @pytest.mark.whole
 @pytest.mark.parametrize("module", ["petseg.store.identify", "petseg.models.predictor"])
-def test_a_file_is_identified_and_used_without_what_trains_and_scores(module: str) -> None:
+def test_identifying_or_using_a_file_imports_no_training_and_scoring_code(module: str) -> None:
     unwanted = {
         "scipy",
         "petseg.evaluation.scores",
@@ -74,7 +74,7 @@ def test_a_file_is_identified_and_used_without_what_trains_and_scores(module: st
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_from_rooms_before_its_own(module: str) -> None:
+def test_a_module_imports_only_from_its_own_room_and_those_before_it(module: str) -> None:
     if module in ("petseg", "petseg.__main__"):
         return
     upwards = {
@@ -85,7 +85,7 @@ def test_a_module_imports_from_rooms_before_its_own(module: str) -> None:
     assert upwards == set()
 
 
-def test_a_newcomer_sees_a_dozen_rooms() -> None:
+def test_there_are_few_rooms() -> None:
     beside = {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
     entries = {
         path.name.removesuffix(".py") for path in (ROOT / "petseg").iterdir() if path.name not in beside
@@ -94,7 +94,7 @@ def test_a_newcomer_sees_a_dozen_rooms() -> None:
     assert entries <= set(ROOMS)
 
 
-def test_each_package_says_what_it_is_for() -> None:
+def test_each_package_has_a_docstring_that_describes_it() -> None:
     for file in (ROOT / "petseg").rglob("__init__.py"):
         docstring = ast.get_docstring(ast.parse(file.read_text()))
         assert docstring, file
@@ -119,7 +119,7 @@ def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return lines
 
 
-def test_code_is_loaded_by_import_statements_alone() -> None:
+def test_code_is_loaded_only_by_import_statements() -> None:
     """Code that is loaded in another way would be missing from the run key."""
     for file in [*(ROOT / "petseg").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text())):
@@ -139,7 +139,7 @@ def test_code_is_loaded_by_import_statements_alone() -> None:
                 assert not called.startswith(("importlib.import", "runpy.")), file
 
 
-def test_one_function_knows_the_home_folder() -> None:
+def test_only_one_function_expands_the_home_folder() -> None:
     """Code that takes a path from the user passes it to ``expanded``, so that ~ means the same everywhere."""
     users = [
         file.relative_to(ROOT).as_posix()
@@ -161,7 +161,7 @@ def test_only_tracking_imports_mlflow() -> None:
 
 
 @pytest.mark.whole
-def test_lines_reach_the_terminal_in_one_way() -> None:
+def test_only_two_modules_print() -> None:
     """Text of others must go through print_lines, because it could move the cursor or forge a line."""
     allowed = {"petseg/core/terminal.py", "petseg/cli/output.py"}  # print_lines; JSON in ASCII
     found = set()
@@ -208,7 +208,7 @@ def imported_modules(file: Path) -> set[str]:
     return found
 
 
-def test_modules_import_in_no_circle() -> None:
+def test_no_modules_import_each_other_in_a_circle() -> None:
     graph = {
         ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): imported_modules(
             file
@@ -239,7 +239,7 @@ def test_nothing_is_unpickled() -> None:
         assert not re.search(r"import pickle\b", text), file  # pickletools executes nothing
 
 
-def test_a_test_imports_what_it_shares_from_support_alone() -> None:
+def test_tests_share_code_only_through_support() -> None:
     for file in (ROOT / "tests").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:

@@ -42,7 +42,7 @@ def test_a_file_is_flushed_then_renamed_then_its_folder_is_flushed(tmp_path: Pat
     assert (tmp_path / "new/file").read_bytes() == b"content"
 
 
-def test_what_need_not_be_durable_waits_for_no_disk(tmp_path: Path, events: list[str]) -> None:
+def test_a_file_that_need_not_be_durable_is_not_flushed(tmp_path: Path, events: list[str]) -> None:
     with written_atomically(tmp_path / "file", durable=False) as file:
         file.write(b"content")
     assert events == ["rename to file"]
@@ -73,7 +73,7 @@ def test_a_folder_is_published_whole_and_read_only(tmp_path: Path, events: list[
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
-def test_a_folder_whose_maker_fails_is_not_there(tmp_path: Path) -> None:
+def test_a_folder_whose_creation_fails_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="stop"), published_folder(tmp_path / "made") as draft:
         stop_after((draft / "file").write_text("content"))
     assert list(tmp_path.iterdir()) == []

@@ -83,7 +83,7 @@ def test_a_body_arrives_whole() -> None:
     assert request(method="GET") == (200, b"")
 
 
-def test_a_body_that_is_too_large_is_refused_with_and_without_its_length() -> None:
+def test_a_body_that_is_too_large_is_refused() -> None:
     assert request(b"ab", b"cde") == refused(413, "too large")
     assert request(b"a", content_length="5") == refused(413, "too large")
 
@@ -118,9 +118,7 @@ def test_only_known_hosts_and_pages_may_ask(
         ({"content_length": "5"}, refused(413, "too large")),
     ],
 )
-def test_what_is_refused_is_answered_before_its_body_is_read(
-    how: dict[str, str], expected: tuple[int, bytes]
-) -> None:
+def test_a_refusal_is_sent_before_the_body_is_read(how: dict[str, str], expected: tuple[int, bytes]) -> None:
     async def visit() -> tuple[int, bytes]:
         visitor = Visitor((b"a",), ends=False, **how)
         task = asyncio.create_task(visitor.visit(Gate(echo, LIMITS)))
@@ -133,7 +131,7 @@ def test_what_is_refused_is_answered_before_its_body_is_read(
     assert asyncio.run(visit()) == expected
 
 
-def test_slow_bodies_keep_nobody_out_and_are_late_alone() -> None:
+def test_slow_bodies_do_not_block_other_requests() -> None:
     async def together() -> list[tuple[int, bytes]]:
         gate = Gate(echo, LIMITS)
         slow = [asyncio.create_task(Visitor((b"a",), ends=False).visit(gate)) for _ in range(200)]
@@ -146,7 +144,7 @@ def test_slow_bodies_keep_nobody_out_and_are_late_alone() -> None:
     assert slow == [refused(408, "late")] * 200
 
 
-def test_memory_for_what_arrives_is_bounded_and_the_stalled_are_given_up_first() -> None:
+def test_memory_of_bodies_is_bounded_and_stalled_ones_are_refused_first() -> None:
     async def together() -> tuple[int, tuple[int, bytes], bool]:
         gate = Gate(echo, replace(LIMITS, sending_s=60))
         stalled = asyncio.create_task(Visitor((b"abc",), ends=False).visit(gate))
@@ -162,13 +160,13 @@ def test_memory_for_what_arrives_is_bounded_and_the_stalled_are_given_up_first()
     assert asyncio.run(together()) == (3, refused(408, "late"), True)
 
 
-def test_a_visitor_who_hangs_up_leaves_no_half_a_body_to_work_on() -> None:
+def test_half_a_body_of_a_visitor_who_hung_up_is_not_processed() -> None:
     visitor = Visitor((b"ab",), ends=False)
     visitor._coming.append({"type": "http.disconnect"})
     assert asyncio.run(visitor.visit(Gate(echo, LIMITS))) == refused(408, "late")
 
 
-def test_a_place_is_taken_by_what_is_worked_on_and_free_as_soon_as_the_answer_begins() -> None:
+def test_a_request_takes_a_place_until_its_answer_begins() -> None:
     async def together() -> list[tuple[int, bytes]]:
         working = asyncio.Event()
 

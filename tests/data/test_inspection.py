@@ -54,7 +54,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_what_a_good_folder_has(own: OwnFolder) -> None:
+def test_a_good_folder_is_described(own: OwnFolder) -> None:
     own.write("groups.csv", "name,group\npet_0,home\npet_1,home\n")
     found = inspected(own.folder)
     assert (found.photos, found.masks, found.pairs, found.suspicions) == (8, 8, 8, [])
@@ -117,7 +117,7 @@ def test_every_suspicious_pair_has_its_reason(own: OwnFolder, tmp_path: Path) ->
     assert {pair.name for pair in found.sheet if pair.reason} == {f"pet_{n}" for n in (0, 20, 21, 22, 24)}
 
 
-def test_a_split_that_can_not_be_made_is_said(own: OwnFolder) -> None:
+def test_a_split_that_cannot_be_made_is_named(own: OwnFolder) -> None:
     too_many = SPLIT.model_copy(update={"folds": 9, "fold": 0})
     assert reasons_of(inspected(own.folder, split=too_many))["split"] == (
         "stops", "split.folds: 9 folds can't be made of 6 groups of photos"
@@ -143,12 +143,12 @@ def test_a_split_that_can_not_be_made_is_said(own: OwnFolder) -> None:
         ),  # the pet touches the frame
     ],
 )
-def test_doubts(trimap: Image.Image, doubt: str | None) -> None:
+def test_doubtful_masks_have_a_reason(trimap: Image.Image, doubt: str | None) -> None:
     found = doubt_of(np.asarray(trimap))
     assert found is None if doubt is None else found is not None and doubt in found
 
 
-def test_archives_are_looked_at_as_preprocess_does(pets: PetFolder, tmp_path: Path) -> None:
+def test_inspection_refuses_what_preprocess_refuses(pets: PetFolder, tmp_path: Path) -> None:
     pets.photos["images/Bengal_1.jpg"] = pets.photos["images/pug_7.jpg"]
     del pets.photos["images/Bengal_2.jpg"]
     del pets.trimaps["annotations/trimaps/pug_0.png"]
@@ -175,7 +175,7 @@ def show(answer: Answer, as_json: bool = False) -> bool:
     return answer.exit_code == 0
 
 
-def test_the_command_shows_it(
+def test_the_command_prints_the_inspection(
     own: OwnFolder, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = set(tmp_path.rglob("*"))
@@ -197,7 +197,7 @@ def test_the_command_shows_it(
     assert "preprocess would refuse 2 of 9 photos, more than data.max_rejected (0.01) allows" in printed
 
 
-def test_the_command_draws_a_sheet_and_tells_programs(
+def test_the_command_draws_a_sheet_and_prints_json(
     own: OwnFolder, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own.write("images/猫.jpg", encoded(picture(50), "JPEG"))
@@ -213,7 +213,7 @@ def test_the_command_draws_a_sheet_and_tells_programs(
     assert np.asarray(Image.open(sheet)).std() > 0
 
 
-def test_sources_that_can_not_be_looked_at(own: OwnFolder, project: Path, tmp_path: Path) -> None:
+def test_sources_that_cannot_be_inspected_are_named(own: OwnFolder, project: Path, tmp_path: Path) -> None:
     cases: list[tuple[str, type[Exception], str]] = [
         ("oxford", DownloadError, "oxford is not on this machine; run dvc repro download"),
         ("https://user:geheim@host/pets", DownloadError, r"https://\*\*\*@host/pets is not on this mach"),

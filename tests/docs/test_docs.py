@@ -27,11 +27,11 @@ FEWEST_LETTERS = 4  # that a fragment needs so that people can search for it
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_of_the_code_says_what_the_code_says(page: str) -> None:
+def test_a_generated_page_is_up_to_date(page: str) -> None:
     assert (DOCS / page).read_text() == PAGES[page](), "make docs writes it anew"
 
 
-def test_every_param_is_told_with_its_default_range_and_words() -> None:
+def test_every_param_is_listed_with_default_range_and_description() -> None:
     rows = dict(re.findall(r"^\| `([\w.]+)` (\|.*)$", params_page(ROOT), re.MULTILINE))
     values = read_yaml(ROOT / "params.yaml")
     keys = [f"{name}.{key}" for name, section in values.items() for key in section]
@@ -99,7 +99,7 @@ def test_every_message_of_the_demo_page_is_explained() -> None:
     assert [text for text in messages if text not in page] == []
 
 
-def test_a_message_is_known_by_its_longest_words() -> None:
+def test_a_message_is_found_by_its_longest_constant_text() -> None:
     code = """
 raise DataError(f"{path}: holds {n} photos, none of them upright; " "turn them")
 raise petseg.StoreError("gone for good")
@@ -140,7 +140,7 @@ def literals(node: ast.AST) -> Iterator[str]:
                 yield from literals(inner)
 
 
-def test_pages_say_what_cleaning_takes_away() -> None:
+def test_pages_state_the_limits_of_cleaning() -> None:
     for page in ("how-it-works.md", "scores.md"):
         text = (ROOT / "docs" / page).read_text()
         assert all(f"than {share * 100:g} %" in text for share in (ISLAND, HOLE)), page

@@ -37,7 +37,7 @@ def stale_by_code(copy: Path) -> Iterator[Callable[[], set[str]]]:
 
 
 @pytest.mark.whole
-def test_an_edit_makes_stale_what_the_page_says(copy: Path, stale_by_code: Callable[[], set[str]]) -> None:
+def test_an_edit_makes_the_listed_stages_stale(copy: Path, stale_by_code: Callable[[], set[str]]) -> None:
     assert stale_by_code() == set(), "make record makes the lock anew"
     found = {}
     for name in costs(ROOT):
@@ -52,7 +52,7 @@ def test_an_edit_makes_stale_what_the_page_says(copy: Path, stale_by_code: Calla
 @pytest.mark.whole
 @pytest.mark.usefixtures("read_once")
 @pytest.mark.parametrize(("edit", "column"), [("# a comment", "comment"), ("ADDED = 1", "constant")])
-def test_an_edit_computes_anew_what_the_page_says(copy: Path, edit: str, column: str) -> None:
+def test_an_edit_makes_the_listed_stages_compute_again(copy: Path, edit: str, column: str) -> None:
     scripts = {stage: copy / f"stages/{stage}.py" for stage in KEPT_IN_THE_STORE}
     keys = {stage: code_sha256(script) for stage, script in scripts.items()}
     for name, cost in costs(ROOT).items():

@@ -74,7 +74,7 @@ def test_the_headlines_say_which_mask_answers_each_rule(
 
 
 @pytest.mark.parametrize(("boundary", "place"), [("foreground", 0), ("background", 1), ("ignore", 1)])
-def test_tables_and_masks_are_of_the_headline(
+def test_tables_and_masks_use_the_rule_of_the_headline(
     sample_arrays: PetArrays,
     perfect: Predicted,
     tallies: dict[str, Tallies],
@@ -97,7 +97,7 @@ def test_tables_and_masks_are_of_the_headline(
     assert other["dice_per_image"] == pytest.approx(model["dice_per_image"])
 
 
-def test_masks_as_they_are_and_cleaned_stand_beside_each_other_whichever_is_the_headline(
+def test_raw_and_cleaned_masks_are_both_scored(
     sample_arrays: PetArrays, perfect: Predicted, tallies: dict[str, Tallies], tmp_path: Path
 ) -> None:
     clean = replace(perfect, clean=True)

@@ -92,7 +92,7 @@ def honest(sample_arrays: PetArrays, tmp_path_factory: pytest.TempPathFactory) -
         return infer(params, sample_arrays, tmp_path_factory.mktemp("honest"), monkeypatch)
 
 
-def test_test_labels_come_after_every_choice(honest: Inferred, sample_arrays: PetArrays) -> None:
+def test_infer_reads_test_labels_only_after_every_choice(honest: Inferred, sample_arrays: PetArrays) -> None:
     test = set(sample_arrays.rows("test").tolist())
     names = [name for name, _ in honest.notes]
     looked = [i for i, (name, rows) in enumerate(honest.notes) if rows & test or name == "original_trimaps"]
@@ -103,7 +103,7 @@ def test_test_labels_come_after_every_choice(honest: Inferred, sample_arrays: Pe
     assert max(chosen, names.index("predict test")) < looked[0]
 
 
-def test_other_test_labels_lead_to_the_same_choices_and_masks(
+def test_other_test_labels_give_the_same_choices_and_masks(
     honest: Inferred,
     params: Params,
     sample_arrays: PetArrays,

@@ -53,7 +53,7 @@ def test_the_tolerance_grows_with_the_photo() -> None:
     assert boundary_f(square(128, 32, 35), square(128, 32, 32)) < 0.6
 
 
-def test_one_missing_side_is_recall_and_one_too_much_is_precision() -> None:
+def test_a_missing_side_lowers_recall_and_an_extra_side_precision() -> None:
     true, thin = square(), square()
     thin[32:96, 64:96] = False  # half of the square
     predicted, real = 2 * (64 + 32) - 4, 252
@@ -62,7 +62,7 @@ def test_one_missing_side_is_recall_and_one_too_much_is_precision() -> None:
     assert boundary_f(thin, true) == pytest.approx(2 * precision * recall / (precision + recall), abs=0.02)
 
 
-def test_a_mask_without_an_edge() -> None:
+def test_a_mask_without_an_edge_scores_zero_or_nan() -> None:
     nothing, everything = np.zeros((128, 128), bool), np.ones((128, 128), bool)
     for flat in (nothing, everything):
         assert boundary_f(flat, square()) == 0
@@ -112,7 +112,7 @@ def test_each_rule_is_answered_by_its_own_mask(ignored_by: Edge, ignore: float) 
     assert [tallies["foreground"].counts.tp.item(), tallies["background"].counts.tp.item()] == [1, 2]
 
 
-def test_the_edge_that_is_scored_is_that_of_the_mask_that_answers() -> None:
+def test_the_boundary_score_uses_the_mask_that_answers_the_rule() -> None:
     whole, tight = square(), square(top=40, left=40, side=48)
     trimap = np.where(tight, PET, np.where(whole, BORDER, BACKGROUND)).astype(np.uint8)
     tallies = tally([("cat", np.stack([whole, tight]), trimap)], ANSWERS)
@@ -122,7 +122,7 @@ def test_the_edge_that_is_scored_is_that_of_the_mask_that_answers() -> None:
     assert [tallies[rule].edge_f.item() for rule in ("foreground", "background")] == [0, 0]
 
 
-def test_photos_of_several_sizes_are_scored_in_their_own() -> None:
+def test_photos_are_scored_at_their_own_size() -> None:
     small, large = square(64, 8, 8, 16), square(128)
     trimaps = [np.where(mask, PET, BACKGROUND).astype(np.uint8) for mask in (small, large)]
     half = large & (np.arange(128) < 64)
@@ -138,7 +138,7 @@ def test_photos_of_several_sizes_are_scored_in_their_own() -> None:
     assert scores["dice_global"] == pytest.approx(2 * (256 + 2048) / (2 * 256 + 2048 + 4096))
 
 
-def test_empty_masks_are_left_out_only_where_truth_is_empty_too() -> None:
+def test_an_empty_mask_is_left_out_only_if_the_truth_is_empty_too() -> None:
     nothing = np.zeros((8, 8), bool)
     background = np.full((8, 8), BACKGROUND, np.uint8)
     pet = background.copy()
@@ -159,14 +159,14 @@ def test_groups_are_sorted_by_their_mean() -> None:
     assert (groups["dice_per_image_low"][1], groups["dice_per_image_high"][1]) == (low, high)
 
 
-def test_the_mean_mask_says_how_often_a_place_is_pet() -> None:
+def test_the_mean_mask_is_the_share_of_photos_with_pet_at_a_pixel() -> None:
     trimaps = torch.tensor([[[PET, BORDER]], [[BACKGROUND, BORDER]]], dtype=torch.uint8)
     assert mean_mask(trimaps, "foreground").tolist() == [[0.5, 1.0]]
     assert mean_mask(trimaps, "background").tolist() == [[0.5, 0.0]]
     assert mean_mask(trimaps, "ignore").tolist() == [[0.5, 0.0]]
 
 
-def test_counting_a_batch_and_counting_photo_by_photo_agree() -> None:
+def test_a_batch_has_the_same_counts_as_single_photos() -> None:
     random = np.random.default_rng(0)
     masks, trimaps = random.random((5, 16, 16)) > 0.5, random.integers(1, 4, (5, 16, 16)).astype(np.uint8)
     one_by_one = tally(zip("abcde", map(both, masks), trimaps, strict=True), ANSWERS)

@@ -44,7 +44,7 @@ def test_scores_at_a_threshold(threshold: float, dice: float, precision: float, 
     assert row["recall"] == pytest.approx(recall)
 
 
-def test_the_border_is_left_out_of_both() -> None:
+def test_the_ignored_border_is_left_out_of_scores_and_calibration() -> None:
     row = threshold_scores(PROBABILITY, TRIMAPS, "ignore").loc[0.5]
     assert row["precision"] == pytest.approx(2 / 3)
     assert row["recall"] == pytest.approx(2 / 3)
@@ -52,7 +52,7 @@ def test_the_border_is_left_out_of_both() -> None:
 
 
 @pytest.mark.parametrize("boundary", RULES)
-def test_every_threshold_is_as_if_it_were_cut_there(boundary: Boundary) -> None:
+def test_scores_at_every_threshold_equal_those_of_the_cut_mask(boundary: Boundary) -> None:
     chance = torch.Generator().manual_seed(0)
     probability = torch.rand((300, 4, 4), generator=chance)
     probability[0], probability[1] = 0.5, torch.tensor(GRID[:16]).view(4, 4)  # exactly on the thresholds
@@ -88,7 +88,7 @@ def test_a_bin_has_the_mean_of_its_pixels() -> None:
     assert row["mean_probability"] == pytest.approx(0.53)
 
 
-def test_nothing_to_count_is_undefined() -> None:
+def test_scores_without_valid_pixels_are_undefined() -> None:
     border = torch.full((1, 2, 2), BORDER, dtype=torch.uint8)
     nothing = torch.full((1, 2, 2), 0.5)
     assert threshold_scores(nothing, border, "ignore").isna().all(axis=None)

@@ -54,7 +54,9 @@ def folder(project: Project) -> Path:
 
 
 @pytest.mark.fault(1, "SIGKILL before the first checkpoint")
-def test_killed_before_the_first_checkpoint(project: Project, reference: Manifest) -> None:
+def test_a_training_killed_before_the_first_checkpoint_starts_again(
+    project: Project, reference: Manifest
+) -> None:
     kill_at(project, "petseg.store.writer", "Run.add", "before", 1)
     assert project.last_checkpoints() == []
     assert "goes on" not in finish(project, reference)
@@ -80,7 +82,7 @@ def test_killed_before_the_first_checkpoint(project: Project, reference: Manifes
         ),
     ],
 )
-def test_killed_while_writing(
+def test_a_training_killed_while_writing_finishes(
     project: Project, reference: Manifest, module: str, name: str, when: str, nth: int
 ) -> None:
     kill_at(project, module, name, when, nth)
@@ -91,7 +93,9 @@ def test_killed_while_writing(
 
 @pytest.mark.slow
 @pytest.mark.fault(2, f"SIGKILL at {KILLS} random moments")
-def test_killed_at_random(project: Project, reference: Manifest, mlflow_database: Path) -> None:
+def test_a_training_killed_at_random_moments_finishes(
+    project: Project, reference: Manifest, mlflow_database: Path
+) -> None:
     """Each training is killed and resumed until it finishes; then it is removed, and a new one begins."""
     log, chance = project.folder / "training.log", random.Random(0)
     started = time.perf_counter()
@@ -138,7 +142,7 @@ def train(project: Project, log: Path, kill_after_s: float | None) -> int:
 
 
 @pytest.mark.fault(3, "SIGKILL between checkpoint and history row")
-def test_killed_between_checkpoint_and_row(project: Project, reference: Manifest) -> None:
+def test_a_training_killed_between_checkpoint_and_row_finishes(project: Project, reference: Manifest) -> None:
     # The first call comes from the start of the run.
     kill_at(project, "petseg.store.writer", "Run._write_history", "before", 3)
     assert len((folder(project) / "history.jsonl").read_text().splitlines()) == 1
@@ -157,7 +161,7 @@ def logged_models(project: Project) -> list[tuple[str, str]]:
 
 
 @pytest.mark.fault(4, "SIGKILL while the model is logged to MLflow")
-def test_killed_while_the_model_is_logged(project: Project) -> None:
+def test_a_model_whose_logging_was_killed_is_logged_once(project: Project) -> None:
     project.run(*project.train_command)
     kill_at(project, "petseg.tracking.outbox", "flush_outbox", "before", 1, *project.command("infer"))
     kill_at(project, "mlflow.tracking.client", "MlflowClient.log_model_artifacts", "before", 1, *SYNC)
@@ -170,7 +174,7 @@ def test_killed_while_the_model_is_logged(project: Project) -> None:
 
 
 @pytest.mark.fault(5, "SIGKILL after logging, before exit")
-def test_killed_after_the_model_was_logged(project: Project) -> None:
+def test_a_kill_after_logging_leaves_one_model(project: Project) -> None:
     project.run(*project.train_command)
     kill_at(project, "petseg.tracking.outbox", "flush_outbox", "before", 1, *project.command("infer"))
     kill_at(project, "petseg.tracking.logged_model", "log_model", "after", 1, *SYNC)
@@ -191,7 +195,7 @@ def statuses(project: Project) -> list[str]:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.fault(6, "SIGTERM and SIGINT")
-def test_stopped_by_a_signal(
+def test_a_training_stopped_by_a_signal_is_resumed(
     project: Project, reference: Manifest, number: signal.Signals, code: int
 ) -> None:
     with project.start(*project.train_command) as process:
@@ -206,7 +210,7 @@ def test_stopped_by_a_signal(
 
 
 @pytest.mark.fault(7, "only dvc is killed, and training goes on as an orphan")
-def test_an_orphan_is_not_joined_by_a_second_training(project: Project) -> None:
+def test_a_second_training_does_not_start_beside_an_orphan(project: Project) -> None:
     project.edit("params.yaml", {"epochs: 6": "epochs: 500"})
     log = project.folder / "orphan.log"
     with project.start("bash", "-c", f"exec dvc repro --single-item train > {log.name} 2>&1") as dvc:
@@ -224,7 +228,7 @@ def test_an_orphan_is_not_joined_by_a_second_training(project: Project) -> None:
 
 
 @pytest.mark.fault(8, "one bit of the newest checkpoint flipped")
-def test_a_flipped_bit(project: Project, reference: Manifest) -> None:
+def test_a_checkpoint_with_a_flipped_bit_is_moved_aside(project: Project, reference: Manifest) -> None:
     kill_at(project, "petseg.store.writer", "Run.add", "after", 4)
     newest = project.last_checkpoints()[-1]
     data = bytearray(newest.read_bytes())
@@ -236,7 +240,7 @@ def test_a_flipped_bit(project: Project, reference: Manifest) -> None:
 
 
 @pytest.mark.fault(9, "a truncated, an empty, a pickle-bearing checkpoint")
-def test_no_checkpoint_at_all(project: Project, reference: Manifest) -> None:
+def test_useless_checkpoints_are_moved_aside(project: Project, reference: Manifest) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, tuple[Path]]:
             return Path.touch, (project.folder / "EXECUTED",)
@@ -251,7 +255,7 @@ def test_no_checkpoint_at_all(project: Project, reference: Manifest) -> None:
 
 
 @pytest.mark.fault(10, "a checkpoint of other params")
-def test_other_params_begin_anew(project: Project, reference: Manifest) -> None:
+def test_other_params_start_another_run(project: Project, reference: Manifest) -> None:
     kill_at(project, "petseg.store.writer", "Run.add", "after", 3)
     before = {path: path.read_bytes() for path in folder(project).rglob("*.safetensors")}
     project.edit("params.yaml", {"epochs: 6": "epochs: 2", "plot:": "plot:  # of"})

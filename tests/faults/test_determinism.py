@@ -19,7 +19,7 @@ def digest(project: Project) -> str:
 
 
 @pytest.mark.fault(25, "two runs on one machine")
-def test_twice_the_same(project: Project, reference: Manifest) -> None:
+def test_two_runs_give_the_same_bits(project: Project, reference: Manifest) -> None:
     arrays = {path.name: path.read_bytes() for path in (project.folder / "data/pets").iterdir()}
     project.run("dvc", "repro", "--single-item", "--force", "preprocess")
     assert {path.name: path.read_bytes() for path in (project.folder / "data/pets").iterdir()} == arrays
@@ -28,7 +28,7 @@ def test_twice_the_same(project: Project, reference: Manifest) -> None:
 
 
 @pytest.mark.fault(27, "one core to preprocess with, or all")
-def test_any_number_of_workers(project: Project) -> None:
+def test_one_core_preprocesses_to_the_same_bytes(project: Project) -> None:
     """Preprocessing uses one worker per core; training loads its data without workers."""
     arrays = {path.name: path.read_bytes() for path in (project.folder / "data/pets").iterdir()}
     one_core = ("taskset", "-c", "0", *project.command("preprocess"))
@@ -37,7 +37,7 @@ def test_any_number_of_workers(project: Project) -> None:
 
 
 @pytest.mark.fault(26, "another environment than the run's record")
-def test_another_environment_is_named(project: Project) -> None:
+def test_a_different_environment_is_named(project: Project) -> None:
     project.run(*project.train_command)
     (key,) = project.manifests()
     path = project.folder / "runs" / key / "manifest.json"

@@ -16,7 +16,7 @@ MOST_MB = 2000  # beyond the memory that a process has at the start
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*PARSERS, *RECORDS])
-def test_no_mutated_input_is_too_much_for_a_parser(name: str, tmp_path: Path) -> None:
+def test_a_parser_reads_or_refuses_each_mutated_input(name: str, tmp_path: Path) -> None:
     outcome = fuzzed(name, (PARSERS | RECORDS)[name], INPUTS, seed=0)
     assert kept(outcome, name, tmp_path) == []
     assert outcome.tried == INPUTS
@@ -45,7 +45,7 @@ def planted(folder: Path) -> Parser:
     return Parser(make, parse)
 
 
-def test_the_harness_finds_what_is_planted(tmp_path: Path) -> None:
+def test_the_harness_finds_planted_mistakes(tmp_path: Path) -> None:
     outcome = fuzzed("planted", planted, 7, seed=9, limit_s=1)
     assert outcome.tried == 7
     inputs = [planted(tmp_path).make(Random(f"9 planted {number}")) for number in range(7)]

@@ -445,7 +445,9 @@ def machine(mlflow_database: Path) -> Iterator[Machine]:
         for name, command in COMMANDS.items()
     ],
 )
-def test_io_errors(machine: Machine, name: str, record_property: Callable[[str, object], None]) -> None:
+def test_some_failing_calls_are_survived(
+    machine: Machine, name: str, record_property: Callable[[str, object], None]
+) -> None:
     failed, wrong = judged(machine, name, some_calls)
     record_property("io_errors", [name, dict(failed), len(wrong)])
     assert failed
@@ -455,7 +457,7 @@ def test_io_errors(machine: Machine, name: str, record_property: Callable[[str, 
 @pytest.mark.slow
 @pytest.mark.fault(60, "an I/O error at every call of a command, at many of a stage")
 @pytest.mark.parametrize("name", COMMANDS)
-def test_io_errors_at_more_calls(
+def test_many_failing_calls_are_survived(
     machine: Machine, name: str, record_property: Callable[[str, object], None]
 ) -> None:
     failed, wrong = judged(machine, name, more_calls)

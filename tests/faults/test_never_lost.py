@@ -22,7 +22,7 @@ def petseg(project: Project, *arguments: str, fails: bool = False) -> str:
 
 
 @pytest.mark.fault(12, "dvc repro with another learning rate")
-def test_the_report_s_own_accident(project: Project, reference: Manifest) -> None:
+def test_training_with_other_params_loses_no_weights(project: Project, reference: Manifest) -> None:
     """Train many times, with the same and with other params, by DVC and by the script alone."""
     weights = project.folder / "models" / WEIGHTS
     made: dict[str, bytes] = {}
@@ -42,7 +42,7 @@ def test_the_report_s_own_accident(project: Project, reference: Manifest) -> Non
 
 @pytest.mark.parametrize("by", ["dvc", "script"])
 @pytest.mark.fault(13, "weights laid by hand at the output's path")
-def test_what_was_laid_down_by_hand_is_kept(project: Project, by: str) -> None:
+def test_weights_laid_by_hand_are_kept(project: Project, by: str) -> None:
     project.run(*REPRO)
     weights = project.folder / "models" / WEIGHTS
     ours = weights.read_bytes()
@@ -58,7 +58,7 @@ def test_what_was_laid_down_by_hand_is_kept(project: Project, by: str) -> None:
 
 
 @pytest.mark.fault(13, "weights laid by hand at the output's path")
-def test_what_is_laid_down_while_training_runs_is_kept(project: Project) -> None:
+def test_weights_laid_by_hand_during_a_training_are_kept(project: Project) -> None:
     weights = project.folder / "models" / WEIGHTS
     with project.start(*project.train_command) as process:
         wait_for(process, "epoch 2/6")
@@ -72,7 +72,7 @@ def test_what_is_laid_down_while_training_runs_is_kept(project: Project) -> None
 
 @pytest.mark.slow
 @pytest.mark.fault(14, "DVC's queue, two workers, one training failing, one killed")
-def test_the_queue(project: Project) -> None:
+def test_a_queue_with_a_failed_and_a_killed_training_loses_no_weights(project: Project) -> None:
     short = ("-S", "train.epochs=2", "-S", "plot.evolution_epochs=[1,2]")
     project.run("dvc", "exp", "run", "--queue", "-S", "train.seed=1,2", *short, "train")
     project.run("dvc", "exp", "run", "--queue", "-S", "train.learning_rate=1e30", *short, "train")
@@ -111,7 +111,7 @@ def checkpoints(project: Project, key: str) -> list[Path]:
 
 
 @pytest.mark.fault(15, "a failed training")
-def test_a_failed_training_leaves_the_champion(project: Project) -> None:
+def test_a_failed_training_does_not_change_the_champion(project: Project) -> None:
     project.run(*project.train_command)
     (key,) = project.manifests()
     petseg(project, "promote", key)
@@ -124,7 +124,7 @@ def test_a_failed_training_leaves_the_champion(project: Project) -> None:
 
 
 @pytest.mark.fault(16, "dvc gc, dvc exp remove, mlflow gc")
-def test_the_store_outlasts_those_who_clean_up(project: Project) -> None:
+def test_the_store_survives_garbage_collection_by_dvc_and_mlflow(project: Project) -> None:
     project.run("dvc", "exp", "run", "-n", "one", "-S", "train.seed=5", "--single-item", "train")
     project.run("git", "checkout", "-q", ".")
     project.run("dvc", "exp", "remove", "one")
@@ -144,7 +144,7 @@ def test_the_store_outlasts_those_who_clean_up(project: Project) -> None:
 
 
 @pytest.mark.fault(17, "an object of DVC's cache, a file of the store corrupted")
-def test_what_is_corrupted_is_named(project: Project) -> None:
+def test_a_corrupted_file_is_named(project: Project) -> None:
     project.run(*REPRO)
     md5 = project.lock()["models/model.safetensors"]
     (key,) = project.manifests()
@@ -160,7 +160,7 @@ def test_what_is_corrupted_is_named(project: Project) -> None:
 
 
 @pytest.mark.fault(18, "two promotions at once")
-def test_two_promotions_at_once(project: Project) -> None:
+def test_of_two_promotions_at_once_none_is_lost(project: Project) -> None:
     keys: list[str] = []
     for seed in ("0", "1"):
         project.run("git", "checkout", "-q", "params.yaml")

@@ -61,7 +61,7 @@ def test_no_command_writes_into_the_store(project: Project) -> None:
 
 
 @pytest.mark.fault(40, "the stored copy is damaged, and the last good one passes by")
-def test_a_good_copy_heals_the_store(project: Project) -> None:
+def test_adopting_a_good_copy_heals_the_store(project: Project) -> None:
     _, other = keys(project)
     before = stored(project)
     file = project.folder / "runs" / other / WEIGHTS
@@ -90,7 +90,7 @@ def test_dvcs_cache_heals_the_store(project: Project) -> None:
 
 
 @pytest.mark.fault(41, "models/ holds the weights of one run, and the description of another")
-def test_scores_are_sealed_into_no_other_run(project: Project) -> None:
+def test_results_are_not_added_to_another_run(project: Project) -> None:
     scored, other = keys(project)
     before = stored(project)
     shutil.copy(project.folder / "runs" / other / WEIGHTS, project.folder / "models" / WEIGHTS)
@@ -107,7 +107,7 @@ def test_scores_are_sealed_into_no_other_run(project: Project) -> None:
 
 
 @pytest.mark.fault(42, "a promotion while prune waits at its question")
-def test_the_champion_is_not_pruned_at_the_prompt(project: Project) -> None:
+def test_a_run_promoted_during_the_prompt_is_not_pruned(project: Project) -> None:
     scored, other = keys(project)
     petseg(project, "promote", scored, "--force")
     best, _ = sorted((scored, other), key=lambda key: -project.manifests()[key]["best"]["val_dice"])
@@ -205,7 +205,7 @@ def test_verify_names_what_is_absent_or_edited(project: Project) -> None:
 
 
 @pytest.mark.fault(44, "one record that is empty, or lacks an entry")
-def test_one_broken_record_stops_nothing_else(project: Project) -> None:
+def test_one_broken_record_does_not_affect_other_runs(project: Project) -> None:
     scored, other = keys(project)
     (evaluation,) = (project.folder / "runs" / scored / "evaluations").iterdir()
     for path, content in (
@@ -224,7 +224,7 @@ def test_one_broken_record_stops_nothing_else(project: Project) -> None:
 
 
 @pytest.mark.fault(45, "a promotion cut by a full disk: half a line")
-def test_a_torn_line_is_dropped(project: Project) -> None:
+def test_a_torn_line_of_the_ledger_is_dropped(project: Project) -> None:
     scored, other = keys(project)
     petseg(project, "promote", scored, "--force")
     chain = chain_of(project)
@@ -238,7 +238,7 @@ def test_a_torn_line_is_dropped(project: Project) -> None:
 
 
 @pytest.mark.fault(48, "the project renamed, or copied")
-def test_a_project_that_was_moved_or_copied(project: Project, tmp_path: Path, forks: Path) -> None:
+def test_a_moved_or_copied_project_uses_its_own_files(project: Project, tmp_path: Path, forks: Path) -> None:
     scored, _ = keys(project)
     petseg(project, "promote", scored, "--force")
     petseg(project, "sync", "--all")
@@ -260,7 +260,7 @@ def test_a_project_that_was_moved_or_copied(project: Project, tmp_path: Path, fo
 
 
 @pytest.mark.fault(50, "a file of the user's beside a target, and a foreign table")
-def test_what_is_the_users_stays(project: Project) -> None:
+def test_files_of_the_user_are_not_replaced(project: Project) -> None:
     scored, _ = keys(project)
     (project.folder / "site").mkdir()
     (project.folder / "site/package.json").write_text("{}")

@@ -46,7 +46,7 @@ def steps(run: Any, metric: str) -> list[int]:
     return sorted(p.step for p in mlflow.MlflowClient().get_metric_history(run.info.run_id, metric))
 
 
-def test_a_server_that_is_killed_midway_and_comes_back(
+def test_a_server_that_was_killed_gets_the_missed_rows_once(
     project: Project, server: MlflowServer, logging_to: dict[str, str]
 ) -> None:
     server.start()
@@ -88,7 +88,7 @@ def test_a_server_that_is_killed_midway_and_comes_back(
     server.kill()
 
 
-def test_the_next_stage_tells_what_was_missed(
+def test_the_next_stage_logs_the_missed_rows(
     project: Project, server: MlflowServer, logging_to: dict[str, str]
 ) -> None:
     project.edit("params.yaml", {"threshold: auto": "threshold: 0.5"})
@@ -100,7 +100,7 @@ def test_the_next_stage_tells_what_was_missed(
     server.kill()
 
 
-def test_an_empty_store_is_filled_from_the_store_of_runs(project: Project) -> None:
+def test_an_empty_mlflow_is_filled_from_the_store(project: Project) -> None:
     elsewhere = {"MLFLOW_TRACKING_URI": f"sqlite:///{project.folder}/new/mlflow.db"}
     (project.folder / "new").mkdir()
     assert "MLflow was told of 1, and knew 0" in project.run(*SYNC, "--all", environment=elsewhere)
@@ -113,7 +113,7 @@ def test_an_empty_store_is_filled_from_the_store_of_runs(project: Project) -> No
     }
 
 
-def test_the_password_is_nowhere(project: Project, server: MlflowServer) -> None:
+def test_no_file_has_the_password(project: Project, server: MlflowServer) -> None:
     for folder in (project.folder, server.folder):
         for path in folder.rglob("*"):
             if path.is_file() and not path.is_symlink():

@@ -52,7 +52,7 @@ def commands(project: Project, chance: random.Random) -> Commands:
 
 @pytest.mark.slow
 @pytest.mark.fault(61, f"SIGKILL at {KILLS} random moments of what changes the store")
-def test_killed_at_random(two: Project) -> None:
+def test_a_store_stays_consistent_when_commands_are_killed(two: Project) -> None:
     chance = random.Random(0)
     makes = commands(two, chance)
     kills, ends = 0, 0

@@ -24,7 +24,7 @@ print([faults() for _ in range(20)][-1])  # only after some allocations does one
 
 @pytest.mark.whole
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be set to keep memory")
-def test_freed_memory_is_kept_for_what_comes_next() -> None:
+def test_freed_memory_is_reused() -> None:
     fresh, kept = (page_faults(how) for how in ("not", "set up"))
     assert kept < 100 < 10_000 < fresh  # 80 MB are 19,532 pages
 

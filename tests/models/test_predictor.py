@@ -48,7 +48,7 @@ def test_batches_do_not_change_a_prediction(files: tuple[Path, Path]) -> None:
     torch.testing.assert_close(predictor.probability(PHOTOS, 2), whole, atol=1e-6, rtol=0)
 
 
-def test_the_flip_average_is_blind_to_a_mirror(files: tuple[Path, Path]) -> None:
+def test_the_flip_average_gives_a_mirrored_photo_the_mirrored_mask(files: tuple[Path, Path]) -> None:
     mirror = np.ascontiguousarray(PHOTOS[:, :, ::-1])
     for flip_average in (False, True):
         predictor = Predictor.load(*files, CPU, flip_average)
@@ -58,7 +58,7 @@ def test_the_flip_average_is_blind_to_a_mirror(files: tuple[Path, Path]) -> None
         assert same is flip_average
 
 
-def test_a_mask_at_the_photos_own_size(files: tuple[Path, Path]) -> None:
+def test_masks_have_the_size_of_their_photos(files: tuple[Path, Path]) -> None:
     predictor = Predictor.load(*files, CPU, flip_average=False)
     probability = predictor.probability(PHOTOS, 8)
     thresholds: Thresholds = {"whole": float(probability[:, 0].median()), "tight": 0.2}
@@ -76,14 +76,14 @@ def test_a_mask_at_the_photos_own_size(files: tuple[Path, Path]) -> None:
     assert [mask.shape for mask in masks] == sizes
 
 
-def test_the_pet_is_never_more_probable_than_the_pet_or_its_border(files: tuple[Path, Path]) -> None:
+def test_the_tight_probability_is_never_above_the_whole_one(files: tuple[Path, Path]) -> None:
     for flip_average in (False, True):
         whole, tight = Predictor.load(*files, CPU, flip_average).probability(PHOTOS, 8).unbind(1)
         assert (tight <= whole).all()
         assert (tight < whole).any()
 
 
-def test_a_network_of_before_gives_its_one_output_twice(tmp_path: Path) -> None:
+def test_a_network_of_one_output_gives_it_twice(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = build_network(MODEL)
     network.keep_one_output()
@@ -157,7 +157,7 @@ def test_an_odd_value_in_a_description_is_named(
     assert "\n" not in str(error.value)
 
 
-def test_weights_of_another_type_are_used_in_the_networks_own(files: tuple[Path, Path]) -> None:
+def test_weights_of_another_dtype_are_converted(files: tuple[Path, Path]) -> None:
     before = Predictor.load(*files, CPU, False)
     tensors, _ = load_tensors(files[0])
     doubles = {name: value.double() for name, value in tensors.items() if value.is_floating_point()}
@@ -180,7 +180,7 @@ def test_the_threshold_of_the_highest_dice_is_chosen() -> None:
 
 @pytest.mark.whole
 @pytest.mark.parametrize("name", ["unet", "resnet34_unet"])
-def test_folding_batch_norms_changes_no_answer(name: str, tmp_path: Path) -> None:
+def test_folding_batch_norms_changes_no_prediction(name: str, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", name)
     predictor = Predictor.load(run.folder / WEIGHTS, run.folder / ABOUT, torch.device("cpu"), False)
     tensors, _ = load_tensors(run.folder / WEIGHTS)

@@ -65,7 +65,7 @@ def test_a_file_of_torchvision_loads_unchanged(tmp_path: Path, published: Path, 
     assert not torch.equal(encoder_of(random.network).conv1.weight, expected["conv1.weight"])
 
 
-def test_what_was_chosen_before_is_gone(tmp_path: Path, published: Path) -> None:
+def test_another_choice_removes_the_old_weights(tmp_path: Path, published: Path) -> None:
     fetch_encoder(str(published), tmp_path / "encoder", tmp_path)
     assert fetch_encoder("none", tmp_path / "encoder", tmp_path).path is None
     assert not (tmp_path / "encoder" / pretrained.WEIGHTS).exists()
@@ -76,7 +76,7 @@ def test_a_relative_file_counts_from_the_repository(tmp_path: Path, published: P
     assert fetch_encoder("mine.pth", tmp_path / "encoder", tmp_path).origin == "mine.pth"
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_an_absent_weights_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         EncoderError, match=r"model.encoder_weights: gone.pth: no such file; allowed are none"
     ):
@@ -89,7 +89,7 @@ def serve_at(monkeypatch: pytest.MonkeyPatch, url: str, sha256: str) -> None:
 
 
 @pytest.mark.whole
-def test_imagenet_weights_come_over_the_network_verified(
+def test_imagenet_weights_are_downloaded_and_verified(
     tmp_path: Path,
     published: Path,
     server: Server,
@@ -139,7 +139,7 @@ def test_imagenet_weights_are_fetched_once(
     assert sha256_file(tmp_path / "encoder" / pretrained.WEIGHTS) == sha256_file(published)
 
 
-def test_without_a_network_the_file_and_the_way_to_it_are_named(
+def test_without_a_network_the_file_and_its_url_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve_at(monkeypatch, f"http://127.0.0.1:{closed_port()}", "0" * 64)
@@ -152,7 +152,7 @@ def test_without_a_network_the_file_and_the_way_to_it_are_named(
 
 
 @pytest.mark.whole
-def test_a_file_of_something_else_is_refused(tmp_path: Path, params: Params) -> None:
+def test_a_file_of_other_weights_is_refused(tmp_path: Path, params: Params) -> None:
     contents = {
         "resnet18.pth": (resnet18().state_dict(), "is not a ResNet34 of torchvision"),
         "short.pth": (b"PK", "can't be read as weights"),
@@ -185,7 +185,7 @@ def test_hostile_weights_execute_nothing(tmp_path: Path, params: Params) -> None
     assert not (tmp_path / "EXECUTED").exists()
 
 
-def test_a_folder_that_was_tampered_with_is_refused(tmp_path: Path, published: Path) -> None:
+def test_an_edited_weights_file_is_refused(tmp_path: Path, published: Path) -> None:
     fetch_encoder(str(published), tmp_path / "encoder", tmp_path)
     with (tmp_path / "encoder" / pretrained.WEIGHTS).open("r+b") as file:
         file.seek(1000)

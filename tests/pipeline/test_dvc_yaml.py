@@ -79,7 +79,7 @@ def covers(dep: str, file: str) -> bool:
 
 
 @each_stage
-def test_code_deps_cover_what_the_script_reaches_and_nothing_else(stage: str) -> None:
+def test_code_deps_are_the_code_that_the_script_reaches(stage: str) -> None:
     deps = {dep for dep in STAGES[stage]["deps"] if is_code(dep)}
     reached = {file for file in code_reached(stage) if not file.startswith(LOGS)}
     assert all((ROOT / dep).exists() for dep in deps)
@@ -89,19 +89,19 @@ def test_code_deps_cover_what_the_script_reaches_and_nothing_else(stage: str) ->
 
 
 @pytest.mark.parametrize("stage", ["train", "infer", "plot"])
-def test_what_is_in_a_key_makes_the_stage_stale_too(stage: str) -> None:
+def test_code_in_the_run_key_makes_the_stage_stale(stage: str) -> None:
     """Otherwise DVC would not run the stage, and the stage could not look into the store."""
     deps = {dep for dep in STAGES[stage]["deps"] if is_code(dep)}
     keyed = {file for file in code_reached(stage) if not file.startswith(tuple(LEFT_OUT))}
     assert {file for file in keyed if not any(covers(dep, file) for dep in deps)} == set()
 
 
-def test_dvc_yaml_is_read_on_three_screens() -> None:
+def test_dvc_yaml_is_short() -> None:
     assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 170
 
 
 @each_stage
-def test_params_are_those_that_the_script_reads(stage: str) -> None:
+def test_declared_params_are_those_that_the_script_reads(stage: str) -> None:
     declared = set(STAGES[stage]["params"])
     read = params_read(stage)
     whole = {key for key in declared if "." not in key}
@@ -110,7 +110,7 @@ def test_params_are_those_that_the_script_reads(stage: str) -> None:
 
 
 @each_stage
-def test_a_command_names_the_stages_files_and_no_param(stage: str) -> None:
+def test_a_command_names_the_files_of_its_stage_and_no_param(stage: str) -> None:
     command = STAGES[stage]["cmd"].split()
     assert command[:3] == ["python", "-m", f"stages.{stage}"]
     data = [dep for dep in STAGES[stage]["deps"] if not is_code(dep)]
@@ -123,7 +123,7 @@ def test_a_command_names_the_stages_files_and_no_param(stage: str) -> None:
     assert len(named) <= 6
 
 
-def test_no_command_lets_the_shell_see_a_param() -> None:
+def test_no_command_contains_a_param() -> None:
     assert "${" not in (ROOT / "dvc.yaml").read_text()
 
 
@@ -148,7 +148,7 @@ def test_every_param_is_declared_by_a_stage() -> None:
             assert {section, f"{section}.{key}"} & declared, f"{section}.{key} makes no stage run again"
 
 
-def test_the_drawn_files_exist_after_a_run() -> None:
+def test_the_files_that_dvc_plots_are_outs() -> None:
     produced = {output for stage in STAGES for output in outputs(stage)}
     for plot in PIPELINE["plots"]:
         if isinstance(plot, str):

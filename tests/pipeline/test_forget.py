@@ -30,7 +30,7 @@ def has_copy(params: Path, blob: str) -> bool:
     return (params.parent / ".git/objects" / blob[:2] / blob[2:]).exists()
 
 
-def test_a_copy_that_nothing_refers_to_goes(params: Path) -> None:
+def test_a_copy_that_nothing_refers_to_is_removed(params: Path) -> None:
     blob = git(params.parent, "hash-object", "-w", "params.yaml")
     assert forget(params)
     assert not has_copy(params, blob)
@@ -38,7 +38,7 @@ def test_a_copy_that_nothing_refers_to_goes(params: Path) -> None:
     assert forget(params)
 
 
-def test_a_copy_of_dvcs_running_experiment_goes(params: Path) -> None:
+def test_a_copy_of_a_running_experiment_is_removed(params: Path) -> None:
     stash = git(params.parent, *IDENTITY, "stash", "create")
     git(params.parent, "update-ref", "refs/exps/exec/EXEC_MERGE", stash)
     blob = git(params.parent, "hash-object", "params.yaml")

@@ -97,7 +97,7 @@ def from_url(url: str) -> NDArray[np.uint8]:
 
 @pytest.mark.whole
 @pytest.mark.parametrize("key", [KEY, OTHER])
-def test_the_pictures_are_those_of_petseg_predict(demo: Demo, key: str) -> None:
+def test_the_demo_gives_the_pictures_of_petseg_predict(demo: Demo, key: str) -> None:
     found = {}
     for edge, as_is in product(OUTPUTS, (False, True)):
         options = ["--edge", edge, "--threshold", "0.4", *(["--as-is"] if as_is else []), "--force"]
@@ -114,7 +114,7 @@ def test_the_pictures_are_those_of_petseg_predict(demo: Demo, key: str) -> None:
     assert len(masks) == (4 if key == KEY else 2)  # with one output, both edges are the same
 
 
-def test_the_page_gets_both_probabilities_as_they_are(demo: Demo) -> None:
+def test_the_page_gets_both_raw_probabilities(demo: Demo) -> None:
     seen = demo.post("probability", JPEG).json()
     assert seen["thresholds"] == {"whole": 0.45, "tight": 0.27}
     greys = {edge: from_url(url) for edge, url in seen["probability"].items()}
@@ -129,7 +129,7 @@ def test_the_page_gets_both_probabilities_as_they_are(demo: Demo) -> None:
     assert old["probability"]["whole"] == old["probability"]["tight"]
 
 
-def test_a_photo_that_browsers_do_not_decode_comes_back_upright(demo: Demo) -> None:
+def test_a_photo_that_browsers_cannot_decode_comes_back_upright(demo: Demo) -> None:
     seen = demo.post("probability", HEIC.read_bytes()).json()
     assert (seen["width"], seen["height"]) == (48, 64)
     assert from_url(seen["photo"]).shape == (64, 48, 3)
@@ -150,7 +150,7 @@ def test_the_finished_runs_are_offered(demo: Demo) -> None:
     assert first["probability"] != other["probability"]
 
 
-def test_what_can_not_be_answered_is_refused_in_one_line(demo: Demo) -> None:
+def test_a_bad_request_is_refused_in_one_line(demo: Demo) -> None:
     assert demo.refusal(400, "probability", b"hello") == "not a picture of a known format"
     assert demo.refusal(400, "probability", JPEG[:3000]).startswith("can't be decoded")
     assert "megapixels" in demo.refusal(
@@ -164,7 +164,7 @@ def test_what_can_not_be_answered_is_refused_in_one_line(demo: Demo) -> None:
     assert refusal.startswith("edge: Input should be 'whole' or 'tight'; as_is: Input should be a valid bool")
 
 
-def test_whoever_asks_for_the_page_without_its_content_is_answered(demo: Demo) -> None:
+def test_a_head_request_is_answered(demo: Demo) -> None:
     answer = requests.head(demo.url, timeout=60)
     assert (answer.status_code, answer.content) == (200, b"")
 
@@ -181,14 +181,14 @@ def test_foreign_pages_and_names_are_refused(demo: Demo, headers: dict[str, str]
         assert answer.json()["error"].startswith("a foreign")
 
 
-def test_only_so_many_photos_in_any_minute() -> None:
+def test_the_number_of_photos_per_minute_is_limited() -> None:
     rate = Rate(2, 60)
     assert [rate.allows(now) for now in (0, 1, 2, 59, 60, 60.5, 61)] == [
         *(True, True, False, False, True, False, True)
     ]
 
 
-def test_only_so_many_photos_are_held_at_once() -> None:
+def test_the_number_of_photos_at_once_is_limited() -> None:
     async def ask(gate: DemoGate) -> int:
         answered: list[Message] = []
 
@@ -218,13 +218,13 @@ def test_only_so_many_photos_are_held_at_once() -> None:
     assert asyncio.run(together()) == (503, [200] * (MAX_REQUESTS + 1))
 
 
-def test_a_taken_port_is_named_and_another_one(demo: Demo) -> None:
+def test_a_taken_port_is_named_with_a_free_one(demo: Demo) -> None:
     port = int(demo.url.rpartition(":")[2])
     with pytest.raises(UsageError, match=f"port {port} of 127.0.0.1 is taken; try --port {port + 1}"):
         listen(port)
 
 
-def test_weights_of_no_run_are_offered_too(tmp_path: Path) -> None:
+def test_weights_without_a_run_are_offered(tmp_path: Path) -> None:
     from petseg.models.device import set_up_torch
     from petseg.predict.demo.models import GIVEN, Models
 
@@ -268,7 +268,7 @@ def card_of(page: "Page", name: str = "cat.jpg") -> Any:
     return page.locator("article", has_text=name)
 
 
-def test_photos_are_cut_out_and_looked_at(page: "Page", demo: Demo) -> None:
+def test_photos_are_cut_out_and_shown(page: "Page", demo: Demo) -> None:
     from playwright.sync_api import expect
 
     page.set_input_files(
@@ -310,7 +310,7 @@ def coverage(card: Any) -> float:
     return float(card.locator(".told").inner_text().partition(" %")[0])
 
 
-def test_each_edge_has_a_threshold_of_its_own(page: "Page", demo: Demo) -> None:
+def test_each_edge_has_its_own_threshold(page: "Page", demo: Demo) -> None:
     from playwright.sync_api import expect
 
     page.set_input_files("#files", files(("cat.jpg", JPEG)))
@@ -338,7 +338,7 @@ def test_each_edge_has_a_threshold_of_its_own(page: "Page", demo: Demo) -> None:
     assert found == demo.post("mask", JPEG, edge="whole", threshold=0.35, as_is=True).content
 
 
-def test_masks_may_be_left_uncleaned(page: "Page", demo: Demo) -> None:
+def test_masks_can_be_left_uncleaned(page: "Page", demo: Demo) -> None:
     from playwright.sync_api import expect
 
     page.set_input_files("#files", files(("cat.jpg", JPEG)))
@@ -396,7 +396,7 @@ BY_THE_PAGE = """async ({ probability, levels, width, shares, edge, softness }) 
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_page_cleans_and_fades_as_petseg_predict_does(page: "Page", seed: int) -> None:
+def test_the_page_cleans_and_fades_like_petseg_predict(page: "Page", seed: int) -> None:
     """Smooth noise has islands and holes, also at the frame. Some seeds have a strip, others none."""
     edge = OUTPUTS[seed % 2]
     width, height = 60, 40
@@ -424,7 +424,7 @@ def test_the_page_cleans_and_fades_as_petseg_predict_does(page: "Page", seed: in
     assert np.abs(by_page[2] - alpha.astype(int)).max() <= 1
 
 
-def test_a_cutout_is_downloaded_at_the_photos_own_size(page: "Page", demo: Demo) -> None:
+def test_a_cutout_is_downloaded_at_the_size_of_the_photo(page: "Page", demo: Demo) -> None:
     from playwright.sync_api import expect
 
     page.set_input_files("#files", files(("cat.one.jpg", JPEG)))
@@ -442,7 +442,7 @@ def test_a_cutout_is_downloaded_at_the_photos_own_size(page: "Page", demo: Demo)
     assert page.locator(".told").inner_text().partition("%")[0] != before.partition("%")[0]
 
 
-def test_a_photo_out_of_sight_is_drawn_when_it_comes_into_it(page: "Page") -> None:
+def test_a_photo_is_drawn_when_it_scrolls_into_view(page: "Page") -> None:
     from playwright.sync_api import expect
 
     page.set_input_files("#files", files(*((f"{n}.jpg", JPEG) for n in range(16))))
@@ -457,7 +457,7 @@ def test_a_photo_out_of_sight_is_drawn_when_it_comes_into_it(page: "Page") -> No
     expect(last).not_to_have_text(coverage)
 
 
-def test_a_file_that_is_gone_says_so(page: "Page", tmp_path: Path) -> None:
+def test_a_photo_that_is_gone_is_marked(page: "Page", tmp_path: Path) -> None:
     from playwright.sync_api import expect
 
     photo = tmp_path / "cat.jpg"
@@ -470,7 +470,7 @@ def test_a_file_that_is_gone_says_so(page: "Page", tmp_path: Path) -> None:
     expect(card_of(page).get_by_role("alert")).to_contain_text("It can't be read: the file is gone")
 
 
-def test_photos_may_be_dropped(page: "Page") -> None:
+def test_photos_can_be_dropped(page: "Page") -> None:
     from playwright.sync_api import expect
 
     dropped = page.evaluate_handle(
@@ -486,7 +486,7 @@ def test_photos_may_be_dropped(page: "Page") -> None:
     expect(page.locator("#status")).to_have_text("1 of 1 cut out.")
 
 
-def test_it_fits_a_phone_and_the_dark(page: "Page") -> None:
+def test_the_page_fits_a_phone_and_dark_mode(page: "Page") -> None:
     from playwright.sync_api import expect
 
     page.set_viewport_size({"width": 390, "height": 844})

@@ -37,7 +37,7 @@ def photos() -> list[NDArray[np.uint8]]:
 
 @pytest.mark.whole
 @pytest.mark.parametrize("name", ["unet", pytest.param("resnet34_unet", marks=pytest.mark.slow)])
-def test_onnx_gives_what_torch_gives_on_real_photos(
+def test_onnx_gives_the_results_of_torch_on_real_photos(
     name: str, photos: list[NDArray[np.uint8]], sample_arrays: PetArrays, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "run", name)
@@ -66,7 +66,7 @@ def test_onnx_gives_what_torch_gives_on_real_photos(
 
 
 @pytest.mark.whole
-def test_what_differs_is_not_written(
+def test_an_export_with_other_results_is_not_written(
     sample_arrays: PetArrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run", "unet")
@@ -85,7 +85,7 @@ def test_a_run_that_is_no_network_is_refused(tmp_path: Path, change: dict[str, A
         export_onnx(run, None, tmp_path / "net.onnx")
 
 
-def test_only_a_new_onnx_file_is_written(tmp_path: Path) -> None:
+def test_only_a_new_file_named_onnx_is_written(tmp_path: Path) -> None:
     taken = tmp_path / "taken.onnx"
     taken.write_bytes(b"precious")
     for path, reason in ((taken, "is there already"), (tmp_path / "net.pt", "must end in .onnx")):

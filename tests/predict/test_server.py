@@ -53,7 +53,7 @@ def answer_to(port: int, text: bytes) -> bytes:
         return connection.recv(100)
 
 
-def test_200_visitors_that_send_half_a_photo_keep_nobody_out(port: int) -> None:
+def test_200_half_sent_photos_do_not_block_others(port: int) -> None:
     half = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf"
     visitors = [send_part(port, half) for _ in range(200)]
     assert [post(port, b"whole") for _ in range(3)] == [(200, b"whole")] * 3
@@ -62,18 +62,18 @@ def test_200_visitors_that_send_half_a_photo_keep_nobody_out(port: int) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"POST / HT", b"POST / HTTP/1.1\r\nHost: localhost\r\nX-"])
-def test_half_a_head_is_given_up(port: int, text: bytes) -> None:
+def test_a_connection_with_half_a_header_is_closed(port: int, text: bytes) -> None:
     assert answer_to(port, text) == b""  # the connection is closed
     assert post(port, b"whole") == (200, b"whole")
 
 
-def test_a_refusal_comes_before_the_photo_is_sent(port: int) -> None:
+def test_a_refusal_is_sent_before_the_photo(port: int) -> None:
     foreign = b"POST / HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 1000\r\n\r\n"
     assert answer_to(port, foreign).startswith(b"HTTP/1.1 403 ")
     large = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n"
     assert answer_to(port, large).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_refusal_reaches_who_sends_all_the_same(port: int) -> None:
+def test_a_refusal_reaches_a_client_that_still_sends(port: int) -> None:
     status, line = post(port, bytes(3_000_000), Host="evil.example")
     assert (status, b"a foreign host name" in line) == (403, True)

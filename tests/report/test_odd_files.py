@@ -139,7 +139,7 @@ def masks_like(path: Path, spoil: Callable[[dict[str, Any]], object]) -> bytes:
 
 
 @pytest.mark.parametrize("key", ["5", "[1]", "null", '"../.."', '"a b"', '{"a": 1}'])
-def test_a_key_that_is_none_names_no_run(project: Path, key: str) -> None:
+def test_an_invalid_key_names_no_run(project: Path, key: str) -> None:
     stage_paths(project, "train")["weights"].with_suffix(".json").write_text(f'{{"run_key": {key}}}')
     result = CliRunner().invoke(app, ["evaluate", "curves"])
     assert str(result.exception) == "nothing has been trained and scored here yet; dvc repro does both"
@@ -236,7 +236,7 @@ def test_a_history_without_a_validation_dice_is_named(project: Path) -> None:
 
 
 @pytest.mark.parametrize("undefined", [True, False])
-def test_what_is_undefined_everywhere_or_of_one_photo_is_drawn(project: Path, undefined: bool) -> None:
+def test_undefined_scores_and_single_rows_are_drawn(project: Path, undefined: bool) -> None:
     """A score can be undefined, and a table can have a single row. No view may fail for that."""
     for name in TABLES:
         path = place(project, name)

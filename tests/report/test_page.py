@@ -78,7 +78,7 @@ def data_of(page: bytes) -> dict[str, Any]:
     return data
 
 
-def test_the_page_has_all_that_is_known(results: Results, run: StoredRun) -> None:
+def test_the_page_has_scores_curves_params_and_commands(results: Results, run: StoredRun) -> None:
     data = data_of(report(results, run))
     assert data["model"] == "unet, width 2, depth 2"
     assert data["run"] == KEY
@@ -128,13 +128,13 @@ def test_the_page_has_all_that_is_known(results: Results, run: StoredRun) -> Non
     assert {photo["name"] for photo in data["gallery"]} == set(results.table["name"])
 
 
-def test_the_page_of_a_run_that_is_not_here_says_what_it_knows(results: Results) -> None:
+def test_the_page_of_an_absent_run_has_only_scores(results: Results) -> None:
     data = data_of(report(results, None))
     assert (data["model"], data["params"], data["facts"], data["ways_back"]) == (None, [], [], [])
     assert data["answers"][0]["dice"] == results.headlines["dice_per_image"]
 
 
-def test_the_page_of_a_network_with_one_output_shows_its_one_mask_and_rule(tmp_path: Path) -> None:
+def test_the_page_of_a_network_with_one_output_has_one_mask_and_rule(tmp_path: Path) -> None:
     results = write_results(tmp_path / "old", TEST, outputs=1)
     data = data_of(report(results, None))
     assert data["title"] == "masks scored by the foreground rule"
@@ -152,7 +152,7 @@ def test_the_same_results_give_the_same_bytes(files: Results, run: StoredRun) ->
     assert report(replace(files), run) == report(replace(files), run)
 
 
-def test_no_name_ends_the_data_or_becomes_markup(results: Results, run: StoredRun) -> None:
+def test_no_name_becomes_markup(results: Results, run: StoredRun) -> None:
     page = report(results, run).decode()
     assert HOSTILE not in page
     assert HOSTILE in {photo["breed"] for photo in data_of(page.encode())["gallery"]}
@@ -160,7 +160,7 @@ def test_no_name_ends_the_data_or_becomes_markup(results: Results, run: StoredRu
     assert re.findall(r"(?:src|href)=\"(?!#|data:)[^\"]*\"|@import|url\(", page) == []
 
 
-def test_epochs_are_thinned_where_there_are_many(results: Results) -> None:
+def test_many_epochs_are_thinned(results: Results) -> None:
     epochs = np.arange(1, 1002)
     evolution = replace(
         results.evolution,
@@ -254,20 +254,20 @@ def test_notes_count_poor_photos_and_name_the_worst() -> None:
         (21, 20, "about as many were missed as", "51 % are background called pet, 49 % are pet that was"),
     ],
 )
-def test_notes_say_which_errors_dominate(fp: int, fn: int, heading: str, text: str) -> None:
+def test_notes_name_the_dominating_errors(fp: int, fn: int, heading: str, text: str) -> None:
     found = notes_for([0.9], [20], [fp], [fn])
     assert f"Of all wrong pixels, {heading}" in found
     assert text in found
     assert "below 0.7, " not in found  # no photo is poor
 
 
-def test_notes_tell_poor_photos_errors_apart() -> None:
+def test_notes_name_the_errors_of_poor_photos() -> None:
     text = notes_for([0.9, 0.2], [20, 20], [40, 0], [0, 9])
     assert "Of all wrong pixels, most are background" in text
     assert "Of the wrong pixels of photos below 0.7, most are pet that was missed: 0 % are background" in text
 
 
-def test_notes_compare_small_pets_only_where_it_shows() -> None:
+def test_notes_compare_small_and_large_pets_only_if_they_differ() -> None:
     sizes = list(range(1, 41))
     clear = notes_for([0.5 + size / 100 for size in sizes], sizes, [0] * 40, [0] * 40)
     assert "Small pets are cut out worse than large ones" in clear
@@ -280,7 +280,7 @@ def test_notes_compare_small_pets_only_where_it_shows() -> None:
     assert "quarter" not in notes_for([0.5, 0.9], [1, 9], [0, 0], [0, 0])  # there are only two photos
 
 
-def test_notes_say_of_breeds_no_more_than_intervals_do() -> None:
+def test_notes_call_a_breed_hard_only_if_its_interval_shows_it() -> None:
     columns = ["breed", "photos", "dice_per_image", "dice_per_image_low", "dice_per_image_high"]
     rows = [("few", 2, 0.1, 0.0, 0.2), ("Maine_Coon", 9, 0.6, 0.5, 0.7), ("pug", 9, 0.7, 0.6, 0.85)]
     text = notes_for([0.9], [1], [0], [0], pd.DataFrame(rows, columns=columns))
@@ -291,7 +291,7 @@ def test_notes_say_of_breeds_no_more_than_intervals_do() -> None:
     assert "none is shown to be harder" in text
 
 
-def test_notes_name_what_is_empty_or_undefined() -> None:
+def test_notes_name_photos_with_empty_masks_or_undefined_dice() -> None:
     text = notes_for([0.0, np.nan, 0.9], [0, 0, 9], [0, 0, 0], [5, 0, 1])
     assert "In one photo no pet was found: Not one pixel reached the threshold: `n0`." in text
     assert "Of one photo Dice is undefined" in text
@@ -346,7 +346,7 @@ def visit(browser: "Browser", file: Path) -> Iterator[Visit]:
     visit.context.close()
 
 
-def test_a_person_sees_the_scores_and_the_record(visit: Visit, results: Results) -> None:
+def test_the_page_shows_the_scores_and_the_record(visit: Visit, results: Results) -> None:
     text = visit.page.locator("body").inner_text()
     headlines = results.headlines
     tight = headlines["boundary_background"]
@@ -371,7 +371,7 @@ def test_a_person_sees_the_scores_and_the_record(visit: Visit, results: Results)
     assert "train.gradient_clip" in visit.page.locator("#params").inner_text()
 
 
-def test_curves_are_read_by_keys_and_by_pointing(visit: Visit) -> None:
+def test_curves_are_read_with_keys_and_pointer(visit: Visit) -> None:
     legend = visit.page.locator("#dice-chart .legend")
     assert "epoch 3, the best" in legend.inner_text()
     for part in ("mean of both 0.712", "validation, the whole pet 0.812", "the pet within its border 0.612"):
@@ -443,7 +443,7 @@ def test_the_gallery_is_sorted_and_filtered(visit: Visit, results: Results) -> N
     assert page.locator("img").count() == 0
 
 
-def test_views_are_chosen_by_click_and_by_key(visit: Visit) -> None:
+def test_views_are_chosen_with_clicks_and_keys(visit: Visit) -> None:
     name = visit.page.locator("#photos .name").first.inner_text().replace(" ", "_")
     assert visit.page.locator("#photos canvas").first.get_attribute("aria-label") == name  # not drawn yet
     visit.page.locator("#gallery").scroll_into_view_if_needed()
@@ -457,7 +457,7 @@ def test_views_are_chosen_by_click_and_by_key(visit: Visit) -> None:
     assert len(seen) == 4
 
 
-def test_one_photo_is_looked_at_large_by_keyboard_alone(visit: Visit) -> None:
+def test_a_photo_is_enlarged_with_the_keyboard_alone(visit: Visit) -> None:
     page, names = visit.page, visit.names()
     dialog, title = page.locator("dialog"), page.locator("#large-title")
     first = page.locator("#photos button").first
@@ -526,9 +526,7 @@ def test_a_phone_scrolls_in_one_direction_only(browser: "Browser", file: Path) -
     visit.context.close()
 
 
-def test_a_page_of_one_output_is_drawn_without_what_it_does_not_have(
-    browser: "Browser", tmp_path: Path
-) -> None:
+def test_a_page_of_one_output_has_no_second_mask(browser: "Browser", tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_bytes(report(write_results(tmp_path / "old", TEST, outputs=1), None))
     visit = Visit(browser, path)
@@ -542,7 +540,7 @@ def test_a_page_of_one_output_is_drawn_without_what_it_does_not_have(
     visit.context.close()
 
 
-def test_a_clone_without_the_run_says_so(browser: "Browser", results: Results, tmp_path: Path) -> None:
+def test_the_page_of_an_absent_run_is_marked(browser: "Browser", results: Results, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_bytes(report(results, None))
     before = sha256_file(path)

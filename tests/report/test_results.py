@@ -31,7 +31,7 @@ def results(written: Path, tmp_path: Path) -> Results:
     return results_in(tmp_path / "results")
 
 
-def test_photos_are_ranked_by_dice_and_undefined_ones_left_out(results: Results) -> None:
+def test_photos_are_ranked_by_dice_without_undefined_ones(results: Results) -> None:
     dice = results.table["dice"]
     order = results.ranked()
     assert len(order) == len(dice) - 1 == 17
@@ -87,7 +87,7 @@ def test_the_evolution_has_the_dice_of_each_mask(results: Results) -> None:
         ("ignore", "masks of the pet within its border, scored by the ignore rule", False),
     ],
 )
-def test_the_masks_that_are_shown_answer_the_rule_of_the_headline(
+def test_shown_masks_answer_the_rule_of_the_headline(
     tmp_path: Path, boundary: Boundary, title: str, truth_has_border: bool
 ) -> None:
     results = write_results(tmp_path / "results", boundary=boundary)
@@ -105,7 +105,7 @@ def test_the_masks_that_are_shown_answer_the_rule_of_the_headline(
     assert example.truth[border].all() == truth_has_border
 
 
-def test_the_truth_beside_a_whole_mask_has_the_border_though_no_score_counts_it(tmp_path: Path) -> None:
+def test_the_truth_of_a_whole_mask_has_the_border_under_any_rule(tmp_path: Path) -> None:
     """By validation, the whole mask may answer the ignore rule better."""
     results = write_results(tmp_path / "results", boundary="ignore")
     headlines = json.loads((results.folder / HEADLINES).read_text())
@@ -116,7 +116,7 @@ def test_the_truth_beside_a_whole_mask_has_the_border_though_no_score_counts_it(
 
 
 @pytest.mark.parametrize("boundary", ["foreground", "ignore"])
-def test_a_run_of_one_output_is_shown_as_it_was(tmp_path: Path, boundary: Boundary) -> None:
+def test_a_run_of_one_output_shows_its_one_mask(tmp_path: Path, boundary: Boundary) -> None:
     results = write_results(tmp_path / "results", boundary=boundary, outputs=1)
     assert results.edge is None
     assert results.title == f"masks scored by the {boundary} rule"
@@ -127,7 +127,7 @@ def test_a_run_of_one_output_is_shown_as_it_was(tmp_path: Path, boundary: Bounda
     assert len(results.masks) == len(results.table) == 18
 
 
-def test_numbers_and_texts_keep_their_kind(results: Results) -> None:
+def test_numbers_and_texts_keep_their_type(results: Results) -> None:
     assert results.run_key == KEY
     assert results.best["epoch"] == 3
     assert np.isnan(results.table["dice"].iloc[-1])

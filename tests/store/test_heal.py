@@ -45,7 +45,9 @@ def no_copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
 
 
 @pytest.mark.parametrize("harm", [flip, Path.unlink, lambda path: path.write_bytes(b"")])
-def test_adopting_what_a_run_has_heals_it(root: Path, run: StoredRun, harm: Callable[[Path], object]) -> None:
+def test_adopting_the_weights_of_a_run_heals_it(
+    root: Path, run: StoredRun, harm: Callable[[Path], object]
+) -> None:
     good, before = root / "copy.safetensors", (run.folder / WEIGHTS).read_bytes()
     good.write_bytes(before)
     (run.folder / WEIGHTS).chmod(0o644)
@@ -58,7 +60,7 @@ def test_adopting_what_a_run_has_heals_it(root: Path, run: StoredRun, harm: Call
     assert healed_files(root) == [WEIGHTS]  # nothing was healed, so there is no new line
 
 
-def test_the_same_evaluation_again_heals_the_one_that_is_kept(root: Path, run: StoredRun) -> None:
+def test_the_same_evaluation_heals_the_stored_one(root: Path, run: StoredRun) -> None:
     folder = run.folder / "evaluations/e1"
     flip(folder / "test.json")
     (folder / "breeds.csv").unlink()
@@ -67,7 +69,7 @@ def test_the_same_evaluation_again_heals_the_one_that_is_kept(root: Path, run: S
     assert sorted(healed_files(root)) == ["evaluations/e1/breeds.csv", "evaluations/e1/test.json"]
 
 
-def test_an_evaluation_that_can_not_be_healed_is_set_aside(root: Path, run: StoredRun) -> None:
+def test_an_evaluation_that_cannot_be_healed_is_set_aside(root: Path, run: StoredRun) -> None:
     flip(run.folder / "evaluations/e1/test.json")
     again = evaluate(run, 0.6).evaluation  # other scores with the same key
     assert again is not None
@@ -125,7 +127,7 @@ def test_verify_heals_copies_from_the_store(root: Path, run: StoredRun) -> None:
     assert cached.read_bytes() == (root / "in_mlflow").read_bytes() == weights.read_bytes()
 
 
-def test_the_same_repair_twice_is_two_lines(root: Path, run: StoredRun) -> None:
+def test_two_repairs_of_one_file_are_two_lines(root: Path, run: StoredRun) -> None:
     shutil.copy(run.folder / WEIGHTS, root / "copy")
     for number in (1, 2):
         flip(run.folder / WEIGHTS)
@@ -133,7 +135,7 @@ def test_the_same_repair_twice_is_two_lines(root: Path, run: StoredRun) -> None:
         assert healed_files(root) == [WEIGHTS] * number
 
 
-def test_mlflows_copy_is_not_replaced_by_what_an_edited_record_names(root: Path, run: StoredRun) -> None:
+def test_an_edited_record_does_not_replace_the_copy_in_mlflow(root: Path, run: StoredRun) -> None:
     other = make_run(root, "bb", 0.6)
     shutil.copy(run.folder / WEIGHTS, root / "in_mlflow")
     good = (root / "in_mlflow").read_bytes()
@@ -154,7 +156,7 @@ def test_mlflows_copy_is_not_replaced_by_what_an_edited_record_names(root: Path,
         assert (root / "in_mlflow").read_bytes() == good
 
 
-def test_what_is_put_back_is_looked_at(root: Path, run: StoredRun) -> None:
+def test_a_file_that_was_put_back_is_verified(root: Path, run: StoredRun) -> None:
     (root / "in_mlflow").write_bytes(b"damaged")
 
     def copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
@@ -165,7 +167,7 @@ def test_what_is_put_back_is_looked_at(root: Path, run: StoredRun) -> None:
     assert len(verify(root, None, copies, heals=True).damages) == 1
 
 
-def test_a_file_that_can_not_be_read_stops_no_healing(
+def test_an_unreadable_file_does_not_stop_healing(
     root: Path, run: StoredRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(run.folder / WEIGHTS, root / "in_mlflow")
@@ -187,7 +189,7 @@ def test_a_file_that_can_not_be_read_stops_no_healing(
     assert healed_files(root) == [WEIGHTS]
 
 
-def test_a_record_that_was_edited_heals_nothing(root: Path, run: StoredRun) -> None:
+def test_an_edited_record_heals_nothing(root: Path, run: StoredRun) -> None:
     """Otherwise the last good bytes would be replaced by those that the edited record names."""
     other = make_run(root, "bb", 0.6)
     before = (run.folder / WEIGHTS).read_bytes()
@@ -202,7 +204,7 @@ def test_a_record_that_was_edited_heals_nothing(root: Path, run: StoredRun) -> N
     assert healed_files(root) == []
 
 
-def test_a_run_that_was_pruned_meanwhile_does_not_come_back(root: Path, run: StoredRun) -> None:
+def test_a_run_that_was_pruned_is_not_written_again(root: Path, run: StoredRun) -> None:
     gone = make_run(root, "bb", 0.6)
     shutil.copy(gone.folder / WEIGHTS, root / "copy")
     prune(root / "runs", ["bb"])
@@ -213,7 +215,7 @@ def test_a_run_that_was_pruned_meanwhile_does_not_come_back(root: Path, run: Sto
     assert not gone.folder.exists()
 
 
-def test_what_is_damaged_is_not_promoted(root: Path, run: StoredRun) -> None:
+def test_a_damaged_run_is_not_promoted(root: Path, run: StoredRun) -> None:
     flip(run.folder / "evaluations/e1/test.json")
     with pytest.raises(StoreError, match="run aa can't be proved"):
         promote(run, force=True)
@@ -223,9 +225,7 @@ def test_what_is_damaged_is_not_promoted(root: Path, run: StoredRun) -> None:
 
 
 @pytest.mark.parametrize("epoch", [1, 3], ids=["best", "last"])
-def test_weights_are_made_anew_from_the_checkpoint_that_a_killed_training_left(
-    root: Path, run: StoredRun, epoch: int
-) -> None:
+def test_weights_are_restored_from_a_checkpoint(root: Path, run: StoredRun, epoch: int) -> None:
     name, about = (WEIGHTS, {}) if epoch == 1 else (LAST_WEIGHTS, {"epoch": epoch})
     other = root / "runs/bb"
     tensors = {"w": torch.full((3,), 0.5)}
@@ -247,7 +247,7 @@ def test_weights_are_made_anew_from_the_checkpoint_that_a_killed_training_left(
     assert verify(root, None, no_copies).damages == []
 
 
-def test_a_link_is_no_stored_file(root: Path, run: StoredRun) -> None:
+def test_a_link_is_not_a_stored_file(root: Path, run: StoredRun) -> None:
     weights, output = run.folder / WEIGHTS, root / "models/model.safetensors"
     output.parent.mkdir()
     weights.rename(output)
@@ -261,9 +261,7 @@ def test_a_link_is_no_stored_file(root: Path, run: StoredRun) -> None:
     assert verify(root, None, no_copies).damages == []
 
 
-def test_a_linked_folder_is_no_part_of_the_store_and_nothing_is_put_into_it(
-    root: Path, run: StoredRun
-) -> None:
+def test_nothing_is_written_into_a_linked_folder(root: Path, run: StoredRun) -> None:
     elsewhere = root / "elsewhere"
     (run.folder / "evaluations").rename(elsewhere)
     (run.folder / "evaluations").symlink_to(elsewhere)
@@ -290,9 +288,7 @@ def test_damaged_checkpoints_of_a_stopped_training_are_named(root: Path, run: St
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
-def test_what_is_no_regular_file_is_named_and_waited_for_by_nobody(
-    root: Path, run: StoredRun, kind: str
-) -> None:
+def test_an_irregular_file_is_named_without_waiting(root: Path, run: StoredRun, kind: str) -> None:
     def lay(path: Path) -> None:
         path.unlink(missing_ok=True)
         {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](

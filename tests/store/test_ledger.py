@@ -88,7 +88,7 @@ COMMANDS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_process_may_be_killed_at_any_call(
+def test_a_store_survives_a_kill_at_any_call(
     root: Path, tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:
     begin_store(root, "aa", "bb", "cc")
@@ -111,7 +111,7 @@ def test_a_process_may_be_killed_at_any_call(
     assert call > 10
 
 
-def test_a_full_disk_leaves_no_half_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_partial_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = begin_store(root, "aa", "bb")
     before = chain(store).read_bytes()
 
@@ -129,7 +129,7 @@ def test_a_full_disk_leaves_no_half_line(root: Path, monkeypatch: pytest.MonkeyP
     assert damages(store) == []
 
 
-def test_a_torn_last_line_is_named_and_then_dropped(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_torn_last_line_is_named_and_dropped(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     store = begin_store(root, "aa", "bb")
     with chain(store).open("ab") as file:
         file.write(b'{"at": "2026')
@@ -163,7 +163,7 @@ def edit_line(store: Path, number: int) -> None:
         (lambda store: chain(store).write_bytes(b"[]\n" * 4), "line 1: "),
     ],
 )
-def test_a_harmed_ledger_is_named_and_can_be_begun_anew(
+def test_a_damaged_ledger_is_named_and_can_be_begun_anew(
     root: Path, harm: Callable[[Path], object], named: str
 ) -> None:
     store = begin_store(root, "aa", "bb")
@@ -179,7 +179,7 @@ def test_a_harmed_ledger_is_named_and_can_be_begun_anew(
     assert champion(store) == "bb"
 
 
-def test_a_ledger_begun_anew_knows_what_the_old_one_knew(root: Path) -> None:
+def test_a_new_ledger_keeps_what_the_old_one_proved(root: Path) -> None:
     store = begin_store(root, "aa", "bb", "cc")
     evaluate(StoredRun.open(store / "bb"), 0.7)
     shutil.rmtree(store / "cc")
@@ -202,7 +202,7 @@ def rewrite_line(path: Path, number: int, **changes: Any) -> None:
     path.write_bytes(b"\n".join(lines))
 
 
-def test_a_ledger_begun_anew_takes_no_edited_record_for_true(root: Path) -> None:
+def test_a_new_ledger_does_not_accept_an_edited_record(root: Path) -> None:
     store = begin_store(root, "aa", "bb", "cc")
     manifest = json.loads((store / "bb" / MANIFEST).read_text())
     write_json(store / "bb" / MANIFEST, sealed(manifest | {"best": manifest["best"] | {"val_dice": 0.99}}))
@@ -212,7 +212,7 @@ def test_a_ledger_begun_anew_takes_no_edited_record_for_true(root: Path) -> None
     assert "bb/manifest.json: is not what the ledger says; it was edited" in damage
 
 
-def test_a_forged_line_is_not_used_and_named(root: Path) -> None:
+def test_a_forged_line_is_named_and_not_used(root: Path) -> None:
     store = begin_store(root, "aa", "bb", "cc")
     promote(StoredRun.open(store / "cc"), force=True)
     promote(StoredRun.open(store / "aa"), force=True)
@@ -228,7 +228,7 @@ def test_a_forged_line_is_not_used_and_named(root: Path) -> None:
 
 
 @pytest.mark.parametrize("is_marked", [True, False])
-def test_an_edited_last_line_makes_no_champion(root: Path, is_marked: bool) -> None:
+def test_an_edited_last_line_is_named(root: Path, is_marked: bool) -> None:
     store = begin_store(root, "aa", "bb", "cc")
     promote(StoredRun.open(store / "bb"), force=True)
     rewrite_line(chain(store), -2, run="cc")
@@ -242,7 +242,7 @@ def test_an_edited_last_line_makes_no_champion(root: Path, is_marked: bool) -> N
     assert champion(store) == ("aa" if is_marked else "cc")
 
 
-def test_a_run_that_is_lost_stays_named_though_its_line_was_edited(root: Path) -> None:
+def test_a_lost_run_is_named_even_if_its_line_was_edited(root: Path) -> None:
     store = begin_store(root, "aa", "bb", "cc")
     number = [line.get("run") for line in read_ledger(store).lines].index("cc")
     rewrite_line(chain(store), number, at="2020")
@@ -251,7 +251,7 @@ def test_a_run_that_is_lost_stays_named_though_its_line_was_edited(root: Path) -
     assert damages(store) == [f"{store / 'cc' / MANIFEST}: is gone, and was not pruned"]
 
 
-def test_a_line_that_was_laid_by_hand_is_not_used(root: Path) -> None:
+def test_a_line_added_by_hand_is_not_used(root: Path) -> None:
     store = begin_store(root, "aa", "bb")
     last = chain(store).read_bytes().splitlines()[-1]
     line = json.loads(last) | {"run": "bb", "before": hash_of(last)}
@@ -263,9 +263,7 @@ def test_a_line_that_was_laid_by_hand_is_not_used(root: Path) -> None:
         promote(StoredRun.open(store / "bb"), force=True)
 
 
-def test_lines_that_come_while_the_ledger_is_read_are_no_damage(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_written_during_reading_are_not_damage(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = begin_store(root, "aa", "bb")
 
     def chains_after_other_writes(store: Path) -> list[Path]:
@@ -280,7 +278,7 @@ def test_lines_that_come_while_the_ledger_is_read_are_no_damage(
 
 
 @pytest.mark.parametrize("entry", [{"lines": -(10**12)}, {"size": 10**21}, {"lines": True}, {"last": None}])
-def test_a_marker_of_odd_values_is_named_at_once(root: Path, entry: dict[str, Any]) -> None:
+def test_a_marker_with_odd_values_is_named(root: Path, entry: dict[str, Any]) -> None:
     store = begin_store(root, "aa", "bb")
     write_json(store / MARKER, json.loads((store / MARKER).read_text()) | entry)
     assert [line for line in damages(store) if f"{store / MARKER}: {next(iter(entry))}: " in line]
@@ -288,7 +286,7 @@ def test_a_marker_of_odd_values_is_named_at_once(root: Path, entry: dict[str, An
         promote(StoredRun.open(store / "bb"), force=True)
 
 
-def test_a_change_that_is_only_said_to_have_begun_seals_no_edited_record(root: Path) -> None:
+def test_a_false_pending_change_does_not_seal_an_edited_record(root: Path) -> None:
     store = begin_store(root, "aa", "bb", "cc")
     run = StoredRun.open(store / "cc")
     write_json(run.record, sealed(run.manifest | {"best": {"epoch": 1, "val_dice": 0.99}}))
@@ -301,7 +299,7 @@ def test_a_change_that_is_only_said_to_have_begun_seals_no_edited_record(root: P
     assert damages(store) == [f"{store / 'bb' / MANIFEST}: is gone, and was not pruned"]
 
 
-def test_lines_that_are_cut_from_another_clones_ledger_are_missed(root: Path) -> None:
+def test_lines_removed_from_another_clones_ledger_are_named(root: Path) -> None:
     store = begin_store(root, "aa", "bb", "cc")
     copied = root / "copy/runs"
     shutil.copytree(store, copied)
@@ -319,7 +317,7 @@ def test_lines_that_are_cut_from_another_clones_ledger_are_missed(root: Path) ->
     assert [line for line in damages(copied) if "cc/manifest.json: is gone, and was not pruned" in line]
 
 
-def test_nothing_is_pruned_while_the_ledger_may_be_wrong_about_the_champion(root: Path) -> None:
+def test_nothing_is_pruned_while_the_ledger_is_damaged(root: Path) -> None:
     store = begin_store(root, "aa", "bb", "cc")
     promote(StoredRun.open(store / "cc"), force=True)
     promote(StoredRun.open(store / "aa"), force=True)
@@ -329,7 +327,7 @@ def test_nothing_is_pruned_while_the_ledger_may_be_wrong_about_the_champion(root
     assert (store / "cc").exists()
 
 
-def test_a_ledger_of_a_later_petseg_is_left_alone(root: Path) -> None:
+def test_a_ledger_of_a_later_petseg_is_not_changed(root: Path) -> None:
     store = begin_store(root, "aa", "bb")
     write_json(store / MARKER, json.loads((store / MARKER).read_text()) | {"format": 3})
     before = {path: path.read_bytes() for path in (store / MARKER, chain(store))}
@@ -341,7 +339,7 @@ def test_a_ledger_of_a_later_petseg_is_left_alone(root: Path) -> None:
     assert (champion(store), len(stored_runs(store)[0])) == ("aa", 2)
 
 
-def test_promotions_of_before_the_ledger_are_kept(root: Path) -> None:
+def test_promotions_from_before_the_ledger_are_kept(root: Path) -> None:
     make_run(root, "aa", 0.9)
     make_run(root, "bb", 0.8)
     old = {"when": "2025-01-01T00:00:00+00:00", "val_dice": 0.9, "before": None, "forced": False, "by": "me"}
@@ -356,7 +354,9 @@ def test_promotions_of_before_the_ledger_are_kept(root: Path) -> None:
     assert damages(root / "runs") == []
 
 
-def test_a_clock_that_was_set_back_changes_no_order(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_was_set_back_does_not_change_the_order(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = begin_store(root, "aa", "bb", "cc")
     monkeypatch.setattr("petseg.store.ledger.now", lambda: "2035-01-01T00:00:00+00:00")
     promote(StoredRun.open(store / "bb"), force=True)
@@ -371,7 +371,7 @@ def test_a_clock_that_was_set_back_changes_no_order(root: Path, monkeypatch: pyt
     shutil.rmtree(root.parent / "copy")
 
 
-def test_a_copied_store_goes_on_with_its_own_lines(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_copied_store_writes_its_own_ledger_file(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     store = begin_store(root, "aa", "bb")
     shutil.copytree(root / "runs", root / "copy/runs")
     before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
@@ -397,7 +397,7 @@ def move_store(root: Path) -> Path:
     return (root / "runs").rename(root / "moved/runs")
 
 
-def test_a_move_hides_no_line_that_was_cut(root: Path) -> None:
+def test_lines_missing_before_a_move_are_named(root: Path) -> None:
     store = begin_store(root, "aa", "bb")
     promote(StoredRun.open(store / "bb"), force=True)
     text = chain(store).read_bytes()
@@ -409,7 +409,7 @@ def test_a_move_hides_no_line_that_was_cut(root: Path) -> None:
         assert any("lines are gone" in line for line in damages(store))
 
 
-def test_a_torn_line_holds_no_moved_store_up(root: Path) -> None:
+def test_a_moved_store_with_a_torn_line_can_be_changed(root: Path) -> None:
     store = begin_store(root, "aa", "bb")
     with chain(store).open("ab") as file:
         file.write(b'{"at": ')
@@ -418,7 +418,7 @@ def test_a_torn_line_holds_no_moved_store_up(root: Path) -> None:
     assert damages(store) == []
 
 
-def test_a_lost_marker_hides_no_line_that_was_cut(root: Path) -> None:
+def test_a_lost_marker_is_named(root: Path) -> None:
     store = begin_store(root, "aa", "bb")
     (store / MARKER).unlink()
     with pytest.raises(StoreError, match="is gone"), changing(store):
@@ -426,7 +426,7 @@ def test_a_lost_marker_hides_no_line_that_was_cut(root: Path) -> None:
     assert any(f"{MARKER}: is gone" in line for line in damages(store))
 
 
-def test_a_store_is_a_copy_where_the_original_can_not_be_read(
+def test_a_store_whose_original_is_unreadable_counts_as_a_copy(
     root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     store = begin_store(root, "aa", "bb")
@@ -444,7 +444,7 @@ def test_a_store_is_a_copy_where_the_original_can_not_be_read(
     assert len(list((root / "copy/runs" / LEDGER).iterdir())) == 2
 
 
-def test_a_prune_that_was_killed_is_ended_though_the_ledger_is_broken(root: Path) -> None:
+def test_a_killed_prune_is_completed_even_if_the_ledger_is_broken(root: Path) -> None:
     store = begin_store(root, "aa", "bb")
     marker = json.loads((store / MARKER).read_text())
     write_json(store / MARKER, marker | {"pending": {"event": "pruned", "run": "bb"}})
@@ -466,7 +466,7 @@ def change_much(root: Path, number: int) -> None:
         prune(root / "runs", [run.key])
 
 
-def test_processes_at_once_lose_no_line(root: Path) -> None:
+def test_concurrent_processes_lose_no_line(root: Path) -> None:
     store = begin_store(root, "a", "b")
     context = multiprocessing.get_context("fork")
     others = [context.Process(target=change_much, args=(root, number)) for number in range(3)]
@@ -481,7 +481,7 @@ def test_processes_at_once_lose_no_line(root: Path) -> None:
     assert sorted(path.name for path in store.glob("[!.]*/")) == ["a", "b", LEDGER]
 
 
-def test_what_can_not_be_written_is_one_line(root: Path) -> None:
+def test_a_store_that_cannot_be_written_gives_one_line(root: Path) -> None:
     (root / "runs").write_text("no folder")
     with pytest.raises(OSError, match="exists") as refused, changing(root / "runs"):
         pass

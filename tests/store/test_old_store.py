@@ -90,7 +90,7 @@ def own(tmp_path: Path, forks: Path) -> OldProject:
     return OldProject(tmp_path / "own", forks)
 
 
-def test_list(project: OldProject) -> None:
+def test_list_has_the_old_runs(project: OldProject) -> None:
     listed = project.read("list")
     assert listed["broken"] == []
     finished, killed, adopted = listed["runs"]  # the oldest first
@@ -114,7 +114,7 @@ def test_list(project: OldProject) -> None:
     assert "0.6965  0.5571 (0.388 to 0.718)" in first
 
 
-def test_show(project: OldProject) -> None:
+def test_show_describes_the_old_runs(project: OldProject) -> None:
     for key in (FINISHED, KILLED, ADOPTED):
         shown = project.read("show", key)
         assert shown["manifest"] == project.manifest(key)
@@ -200,7 +200,7 @@ def test_verify_names_each_flipped_bit(own: OldProject) -> None:
     assert "34 files in the store" in own.runs("verify")
 
 
-def test_which_knows_weights_wherever_they_lie(project: OldProject, tmp_path: Path) -> None:
+def test_which_finds_the_run_of_weights_in_any_place(project: OldProject, tmp_path: Path) -> None:
     weights, checkpoint, theirs = tmp_path / "w.safetensors", tmp_path / "c.safetensors", tmp_path / "t.pt"
     run = project.folder / "runs" / FINISHED
     shutil.copy(run / "model.safetensors", weights)
@@ -221,7 +221,7 @@ def test_which_knows_weights_wherever_they_lie(project: OldProject, tmp_path: Pa
     )
 
 
-def test_the_champion_stays_the_champion(project: OldProject) -> None:
+def test_the_champion_of_the_old_store_is_still_the_champion(project: OldProject) -> None:
     (line,) = (STORE / "runs/champions.jsonl").read_text().splitlines()
     assert project.read("champion") == project.read("champion", "--log") == [json.loads(line)]
     assert "val Dice 0.6965, by user" in project.runs("champion")
@@ -231,14 +231,14 @@ def test_the_champion_stays_the_champion(project: OldProject) -> None:
     )
 
 
-def test_an_old_lock_holds_nobody_up(own: OldProject) -> None:
+def test_an_old_lock_does_not_block_a_command(own: OldProject) -> None:
     assert (own.folder / "runs" / KILLED / ".lock").read_text().isdigit()  # the id of the killed process
     assert own.read("prune", KILLED, "--yes") == {"deleted": [KILLED]}
     assert [row["id"] for row in own.read("list")["runs"]] == [FINISHED, ADOPTED]
 
 
 @pytest.mark.parametrize("key", [KILLED, ADOPTED])
-def test_what_is_no_finished_training_is_not_reproduced(project: OldProject, key: str) -> None:
+def test_only_a_finished_training_is_reproduced(project: OldProject, key: str) -> None:
     assert project.runs("reproduce", key, code=1) == (
         f"petseg: run {key} is not a finished training, so it can't be reproduced\n"
     )
@@ -291,7 +291,7 @@ def test_todays_command_is_understood() -> None:
     assert input_folders(stage_command(ROOT, "train")) == (Path("data/pets"), Path("data/encoder"))
 
 
-def test_an_old_run_has_what_it_was_scored_and_drawn_with() -> None:
+def test_an_old_run_has_its_evaluation_and_figures() -> None:
     run = StoredRun.open(STORE / "runs" / FINISHED)
     assert list(run.damages()) == []
     (evaluation,), (figures,) = run.evaluations, run.figures

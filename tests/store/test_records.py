@@ -37,7 +37,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", [*VALUES, "\xff", "{", "nul"], ids=lambda value: value[:8] or "empty")
-def test_what_is_read_can_be_written(value: str) -> None:
+def test_a_parsed_record_can_be_written(value: str) -> None:
     try:
         record = parsed(value.encode("latin-1"), "here")
     except BrokenRecord as error:
@@ -106,7 +106,7 @@ RECORDS += [f"aa/evaluations/e1/{name}.json" for name in ("evaluation", "test")]
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_no_value_in_a_record_stops_the_others(store: Path, name: str) -> None:
+def test_an_odd_value_in_a_record_does_not_affect_other_runs(store: Path, name: str) -> None:
     path = max(store.glob(name), key=lambda path: len(str(path)))
     path.chmod(0o644)
     whole = path.read_text()
@@ -127,7 +127,7 @@ def test_no_value_in_a_record_stops_the_others(store: Path, name: str) -> None:
 
 @pytest.mark.parametrize("what", ["folder", "pipe", "a gigabyte"])
 @pytest.mark.parametrize("name", RECORDS)
-def test_what_is_no_file_or_far_too_large_stops_no_other_run(store: Path, name: str, what: str) -> None:
+def test_an_irregular_or_huge_record_does_not_affect_other_runs(store: Path, name: str, what: str) -> None:
     path = max(store.glob(name), key=lambda path: len(str(path)))
     path.unlink()
     if what == "folder":
@@ -161,7 +161,7 @@ def test_a_ledger_that_has_grown_by_a_gigabyte_is_named_and_not_read(store: Path
         ({"record": {"epoch": 1, "val_dice": 0.5, "elapsed_s": 1.0}}, "is no history of a training"),
     ],
 )
-def test_a_checkpoint_that_says_odd_things_of_itself_is_moved_aside(
+def test_a_checkpoint_with_odd_metadata_is_moved_aside(
     root: Path, changes: dict[str, Any], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = "a" * 16
@@ -181,7 +181,7 @@ def description() -> dict[str, Any]:
     return {"params": {}, "data_sha256": "d", "environment": {}, "git": {"commit": None, "dirty": False}}
 
 
-def test_a_pending_change_with_any_value_is_ended_or_named(store: Path) -> None:
+def test_a_pending_change_with_odd_values_is_completed_or_named(store: Path) -> None:
     made = {"run": "aa", "kind": "evaluations", "key": "e1", "file": HISTORY, "sha256": "0"}
     for event in ("finished", "adopted", "added", "pruned", "healed", "set aside", "unknown"):
         text = json.dumps({"event": event, **made})

@@ -75,7 +75,7 @@ def worktrees(project: Path) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_reproduction_that_is_stopped_leaves_nothing(project: Path, number: signal.Signals) -> None:
+def test_a_stopped_reproduction_leaves_nothing(project: Path, number: signal.Signals) -> None:
     with reproduce(project) as process:
         stages = stages_of(process)
         process.send_signal(number)
@@ -85,7 +85,7 @@ def test_a_reproduction_that_is_stopped_leaves_nothing(project: Path, number: si
     assert worktrees(project) == 1
 
 
-def test_what_a_killed_reproduction_leaves_is_removed_by_the_next(project: Path) -> None:
+def test_the_next_reproduction_removes_the_files_of_a_killed_one(project: Path) -> None:
     temporary = project.parent / "temporary"
     with reproduce(project) as process:
         stages = stages_of(process)

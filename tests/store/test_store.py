@@ -37,7 +37,7 @@ from petseg.tracking.queries import weights_in_mlflow
 from tests.support.store import edit, evaluate, flip, make_run, petseg
 
 
-def test_the_store_is_read_in_order_and_names_what_it_can_not_read(root: Path) -> None:
+def test_runs_are_read_in_order_and_unreadable_ones_are_named(root: Path) -> None:
     for key in ("bb", "aa"):
         make_run(root, key)
     (root / "runs/cc").mkdir()
@@ -64,7 +64,7 @@ def test_an_edited_record_is_named_by_list_and_show(root: Path) -> None:
         record.write_text(content)
 
 
-def test_a_card_has_no_scores_that_are_not_as_recorded(root: Path) -> None:
+def test_a_card_has_no_scores_that_differ_from_their_record(root: Path) -> None:
     run = evaluate(evaluate(make_run(root, "aa"), 0.7), 0.6, "e2")
     breeds = run.folder / "evaluations/e2" / BREEDS
     edit(breeds, "0.5", "0.9")
@@ -110,7 +110,7 @@ def test_weights_come_back_byte_for_byte(root: Path) -> None:
         assert "must end in .safetensors" in petseg("runs", "restore", "aa", f"--to={place}", fails=True)
 
 
-def test_restoring_replaces_nothing_that_no_run_has(root: Path) -> None:
+def test_restoring_replaces_only_weights_of_a_run(root: Path) -> None:
     make_run(root, "aa", 0.8)
     make_run(root, "bb", 0.9)
     petseg("runs", "restore", "aa")
@@ -124,7 +124,7 @@ def test_restoring_replaces_nothing_that_no_run_has(root: Path) -> None:
     assert (root / "models" / WEIGHTS).read_bytes() != precious
 
 
-def test_damaged_or_unfinished_runs_are_not_handed_out(root: Path) -> None:
+def test_damaged_or_unfinished_runs_are_not_exported(root: Path) -> None:
     run = make_run(root, "aa")
     flip(run.folder / WEIGHTS)
     with pytest.raises(DamagedFile, match=r"aa/model\.safetensors: differs from its recorded hash"):
@@ -135,7 +135,7 @@ def test_damaged_or_unfinished_runs_are_not_handed_out(root: Path) -> None:
 
 
 @pytest.mark.whole
-def test_verify_counts_all_and_names_what_differs(root: Path) -> None:
+def test_verify_counts_all_files_and_names_those_that_differ(root: Path) -> None:
     run = make_run(root, "aa")
     make_run(root, "bb")
     run = evaluate(run, 0.7)
@@ -168,7 +168,7 @@ def test_verify_counts_all_and_names_what_differs(root: Path) -> None:
     assert "bb/model.json: is gone" in petseg("runs", "verify", "bb", fails=True)
 
 
-def test_any_copy_of_weights_tells_its_run(root: Path) -> None:
+def test_the_run_of_any_copy_of_weights_is_found(root: Path) -> None:
     run = make_run(root, "aa")
     copy = root / "renamed.bin"
     copy.write_bytes((run.folder / WEIGHTS).read_bytes())
@@ -186,7 +186,7 @@ def test_any_copy_of_weights_tells_its_run(root: Path) -> None:
     assert "can't be read as weights" in petseg("runs", "which", "text", fails=True)
 
 
-def test_what_lies_at_the_output_is_kept_before_it_is_replaced(
+def test_unknown_weights_at_the_output_are_adopted(
     root: Path, mlflow_database: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(mlflow_database, root / "mlflow.db")
@@ -209,7 +209,7 @@ def test_what_lies_at_the_output_is_kept_before_it_is_replaced(
     assert list(verify(root, None, weights_in_mlflow).damages) == []
 
 
-def test_weights_from_elsewhere_are_adopted_with_what_is_known(root: Path) -> None:
+def test_foreign_weights_are_adopted_with_their_note_and_description(root: Path) -> None:
     torch.save({"w": torch.ones(2)}, root / "old.pt")
     (root / "old.json").write_text('{"note": "mine"}')
     kept, is_new = adopt(root / "old.pt", root / "runs", "from my laptop")
@@ -229,7 +229,7 @@ def test_weights_from_elsewhere_are_adopted_with_what_is_known(root: Path) -> No
     assert (root / "back.json").read_text() == '{"note": "mine"}'
 
 
-def test_what_was_adopted_and_is_damaged_is_not_adopted_over(root: Path) -> None:
+def test_damaged_adopted_weights_are_not_adopted_again(root: Path) -> None:
     torch.save({"w": torch.ones(2)}, root / "old.pt")
     manifest = adopt(root / "old.pt", root / "runs", "")[0].folder / MANIFEST
     manifest.chmod(0o644)
@@ -266,7 +266,7 @@ def promote_many(folder: Path, times: int) -> None:
         promote(StoredRun.open(folder), force=True)
 
 
-def test_of_promotions_at_once_none_is_lost(root: Path) -> None:
+def test_no_concurrent_promotion_is_lost(root: Path) -> None:
     runs = [make_run(root, key) for key in ("aa", "bb", "cc")]
     context = multiprocessing.get_context("fork")
     others = [context.Process(target=promote_many, args=(run.folder, 20)) for run in runs]
@@ -281,7 +281,7 @@ def test_of_promotions_at_once_none_is_lost(root: Path) -> None:
     assert champion(root / "runs") == log[-1].key
 
 
-def test_the_list_says_what_is_particular(root: Path) -> None:
+def test_the_list_marks_the_champion_and_differing_params(root: Path) -> None:
     scored = make_run(root, "aa", 0.9)
     dice = {"model.name": "unet", "model.width": 8, "train.loss": "dice", "train.seed": 0}
     make_run(root, "bb", 0.8, params=dice, git={"commit": "abc", "dirty": True})
@@ -304,7 +304,7 @@ def test_the_list_says_what_is_particular(root: Path) -> None:
     assert "must be KEY=VALUE" in petseg("runs", "list", "--where", "dice", fails=True)
 
 
-def test_only_what_is_neither_champion_nor_best_nor_in_training_is_pruned(root: Path) -> None:
+def test_the_champion_the_best_run_and_a_training_are_not_pruned(root: Path) -> None:
     for key, val_dice in (("aa", 0.9), ("bb", 0.8), ("cc", 0.7), ("dd", 0.6)):
         make_run(root, key, val_dice)
     promote(StoredRun.open(root / "runs/bb"), force=False)
@@ -320,7 +320,7 @@ def test_only_what_is_neither_champion_nor_best_nor_in_training_is_pruned(root: 
     assert sorted(path.parent.name for path in (root / "runs").glob("[!.]*/manifest.json")) == ["aa", "bb"]
 
 
-def test_nothing_is_pruned_while_a_run_that_is_kept_can_not_be_proved(root: Path) -> None:
+def test_nothing_is_pruned_while_a_kept_run_is_damaged(root: Path) -> None:
     best = make_run(root, "aa", 0.9)
     make_run(root, "bb", 0.8)
     flip(best.folder / WEIGHTS)
@@ -328,7 +328,7 @@ def test_nothing_is_pruned_while_a_run_that_is_kept_can_not_be_proved(root: Path
     assert (root / "runs/bb").is_dir()
 
 
-def test_checkpoints_stay_while_the_weights_that_were_made_from_them_are_not_whole(root: Path) -> None:
+def test_checkpoints_are_kept_while_the_weights_are_damaged(root: Path) -> None:
     run = make_run(root, "aa")
     checkpoint = run.folder / "checkpoints/epoch-00001.safetensors"
     checkpoint.parent.mkdir()
@@ -344,7 +344,7 @@ def test_checkpoints_stay_while_the_weights_that_were_made_from_them_are_not_who
     assert not checkpoint.exists()
 
 
-def test_a_record_that_was_edited_is_neither_promoted_nor_kept_in_place_of_the_best(root: Path) -> None:
+def test_a_run_with_an_edited_record_is_not_promoted_nor_the_best(root: Path) -> None:
     store, worse = root / "runs", make_run(root, "bb", 0.6)
     promote(make_run(root, "aa", 0.9), force=False)
     edited = {key: value for key, value in worse.manifest.items() if key != "sha256"}
@@ -360,7 +360,7 @@ def test_a_record_that_was_edited_is_neither_promoted_nor_kept_in_place_of_the_b
     assert (store / "cc").is_dir()
 
 
-def test_a_finished_run_that_calls_itself_unfinished_is_named_and_kept(root: Path) -> None:
+def test_a_finished_run_that_was_edited_to_unfinished_is_named(root: Path) -> None:
     store, run = root / "runs", make_run(root, "bb", 0.6)
     promote(make_run(root, "aa", 0.9), force=False)
     write_json(run.record, run.manifest | {"status": "running"})
@@ -382,7 +382,7 @@ def test_a_finished_run_that_calls_itself_unfinished_is_named_and_kept(root: Pat
     assert verify(root, None, lambda _: ()).damages == []
 
 
-def test_the_card_tells_scores_weak_points_and_the_way_back(root: Path) -> None:
+def test_the_card_has_scores_weak_breeds_and_commands(root: Path) -> None:
     run = make_run(root, "aa", 0.9)
     assert "Not yet scored on test photos" in card(run)
     text = card(evaluate(run, 0.7))
@@ -410,7 +410,7 @@ def scored(dice: float) -> dict[str, float | None]:
 
 
 @pytest.mark.parametrize("clean", [False, True])
-def test_the_card_says_by_which_mask_each_rule_is_answered(root: Path, clean: bool) -> None:
+def test_the_card_names_the_mask_that_answers_each_rule(root: Path, clean: bool) -> None:
     run = make_run(root, "aa", 0.9, best={"epoch": 1, "val_dice": 0.9, "val_dice_whole": 0.95})
     other = "as_is" if clean else "cleaned"
     headlines: dict[str, Any] = {

@@ -36,9 +36,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     return refused.add
 
 
-def test_nobody_is_said_to_have_a_file_while_a_run_can_not_be_read(
-    root: Path, unreadable: Callable[[Path], None]
-) -> None:
+def test_a_lookup_fails_while_a_run_is_unreadable(root: Path, unreadable: Callable[[Path], None]) -> None:
     store, one, other = root / "runs", make_run(root, "aa", 0.7), make_run(root, "bb", 0.8)
     unreadable(other.record)
     held = holder_of(store, one.folder / WEIGHTS)
@@ -55,9 +53,7 @@ def test_nobody_is_said_to_have_a_file_while_a_run_can_not_be_read(
     assert len(list(store.glob("[!.]*/manifest.json"))) == 2
 
 
-def test_scores_that_can_not_be_read_are_not_passed_over(
-    root: Path, unreadable: Callable[[Path], None]
-) -> None:
+def test_unreadable_scores_are_an_error(root: Path, unreadable: Callable[[Path], None]) -> None:
     run = evaluate(make_run(root, "aa"), 0.7)
     unreadable(run.folder / "evaluations/e1/test.json")
     with pytest.raises(OSError, match=r"test\.json"):
@@ -104,7 +100,7 @@ def score_again(root: Path) -> object:
         (score_again, "{"),  # this record is set aside
     ],
 )
-def test_a_change_whose_line_can_not_be_written_is_taken_back(
+def test_a_change_whose_line_cannot_be_written_is_undone(
     root: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object], record: str | None
 ) -> None:
     store = root / "runs"

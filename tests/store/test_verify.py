@@ -69,9 +69,7 @@ EVALUATION = "bb/evaluations/e1/evaluation.json"
         (lambda store: (store / "bb" / MANIFEST).write_text("null"), "bb/manifest.json: is no record"),
     ],
 )
-def test_what_is_absent_or_was_edited_is_named(
-    store: Path, harm: Callable[[Path], object], named: str
-) -> None:
+def test_absent_and_edited_files_are_named(store: Path, harm: Callable[[Path], object], named: str) -> None:
     assert damages(store) == []
     harm(store)
     flip(store / "dd/history.jsonl")  # is found too
@@ -80,7 +78,7 @@ def test_what_is_absent_or_was_edited_is_named(
     assert [line for line in found if "history.jsonl: differs" in line]
 
 
-def test_what_was_pruned_is_not_missed(store: Path) -> None:
+def test_a_pruned_run_is_not_reported_as_gone(store: Path) -> None:
     prune(store, ["bb"])
     assert damages(store) == []
 
@@ -106,7 +104,7 @@ def test_the_lost_champion_is_pruned_once_there_is_another(store: Path) -> None:
     assert damages(store) == []
 
 
-def test_a_file_that_can_not_be_read_is_named_and_the_others_are_read(
+def test_an_unreadable_file_is_named_and_the_others_are_checked(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read(path: Path) -> str:
@@ -122,7 +120,7 @@ def test_a_file_that_can_not_be_read_is_named_and_the_others_are_read(
     assert len(found) == 2
 
 
-def test_what_a_killed_process_had_begun_is_ended_and_named(
+def test_a_change_of_a_killed_process_is_completed_and_named(
     store: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     marker = json.loads((store / MARKER).read_text())
@@ -144,7 +142,7 @@ def change_much(root: Path) -> None:
 
 
 @pytest.mark.parametrize("look", [damages, lambda store: read_ledger(store).damages])
-def test_a_change_of_another_process_is_no_damage(store: Path, look: Callable[[Path], list[str]]) -> None:
+def test_a_change_by_another_process_is_not_damage(store: Path, look: Callable[[Path], list[str]]) -> None:
     other = multiprocessing.get_context("fork").Process(target=change_much, args=(store.parent,))
     other.start()
     found = []

@@ -24,7 +24,7 @@ def test_an_entry_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert DataRecord(**Entry(tmp_path / "data-1").read()).params == {"split.seed": 0}
 
 
-def test_an_entry_whose_process_was_killed_while_writing_is_empty(tmp_path: Path) -> None:
+def test_an_entry_of_a_killed_writer_is_empty(tmp_path: Path) -> None:
     for text in ("", json.dumps(DATA)[:40]):
         (tmp_path / "data-1").write_text(text)
         assert Entry(tmp_path / "data-1").read() == {}
@@ -44,7 +44,7 @@ def test_an_entry_whose_process_was_killed_while_writing_is_empty(tmp_path: Path
         ("data-1", DATA | {"later": 1}, "later: Extra inputs are not permitted"),
     ],
 )
-def test_an_entry_of_odd_values_is_named(tmp_path: Path, name: str, content: object, reason: str) -> None:
+def test_an_entry_with_odd_values_is_named(tmp_path: Path, name: str, content: object, reason: str) -> None:
     path = tmp_path / name
     path.write_text(json.dumps(content))
     with pytest.raises(BrokenRecord) as refused:
@@ -71,7 +71,7 @@ def test_an_odd_decision_is_named(tmp_path: Path, reason: str) -> None:
 
 
 @pytest.mark.parametrize("put", [Path.mkdir, lambda path: path.write_bytes(b"\xff"), lambda path: None])
-def test_what_is_no_decision_is_named(tmp_path: Path, put: Callable[[Path], object]) -> None:
+def test_an_unreadable_decision_is_named(tmp_path: Path, put: Callable[[Path], object]) -> None:
     put(tmp_path / "decision.json")
     refusal(tmp_path, tmp_path / "decision.json")
 

@@ -71,7 +71,7 @@ def test_a_copy_writes_nothing_into_the_original(
     assert contents(tmp_path / "original") == before
 
 
-def test_artifacts_that_lie_elsewhere_on_purpose_stay_there(
+def test_artifacts_in_a_chosen_place_stay_there(
     tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A database that several projects use belongs to none of them."""

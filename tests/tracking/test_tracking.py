@@ -136,7 +136,7 @@ def steps(run_id: str, metric: str) -> list[int]:
     return sorted(point.step for point in mlflow.MlflowClient().get_metric_history(run_id, metric))
 
 
-def test_a_training_is_shown_while_it_goes_on(root: Path) -> None:
+def test_a_training_is_logged_while_it_runs(root: Path) -> None:
     run = training(root, dvc_experiment="tidy-lemur")
     with live_row(run) as live:
         (row,) = rows()
@@ -165,7 +165,7 @@ def test_a_training_is_shown_while_it_goes_on(root: Path) -> None:
     assert left_over() == []
 
 
-def test_the_picture_of_an_epoch_fades_what_is_not_pet(root: Path) -> None:
+def test_the_picture_of_an_epoch_fades_the_background(root: Path) -> None:
     run = training(root)
     train_epoch(run, 1)
     picture = picture_of_epoch(run, 1)
@@ -181,7 +181,7 @@ def test_the_picture_of_an_epoch_fades_what_is_not_pet(root: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")]
 )
-def test_how_a_training_ended_is_said_and_it_is_gone_on_with(
+def test_a_stopped_training_has_its_status_and_is_resumed(
     root: Path, error: type[BaseException], status: str
 ) -> None:
     run = training(root)
@@ -208,7 +208,7 @@ def test_how_a_training_ended_is_said_and_it_is_gone_on_with(
     assert steps(row.info.run_id, "loss/train") == [1, 2]
 
 
-def test_everything_is_told_once(root: Path) -> None:
+def test_everything_is_logged_once(root: Path) -> None:
     run = evaluated(root, finished(root))
     assert sync(root / "runs", [run]) == Delivery(told=["abcd"])
     before = [(row.info.run_id, row.info.end_time) for row in rows()]
@@ -236,7 +236,7 @@ def test_everything_is_told_once(root: Path) -> None:
     assert version_of(client, run) == str(version.version)
 
 
-def test_what_can_not_be_read_does_not_stop_the_rest(root: Path) -> None:
+def test_an_unreadable_record_does_not_stop_the_others(root: Path) -> None:
     run = finished(root)
     (root / "runs/0000").mkdir()
     (root / "runs/0000/manifest.json").write_text("{")
@@ -249,7 +249,7 @@ def test_what_can_not_be_read_does_not_stop_the_rest(root: Path) -> None:
     assert left_over() == ["0000"]
 
 
-def test_a_history_that_is_not_as_recorded_is_not_told(root: Path) -> None:
+def test_a_history_that_differs_from_its_record_is_not_logged(root: Path) -> None:
     run = finished(root)
     run.manifest["files"] |= {name: sha256_file(run.folder / name) for name in ("history.jsonl", "shown.png")}
     write_json(run.record, run.manifest)
@@ -259,7 +259,7 @@ def test_a_history_that_is_not_as_recorded_is_not_told(root: Path) -> None:
     assert rows() == []
 
 
-def test_another_evaluation_is_a_child_more_and_what_the_row_shows(root: Path) -> None:
+def test_another_evaluation_adds_a_child_and_updates_the_row(root: Path) -> None:
     run = evaluated(root, finished(root))
     sync(root / "runs", [run])
     closed_at = rows()[0].info.end_time
@@ -287,7 +287,7 @@ def test_two_trainings_of_one_key_in_two_stores_are_two_rows(root: Path) -> None
 
 
 @pytest.mark.whole
-def test_stages_before_training_have_an_experiment_of_their_own(root: Path) -> None:
+def test_stages_before_training_have_their_own_experiment(root: Path) -> None:
     with recorded("preprocess", {"data.image_size": 64}) as record:
         record.metrics["kept"] = 12
         record.datasets.append(("pets", "a" * 64, "data/pets"))
@@ -324,14 +324,12 @@ def test_a_temporary_folder_of_dvc_logs_to_the_main_repository(
     assert list(copy.iterdir()) == [copy / ".dvc"]
 
 
-def test_a_mistake_of_ours_costs_no_training_and_is_not_taken_for_mlflows(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bug_in_logging_does_not_stop_a_training(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not LiveRow(training(root)).try_to(lambda row: 1 / 0)
     assert "MLflow could not be told (ZeroDivisionError: division by zero)" in capsys.readouterr().err
 
 
-def test_an_artifact_store_that_fails_by_an_error_of_its_own_is_mlflows_trouble(
+def test_an_error_of_the_artifact_store_counts_as_mlflows(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class UploadFailedError(Exception):
@@ -354,7 +352,7 @@ def test_an_artifact_store_that_fails_by_an_error_of_its_own_is_mlflows_trouble(
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
-def test_what_is_no_database_is_not_tried_again_and_again(
+def test_an_irregular_database_gives_one_warning(
     root: Path, capfd: pytest.CaptureFixture[str], make: Callable[[Path], None]
 ) -> None:
     (root / "mlflow.db").unlink()
@@ -366,7 +364,7 @@ def test_what_is_no_database_is_not_tried_again_and_again(
     assert printed.count("\n") == 1
 
 
-def test_a_record_that_can_not_be_told_does_not_stop_the_rest(root: Path) -> None:
+def test_a_record_that_cannot_be_logged_does_not_stop_the_others(root: Path) -> None:
     runs = [finished(root, key) for key in ("aaaa", "bbbb", "cccc")]
     (runs[0].folder / "evolution/00001.png").write_bytes(b"no picture")
     (runs[1].folder / "history.jsonl").write_text("{")
@@ -386,7 +384,7 @@ def first_contact(folder: Path, key: str, statuses: "multiprocessing.Queue[bool]
 
 
 @pytest.mark.whole
-def test_four_processes_may_start_on_no_database(root: Path) -> None:
+def test_four_processes_can_start_without_a_database(root: Path) -> None:
     (root / "mlflow.db").unlink()
     context = multiprocessing.get_context("fork")
     broken: multiprocessing.Queue[bool] = context.Queue()
@@ -400,7 +398,7 @@ def test_four_processes_may_start_on_no_database(root: Path) -> None:
     assert len(mlflow.MlflowClient().search_experiments(filter_string="name LIKE 'petseg%'")) == 2
 
 
-def test_only_one_process_tells_of_a_run(root: Path) -> None:
+def test_only_one_process_logs_a_run(root: Path) -> None:
     run = finished(root)
     other = (
         "import sys, time\nfrom petseg.tracking.outbox import lock_entry\n"
@@ -463,7 +461,7 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.mark.whole
 @pytest.mark.parametrize("port", ["away", "silent", "hanging", "overworked"], indirect=True)
-def test_a_server_that_does_not_answer_costs_one_warning_and_is_told_later(
+def test_a_server_that_does_not_answer_is_updated_later(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], port: int
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:ge@heim@127.0.0.1:{port}")
@@ -491,7 +489,7 @@ def test_a_server_that_does_not_answer_costs_one_warning_and_is_told_later(
     assert steps(rows()[0].info.run_id, "loss/train") == list(range(1, 100))
 
 
-def test_what_is_told_later_by_another_process_costs_a_warning_at_most(
+def test_a_stage_without_a_server_prints_one_warning(
     root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{closed_port()}")
@@ -530,7 +528,7 @@ def test_runs_of_killed_processes_are_closed_by_the_next_command(root: Path) -> 
     assert steps(row.info.run_id, "loss/train") == [1]
 
 
-def test_a_training_that_failed_while_mlflow_was_away_is_told_as_failed(
+def test_a_training_that_failed_without_mlflow_is_logged_as_failed(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port()}/")
@@ -555,7 +553,7 @@ def test_the_row_of_a_run_that_was_killed_and_pruned_is_closed(root: Path) -> No
 
 
 @pytest.mark.whole
-def test_a_training_does_not_wait_for_a_slow_mlflow_again(
+def test_a_training_waits_for_a_slow_mlflow_only_once(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tracking_rows, "_SLOW_S", 0)
@@ -576,7 +574,7 @@ def test_a_training_does_not_wait_for_a_slow_mlflow_again(
 
 @pytest.mark.whole
 @pytest.mark.parametrize("port", ["hanging"], indirect=True)
-def test_mlflow_is_not_waited_for_without_end(
+def test_waiting_for_mlflow_has_a_limit(
     root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], port: int
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
@@ -614,7 +612,7 @@ RULES = {"foreground": 0.9, "background": 0.8, "ignore": 0.95}
 
 
 @pytest.mark.parametrize("boundary", RULES)
-def test_a_model_has_its_dice_by_every_rule_whichever_is_the_headline(root: Path, boundary: str) -> None:
+def test_a_model_has_its_dice_by_every_rule(root: Path, boundary: str) -> None:
     run = evaluated(root, finished(root))
     assert run.evaluation is not None
     others = {
@@ -641,15 +639,13 @@ def test_a_model_of_one_output_has_its_dice_by_its_one_rule(root: Path) -> None:
     assert metrics["test/dice_background"] == 0.7
 
 
-def test_an_epoch_has_the_dice_of_both_outputs_where_it_has_two() -> None:
+def test_an_epoch_of_two_outputs_has_the_dice_of_both() -> None:
     row = EPOCH | {"epoch": 1}
     assert of_epoch(row | {"val_dice_whole": 0.9, "val_dice_tight": 0.8})["dice/val_tight"] == 0.8
     assert of_epoch(row)["dice/val_whole"] is None  # so it is not logged
 
 
-def test_the_view_ranks_models_by_every_rule_and_shows_no_param_that_trainings_lack(
-    root: Path, params: Params
-) -> None:
+def test_the_view_has_every_rule_and_only_params_of_trainings(root: Path, params: Params) -> None:
     client = mlflow.MlflowClient()
     experiment = client.create_experiment("shown")
     save_view(client, experiment)
@@ -670,7 +666,7 @@ def test_the_view_ranks_models_by_every_rule_and_shows_no_param_that_trainings_l
     assert columns == {*trained, "data.image_size"}
 
 
-def test_a_model_that_is_packaged_with_other_code_than_infers_says_so(root: Path) -> None:
+def test_a_model_packaged_with_other_code_has_a_tag(root: Path) -> None:
     present = code_sha256(ROOT / "stages/infer.py")
     for run, code in [(finished(root, "aaaa"), present), (finished(root, "bbbb"), "0" * 64)]:
         sync(root / "runs", [evaluated(root, run, code_sha256=code)])
@@ -681,7 +677,7 @@ def test_a_model_that_is_packaged_with_other_code_than_infers_says_so(root: Path
     ]
 
 
-def test_flat_names_sections_and_single_values(params: Params) -> None:
+def test_flat_has_whole_sections_and_single_values(params: Params) -> None:
     found = flat(data__boundary="ignore", infer=params.infer)
     assert found == {
         "data.boundary": "ignore",
@@ -692,7 +688,7 @@ def test_flat_names_sections_and_single_values(params: Params) -> None:
     }
 
 
-def test_the_logged_model_turns_photos_to_masks(root: Path) -> None:
+def test_the_logged_model_turns_photos_into_masks(root: Path) -> None:
     torch.manual_seed(0)
     network = build_network(MODEL).train()
     network(torch.randn(8, 3, 32, 32))
@@ -737,7 +733,7 @@ def test_the_logged_model_turns_photos_to_masks(root: Path) -> None:
     assert model.predict(np.zeros((50, 80, 3), np.uint8)).shape == (50, 80)
 
 
-def test_runs_are_found_as_people_name_them(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_are_found_by_key_id_and_filter(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = root / "runs"
     for key, loss in (("abcd", "bce"), ("abff", "dice")):
         sync(store, [finished(root, key, params={"train.loss": loss})])
@@ -768,7 +764,7 @@ def test_runs_are_found_as_people_name_them(root: Path, capsys: pytest.CaptureFi
         found_runs(store, ["abff"])
 
 
-def test_a_filter_needs_mlflow_and_says_so_without_its_password(
+def test_a_filter_without_mlflow_gives_an_error_without_the_password(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{closed_port()}")

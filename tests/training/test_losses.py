@@ -45,7 +45,7 @@ def test_focal_of_four_pixels() -> None:
     assert focal_loss(logits, maps([1, 0, 0, 1])).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_focal_is_that_of_torchvision() -> None:
+def test_focal_loss_equals_that_of_torchvision() -> None:
     random = torch.Generator().manual_seed(0)
     logits, mask = torch.randn(2, 1, 8, 8, generator=random), torch.ones(2, 1, 8, 8)
     expected = sigmoid_focal_loss(logits, mask, alpha=-1, gamma=2, reduction="mean")
@@ -95,6 +95,6 @@ def test_bce_dice_is_the_sum() -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_what_broadcasting_would_hide_is_refused(name: str) -> None:
+def test_shapes_that_would_broadcast_are_refused(name: str) -> None:
     with pytest.raises(ShapeMismatch, match=r"logits and masks: shapes \(2, 1, 4, 4\) and \(2, 4, 4\)"):
         LOSSES[name](torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4))
