@@ -1,4 +1,4 @@
-"""Fixtures that several rooms use. What is slow to make is made once per test run, for all its processes."""
+"""Fixtures that several rooms use. The slow ones are made once per test run, for all its processes."""
 
 import os
 import shutil
@@ -104,7 +104,7 @@ def mlflow_database(shared: Shared) -> Path:
 @pytest.fixture(scope="session")
 def forks() -> Iterator[Path]:
     """A folder for PATH with a ``python`` and a ``dvc`` that start at once (tests.support.forked)."""
-    # A socket's path must be short.
+    # The path of a socket must be short.
     with tempfile.TemporaryDirectory(prefix="petseg-") as name, forked.running(Path(name)) as programs:
         yield programs
 

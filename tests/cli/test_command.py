@@ -72,8 +72,8 @@ def test_wrong_params_are_named_before_anything_runs(project: Path) -> None:
     before = (project / "params.yaml").read_bytes()
     with pytest.raises(ParamsError) as error:
         petseg("train", "-epochs", "0", "-learning-rate", "-1", "-S", "train.los=dice")
-    lines = str(error.value).splitlines()
-    assert [line.partition(": ")[2].partition(":")[0] for line in lines] == [
+    mistakes = str(error.value).splitlines()
+    assert [line.partition(": ")[2].partition(":")[0] for line in mistakes] == [
         "train.epochs",
         "train.learning_rate",
         "train.los",

@@ -93,7 +93,7 @@ def test_an_exif_rotated_photo_comes_upright(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
-def test_unreadable_metadata_are_ignored(kind: str) -> None:
+def test_unreadable_metadata_is_ignored(kind: str) -> None:
     data = encoded(PHOTO, kind, exif=b"Exif\0\0no TIFF at all", quality=95)
     assert mean_difference(decode_photo(data), PHOTO) < 4
 

@@ -45,7 +45,7 @@ def page(browser: "Browser") -> "Iterator[Page]":
 
 @pytest.fixture(scope="module")
 def project(browser: "Browser", project: Project) -> Project:
-    """A project with two trainings, made as a user makes them."""
+    """A project with two trainings, run as a user runs them."""
     project.run("dvc", "exp", "run", "-n", "other-seed", "-S", "train.seed=1")
     return project
 

@@ -18,7 +18,7 @@ from tests.support.project import FEW, TINY, Project
 
 @pytest.fixture(scope="session")
 def prepared(forks: Path, mlflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose photos are packed, and which has trained nothing."""
+    """A project with packed photos, in which nothing is trained yet."""
     project = Project(tmp_path_factory.mktemp("faults"), TINY | FEW, forks)
     shutil.copy(mlflow_database, project.folder / "mlflow.db")
     project.run("dvc", "repro", "encoder", "preprocess")

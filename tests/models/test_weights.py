@@ -148,7 +148,7 @@ ABOUT = {"run_key": "aa", "record": {"epoch": 1, "val_dice": float("nan")}, "his
         ({"tensors_sha256": 5}, "tensors_sha256: Input should be a valid string"),
     ],
 )
-def test_odd_metadata_with_a_valid_seal_are_named(
+def test_odd_metadata_with_a_valid_seal_is_named(
     tmp_path: Path, changes: dict[str, object], reason: str
 ) -> None:
     path, metadata = tmp_path / "x.safetensors", {"tensors_sha256": sha256_tensors(ONE), "about": ABOUT}

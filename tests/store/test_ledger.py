@@ -58,7 +58,7 @@ CALLS = {"open", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.mkdir", "
 
 
 def killed_at(call: int, command: Callable[[], object]) -> bool:
-    """Run a command in a process, kill it before its nth call, and return whether it came so far."""
+    """Run a command in a process that is killed before its nth call; return whether it was killed."""
 
     def run() -> None:
         left = call

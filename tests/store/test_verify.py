@@ -72,7 +72,7 @@ EVALUATION = "bb/evaluations/e1/evaluation.json"
 def test_absent_and_edited_files_are_named(store: Path, harm: Callable[[Path], object], named: str) -> None:
     assert damages(store) == []
     harm(store)
-    flip(store / "dd/history.jsonl")  # is found too
+    flip(store / "dd/history.jsonl")  # must be found too
     found = damages(store)
     assert [line for line in found if named in line], found
     assert [line for line in found if "history.jsonl: differs" in line]

@@ -17,7 +17,7 @@ from petseg.params import Masks, SplitParams
 from tests.support import ROOT
 
 SAMPLE = ROOT / "data/sample"
-HEIC = ROOT / "tests/support/turned.heic"  # 64x48, with a red bar at the left; its metadata turn it right
+HEIC = ROOT / "tests/support/turned.heic"  # 64x48, with a red bar at the left; its metadata turns it right
 SPLIT = SplitParams(seed=0, test_fraction=0.25, val_fraction=0.25, folds=None, fold=None)
 VALUES = {"trimap": (1, 2, 3), "binary_255": (255, 0, 255), "binary_1": (1, 0, 1)}  # pet, background, border
 

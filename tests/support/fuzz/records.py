@@ -134,10 +134,10 @@ def _hashed(folder: Path, name: str, record: str, by_line: bool = False) -> Pars
     mutate = partial(_one_line, mutate=mutation.json_of) if by_line else mutation.json_of
 
     def read(file: Path) -> None:
-        content = json.loads(holder.read_text())
-        content["files"][file.name] = sha256_file(file)
+        updated = json.loads(holder.read_text())
+        updated["files"][file.name] = sha256_file(file)
         holder.unlink()
-        write_json(holder, sealed(content))
+        write_json(holder, sealed(updated))
         use(store)
 
     return Parser(of_samples([content], mutate), of_file(path, read))
