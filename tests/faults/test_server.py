@@ -69,9 +69,9 @@ def test_a_server_that_was_killed_gets_the_missed_rows_once(
     assert row.info.status == "RUNNING"
     assert 3 <= len(steps(row, "loss/train")) < EPOCHS
     printed_by_sync = project.run(*SYNC, environment=logging_to)
-    assert "MLflow was printed_by_sync of 1, and knew 0" in printed_by_sync
+    assert "MLflow was told of 1, and knew 0" in printed_by_sync
     assert SECRET not in printed_by_sync
-    assert "MLflow was printed_by_sync of 0, and knew 0" in project.run(*SYNC, environment=logging_to)
+    assert "MLflow was told of 0, and knew 0" in project.run(*SYNC, environment=logging_to)
     for attempt in ("once", "again"):
         found = {run.data.tags["stage"]: run for run in rows(server)}
         assert len(rows(server)) == 3, attempt

@@ -65,17 +65,11 @@ def write_results(
         for name, masks in (("model", predicted[rows]), ("all_foreground", np.ones_like(predicted[rows])))
     }
     by_mask = {name: under_each_rule(each, boundary) for name, each in tallies.items()}
-    by_mask |= {
-        "mean_mask": by_mask["all_foreground"],
-        "own_resolution": by_mask["model"],
-    }
+    by_mask |= {"mean_mask": by_mask["all_foreground"], "own_resolution": by_mask["model"]}
     about: dict[str, object] = {"boundary": boundary, "threshold": IN_USE[edge], "photos": test}
     about |= {"photos_undefined": 1}
     if outputs == 2:
-        by_mask |= {
-            "cleaned": by_mask["model"],
-            "own_resolution_cleaned": by_mask["model"],
-        }
+        by_mask |= {"cleaned": by_mask["model"], "own_resolution_cleaned": by_mask["model"]}
         about |= {"answers": ANSWERS, "thresholds": IN_USE, "cleaned_masks": False}
     scores = headlines(by_mask)
     if outputs == 1:
