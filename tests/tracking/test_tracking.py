@@ -519,7 +519,7 @@ def test_runs_of_killed_processes_are_closed_by_the_next_command(root: Path) -> 
         statuses = {run.data.tags["run_key"]: run.info.status for run in rows()}
         assert statuses == {"abcd": "KILLED", "ffff": "RUNNING"}
         train_epoch(killed_run, 1)  # an epoch that it could not log
-        assert sync(root / "runs", [killed_run]).told == ["abcd"]
+        assert sync(root / "runs", [killed_run]).logged == ["abcd"]
         finish(mine)
         assert not live.broken
     statuses = {run.data.tags["run_key"]: run.info.status for run in rows()}
