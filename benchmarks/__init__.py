@@ -1,1 +1,1 @@
-"""Figures of speed and memory: ``python -m benchmarks`` (or ``make bench``) prints them as a table."""
+"""Measurements of speed, memory and quality. ``make bench`` prints most of them as Markdown tables."""

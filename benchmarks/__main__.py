@@ -1,6 +1,6 @@
-"""Measure what docs/measured.md states and print it as a Markdown table, ratios first.
+"""Measure the figures of docs/measured.md, and print them as a Markdown table, ratios first.
 
-Run it on a quiet machine: another busy process spoils every figure.
+Run it on a quiet machine, because another busy process makes every figure wrong.
 """
 
 import io
@@ -47,7 +47,7 @@ Row = tuple[str, str, str, str]  # what, measured, wanted, how
 
 
 def main() -> None:
-    """Print the table, a row as it is measured."""
+    """Print the table, each row as soon as it is measured."""
     params = load_params(ROOT / "params.yaml")
     device = set_up_torch(params.train.device, params.train.threads)
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, {os.cpu_count()} cores\n")
@@ -61,7 +61,7 @@ def main() -> None:
             fit_against_bare_step(params, train, val, device),
             preprocess_speed(params, work),
             preprocess_memory(work),
-            what_records_cost(params, arrays, train, val, device, work),
+            cost_of_records(params, arrays, train, val, device, work),
             starts(work),
             listing(work),
             nothing_to_do(),
@@ -77,8 +77,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def fit_against_bare_step(params: Params, train: Photos, val: Photos, device: torch.device) -> Iterator[Row]:
-    """Compare an epoch of ``fit`` with as many bare steps, turn by turn, in this process, at full size."""
-    settings = params.train.model_copy(update={"start_size": 1.0})
+    """Compare an epoch of ``fit`` with the same number of bare steps, in turn, in this process."""
+    settings = params.train.model_copy(update={"start_size": 1.0})  # photos at full size
     bare = TrainingState.new(params.model, params.train, device)
     size = params.train.batch_size
     photos = normalize(train.images[:size].permute(0, 3, 1, 2).float() / 255)
@@ -101,7 +101,7 @@ def fit_against_bare_step(params: Params, train: Photos, val: Photos, device: to
         rates.append(next(epochs).images_per_s)
         ratios.append(rates[-1] / bare_rate)
     yield (
-        "`fit`, of the bare step's images/s",
+        "`fit`, relative to the images/s of the bare step",
         f"{statistics.median(ratios):.2f} ({statistics.median(rates):.0f} images/s)",
         "0.95",
         f"{params.model.name}, width {params.model.width}, depth {params.model.depth}, "
@@ -110,7 +110,7 @@ def fit_against_bare_step(params: Params, train: Photos, val: Photos, device: to
 
 
 def preprocess_speed(params: Params, work: Path) -> Iterator[Row]:
-    """Pack the photos several times over."""
+    """Time the packing of the photos, several times."""
     for name, archives, wanted in (("original photos", MINI, "500"), ("embedded photos", SAMPLE, "-")):
         if not archives.is_dir():
             yield f"preprocess, {name}", "not measured", wanted, "the folder is not beside the checkout"
@@ -130,7 +130,7 @@ def preprocess_speed(params: Params, work: Path) -> Iterator[Row]:
 
 
 def preprocess_memory(work: Path) -> Iterator[Row]:
-    """Pack as many photos as the official set has, in a process of its own, and read its peak."""
+    """Pack as many photos as the official set has, in a separate process, and read its peak of memory."""
     if not MINI.is_dir():
         yield "preprocess, peak memory", "not measured", "1000 MB", "the folder is not beside the checkout"
         return
@@ -156,7 +156,7 @@ def preprocess_memory(work: Path) -> Iterator[Row]:
 
 
 def write_like_official(source: Path, target: Path) -> None:
-    """Write archives of the official set's size: the photos of a folder over and over, under new names."""
+    """Write archives as large as the official set: the photos of a folder, repeated under new names."""
     with tarfile.open(source / ANNOTATIONS) as archive:
         trimaps = {Path(m.name).stem: m for m in archive if m.name.endswith(".png") and "/._" not in m.name}
         with (
@@ -179,16 +179,16 @@ def write_like_official(source: Path, target: Path) -> None:
 
 
 def copy_member(source: tarfile.TarFile, member: tarfile.TarInfo, out: tarfile.TarFile, name: str) -> None:
-    """Copy a file from one archive into another, under another name."""
+    """Copy a file from one archive to another, under another name."""
     info = tarfile.TarInfo(name)
     info.size = member.size
     out.addfile(info, source.extractfile(member))
 
 
-def what_records_cost(
+def cost_of_records(
     params: Params, arrays: PetArrays, train: Photos, val: Photos, device: torch.device, work: Path
 ) -> Iterator[Row]:
-    """Time what is done beside training: after each epoch, as a share of 5 s, and once a run."""
+    """Time the work besides training: after each epoch, as a share of 5 s, and once per run."""
     (work / ".dvc/tmp").mkdir(parents=True)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     short = params.train.model_copy(update={"epochs": 8})
@@ -199,15 +199,15 @@ def what_records_cost(
     with chdir(work), open_run(work / "runs", "b0" * 8, {"data_sha256": "0" * 64}) as run:
         run.note(shown_rows=val.rows[:6].tolist())
         run.show(shown)
-        started = time.perf_counter()  # imports mlflow, makes the database
+        started = time.perf_counter()  # from here it imports mlflow and makes the database
         with ExitStack() as stack:
             row = stack.enter_context(live_row(run))
-            row.tell_epochs()
+            row.log_epochs()
             once_s = time.perf_counter() - started
             for record in fit(state, few, val, short, params.augment):
                 masks = predict_masks(state.evaluated, val.images[:6])
                 saving.append(seconds(partial(run.add, record, state, masks)))
-                logging.append(seconds(row.tell_epochs))
+                logging.append(seconds(row.log_epochs))
             size_mb = max(path.stat().st_size for path in run.folder.rglob("*.safetensors")) / 1e6
             run.finish(
                 {"model": params.model.model_dump(), "image_size": val.images.shape[1], "outputs": OUTPUTS}
@@ -218,7 +218,7 @@ def what_records_cost(
         model_s = seconds(partial(subprocess.run, sync, env=environment(), check=True))
     save_s, log_s = statistics.median(saving), statistics.median(logging)
     yield (
-        "MLflow and checkpoint, of a 5 s epoch",
+        "MLflow and checkpoint, as a share of a 5 s epoch",
         f"{(save_s + log_s) / 5:.1%}",
         "5 %",
         f"MLflow {log_s * 1000:.0f} ms ({log_s / 5:.1%}, wanted 3 %), a checkpoint of {size_mb:.0f} MB "
@@ -226,16 +226,16 @@ def what_records_cost(
     )
     whole_s = 5 * params.train.epochs
     yield (
-        f"MLflow once a run, of {params.train.epochs} such epochs",
+        f"MLflow once per run, as a share of {params.train.epochs} such epochs",
         f"{(once_s + model_s) / whole_s:.1%}",
         "-",
-        f"import, new database and weights {once_s:.1f} s, telling of infer, with the model, "
+        f"import, new database and weights {once_s:.1f} s, logging of infer with the model "
         f"{model_s:.1f} s; one round",
     )
 
 
 def evaluate(run: StoredRun, work: Path) -> None:
-    """Keep an evaluation as infer does."""
+    """Store an evaluation as infer does."""
     scores = {"dice_per_image": 0.9, "dice_per_image_low": 0.8, "dice_per_image_high": 1.0, "threshold": 0.5}
     write_json(work / HEADLINES, scores)
     write_json(run.folder / CARD, {})
@@ -244,7 +244,7 @@ def evaluate(run: StoredRun, work: Path) -> None:
 
 
 def starts(work: Path) -> Iterator[Row]:
-    """Time what passes before a stage's work begins."""
+    """Time the start of stages, until their work begins."""
     ready = {
         "train: torch, and its row in MLflow": (
             "import stages.train; from petseg.tracking.client import connect; connect()",
@@ -252,7 +252,7 @@ def starts(work: Path) -> Iterator[Row]:
         ),
         "infer: torch": ("import stages.infer", "6 s"),
         "download: neither torch nor MLflow": ("import stages.download", "2 s"),
-        "preprocess: likewise": ("import stages.preprocess", "2 s"),
+        "preprocess: neither torch nor MLflow": ("import stages.preprocess", "2 s"),
     }
     for what, (code, wanted) in ready.items():
         median_s = statistics.median(seconds_until_ready(code, work) for _ in range(ROUNDS))
@@ -260,7 +260,7 @@ def starts(work: Path) -> Iterator[Row]:
 
 
 def seconds_until_ready(code: str, folder: Path) -> float:
-    """Time a new Python until it has run some code; not how long it then takes to end."""
+    """Time a new Python process until it has run some code, without the end of the process."""
     command = [sys.executable, "-c", f"{code}\nprint('ready', flush=True)"]
     started = time.perf_counter()
     with subprocess.Popen(
@@ -273,12 +273,12 @@ def seconds_until_ready(code: str, folder: Path) -> float:
 
 
 def environment() -> dict[str, str]:
-    """Return what a program of ours is started with elsewhere."""
+    """Return the environment for programs of petseg that run in another folder."""
     return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def listing(work: Path) -> Iterator[Row]:
-    """List copies of the run of ``what_records_cost``, with as many files as the default run has."""
+    """Time the list of copies of the run of ``cost_of_records``, with as many files as a default run."""
     (run,), _ = stored_runs(work / "runs")
     for epoch in range(len(run.rows()) + 1, EPOCHS_LISTED + 1):
         os.link(run.folder / "evolution/00001.png", run.folder / f"evolution/{epoch:05}.png")
@@ -286,20 +286,20 @@ def listing(work: Path) -> Iterator[Row]:
         shutil.copytree(run.folder, run.folder.with_name(f"{n:016x}"), copy_function=os.link)
     shutil.copy(ROOT / "params.yaml", work)
     (work / ".dvc").mkdir(exist_ok=True)
-    listed = partial(
+    list_runs = partial(
         subprocess.run, [*PETSEG, "list"], cwd=work, env=environment(), capture_output=True, check=True
     )
-    median_s = statistics.median(seconds(listed) for _ in range(ROUNDS))
+    median_s = statistics.median(seconds(list_runs) for _ in range(ROUNDS))
     yield f"`petseg runs list` of {RUNS_LISTED:,}", f"{median_s:.2f} s", "1 s", f"median of {ROUNDS}"
-    helped = partial(
+    show_help = partial(
         subprocess.run, [*PETSEG[:-1], "--help"], cwd=work, env=environment(), capture_output=True
     )
-    median_s = statistics.median(seconds(helped) for _ in range(ROUNDS))
+    median_s = statistics.median(seconds(show_help) for _ in range(ROUNDS))
     yield "`petseg --help`", f"{median_s:.2f} s", "0.3 s", f"median of {ROUNDS}"
 
 
 def nothing_to_do() -> Iterator[Row]:
-    """Time ``dvc repro`` in this checkout, where its pipeline has run."""
+    """Time ``dvc repro`` in this checkout if its pipeline has run."""
     what, wanted = "`dvc repro`, nothing to do", "3 s"
     if subprocess.run(["dvc", "status", "--quiet"], cwd=ROOT, check=False).returncode:
         yield what, "not measured", wanted, "run `make repro` first"

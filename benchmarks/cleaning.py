@@ -1,9 +1,9 @@
-"""Which islands and holes to take out of masks: ``python -m benchmarks.cleaning`` prints a table.
+"""Which islands and holes should be removed from masks: ``python -m benchmarks.cleaning`` prints a table.
 
 Each pair of fractions (petseg.models.masking) is tried on the validation photos, at their own size, with the
-model that ``make repro`` left. A pet is lost if cleaning takes away most of what the mask had of it: that is
-counted on composed photos, in which a second pet of a quarter, a tenth or a twentieth of the first one's area
-stands beside it.
+model that ``make repro`` trained. A pet is lost if cleaning removes most of its part of the mask. Lost pets
+are counted on composed photos, which have a second pet beside the first, with a quarter, a tenth or a
+twentieth of its area.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,12 +25,12 @@ from petseg.models.predictor import at_own_size
 from petseg.params import OUTPUTS
 from petseg.predict.load import Model
 
-TRIED = (  # shares of the largest component, and of the mask
+TRIED = (  # islands below this share of the largest component, holes below this share of the mask
     *((0.0, hole) for hole in (0.0, 0.01, 0.02, 0.05, 1.0)),
     *((island, 0.05) for island in (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 1.0)),
 )
-PLACES = 12  # in a row and in a column, at which the second pet may stand
-SHARES = (0.25, 0.1, 0.05)  # of the first pet's area, which the second one has
+PLACES = 12  # possible places of the second pet, in each row and in each column
+SHARES = (0.25, 0.1, 0.05)  # the area of the second pet, as a share of the first one's
 ANSWERS: Answers = {"foreground": "whole", "background": "tight", "ignore": "tight"}
 Photo = NDArray[np.uint8]
 
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def pairs(photos: dict[str, Photo], trimaps: dict[str, Photo]) -> Iterator[tuple[Photo, NDArray[np.bool_]]]:
-    """Yield composed photos, and where their second pet is: it stands where it hides nothing of the first."""
+    """Yield composed photos, and the mask of their second pet, which does not cover the first one."""
     names = list(photos)
     for (name, other), share in product(zip(names, names[1:] + names[:1], strict=True), SHARES):
         pet = trimaps[name] != BACKGROUND
@@ -99,17 +99,17 @@ def count_lost(
     thresholds: Thresholds,
     clean: Callable[[NDArray[np.float32]], NDArray[np.float32]],
 ) -> tuple[int, int]:
-    """Return how many second pets cleaning takes away, of those that the whole mask had half of or more."""
-    lost = there = 0
+    """Return how many second pets cleaning removes, and how many the whole mask had at least half of."""
+    lost = found = 0
     whole = OUTPUTS.index("whole")
     for (_, where), probability in zip(composed, probabilities, strict=True):
         before, after = (
             cut(at_own_size(each, where.shape), thresholds)[whole][where].mean()
             for each in (probability, clean(probability))
         )
-        there += bool(before >= 0.5)
+        found += bool(before >= 0.5)
         lost += bool(before >= 0.5 and after < before / 2)
-    return lost, there
+    return lost, found
 
 
 if __name__ == "__main__":

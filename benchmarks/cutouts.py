@@ -1,8 +1,8 @@
 """Cut-outs side by side: ``python -m benchmarks.cutouts BEFORE AFTER`` writes docs/figures/cutouts.jpg.
 
-BEFORE and AFTER are runs of the store. Ten test photos, evenly spread over the list, are cut out by both: by
-the first with the whole edge and as it is, as petseg cut out when a network had one output, and by the second
-as ``petseg predict`` does.
+BEFORE and AFTER are runs of the store. Both cut out ten test photos, evenly spread over their list: the first
+with the whole edge and without cleaning, as petseg did when networks had one output, and the second as
+``petseg predict`` does.
 """
 
 import sys
@@ -49,7 +49,7 @@ def write_shown(folder: Path) -> Path:
 
 
 def side_by_side(titles: Sequence[str], rows: Sequence[Sequence[Path]]) -> Image.Image:
-    """Lay pictures out in two blocks of rows, a column a title; what is transparent is a pale green."""
+    """Lay pictures out in two blocks of rows, with a column for each title, on a pale green ground."""
     half, font = -(-len(rows) // 2), ImageFont.load_default(14)
     width = len(titles) * CELL_PX
     sheet = Image.new("RGB", (2 * width + 4 * GAP_PX, TITLE_PX + half * CELL_PX), "white")

@@ -1,4 +1,4 @@
-"""How large and how fast the networks are: ``python -m benchmarks.models`` prints a Markdown table."""
+"""The size and the speed of the networks: ``python -m benchmarks.models`` prints a Markdown table."""
 
 import statistics
 import time
@@ -23,18 +23,18 @@ SIZES: tuple[dict[str, object], ...] = (
     {"name": "resnet34_unet", "width": 16},
     {"name": "resnet34_unet", "width": 32},
 )
-STEPS = 5  # timed, after one that warms up
+STEPS = 5  # timed, after a step that warms up
 
 
 def main() -> None:
-    """Print the table, a row as it is measured."""
+    """Print the table, each row as soon as it is measured."""
     params = load_params(ROOT / "params.yaml")
     device = set_up_torch(params.train.device, params.train.threads)
     side, batch = params.data.image_size, batch_size(params, device)
     print(
         f"{side} px, batch {batch}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n"
     )
-    print("| network | parameters, M | GFLOP a photo, forward | training images/s, fp32 | bf16 |")
+    print("| network | parameters, M | GFLOP per photo, forward | training images/s, fp32 | bf16 |")
     print("|---|---|---|---|---|")
     for model in SIZES:
         print(f"| {' | '.join(row(params, model, device))} |", flush=True)
@@ -55,7 +55,7 @@ def row(params: Params, changes: dict[str, object], device: torch.device) -> Ite
 
 
 def images_per_s(params: Params, model: ModelParams, precision: str, device: torch.device) -> float:
-    """Time training steps on random photos; the median of a few."""
+    """Return the images per second of training steps on random photos, the median of a few."""
     train = params.train.model_copy(update={"precision": precision})
     network = placed(build_network(model), device).train()
     optimizer = build_optimizer(network, train)
@@ -71,7 +71,7 @@ def images_per_s(params: Params, model: ModelParams, precision: str, device: tor
 
 
 def batch_size(params: Params, device: torch.device) -> int:
-    """Return the default batch size; on a GPU, one that keeps it busy."""
+    """Return the default batch size, or on a GPU a size that keeps it busy."""
     return 256 if device.type == "cuda" else params.train.batch_size
 
 

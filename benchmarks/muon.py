@@ -1,7 +1,7 @@
-"""What Muon's constants give and cost: ``python -m benchmarks.muon`` prints a Markdown table.
+"""The effect of Muon's constants on Dice and time: ``python -m benchmarks.muon`` prints a Markdown table.
 
-params.yaml has its rate and its decay; these have no param. Each is tried at 64 px and 30 epochs on two
-folds, as in the sweeps of docs/sweeps.yaml. One thread: two of these can run beside each other.
+The learning rate and the weight decay are params; these constants are not. Each value is tried at 64 px and
+30 epochs on two folds, as in the sweeps of docs/sweeps.yaml. It uses one thread, so that two can run at once.
 """
 
 import statistics
@@ -28,7 +28,7 @@ from petseg.training.muon import BLOCK_ROWS, STEPS, Muon
 from petseg.training.optim import MOMENTUM
 
 SIZE_PX, EPOCHS, FOLDS, OF_FOLDS = 64, 30, 2, 3
-STEPS_TIMED = 5  # after one that warms up
+STEPS_TIMED = 5  # after a step that warms up
 DEFAULT = {"momentum": MOMENTUM, "steps": STEPS, "block_rows": BLOCK_ROWS}
 TRIED: tuple[dict[str, Any], ...] = (
     {},
@@ -39,7 +39,7 @@ TRIED: tuple[dict[str, Any], ...] = (
 
 
 def main() -> None:
-    """Print the table, a row as it is measured."""
+    """Print the table, each row as soon as it is measured."""
     params = load_params(ROOT / "params.yaml")
     train = params.train.model_copy(update={"epochs": EPOCHS, "optimizer": "muon"})
     params = params.model_copy(update={"train": train})
@@ -47,12 +47,14 @@ def main() -> None:
     print(
         f"{SIZE_PX} px, {EPOCHS} epochs, {FOLDS} of {OF_FOLDS} folds, one thread, torch {torch.__version__}\n"
     )
-    print("| changed | Dice | less the first line | optimizer, ms a step: UNet | ResNet34-UNet |")
+    print("| changed | Dice | minus first line | optimizer, ms per step: UNet | ResNet34-UNet |")
     print("|---|---|---|---|---|")
     first: NDArray[np.float64] | None = None
     with tempfile.TemporaryDirectory() as folder:
         for changes in TRIED:
-            dice = np.concatenate([learnt(params, changes, fold, Path(folder)) for fold in range(FOLDS)])
+            dice = np.concatenate(
+                [validation_dice(params, changes, fold, Path(folder)) for fold in range(FOLDS)]
+            )
             first = dice if first is None else first
             low, high = bootstrap_interval(dice - first)
             less = f"{np.mean(dice - first):+.4f} ({low:+.4f} to {high:+.4f})" if changes else ""
@@ -61,13 +63,13 @@ def main() -> None:
             print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def learnt(params: Params, changes: dict[str, Any], fold: int, work: Path) -> NDArray[np.float64]:
-    """Train on the other folds; return the Dice of each photo of this one, the mean of both outputs."""
+def validation_dice(params: Params, changes: dict[str, Any], fold: int, work: Path) -> NDArray[np.float64]:
+    """Train on the other folds; return the Dice of each photo of this fold, the mean of both outputs."""
     split = params.split.model_copy(update={"folds": OF_FOLDS, "fold": fold})
     pack(SAMPLE, work / f"{fold}", work / "r.csv", SIZE_PX, 0.0, split)
     arrays = PetArrays.open(work / f"{fold}")
     train, val = (load_photos(arrays, part, torch.device("cpu")) for part in ("train", "val"))
-    state = begun(params, params.model.name, changes)
+    state = initial_state(params, params.model.name, changes)
     with progress(f"fold {fold}", EPOCHS, transient=True) as advance:
         for _ in fit(state, train, val, params.train, params.augment):
             advance(1)
@@ -76,8 +78,8 @@ def learnt(params: Params, changes: dict[str, Any], fold: int, work: Path) -> ND
     return dice
 
 
-def begun(params: Params, name: str, changes: dict[str, Any]) -> TrainingState:
-    """Return the state before the first epoch, with Muon's constants changed."""
+def initial_state(params: Params, name: str, changes: dict[str, Any]) -> TrainingState:
+    """Return the state before the first epoch, with these constants of Muon changed."""
     model = params.model.model_copy(update={"name": name})
     state = TrainingState.new(model, params.train, torch.device("cpu"))
     groups = [
@@ -88,9 +90,9 @@ def begun(params: Params, name: str, changes: dict[str, Any]) -> TrainingState:
 
 
 def costs(params: Params, changes: dict[str, Any]) -> Iterator[str]:
-    """Yield the milliseconds of the optimizer alone, of each network; the median of a few steps."""
+    """Yield the milliseconds that the optimizer takes in each network, the median of a few steps."""
     for name in ("unet", "resnet34_unet"):
-        state = begun(params, name, changes)
+        state = initial_state(params, name, changes)
         photos, masks = torch.randn(2, 3, SIZE_PX, SIZE_PX), torch.ones(2, 2, SIZE_PX, SIZE_PX)
         train_step(state.network, state.optimizer, photos, masks, params.train, 1e-3)  # leaves gradients
         seconds = []

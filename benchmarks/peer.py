@@ -1,11 +1,11 @@
-"""What a user would pick instead, side by side: segmentation_models_pytorch's Unet, and a remover.
+"""Comparisons with alternatives: the Unet of segmentation_models_pytorch, and a background remover.
 
-``python -m benchmarks.peer step``     training steps of both, turn by turn in one process
-``python -m benchmarks.peer train``    the peer trained as in its own Oxford-Pet example, on the same arrays
-``python -m benchmarks.peer remover``  a general background remover on the test photos: benchmarks/remover.py
+``python -m benchmarks.peer step``     times training steps of both, in turn, in one process
+``python -m benchmarks.peer train``    trains the peer as in its own Oxford-Pet example, on the same arrays
+``python -m benchmarks.peer remover``  tries a background remover on the test photos: benchmarks/remover.py
 
-The first peer, Unet("resnet34"), is installed into an environment of its own, .venv-peer, which borrows torch
-from this one.
+The first peer, Unet("resnet34"), is installed into its own environment, .venv-peer, which uses the torch of
+this one.
 """
 
 import json
@@ -36,13 +36,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PEER = "segmentation-models-pytorch==0.6.0"
 ENVIRONMENT = ROOT / ".venv-peer"
 RESULT = ROOT / "docs/results/peer.json"
-BATCH, LEARNING_RATE, LOWEST_RATE = 16, 2e-4, 1e-5  # of the peer's example
-EPOCHS = 30  # about as long as our ResNet34-UNet takes at its defaults
+BATCH, LEARNING_RATE, LOWEST_RATE = 16, 2e-4, 1e-5  # from the peer's example
+EPOCHS = 30  # takes about as long as petseg's ResNet34-UNet at its defaults
 ROUNDS, STEPS = 5, 4
 
 
 def main() -> None:
-    """Install the peer if need be, and go on in its environment."""
+    """Install the peer if necessary, and continue in its environment."""
     if sys.argv[1:] == ["remover"]:
         remover.main()
         return
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def install() -> None:
-    """Make .venv-peer: the peer, and what it needs beyond this environment's packages."""
+    """Make .venv-peer with the peer and the packages that this environment lacks."""
     if (ENVIRONMENT / ".made").exists():
         return
     subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)
@@ -80,7 +80,7 @@ def build_peer() -> nn.Module:
 
 
 def peer_step(network: nn.Module, optimizer: torch.optim.Optimizer, photos: Tensor, mask: Tensor) -> Tensor:
-    """Forward, backward, one step, as in the peer's example: its own Dice loss over the whole batch."""
+    """Do a training step as in the peer's example, with its own Dice loss over the whole batch."""
     import segmentation_models_pytorch as smp
 
     loss: Tensor = smp.losses.DiceLoss(smp.losses.BINARY_MODE, from_logits=True)(network(photos), mask)
@@ -91,7 +91,7 @@ def peer_step(network: nn.Module, optimizer: torch.optim.Optimizer, photos: Tens
 
 
 def compare_steps(params: Params, arrays: PetArrays) -> None:
-    """Time training steps of both ResNet34-UNets, turn by turn, and print a Markdown table."""
+    """Time training steps of both ResNet34-UNets, in turn, and print a Markdown table."""
     photos = load_photos(arrays, "train", torch.device("cpu"))
     inputs = to_input(photos.images[:BATCH])
     masks = masks_of_outputs(photos.trimaps[:BATCH])
@@ -104,7 +104,7 @@ def compare_steps(params: Params, arrays: PetArrays) -> None:
         )
     }
     laid_out = {
-        "as it comes": (build_peer(), torch.contiguous_format),
+        "default layout": (build_peer(), torch.contiguous_format),
         "channels_last": (placed(build_peer(), torch.device("cpu")), torch.channels_last),
     }
     for name, (peer, layout) in laid_out.items():
@@ -128,7 +128,7 @@ def compare_steps(params: Params, arrays: PetArrays) -> None:
     print(
         f"{arrays.size_px} px, batch {BATCH}, {torch.get_num_threads()} threads, median of {ROUNDS} turns\n"
     )
-    print("| training step | images/s | of the faster peer's |\n|---|---|---|")
+    print("| training step | images/s | relative to the faster peer |\n|---|---|---|")
     fastest = [max(turn) for turn in zip(*(rates[name] for name in rates if "peer" in name), strict=True)]
     for name, values in rates.items():
         ratio = statistics.median(a / b for a, b in zip(values, fastest, strict=True))
@@ -136,7 +136,7 @@ def compare_steps(params: Params, arrays: PetArrays) -> None:
 
 
 def train(arrays: PetArrays) -> None:
-    """Train the peer, score it after each epoch, and keep the curve and each photo's Dice."""
+    """Train the peer, score it after each epoch, and save the curve and the Dice of each photo."""
     torch.manual_seed(0)
     device = torch.device("cpu")
     training, validation = (load_photos(arrays, part, device) for part in ("train", "val"))
@@ -178,7 +178,7 @@ def train(arrays: PetArrays) -> None:
 
 @torch.inference_mode()
 def predict(network: nn.Module, photos: Photos) -> tuple[Tensor, Tensor]:
-    """Return the probability of pet, (N, S, S), as it comes, and averaged with the mirror image's."""
+    """Return the probability of pet, (N, S, S): plain, and averaged over the photo and its mirror image."""
     network.eval()
     plain, averaged = [], []
     for images in torch.split(photos.images, 64):

@@ -1,8 +1,8 @@
-"""Whether the tests notice a fault: ``python -m benchmarks.planted [NUMBER...]`` puts each of these into the
-code, runs ``make check``, and ``make test`` if that notices nothing, takes it back, and prints who noticed.
+"""Do the tests notice a fault in the code: ``python -m benchmarks.planted [NUMBER...]`` prints a table.
 
-It works on a copy. Tests that fail at whatever edit, since the committed lock is of the code as it is, are
-left out: they would notice everything.
+It puts each fault into a copy of the project, runs ``make check``, and ``make test`` if that passes, prints
+the first test that fails, and removes the fault. Tests that fail after any edit of the code, because the
+committed lock is then stale, are left out.
 """
 
 import os
@@ -17,12 +17,12 @@ from pathlib import Path
 from tests.support import ROOT
 from tests.support.project import listed_files
 
-FAIL_AT_ANY_EDIT = ("tests/docs/test_edits.py::test_an_edit_makes_stale_what_the_page_says",)
+FAIL_AT_ANY_EDIT = ("tests/docs/test_edits.py::test_an_edit_makes_the_listed_stages_stale",)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A text of a file, and what a careless hand would write instead."""
+    """A text of a file, and a wrong text that replaces it."""
 
     what: str
     file: str
@@ -34,7 +34,7 @@ class Fault:
         return self.file.removeprefix("petseg/").partition("/")[0].removesuffix(".py")
 
     def plant(self, root: Path) -> None:
-        """Put it into the code."""
+        """Put the fault into the code."""
         text = (root / self.file).read_text()
         assert text.count(self.right) == 1, f"{self.file} has {text.count(self.right)} of {self.right!r}"
         (root / self.file).write_text(text.replace(self.right, self.wrong))
@@ -54,14 +54,14 @@ FAULTS = (
         "                    file.flush()\n",
     ),
     Fault(
-        "a rename that is not flushed",
+        "a rename is not flushed",
         "petseg/core/files.py",
         "            temporary.replace(path)\n            if durable:\n"
         "                fsync_folder(path.parent)\n",
         "            temporary.replace(path)\n",
     ),
     Fault(
-        "a lock that nobody takes",
+        "a lock is not taken",
         "petseg/core/locks.py",
         "        lock.acquire(timeout=-1 if wait else 0)",
         "        pass",
@@ -73,7 +73,7 @@ FAULTS = (
         "({high:{sign}.3f} to {low",
     ),
     Fault(
-        "a learning rate of 0 is taken",
+        "a learning rate of 0 is accepted",
         "petseg/params.py",
         "    learning_rate: Annotated[float, Field(gt=0)]",
         "    learning_rate: Annotated[float, Field(ge=0)]",
@@ -85,7 +85,7 @@ FAULTS = (
         "if what not in now]",
     ),
     Fault(
-        "the files beside a module are in no key",
+        "files beside a module are not in the run key",
         "petseg/pipeline/codehash.py",
         'if file.suffix not in (".py", *_COMPILED) and',
         'if file.suffix in (".py", *_COMPILED) and',
@@ -97,7 +97,7 @@ FAULTS = (
         '            parts[row] = "test"\n',
     ),
     Fault(
-        "photos of one group on two sides",
+        "photos of one group in two parts",
         "petseg/data/splitting.py",
         "members.setdefault(photos[row].group or row, [])",
         "members.setdefault(row, [])",
@@ -112,13 +112,13 @@ FAULTS = (
         '    if boundary == "ignore":',
     ),
     Fault(
-        "weights whose hash is not looked at",
+        "the hash of weights is not checked",
         "petseg/models/weights.py",
         'if sha256_tensors(tensors) != described["tensors_sha256"]:',
         'if not described["tensors_sha256"]:',
     ),
     Fault(
-        "a mirror image that is not mirrored back",
+        "a mirrored prediction is not mirrored back",
         "petseg/models/predictor.py",
         "            flipped = mirrored(self.network(mirrored(batch)).float().sigmoid())",
         "            flipped = self.network(mirrored(batch)).float().sigmoid()",
@@ -136,7 +136,7 @@ FAULTS = (
         "torch.bucketize(values, steps, right=False)",
     ),
     Fault(
-        "of equal thresholds the farthest from 0.5",
+        "of equal thresholds, the farthest from 0.5 is chosen",
         "petseg/evaluation/thresholds.py",
         "-abs(t - 0.5)",
         "abs(t - 0.5)",
@@ -148,7 +148,7 @@ FAULTS = (
         "    return (1 + (2 * both + 1) / (either + 1)).mean()",
     ),
     Fault(
-        "a trimap that does not turn with its photo",
+        "a trimap is not turned with its photo",
         "petseg/training/augment.py",
         'F.grid_sample(labels, grid, "nearest"',
         'F.grid_sample(labels, grid.flip(2), "nearest"',
@@ -166,7 +166,7 @@ FAULTS = (
         "    return max(reversed(defined), key=lambda record: record.val_dice)",
     ),
     Fault(
-        "the order of the photos is not that of the epoch",
+        "the order of the photos does not change with the epoch",
         "petseg/training/loop.py",
         "default_rng((seed, epoch, _ORDER_STREAM))",
         "default_rng((seed, n, _ORDER_STREAM))",
@@ -178,7 +178,7 @@ FAULTS = (
         'self.optimizer.load_state_dict({"state": {}, "param_groups": groups})',
     ),
     Fault(
-        "damaged files are handed out",
+        "damaged files are exported",
         "petseg/store/records.py",
         "    if sha256_file(path) != digest:",
         "    if len(sha256_file(path)) != len(digest):",
@@ -190,25 +190,25 @@ FAULTS = (
         "    if run.val_dice > today.val_dice:",
     ),
     Fault(
-        "promotions that do not wait for each other",
+        "promotions do not wait for each other",
         "petseg/store/ledger.py",
         "held(store / LOCK)",
         'held(store / f"{LOCK}.{os.getpid()}")',
     ),
     Fault(
-        "a training that two processes write to",
+        "two processes write to one training",
         "petseg/store/run.py",
         'held(folder / ".lock", wait=False)',
         'held(folder / f".lock-{os.getpid()}", wait=False)',
     ),
     Fault(
-        "epochs that are logged twice",
+        "epochs are logged twice",
         "petseg/tracking/rows.py",
         "            if epoch not in self.epochs:\n",
         "            if epoch:\n",
     ),
     Fault(
-        "half of a password that has an @ is printed",
+        "half of a password with an @ is printed",
         "petseg/core/urls.py",
         'before.rpartition("@")',
         'before.partition("@")',
@@ -220,13 +220,13 @@ FAULTS = (
         "        return self.ranked()[:n]",
     ),
     Fault(
-        "pictures that are there are overwritten",
+        "existing pictures are overwritten",
         "petseg/predict/cutting.py",
         "            if replaces or not outputs[kind].exists():",
         "            if outputs[kind]:",
     ),
     Fault(
-        "a command that failed says 0",
+        "a command that failed exits with 0",
         "petseg/cli/output.py",
         "        raise typer.Exit(answer.exit_code)",
         "        raise typer.Exit(0)",
@@ -238,19 +238,19 @@ FAULTS = (
         '    rows = arrays.rows("test")\n    trimaps',
     ),
     Fault(
-        "scores that are not kept in the store",
+        "scores are not kept in the store",
         "stages/infer.py",
         "            keep(run, EVALUATIONS, key, made_by, files)",
         "            _ = files",
     ),
     Fault(
-        "a training that is finished does not hand its weights out",
+        "a finished training does not export its weights",
         "stages/train.py",
         "        run.export(copies)",
         "        copies.pop(WEIGHTS)\n        run.export(copies)",
     ),
     Fault(
-        "a param that train reads and does not declare",
+        "train does not declare a param that it reads",
         "dvc.yaml",
         "params: [data.boundary, split, model, train, augment]",
         "params: [data.boundary, split, train, augment]",
@@ -259,7 +259,7 @@ FAULTS = (
 
 
 def main() -> None:
-    """Print a row a fault, as soon as it is known."""
+    """Print a row for each fault, as soon as it is known."""
     wanted = [int(number) for number in sys.argv[1:]] or range(1, len(FAULTS) + 1)
     print("| | room | fault | noticed by | test |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
@@ -274,7 +274,7 @@ def main() -> None:
 
 
 def copy_project(folder: Path) -> None:
-    """Copy what git knows or would take, with its history, and borrow the environment."""
+    """Copy the files that git tracks or does not ignore, with the history, and link the environment."""
     for name in listed_files():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
@@ -285,7 +285,7 @@ def copy_project(folder: Path) -> None:
 
 
 def noticed(root: Path) -> str:
-    """Say which command fails, and at what."""
+    """Return the command that fails, and the first test that fails in it."""
     left_out = " ".join(f"--deselect={name}" for name in FAIL_AT_ANY_EDIT)
     for target in ("check", "test"):
         done = subprocess.run(

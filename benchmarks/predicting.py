@@ -1,6 +1,6 @@
-"""How fast ``petseg predict`` cuts out 500 photos: ``python -m benchmarks.predicting`` prints a table.
+"""The speed of ``petseg predict`` on 500 photos: ``python -m benchmarks.predicting`` prints a table.
 
-The photos are the embedded ones, at 500x375; the model is the one that ``make repro`` left.
+The photos are the embedded ones, at 500x375. The model is the one that ``make repro`` trained.
 """
 
 import hashlib
@@ -51,14 +51,15 @@ def main() -> None:
             predict(photos, Path(folder) / name, *options)
         hashes = [sha256_of(Path(folder) / name) for name in ("first", *ways)]
         differing = sum(each != hashes[0] for each in hashes)
-        row("runs of other bytes", f"{differing} of 3", "0", "once more; `--batch-size 1`; `--batch-size 32`")
+        how = "once more; `--batch-size 1`; `--batch-size 32`"
+        row("runs with other bytes", f"{differing} of 3", "0", how)
         small = write_photos(Path(folder) / "more", MANY)
         _, peak_mb = predict(small, Path(folder) / "all")
         row(f"peak memory of {MANY:,} photos", f"{peak_mb:.0f} MB", "as above", "links to the same files")
 
 
 def against_pillow(folder: Path) -> tuple[str, str, str, str]:
-    """Write some cut-outs anew, turn by turn with Pillow at the setting of it that is fastest."""
+    """Write some cut-outs again, in turn with Pillow at its fastest setting."""
 
     def pillow(file: IO[bytes], picture: Image.Image) -> None:
         picture.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
@@ -74,17 +75,17 @@ def against_pillow(folder: Path) -> tuple[str, str, str, str]:
             seconds[write] += time.perf_counter() - started
             written[write] += file.tell()
     time_ratio, size_ratio = (each[write_png] / each[pillow] for each in (seconds, written))
-    said = f"{time_ratio:.2f} of Pillow's time, {size_ratio:.2f} of its bytes"
-    return "a cut-out's PNG", said, "-", "100 of them, by one thread; Pillow's level 1, runs alone"
+    measured = f"{time_ratio:.2f} of Pillow's time, {size_ratio:.2f} of its bytes"
+    return "PNG of a cut-out", measured, "-", "100 of them, on one thread; Pillow's level 1 with Z_RLE"
 
 
 def row(*cells: str) -> None:
-    """Print a row as soon as it is known."""
+    """Print a row of the table."""
     print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def write_photos(folder: Path, count: int) -> Path:
-    """Write JPEG files; beyond the first hundreds, links to them."""
+    """Write JPEG files. Those after the first PHOTOS are hard links to these."""
     folder.mkdir()
     files = [Image.open(io.BytesIO(jpeg)) for jpeg in sample_photos(PHOTOS)]
     for n, photo in enumerate(islice(cycle(files), count)):
@@ -97,20 +98,20 @@ def write_photos(folder: Path, count: int) -> Path:
 
 
 def predict(photos: Path, out: Path, *options: str) -> tuple[dict[str, Any], float]:
-    """Run the command, and return what it says, and the most memory that it took, in MB."""
+    """Run the command; return its JSON output, and the most memory that it took, in MB."""
     command = [sys.executable, "-m", "petseg", "predict", str(photos), "--out", str(out), "--json", *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
-        said = process.stdout.read()
+        output = process.stdout.read()
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}; has make repro run?")
-    return json.loads(said), used.ru_maxrss / 1e3
+    return json.loads(output), used.ru_maxrss / 1e3
 
 
 def sha256_of(folder: Path) -> str:
-    """Return one hash of all files of a folder and their names."""
+    """Return one hash of all files of a folder, with their names."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.*")):
         digest.update(f"{path.relative_to(folder)}\0{sha256_file(path)}\0".encode())

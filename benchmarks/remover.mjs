@@ -1,5 +1,5 @@
-// Cut photos out with @imgly/background-removal-node, as its documentation says: node remover.mjs FROM TO
-// For each photo of the folder FROM a PNG in TO, and on stdout a line with its name and the seconds that it took.
+// Cut photos out with @imgly/background-removal-node, as its documentation shows: node remover.mjs FROM TO
+// It writes a PNG into TO for each photo in FROM, and prints a line with the name of the photo and the seconds.
 
 import { readdir, writeFile } from "node:fs/promises";
 import path from "node:path";

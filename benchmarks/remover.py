@@ -1,9 +1,9 @@
-"""The other peer: a general background remover, the npm package @imgly/background-removal-node.
+"""The second peer: a general background remover, the npm package @imgly/background-removal-node.
 
-``python -m benchmarks.peer remover`` installs it into .venv-peer-node, cuts the test photos out with it and
-with ``petseg predict`` (the model that ``make repro`` left), and prints the scores of both at the photos' own
-size, under each rule for the border. The remover is used as its documentation says; its mask is what is more
-opaque than not. Photos that it has cut out already are not cut out again.
+``python -m benchmarks.peer remover`` installs it into .venv-peer-node, cuts out the test photos with it and
+with ``petseg predict`` (with the model that ``make repro`` trained), and prints the scores of both at the
+photos' own size, under each rule for the border. The remover is used as its documentation shows; its mask has
+the pixels that are at least half opaque. Photos that it has already cut out are not cut out again.
 """
 
 import json
@@ -29,7 +29,7 @@ from petseg.evaluation.scores import Tallies, tally
 from petseg.params import OUTPUTS
 
 PACKAGE = {"@imgly/background-removal-node": "1.4.5"}
-# Its own sharp would fetch a library from outside the registry; this one brings it along.
+# The package's own version of sharp downloads a library from outside the registry; this version includes it.
 OVERRIDES = {"sharp": "0.33.5"}
 FOLDER = ROOT / ".venv-peer-node"
 RESULT, SHEET = ROOT / "docs/results/remover.json", ROOT / "docs/figures/remover.jpg"
@@ -37,7 +37,7 @@ MaskOf = Callable[[str], NDArray[np.bool_]]
 
 
 def main() -> None:
-    """Print the table, and write it and a contact sheet into docs/."""
+    """Print the table; write its numbers and a contact sheet to docs/."""
     arrays, archives = PetArrays.open(ROOT / "data/pets"), ROOT / "data/archives"
     names = arrays.index["name"][arrays.rows("test")].to_list()
     trimaps = dict(original_trimaps(archives, names))
@@ -48,15 +48,15 @@ def main() -> None:
         for name, content in photo_files(archives, names):
             (photos / f"{name}.jpg").write_bytes(content)
         rate, peak_mb = remove(photos)
-        told: dict[str, dict[str, object]] = {"remover": {"photos_per_s": rate, "peak_mb": peak_mb}}
+        results: dict[str, dict[str, object]] = {"remover": {"photos_per_s": rate, "peak_mb": peak_mb}}
         masks: dict[str, MaskOf] = {}
         for edge in OUTPUTS:
-            said, peak_mb = predict(photos, Path(temporary, edge), "--edge", edge)
+            output, peak_mb = predict(photos, Path(temporary, edge), "--edge", edge)
             masks[edge] = partial(our_mask, Path(temporary, edge, "masks"))
-        told["petseg"] = {
-            "photos_per_s": said["done"] / said["seconds"],
+        results["petseg"] = {
+            "photos_per_s": output["done"] / output["seconds"],
             "peak_mb": peak_mb,
-            "model": said["model"],
+            "model": output["model"],
         }
         scored = {
             "remover": score(trimaps, remover_mask, remover_mask),
@@ -69,18 +69,18 @@ def main() -> None:
     print("| by | rule | Dice | boundary F | photos/s | peak memory |")
     print("|---|---|---|---|---|---|")
     for who, tallies in scored.items():
-        speed = f"{told[who]['photos_per_s']:.2f} | {told[who]['peak_mb']:.0f} MB"
+        speed = f"{results[who]['photos_per_s']:.2f} | {results[who]['peak_mb']:.0f} MB"
         for rule, found in tallies.items():
-            scores = told[who][rule] = found.scores()
+            scores = results[who][rule] = found.scores()
             low, high = scores["dice_per_image_low"], scores["dice_per_image_high"]
             edges = "" if rule == "ignore" else f"{scores['boundary_f_per_image']:.4f}"
             dice = f"{scores['dice_per_image']:.4f} ({low:.4f} to {high:.4f})"
             print(f"| {who} | {rule} | {dice} | {edges} | {speed} |")
-    write_json(RESULT, {"package": PACKAGE, "photos": len(names)} | told)
+    write_json(RESULT, {"package": PACKAGE, "photos": len(names)} | results)
 
 
 def install() -> None:
-    """Install the package; scripts of its dependencies, which would fetch more, do not run."""
+    """Install the package, without the scripts of its dependencies, which would download more."""
     if (FOLDER / ".made").exists():
         return
     FOLDER.mkdir(exist_ok=True)
@@ -93,7 +93,7 @@ def install() -> None:
 
 
 def remove(photos: Path) -> tuple[float, float]:
-    """Cut out what is not yet; return photos a second and the most memory, in MB, of all runs."""
+    """Cut out the remaining photos; return photos per second and peak memory in MB, over all calls."""
     out, log = FOLDER / "cutouts", FOLDER / "log.jsonl"
     out.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +110,7 @@ def remove(photos: Path) -> tuple[float, float]:
 
 
 def remover_mask(name: str) -> NDArray[np.bool_]:
-    """Return the remover's mask: what is more opaque than not."""
+    """Return the remover's mask: the pixels that are at least half opaque."""
     with Image.open(FOLDER / "cutouts" / f"{name}.png") as picture:
         mask: NDArray[np.bool_] = np.asarray(picture.convert("RGBA"))[..., 3] >= 128
     return mask
@@ -124,7 +124,7 @@ def our_mask(folder: Path, name: str) -> NDArray[np.bool_]:
 
 
 def score(trimaps: dict[str, NDArray[np.uint8]], whole: MaskOf, tight: MaskOf) -> Tallies:
-    """Hold masks against the trimaps under each rule."""
+    """Score masks against the trimaps under each rule."""
     return tally(
         ((name, np.stack([whole(name), tight(name)]), trimap) for name, trimap in trimaps.items()), ANSWERS
     )

@@ -1,6 +1,6 @@
-"""How long stages and the command take to start, in another checkout and in this one, in turn.
+"""The time that stages and the command take to start, in an earlier checkout and in this one, in turn.
 
-``python -m benchmarks.rooms BEFORE``: BEFORE is a clone of an earlier commit; this Python runs both.
+``python -m benchmarks.rooms BEFORE``: BEFORE is a clone of an earlier commit. This Python runs both.
 """
 
 import os
@@ -25,7 +25,7 @@ COMMANDS = {
 
 
 def seconds(command: list[str], folder: Path) -> float:
-    """Return how long a command takes in a folder."""
+    """Time a command in a folder."""
     environment = os.environ | {"OMP_NUM_THREADS": "2", "DVC_NO_ANALYTICS": "1"}
     started = time.perf_counter()
     subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, check=True)
@@ -33,7 +33,7 @@ def seconds(command: list[str], folder: Path) -> float:
 
 
 def main(before: Path) -> None:
-    """Print the table; ``dvc repro`` only where the pipeline of both has run."""
+    """Print the table, with ``dvc repro`` only if the pipelines of both checkouts have run."""
     have_run = all((folder / "models/model.json").is_file() for folder in (before, HERE))
     print("| what | before | after |\n|---|---|---|")
     for name, command in COMMANDS.items():

@@ -1,7 +1,7 @@
-"""How fast a served model answers, and whether its memory and the demo's stay flat: two Markdown tables.
+"""The speed of a served model, and the memory of the model and of the demo over many requests: two tables.
 
-``python -m benchmarks.serving`` prints them. What is served is a network of the default size with random
-weights, which is as fast as a trained one. The demo is the command, without its limit of photos a minute.
+``python -m benchmarks.serving`` prints them in Markdown. The network has the default size and random weights;
+it is as fast as a trained one. The demo is the command, without its limit of photos per minute.
 """
 
 import io
@@ -36,7 +36,7 @@ KEY = "aaaa111122223333"
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     params = load_params(ROOT / "params.yaml")
     (jpeg,) = sample_photos(1)
     photo = Image.open(io.BytesIO(jpeg)).resize(SIZE)
@@ -53,42 +53,42 @@ def main() -> None:
             print("|---|---|---|---|")
             headers = {"Content-Type": "application/json"}
 
-            def ask(body: str) -> None:
+            def post(body: str) -> None:
                 session.post(f"{url}/invocations", data=body, headers=headers).raise_for_status()
 
             for name, body in bodies.items():
-                taken = [seconds(partial(ask, body)) * 1000 for _ in range(WARM_UP + ROUNDS)][WARM_UP:]
+                taken = [seconds(partial(post, body)) * 1000 for _ in range(WARM_UP + ROUNDS)][WARM_UP:]
                 median, high = statistics.median(taken), statistics.quantiles(taken, n=20)[-1]
                 print(f"| {name} | {len(body) / 1e3:,.0f} | {median:.0f} | {high:.0f} |", flush=True)
             print("\n| memory, MB, after requests: | {:,} | {:,} | {:,} |".format(*REQUESTS))
             print("|---|---|---|---|")
-            print_memory("a served model", process, partial(ask, bodies["base64 of a JPEG file"]))
+            print_memory("a served model", process, partial(post, bodies["base64 of a JPEG file"]))
     with (
         tempfile.TemporaryDirectory() as folder,
         demo(Path(folder), params) as (url, process),
         requests.Session() as session,
     ):
 
-        def show() -> None:
+        def post_photo() -> None:
             answer = session.post(f"{url}/api/probability", data=file.getvalue(), params={"model": KEY})
             answer.raise_for_status()
 
-        print_memory("the demo", process, show)
+        print_memory("the demo", process, post_photo)
 
 
-def print_memory(name: str, process: int, ask: Callable[[], None]) -> None:
-    """Print how much memory a server takes after so many requests."""
+def print_memory(name: str, process: int, post: Callable[[], None]) -> None:
+    """Print the memory of a server after each number of requests."""
     taken = []
     for before, after in pairwise((0, *REQUESTS)):
         for _ in range(before, after):
-            ask()
+            post()
         taken.append(psutil.Process(process).memory_info().rss / 1e6)
     print(f"| {name} |", " | ".join(f"{megabytes:.0f}" for megabytes in taken), "|", flush=True)
 
 
 @contextmanager
 def demo(root: Path, params: Params) -> Iterator[tuple[str, int]]:
-    """Run the demo of a random network; yield its URL and its process."""
+    """Run the demo of a random network; yield its URL and its process id."""
     (root / ".dvc").mkdir()
     make_run(root / "runs" / KEY, params.model.name, params.model.width, spread=True)
     command = "import petseg.cli, petseg.predict.demo.app as app; app.PER_MINUTE = 10**9; petseg.cli.main()"
@@ -102,7 +102,7 @@ def demo(root: Path, params: Params) -> Iterator[tuple[str, int]]:
     )
     with started:
         assert started.stdout is not None
-        started.stdout.readline()  # which model the page begins with
+        started.stdout.readline()  # names the model that the page begins with
         yield started.stdout.readline().strip(), started.pid
         started.terminate()
 

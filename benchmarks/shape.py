@@ -1,9 +1,9 @@
-"""Do photos in their own shape make better masks: ``python -m benchmarks.shape RUN...`` prints a table.
+"""Do photos in their own shape give better masks: ``python -m benchmarks.shape RUN...`` prints a table.
 
-A photo is squeezed into a square before the network sees it. Here it is also shrunk to its own shape, of
-the same area, and both probabilities are averaged. Each run is tried on the photos that validated it, at
-their own size; the runs of a cross-validation together are tried on all of its photos. Each prediction is
-the mean of the photo's and of its mirror image's, as in infer.
+petseg resizes a photo to a square for the network. Here the photo is also resized to its own shape with the
+same area, and both probabilities are averaged. Each run predicts the photos that validated it, at their own
+size, so the runs of a cross-validation together predict all of its photos. Each prediction is the mean over
+the photo and its mirror image, as in infer.
 """
 
 import sys
@@ -32,10 +32,7 @@ from petseg.predict.load import Model, choose
 from petseg.store.layout import VALIDATION
 
 WAYS = ("square", "own shape", "mean of both")
-SHOWN: tuple[Boundary, ...] = (
-    "foreground",
-    "background",
-)  # rules, each answered by another output
+SHOWN: tuple[Boundary, ...] = ("foreground", "background")  # rules; each is answered by another output
 
 
 def main() -> None:
@@ -46,7 +43,7 @@ def main() -> None:
     for key in sys.argv[1:]:
         model = choose(ROOT, key, torch.device("cpu"))
         if model.run is None:
-            sys.exit(f"{key}: of no run, so nothing says which photos validated it")
+            sys.exit(f"{key}: is no run, so its validation photos are not known")
         names = pd.read_csv(model.run.folder / VALIDATION, dtype={"name": str})["name"].to_list()
         tallies.append(tally_each(predicted(model, names), ANSWERS))
     dice = {
@@ -56,7 +53,7 @@ def main() -> None:
     }
     photos = len(dice[WAYS[0], SHOWN[0]])
     print(f"{photos} validation photos at their own size, by {len(tallies)} runs")
-    print(f"| shape | {' | less the square | '.join(f'Dice, {rule}' for rule in SHOWN)} | less the square |")
+    print(f"| shape | {' | minus square | '.join(f'Dice, {rule}' for rule in SHOWN)} | minus square |")
     print("|---|---|---|---|---|")
     for way in WAYS:
         cells = [cell for rule in SHOWN for cell in against(dice[way, rule], dice[WAYS[0], rule])]
@@ -64,7 +61,7 @@ def main() -> None:
 
 
 def against(dice: NDArray[np.float64], square: NDArray[np.float64]) -> Iterator[str]:
-    """Yield the mean Dice, and its difference from the square's with a 95 % interval."""
+    """Yield the mean Dice, and its difference from that of the square with a 95 % interval."""
     yield f"{dice.mean():.4f}"
     low, high = bootstrap_interval(dice - square)
     yield f"{np.mean(dice - square):+.4f} ({low:+.4f} to {high:+.4f})" if dice is not square else ""
@@ -73,7 +70,7 @@ def against(dice: NDArray[np.float64], square: NDArray[np.float64]) -> Iterator[
 def predicted(
     model: Model, names: list[str]
 ) -> Iterator[tuple[str, dict[str, NDArray[np.bool_]], NDArray[np.uint8]]]:
-    """Yield of each photo its name, the masks of each way and its trimap."""
+    """Yield the name, the masks of each way and the trimap of each photo."""
     trimaps = dict(original_trimaps(SAMPLE, names))
     predictor = replace(model.predictor, flip_average=True)
     with progress("photos", len(names), transient=True) as advance:
@@ -89,8 +86,8 @@ def predicted(
 
 @torch.inference_mode()
 def in_own_shape(predictor: Predictor, photo: Image.Image) -> NDArray[np.float32]:
-    """Predict a photo of as many pixels as the square has, in its own shape; (2, H, W)."""
-    step: int = predictor.network.size_step  # type: ignore[assignment]  # torch's modules say Tensor | Module
+    """Predict a photo in its own shape, with as many pixels as the square; return (2, H, W)."""
+    step: int = predictor.network.size_step  # type: ignore[assignment]  # torch's type is Tensor | Module
     aspect = (photo.width / photo.height) ** 0.5
     width, height = (
         max(step, round(predictor.size_px * side / step) * step) for side in (aspect, 1 / aspect)

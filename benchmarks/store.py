@@ -1,7 +1,7 @@
-"""What proof costs: ``petseg runs verify`` of a store of 1,000 runs, and a line in its ledger.
+"""The cost of verification: ``petseg runs verify`` of a store of 1,000 runs, and a line in its ledger.
 
-``python -m benchmarks.store [FOLDER]``: the runs are copies, file by file, of the newest scored run of this
-project (``make repro`` makes one), so FOLDER, which is made and removed again, needs 1,000 times its size.
+``python -m benchmarks.store [FOLDER]`` makes a temporary folder in FOLDER. The runs are real copies of the
+newest scored run of this project (``make repro`` makes one), so they need 1,000 times its space.
 """
 
 import os
@@ -31,30 +31,31 @@ def main(work: Path) -> None:
         sys.exit("no scored run in runs/: make repro makes one")
     fill(work, scored[-1])
     print("| what | measured | how |\n|---|---|---|")
-    first_s, size_bytes, told = verified(work)
-    print(f"| `petseg runs verify` of {RUNS:,} runs | {first_s:.1f} s | {told}, {size_bytes / 1e9:.1f} GB |")
+    first_s, size_bytes, summary = verified(work)
+    how = f"{summary}, {size_bytes / 1e9:.1f} GB"
+    print(f"| `petseg runs verify` of {RUNS:,} runs | {first_s:.1f} s | {how} |")
     again_s, _, _ = verified(work)
-    print(f"| again | {again_s:.1f} s | what fits in memory is read from there |")
+    print(f"| again | {again_s:.1f} s | files that fit in memory are read from there |")
     times_ms = sorted(line_ms(work / "runs") for _ in range(LINES))
     median_ms, worst_ms = statistics.median(times_ms), times_ms[int(0.99 * LINES)]
     print(
-        f"| a line in a ledger of {RUNS * 3:,} lines, lock and disk included | {median_ms:.1f} ms "
+        f"| a new line in a ledger of {RUNS * 3:,} lines, with lock and disk | {median_ms:.1f} ms "
         f"| median of {LINES}; 99 % are below {worst_ms:.1f} ms |"
     )
 
 
 def fill(work: Path, run: StoredRun) -> None:
-    """Make a store of copies of a run, with a ledger that knows them."""
+    """Make a store of copies of a run, with a ledger that has them."""
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, work)
     (work / ".dvc").mkdir()
     for number in watched(range(RUNS), "copy runs", RUNS):
         shutil.copytree(run.folder, work / "runs" / f"{number:016x}")
-    begin_anew(work / "runs")  # of all that is there
+    begin_anew(work / "runs")  # a ledger with a line for each record
 
 
 def verified(work: Path) -> tuple[float, int, str]:
-    """Time the command; return seconds, bytes and what it says."""
+    """Time the command; return the seconds, the bytes of the store and the last line of the output."""
     command = [sys.executable, "-m", "petseg", "runs", "verify"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     started = time.perf_counter()
@@ -65,7 +66,7 @@ def verified(work: Path) -> tuple[float, int, str]:
 
 
 def line_ms(store: Path) -> float:
-    """Time a change that is a line alone."""
+    """Time a change that only writes a line of the ledger."""
     started = time.perf_counter()
     with changing(store) as changes:
         changes.append(PROMOTED, run=f"{0:016x}", val_dice=0.5, replaced=None, forced=True)

@@ -1,6 +1,6 @@
-"""What a silent MLflow costs, and what a queue leaves: ``python -m benchmarks.tracking`` prints a table.
+"""The cost of a silent MLflow, and the results of a queue: ``python -m benchmarks.tracking`` prints a table.
 
-Each is done to a small project (275 photos at 32 px) made for it, with DVC and a real ``mlflow server``.
+Each is measured in a new small project (275 photos at 32 px), with DVC and a real ``mlflow server``.
 """
 
 import signal
@@ -21,7 +21,7 @@ SEEDS = (1, 2, 3, 4)
 
 
 def main() -> None:
-    """Print the table, a row as it is measured."""
+    """Print the table, each row as soon as it is measured."""
     print("| what | measured | wanted | how |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for row in chain(stopped_server(Path(folder)), queue(Path(folder))):
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def stopped_server(work: Path) -> Iterator[Row]:
-    """Stop a server in the middle of a training, so that it is silent, and wake it in the end."""
+    """Stop a server during a training, so that it is silent, and wake it at the end."""
     project = Project(work / "stopped", TINY | {"epochs: 50": f"epochs: {EPOCHS}"})
     project.run("dvc", "repro", "encoder", "preprocess")
     (work / "server").mkdir()
@@ -48,23 +48,23 @@ def stopped_server(work: Path) -> Iterator[Row]:
             ends.append(time.monotonic())
         assert training.returncode == 0
         taken = [after - before for before, after in pairwise(ends)]
-        after_it = taken[STOPPED_IN - 1 :]  # epochs, and then what a training does at its end
+        after_it = taken[STOPPED_IN - 1 :]  # the remaining epochs, and the end of the training
         lost_s = sum(after_it) - statistics.median(taken[:-1]) * (len(after_it) - 1)
         yield (
-            "a server stopped in a training",
+            "a server that stops during a training",
             f"{lost_s:.1f} s lost",
             "30 s",
             f"SIGSTOP after epoch {STOPPED_IN} of {EPOCHS}; time beyond {EPOCHS - STOPPED_IN} median epochs",
         )
         silent_s = seconds(lambda: project.run(*SYNC, environment=logging_to, fails=True))
-        yield "what each later stage then waits", f"{silent_s:.1f} s", "30 s", "with the start of a process"
+        yield "wait of each later stage", f"{silent_s:.1f} s", "30 s", "with the start of a process"
         project.run(*project.command("infer"), environment=logging_to)
         project.run(*project.command("plot"), environment=logging_to)
         server.send(signal.SIGCONT)
-        told_s = seconds(lambda: project.run(*SYNC, environment=logging_to))
+        sync_s = seconds(lambda: project.run(*SYNC, environment=logging_to))
         yield (
-            "`petseg runs sync`, once it is woken",
-            f"{told_s:.1f} s",
+            "`petseg runs sync`, after the server is woken",
+            f"{sync_s:.1f} s",
             "-",
             "a training, its infer and plot",
         )
@@ -73,7 +73,7 @@ def stopped_server(work: Path) -> Iterator[Row]:
 
 
 def queue(work: Path) -> Iterator[Row]:
-    """Run experiments by two workers in a project where nothing has run."""
+    """Run queued experiments with two workers, in a project in which nothing has run."""
     project = Project(work / "queue", TINY)
     seeds = ",".join(map(str, SEEDS))
     project.run("dvc", "exp", "run", "--queue", "-S", f"train.seed={seeds}")

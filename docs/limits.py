@@ -71,7 +71,7 @@ def _rows() -> list[tuple[str, str, str]]:
         (
             "nested sections and lists of a YAML file",
             str(yamlfiles.MAX_DEPTH),
-            f"`has more than {yamlfiles.MAX_DEPTH} sections and lists in each other`",
+            f"`has more than {yamlfiles.MAX_DEPTH} levels of sections and lists`",
         ),
         (
             "values of a YAML file, including those that aliases repeat",

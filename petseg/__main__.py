@@ -1,4 +1,4 @@
-"""``python -m petseg``, and the command ``petseg`` of an installed package."""
+"""The entry point of ``python -m petseg`` and of the command ``petseg``."""
 
 import os
 import sys

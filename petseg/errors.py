@@ -1,26 +1,26 @@
-"""What can go wrong, as a tree.
+"""The errors of petseg, as a tree.
 
 PetsegError                     a mistake or a fault outside the code; one line on stderr, no traceback
 ├── UsageError                  a command was called with the wrong arguments
 ├── ParamsError                 params.yaml (or a -S override) is wrong; every mistake is listed
 │   └── SecretInParams          a URL in the params holds what may be a password or a token
 ├── InputsChanged               params or code were edited while a stage ran
-├── UnreachedCode               a stage has loaded code of the project that its run key does not hold
+├── UnreachedCode               a stage has loaded project code that its run key does not cover
 ├── DownloadError               an archive can't be fetched
-├── EncoderError                the weights that an encoder is to begin with can't be had or used
+├── EncoderError                the weights that an encoder should start from can't be found or used
 ├── ArchiveError                an archive is damaged or hostile
 ├── DataError                   the photos, or the arrays made from them, can't be used
 ├── StoreError                  the store of runs can't be read or written
 │   ├── RunLocked               another process trains the same run
 │   ├── DamagedFile             a file differs from its recorded hash
-│   ├── BrokenRecord            a record of the store is not what a record must be
+│   ├── BrokenRecord            a record of the store does not have the required form
 │   ├── PromotionRefused        a run is not known to be as good as the champion
-│   └── ExportError             a network can't be had in another format
+│   └── ExportError             a network can't be exported to another format
 └── TrainingError
     └── NonFiniteLoss           the loss became NaN or infinite
 
-BadImage                        one photo or trimap is refused; preprocess counts it and goes on
-ShapeMismatch                   a bug in the caller: two tensors that must agree do not
+BadImage                        one photo or trimap is refused; preprocess counts it and continues
+ShapeMismatch                   a bug in the caller: two tensors that must have the same shape do not
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ class PetsegError(Exception):
     """Base of every error that is shown without a traceback.
 
     Args:
-        lines: the message, a line for each mistake. Only what is passed apart is shown on a line of its own:
-            a newline in a file's name makes no line.
+        lines: the message, one line for each mistake. Each argument is shown on one line: a newline in a
+            file name does not start a new line.
     """
 
     exit_code = 1
@@ -57,7 +57,7 @@ class ParamsError(PetsegError):
 
 
 class SecretInParams(ParamsError):
-    """A URL in the params has a user, a password or a query; the message repeats none of it."""
+    """A URL in the params has a user, a password or a query; the message does not repeat them."""
 
 
 class InputsChanged(PetsegError):
@@ -65,7 +65,7 @@ class InputsChanged(PetsegError):
 
 
 class UnreachedCode(PetsegError):
-    """A stage has loaded code of the project that is in no run key, since no import statement names it."""
+    """A stage has loaded project code that no run key covers, because no import statement names it."""
 
 
 class DownloadError(PetsegError):
@@ -73,7 +73,7 @@ class DownloadError(PetsegError):
 
 
 class EncoderError(PetsegError):
-    """The weights that an encoder is to begin with can't be had, or are of another network."""
+    """The weights that an encoder should start from can't be found, or belong to another network."""
 
 
 class ArchiveError(PetsegError):
@@ -97,7 +97,7 @@ class DamagedFile(StoreError):
 
 
 class BrokenRecord(StoreError):
-    """A record of the store is not what a record must be."""
+    """A record of the store does not have the required form."""
 
 
 class PromotionRefused(StoreError):
@@ -105,7 +105,7 @@ class PromotionRefused(StoreError):
 
 
 class ExportError(StoreError):
-    """A network can't be had in another format."""
+    """A network can't be exported to another format."""
 
 
 class TrainingError(PetsegError):
@@ -121,7 +121,7 @@ class BadImage(ValueError):
 
 
 class ShapeMismatch(ValueError):
-    """Two tensors that must have one shape do not."""
+    """Two tensors that must have the same shape do not."""
 
     def __init__(self, what: str, one: Sequence[int], other: Sequence[int]) -> None:
         super().__init__(f"{what}: shapes {tuple(one)} and {tuple(other)} differ")

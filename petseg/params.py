@@ -1,7 +1,7 @@
 """params.yaml as typed, frozen values.
 
-This module says which keys there are, their types and their ranges. It holds no default: the
-defaults are the values in params.yaml itself. It imports no torch.
+This module defines the keys, their types and their ranges. It has no defaults: they are the values
+in params.yaml itself. It does not import torch.
 """
 
 import difflib
@@ -29,18 +29,18 @@ from petseg.errors import ParamsError, SecretInParams
 _RESNET34_HALVINGS = 5
 _TOO_MANY = 2**31
 _SECRET = (
-    "is a URL with a user, a password or a query, and params are recorded; user and password are read from "
-    "~/.netrc, and what wants a query is downloaded by hand; petseg has written it nowhere: take it out of"
+    "is a URL with a user, a password or a query, and params are recorded; put user and password into "
+    "~/.netrc, and download by hand what needs a query; petseg has not stored the URL: remove it from"
 )
 
 Boundary = Literal["foreground", "background", "ignore"]
-Edge = Literal["whole", "tight"]  # of a mask: around the border strip, or within it
-OUTPUTS: tuple[Edge, ...] = get_args(Edge)  # of a network, in this order
+Edge = Literal["whole", "tight"]  # where a mask ends: outside the border strip, or inside it
+OUTPUTS: tuple[Edge, ...] = get_args(Edge)  # the outputs of a network, in this order
 Masks = Literal["trimap", "binary_255", "binary_1"]
 
 
 class Thresholds(TypedDict):
-    """From which probability a pixel is of each mask, as files say it."""
+    """The probability from which a pixel belongs to each mask, as files store it."""
 
     whole: Share
     tight: Share
@@ -53,13 +53,13 @@ Seed = Annotated[int, Field(ge=0, lt=_TOO_MANY)]
 
 
 class Section(BaseModel):
-    """One section of params.yaml: unknown keys, wrong types, nan and inf are refused."""
+    """One section of params.yaml. Unknown keys, wrong types, nan and inf are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @field_validator("*")
     @classmethod
-    def _fits_a_machine(cls, value: object) -> object:
+    def _fits_32_bits(cls, value: object) -> object:
         if isinstance(value, int) and value >= _TOO_MANY:
             raise ValueError(f"must be less than {_TOO_MANY}")
         return value
@@ -95,7 +95,7 @@ class ModelParams(Section):
 class TrainParams(Section):
     seed: Seed
     epochs: Count
-    batch_size: Annotated[int, Field(ge=2)]  # batch norm has no variance to take of one photo
+    batch_size: Annotated[int, Field(ge=2)]  # batch norm can't compute a variance from one photo
     learning_rate: Annotated[float, Field(gt=0)]
     optimizer: Literal["muon", "sgd", "adamw", "adam", "rmsprop"]
     weight_decay: NonNegative
@@ -167,20 +167,20 @@ class Params(Section):
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
-    """Read and check the whole of params.yaml, whatever part of it a stage needs.
+    """Read and check all of params.yaml, even if a stage needs only a part of it.
 
     Raises:
-        ParamsError: one line for each mistake, with its key, its value and what is allowed.
+        ParamsError: one line for each mistake, with the key, its value and what is allowed.
     """
     return check_params(read_yaml(path), path.name)
 
 
 def check_params(values: Any, name: str = "params.yaml") -> Params:
-    """Check the whole of params.yaml as it was read, or with some values put in another's place.
+    """Check all values of params.yaml, as they were read or with some of them replaced.
 
     Raises:
-        ParamsError: as of ``load_params``.
-        SecretInParams: a URL holds what may be a secret; then no other mistake is named.
+        ParamsError: see ``load_params``.
+        SecretInParams: a URL may hold a secret; then no other mistake is reported.
     """
     if not isinstance(values, dict):
         raise ParamsError(f"{name}: must hold sections, such as 'train:'")
@@ -197,7 +197,7 @@ def check_params(values: Any, name: str = "params.yaml") -> Params:
 
 
 def _secrets(values: Any, key: str = "") -> Iterator[str]:
-    """Yield the keys of the texts that are URLs with what may be a secret."""
+    """Yield the keys whose values are URLs that may hold a secret."""
     if isinstance(values, dict):
         for name, value in values.items():
             if has_secrets(str(name)):
@@ -212,7 +212,7 @@ def _secrets(values: Any, key: str = "") -> Iterator[str]:
 
 
 def _mistakes_between_keys(values: dict[str, Any]) -> Iterator[str]:
-    """Check the rules that concern several keys, as far as each of them is a number."""
+    """Yield the mistakes that concern several keys; values of a wrong type are skipped here."""
 
     def number(section: str, key: str) -> int | None:
         value = (values.get(section) or {}).get(key) if isinstance(values.get(section), dict) else None
@@ -221,12 +221,12 @@ def _mistakes_between_keys(values: dict[str, Any]) -> Iterator[str]:
     size, depth = number("data", "image_size"), number("model", "depth")
     model = values["model"] if isinstance(values.get("model"), dict) else {}
     name = model.get("name")
-    whose = "model.name is resnet34_unet" if name == "resnet34_unet" else f"model.depth is {depth}"
+    cause = "model.name is resnet34_unet" if name == "resnet34_unet" else f"model.depth is {depth}"
     halvings = _RESNET34_HALVINGS if name == "resnet34_unet" else depth
     if size is not None and halvings is not None and 0 < halvings <= 8 and size % 2**halvings:
         yield (
             f"data.image_size: {size} must be a multiple of {2**halvings}, "
-            f"because {whose} and each level halves the image"
+            f"because {cause} and each level halves the image"
         )
     if name == "unet" and model.get("encoder_weights", "none") != "none":
         weights = without_secrets(printable(model["encoder_weights"]))
@@ -242,7 +242,7 @@ def _mistakes_between_keys(values: dict[str, Any]) -> Iterator[str]:
 
 
 def flatten(params: BaseModel, prefix: str = "") -> dict[str, Any]:
-    """Return params as one flat dict, ``{"train.epochs": 60, ...}``, in the file's order."""
+    """Return params as one flat dict, ``{"train.epochs": 60, ...}``, in the order of the file."""
     flat: dict[str, Any] = {}
     for name, value in params:
         if isinstance(value, BaseModel):
@@ -280,7 +280,7 @@ def _did_you_mean(loc: tuple[int | str, ...]) -> str:
     model: type[BaseModel] = Params
     for part in loc[:-1]:
         annotation = model.model_fields[str(part)].annotation
-        assert isinstance(annotation, type)  # of a section, as only those have keys
+        assert isinstance(annotation, type)  # a section: only sections have keys
         model = annotation
     close = difflib.get_close_matches(str(loc[-1]), model.model_fields, n=1)
     return f"; did you mean {close[0]}?" if close else f" (known: {', '.join(model.model_fields)})"

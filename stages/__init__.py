@@ -1,4 +1,4 @@
-"""The pipeline's stages, one script each, as dvc.yaml calls them: python -m stages.NAME --OPTION PATH ..."""
+"""The pipeline's stages, one script each; dvc.yaml calls them by python -m stages.NAME --OPTION PATH ..."""
 
 from importlib.util import find_spec
 

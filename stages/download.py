@@ -1,4 +1,4 @@
-"""Put the two archives of data.source in place, verified."""
+"""Fetch or pack the two archives of data.source, and verify them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Put the weights that the encoder begins with in place, verified; random ones need no file."""
+"""Fetch the weights that the encoder begins with, and verify them; random weights need no file."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from petseg.pipeline.stage import run_stage
 def encoder(params: Params, encoder: Path) -> None:
     found = fetch_encoder(params.model.encoder_weights, encoder, main_root())
     if found.path is not None:
-        # Not above: without a file, torch need not be waited for.
+        # Imported here because torch is slow, and not needed without a file.
         from petseg.models.resnet34_unet import ResNet34UNet, load_encoder
 
         load_encoder(ResNet34UNet(width=1), found.path)

@@ -1,4 +1,4 @@
-"""Predict the test photos at the thresholds that validation chose, and score them; or use the store."""
+"""Choose thresholds on validation photos, and score the test photos; or use the scores in the store."""
 
 import json
 from pathlib import Path
@@ -34,19 +34,19 @@ def infer(params: Params, archives: Path, arrays: Path, weights: Path, results: 
         train__device=params.train.device,
         train__threads=params.train.threads,
     )
-    remove_leftovers(results)  # of this stage, if it was killed
+    remove_leftovers(results)  # unfinished files of this stage, if it was killed
     code = code_sha256(Path(__file__))
     key = key_of(settings, photos.digest, code)
 
     if run is not None and run.export_added(EVALUATIONS, key, results):
-        print_lines(f"run {run.key} was scored by this code and these params before: its scores are used")
+        print_lines(f"run {run.key} was scored before with this code and these params; its scores are used")
     else:
         device = set_up_torch(params.train.device, params.train.threads)
         predictor = Predictor.load(weights, about, device, params.infer.flip_average)
         if run is not None:
             run.check_tensors(predictor.about["tensors_sha256"], weights)
         run_key = run.key if run else predictor.about.get("run_key")
-        # All is chosen, and every test photo predicted, before a test trimap is looked at.
+        # Everything is chosen, and every test photo is predicted, before any test trimap is read.
         predicted = predict(predictor, photos, boundary, params.infer)
         scored = against_truth(photos, archives, predicted)
         write_outputs(results, photos, predicted, scored, run_key)

@@ -1,4 +1,4 @@
-"""Draw what was prepared, learnt and predicted; or take the figures from the store."""
+"""Draw figures of the data, the training and the predictions, or take them from the store."""
 
 import tempfile
 from collections.abc import Mapping
@@ -27,28 +27,29 @@ from petseg.store.run import StoredRun
 from petseg.store.runs import run_of
 from petseg.tracking.outbox import flush_outbox, lock_entry
 
-PREPARED_PHOTOS = 3  # in the figure of preprocessing
+PREPARED_PHOTOS = 3  # photos in the figure of preprocessing
 DPI = 110
 
 
 def plot(
     params: Params, archives: Path, arrays: Path, evolution: Path, history: Path, results: Path, figures: Path
 ) -> None:
-    remove_leftovers(figures)  # of this stage, if it was killed
+    remove_leftovers(figures)  # unfinished files of this stage, if it was killed
     started, seen = now(), Results(arrays, evolution, history, results)
     run = run_of(main_root() / "runs", seen.run_key) if seen.run_key else None
     settings = flat(augment=params.augment, plot=params.plot)
     read = {path.name: sha256_file(path) for path in (evolution, history, *listed(results, "[!.]*"))}
     if run is not None and not is_of(run, read, evolution.name, history.name):
         print_lines(
-            f"warning: run {run.key} has other masks, curves or scores than lie here: figures are not kept"
+            f"warning: run {run.key} has other masks, curves or scores than the files here; "
+            "its figures are not kept"
         )
         run = None
     code = code_sha256(Path(__file__))
     key = key_of(settings | {"read": read}, seen.arrays.digest, code)
 
     if run is not None and run.export_added(FIGURES, key, figures, "*.png"):
-        print_lines(f"run {run.key} was drawn by this code and these params before: its figures are used")
+        print_lines(f"run {run.key} was drawn before with this code and these params; its figures are used")
     else:
         draw_all(seen, params, archives, figures)
         if run is not None:
@@ -61,7 +62,7 @@ def plot(
 
 
 def is_of(run: StoredRun, read: Mapping[str, str], evolution: str, history: str) -> bool:
-    """Tell whether what was read is this run's, byte for byte, and one evaluation of it."""
+    """Return whether the files that were read are those of the run and of one of its evaluations."""
     results = {name: digest for name, digest in read.items() if name not in (evolution, history)}
     recorded = run.manifest.get("files", {})
     return (
@@ -74,7 +75,7 @@ def is_of(run: StoredRun, read: Mapping[str, str], evolution: str, history: str)
 def keep_figures(
     run: StoredRun, key: str, made_by: Mapping[str, object], seen: Results, figures: Path
 ) -> None:
-    """Keep the figures in the store, and with them the page, which names time and machine."""
+    """Keep the figures in the store, and with them the report page, which has times and machines."""
     with tempfile.TemporaryDirectory(prefix="petseg-") as folder:
         page = Path(folder, PAGE)
         with written_atomically(page, durable=False) as file:

@@ -1,4 +1,4 @@
-"""Turn the two archives into three files: photos, trimaps, index."""
+"""Pack the two archives into three files: photos, trimaps, index."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def preprocess(params: Params, archives: Path, arrays: Path, rejected: Path, met
         write_json(metrics, report.summary())
         digest = PetArrays.open(arrays).digest
         record.metrics |= report.summary()
-        # By these hashes the download is found that the photos come from, and from a model its photos.
+        # These hashes lead from a model to its photos, and from the photos to their download.
         read = ((path.name, sha256_file(path), str(archives)) for path in sorted(archives.iterdir()))
         record.datasets = [("pets", digest, str(arrays)), *read]
         record.tags |= {"data_sha256": digest}

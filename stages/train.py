@@ -1,4 +1,4 @@
-"""Train a network, or use the run of the store that these params, data and code have made already."""
+"""Train a network, or use the run in the store that was trained with the same params, data and code."""
 
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from petseg.tracking.rows import LiveRow, live_row
 from petseg.training.history import EpochRecord, best_epoch, is_stale, summary
 from petseg.training.loop import TrainingState, fit, predict_masks, validate
 
-SHOWN_PHOTOS = 6  # of validation, whose masks are kept for every epoch
+SHOWN_PHOTOS = 6  # validation photos whose masks are kept for every epoch
 
 
 def train(
@@ -57,15 +57,15 @@ def train(
                 print_lines(f"run {key} is finished: its weights are used, nothing is trained")
             else:
                 train_run(run, row, params, photos, beginning, device)
-            if not (run.folder / CARD).exists():  # as a finished run has none whose process was killed
+            if not (run.folder / CARD).exists():  # also if the process was killed after the run was finished
                 write_card(run)
         copies = {WEIGHTS: weights, ABOUT: weights.with_suffix(".json")}
         copies |= {EVOLUTION_MASKS: evolution, CURVES: history}
         heal_from(run, copies.values())
         print_lines(*heal_from_checkpoints(run))
         drop_scores_of_others(weights, run)
-        adopt_if_unknown(weights, store)  # as something may have been laid there meanwhile
-        run.check_whole(HISTORY)  # of which the metrics are made
+        adopt_if_unknown(weights, store)  # another file may have been put there meanwhile
+        run.check_whole(HISTORY)  # the metrics are computed from it
         run.export(copies)
         write_json(metrics, summary(run.history))
     if not row.broken:
@@ -75,7 +75,7 @@ def train(
 
 
 def drop_scores_of_others(weights: Path, run: Run) -> None:
-    """Remove the scores that infer left of other weights than the run's, lest DVC show them as the run's."""
+    """Remove infer's scores if they are of other weights, so that DVC does not show them as the run's."""
     scores, scored = (stage_paths(Path.cwd(), "infer")[name] for name in ("metrics", "weights"))
     if (
         weights.absolute() == scored
@@ -83,12 +83,12 @@ def drop_scores_of_others(weights: Path, run: Run) -> None:
         and damage_of(weights, run.manifest["files"][WEIGHTS])
     ):
         scores.unlink()
-        there = scores.relative_to(Path.cwd())
-        print_lines(f"{there}: was of other weights, and is gone until infer scores these")
+        shown = scores.relative_to(Path.cwd())
+        print_lines(f"{shown}: had the scores of other weights, and is removed until infer scores these")
 
 
 def description(params: Params, photos: PetArrays, encoder: Encoder) -> dict[str, Any]:
-    """Return what the run's key is made of, and what else its manifest says of its making."""
+    """Return the run's key with what determines it, and what else the manifest says about the training."""
     settings = settings_of(params.model) | flat(train=params.train, augment=params.augment)
     if "model.encoder_weights" in settings:
         settings["model.encoder_weights"] = encoder.name
@@ -128,10 +128,10 @@ def train_run(
             if record is None:
                 break
             run.add(record, state, predict_masks(state.evaluated, validation.images[shown]))
-            row.tell_epochs()
+            row.log_epochs()
             print_lines(epoch_line(record, run.history, params.train.epochs))
 
-    check_reached(Path(__file__))  # what was loaded meanwhile counts too
+    check_reached(Path(__file__))  # modules that were loaded meanwhile count too
     state.evaluated.load_state_dict(run.best_weights())
     _, dice = validate(state.evaluated, validation, params.train)
     table = photos.index.loc[validation.rows, ["name", "breed", "species"]]
@@ -143,7 +143,7 @@ def train_run(
 
 
 def evenly_spread(n: int) -> list[int]:
-    """Return the places of the fixed photos among the n of validation."""
+    """Return the indices of the fixed photos among the n validation photos."""
     return sorted({round(i * (n - 1) / (SHOWN_PHOTOS - 1)) for i in range(SHOWN_PHOTOS)})
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of several rooms: what is slow to make is made once in a test run, for all of its processes."""
+"""Fixtures that several rooms use. The slow ones are made once per test run, for all its processes."""
 
 import os
 import shutil
@@ -35,14 +35,14 @@ WHOLE = {"faults", "end_to_end", "browser", "chromium", "forks", "trained", "dem
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what ``make check`` leaves out, and put it first: it takes longest."""
+    """Mark the tests that ``make check`` leaves out, and run them first, because they take longest."""
     for item in items:
         if not WHOLE.isdisjoint({item.path.parent.name, *getattr(item, "fixturenames", ())}):
             item.add_marker("whole")
     long = {item.path for item in items if item.get_closest_marker("whole")}
 
     def order(item: pytest.Item) -> tuple[int, int]:
-        """The file that makes the trained project first, so that others find it made; last what is short."""
+        """First the file that makes the trained project, because others use it; last the short tests."""
         first = ("test_pipeline.py", "faults", "end_to_end")
         places = [
             place for place, name in enumerate(first) if name in (item.path.name, item.path.parent.name)
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
-    """Make a folder once in a test run, whichever of its processes needs it first; it is for reading."""
+    """Make a folder once per test run, in the process that needs it first. Tests only read it."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
@@ -63,7 +63,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
         made, finished = folder / name, folder / f"{name}.finished"
         with FileLock(folder / f"{name}.lock"):
             if not finished.exists():
-                shutil.rmtree(made, ignore_errors=True)  # a maker that failed left it
+                shutil.rmtree(made, ignore_errors=True)  # left by a ``make`` that failed
                 made.mkdir()
                 make(made)
                 finished.touch()
@@ -91,7 +91,7 @@ def sample_arrays(shared: Shared) -> PetArrays:
 
 @pytest.fixture(scope="session")
 def mlflow_database(shared: Shared) -> Path:
-    """An empty database of MLflow's, to be copied: MLflow takes seconds to make one."""
+    """An empty MLflow database to copy, because MLflow takes seconds to make one."""
 
     def make(folder: Path) -> None:
         import mlflow
@@ -103,15 +103,15 @@ def mlflow_database(shared: Shared) -> Path:
 
 @pytest.fixture(scope="session")
 def forks() -> Iterator[Path]:
-    """A folder for PATH, whose ``python`` and ``dvc`` start at once (tests.support.forked)."""
-    # A socket's path must be short.
+    """A folder for PATH with a ``python`` and a ``dvc`` that start at once (tests.support.forked)."""
+    # The path of a socket must be short.
     with tempfile.TemporaryDirectory(prefix="petseg-") as name, forked.running(Path(name)) as programs:
         yield programs
 
 
 @pytest.fixture(scope="session")
 def trained(shared: Shared) -> Project:
-    """A clone whose pipeline has run, by DVC as a user runs it, and is committed; to read, and to copy."""
+    """A clone in which a user's ``dvc repro`` has run and is committed. Tests only read or copy it."""
 
     def make(folder: Path) -> None:
         project = Project(folder, TINY | FEW)
@@ -123,7 +123,7 @@ def trained(shared: Shared) -> Project:
 
 @pytest.fixture(scope="module")
 def project(trained: Project, forks: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of the trained project, for the tests of one file, with which they do what they like."""
+    """A copy of the trained project for the tests of one file, which may change it."""
     return trained.copy(tmp_path_factory.mktemp("copy") / "project", forks)
 
 
@@ -142,7 +142,7 @@ def imported_by_bytes(file: Path, root: Path, _: bytes) -> list[str]:
 
 @pytest.fixture
 def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look once at files of the same path and bytes: an edit changes one of the many that a stage reaches."""
+    """Hash and parse each version of a file once: an edit changes one of the many files of a stage."""
     monkeypatch.setattr(codehash, "_file_sha256", lambda file: hash_of_bytes(file, file.read_bytes()))
     monkeypatch.setattr(
         codehash, "_imported", lambda file, root: imported_by_bytes(file, root, file.read_bytes())
@@ -156,7 +156,7 @@ def pets(tmp_path: Path) -> PetFolder:
 
 @pytest.fixture
 def server(pets: PetFolder) -> Iterator[Server]:
-    """Serves the archives of drawn pets, with their checksums."""
+    """A server of the archives of drawn pets, with their checksums."""
     pets.write()
     sums = "".join(f"{sha256_file(pets.folder / name)}  {name}\n" for name in ARCHIVES)
     (pets.folder / CHECKSUMS).write_text(sums)
@@ -170,7 +170,7 @@ def server(pets: PetFolder) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The path of a browser."""
+    """The path of a Chromium browser."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         pytest.skip("needs a browser: no Chromium is installed")
@@ -181,7 +181,7 @@ def chromium() -> str:
 def browser(chromium: str) -> "Iterator[Browser]":
     playwright = pytest.importorskip("playwright.sync_api", reason="needs a browser: pip install playwright")
     with playwright.sync_playwright() as started:
-        # Containers have no namespaces for a sandbox, and only our own pages are opened.
+        # The sandbox needs namespaces, which containers lack. The tests open only pages of petseg.
         browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser
         browser.close()

@@ -1,4 +1,4 @@
-"""Rules of the house that no single test of behaviour would hold."""
+"""The rules for the code of this project, which no test of behaviour covers."""
 
 import ast
 import os
@@ -17,21 +17,21 @@ MODULES = sorted(
 )
 
 
-def loaded_by(module: str) -> set[str]:
+def modules_loaded_by(module: str) -> set[str]:
     code = f"import sys, {module}; print('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     return set(done.stdout.split())
 
 
-# A room may import from those before it.
+# A room may import from the rooms before it.
 ROOMS = (
     *("errors", "core", "params", "pipeline", "data", "models", "evaluation"),
     *("training", "store", "tracking", "report", "predict", "cluster", "cli"),
 )
-# Modules of tracking that need MLflow as soon as they are imported.
+# Modules of tracking whose import needs MLflow.
 NEEDS_MLFLOW = {f"petseg.tracking.{name}" for name in ("logged_model", "pyfunc", "serving")}
 
-# What of the standard library can load code that no import statement names, and what of it can't.
+# Modules of the standard library that can load code without an import statement, and parts that cannot.
 LOADERS = {"builtins", "importlib", "pkgutil", "runpy"}
 LOADS_NO_CODE = {"importlib.metadata", "importlib.resources", "importlib.util.find_spec"}
 
@@ -40,52 +40,52 @@ def room_of(module: str) -> str:
     return module.split(".")[1]
 
 
-def of_rooms(*rooms: str) -> set[str]:
+def modules_of(*rooms: str) -> set[str]:
     return {name for name in MODULES if name.count(".") and room_of(name) in rooms}
 
 
 @pytest.mark.whole
 def test_importing_the_pipeline_imports_no_mlflow() -> None:
     stages = {f"stages.{name}" for name in ("download", "encoder", "preprocess", "train", "infer", "plot")}
-    loaded = loaded_by(", ".join(sorted((of_rooms(*ROOMS) - NEEDS_MLFLOW) | stages)))
+    loaded = modules_loaded_by(", ".join(sorted((modules_of(*ROOMS) - NEEDS_MLFLOW) | stages)))
     assert "mlflow" not in loaded
 
 
-def test_what_needs_no_torch_imports_none() -> None:
-    """A command that reads the store, and a stage before training, start in a second."""
-    modules = of_rooms("errors", "core", "params", "pipeline", "data", "tracking", "cli") - NEEDS_MLFLOW
+def test_modules_that_need_no_torch_do_not_import_it() -> None:
+    """Commands that read the store, and the stages before training, start within a second."""
+    modules = modules_of("errors", "core", "params", "pipeline", "data", "tracking", "cli") - NEEDS_MLFLOW
     modules -= {"petseg.data.batches"}
     modules |= {f"petseg.store.{name}" for name in ("layout", "run", "records", "verify", "card", "champion")}
     modules |= {"petseg.evaluation.outputs", "petseg.training.history", "petseg.models.pretrained"}
     modules |= {"stages.download", "stages.encoder", "stages.preprocess"}
-    assert not {"torch", "scipy", "matplotlib"} & loaded_by(", ".join(sorted(modules)))
+    assert not {"torch", "scipy", "matplotlib"} & modules_loaded_by(", ".join(sorted(modules)))
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("module", ["petseg.store.identify", "petseg.models.predictor"])
-def test_a_file_is_identified_and_used_without_what_trains_and_scores(module: str) -> None:
+def test_identifying_or_using_a_file_imports_no_training_and_scoring_code(module: str) -> None:
     unwanted = {
         "scipy",
         "petseg.evaluation.scores",
         "petseg.training.losses",
         "petseg.training.augment",
     }
-    assert not unwanted & loaded_by(module)
+    assert not unwanted & modules_loaded_by(module)
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_from_rooms_before_its_own(module: str) -> None:
+def test_a_module_imports_only_from_its_own_room_and_those_before_it(module: str) -> None:
     if module in ("petseg", "petseg.__main__"):
         return
     upwards = {
         other
-        for other in imports(file_of(module))
+        for other in imported_modules(file_of(module))
         if other.count(".") and ROOMS.index(room_of(other)) > ROOMS.index(room_of(module))
     }
     assert upwards == set()
 
 
-def test_a_newcomer_sees_a_dozen_rooms() -> None:
+def test_there_are_few_rooms() -> None:
     beside = {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
     entries = {
         path.name.removesuffix(".py") for path in (ROOT / "petseg").iterdir() if path.name not in beside
@@ -94,7 +94,7 @@ def test_a_newcomer_sees_a_dozen_rooms() -> None:
     assert entries <= set(ROOMS)
 
 
-def test_each_package_says_what_it_is_for() -> None:
+def test_each_package_has_a_docstring_that_describes_it() -> None:
     for file in (ROOT / "petseg").rglob("__init__.py"):
         docstring = ast.get_docstring(ast.parse(file.read_text()))
         assert docstring, file
@@ -107,11 +107,11 @@ def test_modules_and_functions_are_short() -> None:
         assert len(text.splitlines()) <= 350, file
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                assert lines_of(node) <= 50, f"{file}: {node.name}"
+                assert code_lines(node) <= 50, f"{file}: {node.name}"
 
 
-def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """The lines of a function, without those of its docstring."""
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Count the lines of a function without its docstring."""
     lines = (function.end_lineno or 0) - function.lineno + 1
     match function.body[0]:
         case ast.Expr(value=ast.Constant(value=str())) as docstring:
@@ -119,28 +119,28 @@ def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return lines
 
 
-def test_code_is_loaded_by_import_statements_alone() -> None:
-    """What is loaded otherwise is in no run key."""
+def test_code_is_loaded_only_by_import_statements() -> None:
+    """Code that is loaded in another way would be missing from the run key."""
     for file in [*(ROOT / "petseg").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text())):
-            named: set[str] = set()
+            names: set[str] = set()
             if isinstance(node, ast.Import):
-                named = {alias.name for alias in node.names}
+                names = {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                named = {f"{node.module}.{alias.name}" for alias in node.names}
-            loaders = {name for name in named if name.partition(".")[0] in LOADERS}
-            free = {
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+            loaders = {name for name in names if name.partition(".")[0] in LOADERS}
+            harmless = {
                 name for name in loaders for allowed in LOADS_NO_CODE if f"{name}.".startswith(f"{allowed}.")
             }
-            assert loaders == free, file
+            assert loaders == harmless, file
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 assert called not in ("__import__", "exec", "eval", "import_module"), file
                 assert not called.startswith(("importlib.import", "runpy.")), file
 
 
-def test_one_function_knows_the_home_folder() -> None:
-    """Whatever takes a path of a user's gives it to ``expanded``, so that ~ means the same everywhere."""
+def test_only_one_function_expands_the_home_folder() -> None:
+    """Code that takes a path from the user passes it to ``expanded``, so that ~ means the same everywhere."""
     users = [
         file.relative_to(ROOT).as_posix()
         for file in [*(ROOT / "petseg").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]
@@ -161,9 +161,9 @@ def test_only_tracking_imports_mlflow() -> None:
 
 
 @pytest.mark.whole
-def test_lines_reach_the_terminal_in_one_way() -> None:
-    """What others wrote goes through print_lines, or it could move the cursor or forge a line."""
-    allowed = {"petseg/core/terminal.py", "petseg/cli/output.py"}  # the one way; JSON in ASCII
+def test_only_two_modules_print() -> None:
+    """Text of others must go through print_lines, because it could move the cursor or forge a line."""
+    allowed = {"petseg/core/terminal.py", "petseg/cli/output.py"}  # print_lines; JSON in ASCII
     found = set()
     for path in [*(ROOT / "petseg").rglob("*.py"), *(ROOT / "stages").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -173,14 +173,15 @@ def test_lines_reach_the_terminal_in_one_way() -> None:
 
 
 def test_nothing_happens_on_import(tmp_path: Path) -> None:
-    importable = [name for name in MODULES if name != "petseg.tracking.pyfunc"]  # which mlflow executes
+    importable = [name for name in MODULES if name != "petseg.tracking.pyfunc"]  # MLflow executes that one
     code = (
         "import os, random, sys, torch, numpy\n"
         "before = (dict(os.environ), torch.initial_seed(), torch.get_num_threads(), list(sys.path))\n"
         f"import {', '.join(importable)}\n"
         "assert before[1:] == (torch.initial_seed(), torch.get_num_threads(), list(sys.path))\n"
         "changed = {k for k in os.environ if os.environ[k] != before[0].get(k)}\n"
-        "assert changed <= {'KMP_INIT_AT_FORK', 'KMP_DUPLICATE_LIB_OK', 'TORCHINDUCTOR_CACHE_DIR'}"  # torch's
+        # Torch sets these.
+        "assert changed <= {'KMP_INIT_AT_FORK', 'KMP_DUPLICATE_LIB_OK', 'TORCHINDUCTOR_CACHE_DIR'}"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
@@ -192,8 +193,8 @@ def file_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def imports(file: Path) -> set[str]:
-    """The modules of petseg that a file imports, at whatever depth, for types alone too."""
+def imported_modules(file: Path) -> set[str]:
+    """Return the modules of petseg that a file imports, also inside functions and for types only."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom):
@@ -207,9 +208,11 @@ def imports(file: Path) -> set[str]:
     return found
 
 
-def test_modules_import_in_no_circle() -> None:
+def test_no_modules_import_each_other_in_a_circle() -> None:
     graph = {
-        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): imports(file)
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): imported_modules(
+            file
+        )
         for file in (ROOT / "petseg").rglob("*.py")
     }
     done: set[str] = set()
@@ -226,7 +229,7 @@ def test_modules_import_in_no_circle() -> None:
 
 
 def test_nothing_is_unpickled() -> None:
-    """Published weights are a pickle; of it torch reads tensors and nothing else."""
+    """Published weights are a pickle, from which torch reads tensors only."""
     for file in [*(ROOT / "petseg").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]:
         text = file.read_text()
         for node in ast.walk(ast.parse(text)):
@@ -236,7 +239,7 @@ def test_nothing_is_unpickled() -> None:
         assert not re.search(r"import pickle\b", text), file  # pickletools executes nothing
 
 
-def test_a_test_imports_what_it_shares_from_support_alone() -> None:
+def test_tests_share_code_only_through_support() -> None:
     for file in (ROOT / "tests").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:

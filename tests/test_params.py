@@ -54,7 +54,7 @@ def with_line(tmp_path: Path, old: str, new: str) -> Path:
         ("flip: 0.5", "flip: 1.5", "augment.flip: 1.5 must be less than or equal to 1"),
     ],
 )
-def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_a_mistake_is_named_with_its_key(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(ParamsError) as error:
         load_params(with_line(tmp_path, old, new))
     assert f"params.yaml: {message}" in str(error.value)
@@ -77,10 +77,10 @@ def test_a_url_with_a_secret_is_refused_without_it(tmp_path: Path, old: str, key
         load_params(with_line(tmp_path, old, f"{key}: {url} "))
     assert "geheim" not in str(error.value)
     if "YAML" not in url:
-        assert "read from ~/.netrc" in str(error.value)
+        assert "put user and password into ~/.netrc" in str(error.value)
 
 
-def test_no_url_with_a_secret_is_repeated_wherever_it_stands(tmp_path: Path) -> None:
+def test_no_message_repeats_a_url_with_a_secret(tmp_path: Path) -> None:
     url = "https://someone:geheim@server"
     with pytest.raises(SecretInParams) as error:
         check_params({"a": [{"b": url}], url: 1, "train": {url: url}, "\x1b": url})
@@ -119,14 +119,14 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path, text: str, value: fl
         ("", "must hold sections"),
     ],
 )
-def test_a_file_that_is_no_params(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_without_sections_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ParamsError, match=message) as error:
         load_params(tmp_path / "params.yaml")
     assert "\n" not in str(error.value)
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_an_absent_params_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="no such file"):
         load_params(tmp_path / "params.yaml")
 
@@ -149,5 +149,7 @@ def test_flat_names_are_those_of_the_file(params: Params) -> None:
         (TrainParams, "schedule", SCHEDULES),
     ],
 )
-def test_choices_are_the_registries_keys(section: Any, field: str, registry: dict[str, object]) -> None:
+def test_the_choices_are_the_keys_of_the_registries(
+    section: Any, field: str, registry: dict[str, object]
+) -> None:
     assert list(get_args(section.model_fields[field].annotation)) == list(registry)

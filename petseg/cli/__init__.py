@@ -1,6 +1,6 @@
 """The command ``petseg``: one module for each command or group of commands.
 
-A command reads options, calls the other rooms and prints the answer. No other room imports this one.
+A command reads options, calls the other rooms and prints the result. No other room imports this one.
 """
 
 import atexit
@@ -64,12 +64,12 @@ def petseg(
 
 
 def main() -> Never:
-    """Run the command and exit, with a line for what went wrong and no traceback."""
+    """Run the command and exit. An error is printed as one line, without a traceback."""
     signal.signal(signal.SIGINT, _stop)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
             signal.signal(number, _stop)
-    atexit.register(gc.freeze)  # or Python goes through all that was imported once more, for a second
+    atexit.register(gc.freeze)  # otherwise Python checks every imported object at exit, for a second
     try:
         code = app(prog_name="petseg", standalone_mode=False)
     except TyperException as error:
@@ -87,7 +87,7 @@ def main() -> Never:
         print_lines(f"petseg: {line}", err=True)
         sys.exit(1)
     except OSError as error:
-        if error.errno is None:  # of a library, not of the system
+        if error.errno is None:  # raised by a library, not by the system
             raise
         print_lines(f"petseg: {why_not(error)}", err=True)
         sys.exit(1)
@@ -101,7 +101,7 @@ def _wrong_usage(error: TyperException) -> list[str]:
         return [f"petseg: {message}"]
     if error.message == context.get_help():  # no argument was given
         return error.message.splitlines()
-    return [f"petseg: {message}; {context.command_path} --help says what is known"]
+    return [f"petseg: {message}; {context.command_path} --help lists what is allowed"]
 
 
 def _stop(signum: int, frame: FrameType | None) -> Never:

@@ -28,17 +28,17 @@ def compare(
         ),
     ],
     figure: Annotated[
-        Path | None, typer.Option(help="Where to draw the figure; else plots/compare.png.")
+        Path | None, typer.Option(help="The figure to write. Default: plots/compare.png.")
     ] = None,
     force: Force = False,
 ) -> Answer:
-    """Compare runs: what differs, and is it more than chance.
+    """Compare runs: what differs, and whether the difference is more than chance.
 
-    Runs that differ in nothing but their seed or fold are folded into one line. Differences are taken photo
-    by photo from the best setting by validation; an interval that leaves zero out is marked *. Intervals are
-    of the choice of photos: what another training would give, only several seeds tell.
+    Runs that differ only in their seed or fold share one line. Each setting is compared, photo by photo, with
+    the setting that has the best validation Dice; an interval that excludes zero is marked *. The intervals
+    describe the choice of photos only: several seeds show how much another training would differ.
     """
-    # Not above: pandas, matplotlib and mlflow would slow down every other command.
+    # Imported here because pandas, matplotlib and mlflow would slow down every other command.
     from petseg.report import figures
     from petseg.store import compare as comparing
     from petseg.tracking.queries import found_runs
@@ -67,17 +67,17 @@ def _comparison(table: "pd.DataFrame") -> "Table":
     from rich.table import Table
 
     parts = [part for part in ("val", "test") if table[f"{part}_photos"].any()]
-    shown = Table(box=SIMPLE_HEAD)
-    shown.add_column("setting", min_width=min(32, max(len(name) for name in table["setting"])))
-    shown.add_column("runs", justify="right")
+    printed = Table(box=SIMPLE_HEAD)
+    printed.add_column("setting", min_width=min(32, max(len(name) for name in table["setting"])))
+    printed.add_column("runs", justify="right")
     for part in parts:
         counts = sorted({int(count) for count in table[f"{part}_photos"]})
         photos = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-        shown.add_column(f"{part} Dice, {photos} photos", no_wrap=True)
-        shown.add_column("± seeds", justify="right")
-        shown.add_column("less the best", no_wrap=True)
-    shown.add_column("a run", justify="right")
-    shown.add_column("weights", no_wrap=True)
+        printed.add_column(f"{part} Dice, {photos} photos", no_wrap=True)
+        printed.add_column("± seeds", justify="right")
+        printed.add_column("less the best", no_wrap=True)
+    printed.add_column("time per run", justify="right")
+    printed.add_column("weights", no_wrap=True)
     for _, row in table.iterrows():
         cells = [cell(row["setting"]), str(row["runs"])]
         for part in parts:
@@ -89,5 +89,5 @@ def _comparison(table: "pd.DataFrame") -> "Table":
             ]
         keys = row["keys"]
         others = f" +{len(keys) - 1}" if len(keys) > 1 else ""
-        shown.add_row(*cells, duration(row["seconds"]), f"runs/{keys[0]}{others}")
-    return shown
+        printed.add_row(*cells, duration(row["seconds"]), f"runs/{keys[0]}{others}")
+    return printed

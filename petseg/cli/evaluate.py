@@ -1,4 +1,4 @@
-"""``petseg evaluate``: one picture at a time of what the pipeline found; without a view, a menu of them."""
+"""``petseg evaluate``: a picture for each view of the pipeline's results; without a view, a menu."""
 
 import sys
 from collections.abc import Callable
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
     from petseg.report.results import Results
 
-app = typer.Typer(help="See what was learnt and predicted; a menu of pictures.")
+app = typer.Typer(help="Look at a training and its predictions: one picture for each view, or a menu.")
 
 Out = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Where the picture goes: .png, .svg or .pdf; else plots/evaluate/VIEW.png."
+        metavar="FILE", help="The picture to write: .png, .svg or .pdf. Default: plots/evaluate/VIEW.png."
     ),
 ]
 Count = Annotated[int, typer.Option("--n", min=1, max=60, help="How many photos.")]
-_A_ROW = 6  # photos
-_EPOCHS_SHOWN = 12  # of one photo
+_PHOTOS_PER_ROW = 6
+_EPOCHS_SHOWN = 12
 
 
 @app.callback(invoke_without_command=True)
 def evaluate(context: typer.Context) -> None:
-    """See what was learnt and predicted, a picture a view; without a view, in a terminal, a menu of them."""
+    """Look at a training and its predictions; without a view, show a menu in the terminal."""
     if context.invoked_subcommand is not None:
         return
     if not sys.stdin.isatty():
@@ -52,11 +52,13 @@ def curves(out: Out = None, force: Force = False) -> None:
 
 @app.command()
 def evolution(
-    photo: Annotated[str | None, typer.Option(help="One of the fixed validation photos; else all.")] = None,
+    photo: Annotated[
+        str | None, typer.Option(help="One of the fixed validation photos. Default: all of them.")
+    ] = None,
     out: Out = None,
     force: Force = False,
 ) -> None:
-    """How the masks of the fixed validation photos came about, epoch by epoch."""
+    """How the masks of the fixed validation photos changed, epoch by epoch."""
     target = _target("evolution", out, force)
     results = _results()
     from petseg.report import mask_figures
@@ -76,30 +78,32 @@ def evolution(
 
 @app.command()
 def best(n: Count = 12, out: Out = None, force: Force = False) -> None:
-    """The test photos of the highest Dice."""
+    """The test photos with the highest Dice."""
     _examples("best", lambda results: results.best_photos(n), out, force)
 
 
 @app.command()
 def worst(n: Count = 12, out: Out = None, force: Force = False) -> None:
-    """The test photos of the lowest Dice, the lowest first."""
+    """The test photos with the lowest Dice, the lowest first."""
     _examples("worst", lambda results: results.worst_photos(n)[::-1], out, force)
 
 
 @app.command("random")
 def at_random(
     n: Count = 12,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the random draw.")] = 0,
     out: Out = None,
     force: Force = False,
 ) -> None:
-    """Test photos, drawn from all of them."""
+    """Test photos drawn at random."""
     _examples("random", lambda results: results.random_photos(n, seed), out, force)
 
 
 @app.command()
 def photo(
-    name: Annotated[str, typer.Argument(help="Of a test photo.")], out: Out = None, force: Force = False
+    name: Annotated[str, typer.Argument(help="The name of a test photo.")],
+    out: Out = None,
+    force: Force = False,
 ) -> None:
     """One test photo: truth, prediction, and where they differ."""
     target = _target("photo", out, force)
@@ -122,7 +126,7 @@ def breeds(out: Out = None, force: Force = False) -> None:
 
 @app.command()
 def histogram(out: Out = None, force: Force = False) -> None:
-    """How the Dice of the test photos is spread."""
+    """The distribution of Dice over the test photos."""
     target = _target("histogram", out, force)
     results = _results()
     from petseg.report import figures
@@ -134,7 +138,7 @@ def histogram(out: Out = None, force: Force = False) -> None:
 
 @app.command()
 def thresholds(out: Out = None, force: Force = False) -> None:
-    """Scores by the probability from which a pixel is called pet; validation chose one."""
+    """Scores at each threshold, the probability from which a pixel counts as pet."""
     target = _target("thresholds", out, force)
     results = _results()
     from petseg.report import figures
@@ -146,7 +150,7 @@ def thresholds(out: Out = None, force: Force = False) -> None:
 
 @app.command()
 def confusion(out: Out = None, force: Force = False) -> None:
-    """How many pixels are rightly and wrongly called pet and background."""
+    """How many pixels are rightly and wrongly predicted as pet and as background."""
     target = _target("confusion", out, force)
     results = _results()
     from petseg.report import figures
@@ -156,7 +160,7 @@ def confusion(out: Out = None, force: Force = False) -> None:
 
 @app.command()
 def calibration(out: Out = None, force: Force = False) -> None:
-    """How often the network's probabilities come true."""
+    """How well the network's probabilities agree with the share of pixels that are pet."""
     target = _target("calibration", out, force)
     results = _results()
     from petseg.report import figures
@@ -167,44 +171,44 @@ def calibration(out: Out = None, force: Force = False) -> None:
 @app.command()
 def compare(
     one: Annotated[str, typer.Argument(metavar="RUN", help="The beginning of a run's key.")],
-    other: Annotated[str, typer.Argument(metavar="RUN", help="Another.")],
+    other: Annotated[str, typer.Argument(metavar="RUN", help="The beginning of the other run's key.")],
     out: Out = None,
     force: Force = False,
 ) -> None:
-    """Two runs: what differs, scores, and is the difference more than chance. For more: petseg compare."""
+    """Two runs: what differs, and whether it is more than chance. For more runs: petseg compare."""
     from petseg.cli.compare import compare as compare_runs
 
     answer = compare_runs([one, other], _target("compare", out, force), force=True)
     answer.print()
 
 
-# What the menu asks for before it calls a view: options, or arguments where there is no option; questions,
-# and what is taken for no answer.
+# What the menu asks before it calls each view: the option that takes the answer ("" for an argument), the
+# question, and the default answer (None if an answer is needed).
 _MENU: dict[str, list[tuple[str, str, str | None]]] = {
     "curves": [],
     "evolution": [("--photo", "which photo; empty for all", "")],
-    "best": [("--n", "how many", "12")],
-    "worst": [("--n", "how many", "12")],
-    "random": [("--n", "how many", "12"), ("--seed", "seed of the draw", "0")],
+    "best": [("--n", "how many photos", "12")],
+    "worst": [("--n", "how many photos", "12")],
+    "random": [("--n", "how many photos", "12"), ("--seed", "seed of the random draw", "0")],
     "photo": [("", "name of the test photo", None)],
     "breeds": [],
     "histogram": [],
     "thresholds": [],
     "confusion": [],
     "calibration": [],
-    "compare": [("", "one run's key, or its beginning", None), ("", "another's", None)],
+    "compare": [("", "the first run's key, or its beginning", None), ("", "the other run's", None)],
 }
 
 
 def _menu() -> None:
-    """Ask for views until there is enough; a view that fails says why, and the menu goes on."""
+    """Ask for a view and draw it, until the user quits. If a view fails, its error is printed."""
     names = list(_MENU)
     views = [(command.name, command.callback) for command in app.registered_commands]
-    said = {name or view.__name__: view.__doc__ for name, view in views if view}
+    descriptions = {name or view.__name__: view.__doc__ for name, view in views if view}
     while True:
         print_lines("")
         for number, name in enumerate(names, 1):
-            print_lines(f"{number:>3}  {name:<12} {said[name]}")
+            print_lines(f"{number:>3}  {name:<12} {descriptions[name]}")
         print_lines("  q  quit")
         try:
             answer = typer.prompt("which").strip()
@@ -230,7 +234,7 @@ def _menu() -> None:
 
 
 def _results() -> "Results":
-    from petseg.report.latest import latest  # not above: torch and pandas would slow down every other command
+    from petseg.report.latest import latest  # imported here: torch and pandas are slow
 
     last = latest(main_root())
     print_lines(last.why, err=True)
@@ -243,7 +247,8 @@ def _examples(name: str, choose: "Callable[[Results], list[int]]", out: Path | N
     from petseg.report import mask_figures
 
     shown = [results.example(place) for place in choose(results)]
-    rows = {f"from {n + 1}": shown[n : n + _A_ROW] for n in range(0, len(shown), _A_ROW)}
+    starts = range(0, len(shown), _PHOTOS_PER_ROW)
+    rows = {f"from {start + 1}": shown[start : start + _PHOTOS_PER_ROW] for start in starts}
     title = f"{len(shown)} of {len(results.table)} test photos, {name}: {results.title}"
     _keep(mask_figures.examples(rows, title), target, opens=out is None)
 
@@ -253,6 +258,6 @@ def _target(name: str, out: Path | None, force: bool) -> Path:
 
 
 def _keep(figure: "Figure", path: Path, opens: bool) -> None:
-    """Save a picture, say where, and show it where a person sits before a screen."""
+    """Save a picture, print its path, and open it if there is a screen."""
     save_figure(figure, path)
     show(path, opens)

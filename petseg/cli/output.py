@@ -1,4 +1,4 @@
-"""What a command found, printed as lines for people or as JSON: here it is decided, once for all commands."""
+"""Prints the results of commands, as text or as JSON, and adds the option ``--json`` to them."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -16,12 +16,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command found.
+    """The result of a command.
 
     Attributes:
-        facts: for programs; whatever JSON can hold.
-        show: prints it for people; or the lines to print.
-        exit_code: of the command.
+        facts: the result for programs, as a value that JSON can hold.
+        show: a function that prints the result for people, or the lines to print.
+        exit_code: the command's exit code.
     """
 
     facts: Any
@@ -29,7 +29,7 @@ class Answer:
     exit_code: int = 0
 
     def print(self, as_json: bool = False) -> None:
-        """Print it."""
+        """Print the result as text or as JSON."""
         if as_json:
             print(to_json(self.facts), end="")
         elif callable(self.show):
@@ -39,22 +39,22 @@ class Answer:
 
 
 def answering(command: Callable[..., Answer]) -> Callable[..., None]:
-    """Give a command the option --json, and print what it returns.
+    """Add the option --json to a command, and print the answer that it returns.
 
-    A command that has a parameter ``as_json`` itself is told which of the two is asked for.
+    A command with a parameter ``as_json`` receives the option's value.
     """
     signature = inspect.signature(command)
-    is_told = "as_json" in signature.parameters
-    asked = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
+    takes_as_json = "as_json" in signature.parameters
+    option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
 
     @wraps(command)
     def run(*arguments: Any, as_json: bool = False, **options: Any) -> None:
-        answer = command(*arguments, **options, **({"as_json": as_json} if is_told else {}))
+        answer = command(*arguments, **options, **({"as_json": as_json} if takes_as_json else {}))
         answer.print(as_json)
         raise typer.Exit(answer.exit_code)
 
-    parameters = [each for name, each in signature.parameters.items() if name != "as_json"] + [asked]
-    del run.__wrapped__  # typer would read the command's own signature
+    parameters = [each for name, each in signature.parameters.items() if name != "as_json"] + [option]
+    del run.__wrapped__  # otherwise typer reads the command's own signature
     run.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": None}
     setattr(run, "__signature__", signature.replace(parameters=parameters))  # noqa: B010  (unknown to mypy)
     return run

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from petseg.cli.output import Answer
-from petseg.core.formats import duration
+from petseg.core.formats import counted, duration
 from petseg.core.project import expanded, main_root
 from petseg.core.terminal import print_lines
 from petseg.errors import UsageError
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 SOME_FAILED = 3
 
 Photos = Annotated[
-    list[str], typer.Argument(metavar="PHOTO|FOLDER|PATTERN...", help="A folder with all below it.")
+    list[str],
+    typer.Argument(metavar="PHOTO|FOLDER|PATTERN...", help="A folder is searched with all its subfolders."),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for masks/, overlays/, cutouts/ and sheet.jpg.")]
 Wanted = Annotated[
@@ -31,30 +32,37 @@ Wanted = Annotated[
         "--model",
         "-model",
         metavar="ID|champion|FILE",
-        help="A run's key or its beginning, the champion, or a .safetensors file; else the champion, or the "
-        "best run on these photos by validation Dice.",
+        help="A run's key or its beginning, the champion, or a .safetensors file. Default: the champion, or "
+        "else the run with the best validation Dice on the project's photos.",
     ),
 ]
 Threshold = Annotated[
     float | None,
-    typer.Option(help="From which probability a pixel is of --edge's mask; else as validation chose."),
+    typer.Option(
+        help="A pixel with this probability or more is in the mask that --edge names. "
+        "Default: the threshold that was chosen on validation photos."
+    ),
 ]
 WhichEdge = Annotated[
     Edge, typer.Option(help="tight: without the strip of unsure pixels around the pet; whole: with it.")
 ]
-AsIs = Annotated[bool, typer.Option("--as-is", help="Leave small islands and holes in the masks.")]
+AsIs = Annotated[bool, typer.Option("--as-is", help="Keep small islands and holes in the masks.")]
 TableFile = Annotated[
-    Path | None, typer.Option("--csv", help="Also a table: size, coverage, confidence of each photo.")
+    Path | None,
+    typer.Option("--csv", help="Also write a table with the size, coverage and confidence of each photo."),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad file.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with what was broken off: what is there stays.")
+    bool, typer.Option("--resume", help="Go on after an interruption: keep existing files, make the others.")
 ]
 AtOnce = Annotated[
     int,
     typer.Option(
-        "--batch-size", "-batch_size", min=1, help="Photos in work at once; changes no bit of a mask."
+        "--batch-size",
+        "-batch_size",
+        min=1,
+        help="How many photos to work on at once; the masks do not depend on it.",
     ),
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
@@ -76,18 +84,20 @@ def predict(
 ) -> Answer:
     """Cut the pets out of your own photos.
 
-    Of each a mask, an overlay and a cut-out. Any format that Pillow reads, and HEIC; turned upright as the
-    camera says. A bad file is named and left out, and the exit code is then 3.
+    Each photo gets a mask, an overlay and a cut-out. Photos can have any format that Pillow reads, or HEIC;
+    they are turned upright by their EXIF orientation. A bad file is named and left out, and the exit code is
+    then 3.
     """
+    # Imported here because torch would slow down every other command.
     from petseg.pipeline.guard import check_kept_out
-    from petseg.predict.photos import SHEET, SHEET_PHOTOS, Table, cut_out_all, find_photos  # torch is slow
+    from petseg.predict.photos import SHEET, SHEET_PHOTOS, Table, cut_out_all, find_photos
 
     out, table = expanded(out), expanded(table) if table else None
     check_kept_out("--out", out)
     _check(threshold, out, table)
     found = find_photos(photos, out)
 
-    shown = set() if (out / SHEET).exists() else set(found[:SHEET_PHOTOS])  # else the sheet lacked them
+    shown = set() if (out / SHEET).exists() else set(found[:SHEET_PHOTOS])  # a new sheet needs them
     todo = [photo for photo in found if not resume or photo in shown or not photo.is_done(out)]
     given = [*(photo.path for photo in found), *([expanded(wanted)] if wanted else [])]
     _check_targets(todo, out, table, given, resume, force)
@@ -113,14 +123,14 @@ def _check(threshold: float | None, out: Path, table: Path | None) -> None:
 def _check_targets(
     todo: "Sequence[Photo]", out: Path, table: Path | None, given: Sequence[Path], resume: bool, force: bool
 ) -> None:
-    """Check that each file may be written: that it is none of those given, and not there already."""
+    """Check that each file may be written: it is not an input, and does not exist already."""
     from petseg.cli.targets import check_not_read, check_targets
     from petseg.pipeline.guard import check_apart
     from petseg.predict.photos import SHEET
 
     pictures = [out / SHEET, *(path for photo in todo for path in photo.outputs(out).values())]
     check_apart([("--out", path) for path in pictures] + ([("--csv", table)] if table else []))
-    if resume and not force:  # what is there stays
+    if resume and not force:  # existing files are kept
         pictures = [path for path in pictures if not path.exists()]
     check_targets("--out", *pictures, force=True)
     check_not_read("--out", pictures, given)
@@ -134,14 +144,14 @@ def _check_targets(
 def _refuse_to_overwrite(paths: list[Path]) -> None:
     there = [path for path in paths if os.path.lexists(path)]
     if there:
-        others = f" and {len(there) - 1} more files are" if len(there) > 1 else " is"
+        others = f" and {counted(len(there) - 1, 'more file')} are" if len(there) > 1 else " is"
         raise UsageError(
             f"{there[0]}{others} there already; --force replaces, --resume goes on, --out DIR goes elsewhere"
         )
 
 
 def _known_rows(table: Path, force: bool) -> list[dict[str, str]]:
-    """Return the rows that a table has; none if it is somebody else's and may be replaced."""
+    """Return the rows of the table; none if it is another program's table that may be replaced."""
     from petseg.predict.photos import rows_of
 
     try:
@@ -158,7 +168,9 @@ def _model(wanted: str | None, device: str, edge: Edge, threshold: float | None)
 
     model = choose(main_root(), wanted, set_up_torch(device, threads=1)).shown_as(edge, threshold)
     if threshold is None and not model.decided:
-        print_lines(f"note: infer has chosen no threshold for {model.name}: {model.threshold:g}", err=True)
+        print_lines(
+            f"note: infer has chosen no threshold for {model.name}; {model.threshold:g} is used", err=True
+        )
     return model
 
 
@@ -166,12 +178,12 @@ def _answer(summary: "Summary", model: "Model", out: Path, found: int, todo: int
     facts = {"out": str(out), "model": model.name, "edge": model.edge, "threshold": model.threshold}
     facts |= {"found": found, "done": summary.done, "failed": summary.failed, "empty": summary.empty}
     facts["seconds"] = summary.seconds
-    said = (
-        f"{summary.done} photos cut out in {duration(summary.seconds)}, "
+    line = (
+        f"{counted(summary.done, 'photo')} cut out in {duration(summary.seconds)}, "
         f"{summary.done / summary.seconds:.1f} photos/s, by {model.name}, "
         f"{model.edge} masks, threshold {model.threshold:g}: {out}/"
-        + (f"; {found - todo} were there" if todo < found else "")
+        + (f"; already done: {found - todo}" if todo < found else "")
         + (f"; empty masks: {len(summary.empty)}" if summary.empty else "")
         + (f"; bad files: {len(summary.failed)}" if summary.failed else "")
     )
-    return Answer(facts, [said], SOME_FAILED if summary.failed else 0)
+    return Answer(facts, [line], SOME_FAILED if summary.failed else 0)

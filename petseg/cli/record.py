@@ -1,4 +1,4 @@
-"""``make record``: write down on which kind of machine the dvc.lock that is to be committed was made."""
+"""``make record``: record the kind of machine that made the dvc.lock to be committed."""
 
 import sys
 

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 def report(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="[ID]", help="A run, as petseg runs names it; else what was trained last."),
+        typer.Argument(metavar="[ID]", help="A run, named as for petseg runs. Default: the last training."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the page goes; else plots/report.html.")] = None,
-    opens: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = True,
+    out: Annotated[Path | None, typer.Option(help="The page to write. Default: plots/report.html.")] = None,
+    opens: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
     force: Force = False,
 ) -> None:
     """Make the report page of a run from the store, and open it: scores, curves, test photos, provenance."""
-    from petseg.core.files import written_atomically  # not above: torch would slow down every other command
+    # Imported here because torch would slow down every other command.
+    from petseg.core.files import written_atomically
     from petseg.report.latest import latest
     from petseg.report.page import report as page_of
 
@@ -47,7 +48,11 @@ def report(
 
 
 def _results(run: "StoredRun", target: Path) -> "Results | None":
-    """Return a run's results; without its photos None, once ``target`` is the page that plot made then."""
+    """Return a run's results.
+
+    If the run's photos are not packed here, the page that plot stored for the run is written to ``target``,
+    and None is returned.
+    """
     from petseg.errors import DataError
     from petseg.pipeline.dvcfiles import stage_paths
     from petseg.report.results import Results
@@ -55,12 +60,12 @@ def _results(run: "StoredRun", target: Path) -> "Results | None":
 
     try:
         return Results.of_run(run, stage_paths(main_root(), "plot")["arrays"])
-    except DataError as error:  # what is not as recorded is another error
-        kept = [made for made in run.figures if PAGE in made.manifest["files"]]
-        if not kept:
+    except DataError as error:  # a file that differs from its record raises another error
+        stored = [figures for figures in run.figures if PAGE in figures.manifest["files"]]
+        if not stored:
             raise
         print_lines(
-            f"note: {error}; this is the page that was stored on {kept[-1].manifest['created']}", err=True
+            f"note: {error}; this is the page that was stored on {stored[-1].manifest['created']}", err=True
         )
-        kept[-1].export({PAGE: target})
+        stored[-1].export({PAGE: target})
         return None

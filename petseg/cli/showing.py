@@ -1,4 +1,4 @@
-"""Save figures and pages, and open them where there is a screen."""
+"""Checks where figures and pages may be saved, saves them, and opens them if there is a screen."""
 
 import os
 import sys
@@ -15,38 +15,38 @@ from petseg.errors import UsageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Force = Annotated[bool, typer.Option("--force", help="Replace the file, if there is one.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 _DPI = 110
 
 
-def show(what: Path | str, opens: bool = True) -> None:
-    """Say where a picture or page is, and open it where a person sits before a screen."""
-    print_lines(what)
+def show(target: Path | str, opens: bool = True) -> None:
+    """Print the path or URL of a picture or page, and open it if there is a screen."""
+    print_lines(target)
     if opens and sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
-        typer.launch(str(what))
+        typer.launch(str(target))
 
 
 def check_picture(option: str, path: Path) -> None:
-    """Check that a picture can be drawn to a file of this name.
+    """Check that a picture can be drawn to a file with this name.
 
     Raises:
-        UsageError: it can't.
+        UsageError: the suffix is not .png, .svg or .pdf.
     """
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"{option} {path}: must end in .png, .svg or .pdf")
 
 
 def picture_target(option: str, given: Path | None, default: Path, force: bool) -> Path:
-    """Return where a picture is to be drawn.
+    """Return the file that a picture is drawn to.
 
     Args:
-        option: by which a user names the file.
-        given: what the user named; None for ``default``, which is petseg's own and replaced each time.
-        default: where it goes else.
-        force: whether a file that the user names may be replaced.
+        option: the option that names the file, for messages.
+        given: the file that the user named, or None.
+        default: the file to use without one; it belongs to petseg and is replaced each time.
+        force: whether an existing file that the user named may be replaced.
 
     Raises:
-        UsageError: it can't be drawn to such a file, or must not be.
+        UsageError: the suffix is not .png, .svg or .pdf, or the file must not be written.
     """
     if given is not None:
         check_picture(option, given)
@@ -54,10 +54,10 @@ def picture_target(option: str, given: Path | None, default: Path, force: bool) 
 
 
 def page_target(option: str, given: Path | None, default: Path, force: bool) -> Path:
-    """Return where a picture or page goes, as ``picture_target`` does, whatever its name ends in.
+    """Return the file that a page is written to; like ``picture_target``, but with any suffix.
 
     Raises:
-        UsageError: it must not be written there.
+        UsageError: the file must not be written.
     """
     from petseg.cli.targets import check_targets
     from petseg.pipeline.guard import check_kept_out
@@ -72,7 +72,7 @@ def page_target(option: str, given: Path | None, default: Path, force: bool) -> 
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Draw a figure to a file, which is there whole or not at all; its folder is made."""
+    """Draw a figure to a file atomically, and create the file's folder if needed."""
     kind = path.suffix.removeprefix(".")
     metadata = {"Software": None} if kind == "png" else None
     with written_atomically(path, durable=False) as file:

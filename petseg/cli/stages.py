@@ -1,4 +1,4 @@
-"""``petseg train`` and ``petseg infer``: two stages of the pipeline, by what people call their settings."""
+"""``petseg train`` and ``petseg infer``: run a stage of the pipeline, with options for common params."""
 
 import re
 import shlex
@@ -20,33 +20,41 @@ from petseg.core.terminal import print_lines
 from petseg.errors import UsageError
 
 _NAMED_SOURCES = ("sample", "oxford")
-_PLAIN = re.compile(r"[\w./:+-]*")  # what DVC's -S takes without quotes
+_PLAIN = re.compile(r"[\w./:+-]*")  # text that DVC's -S takes without quotes
 
 DataPath = Annotated[
     str | None,
     typer.Option(
-        "--data-path", "-data_path", help="data.source: sample, oxford, a folder of photos and masks, a URL."
+        "--data-path",
+        "-data_path",
+        help="Set data.source: sample, oxford, a folder of photos and masks, or a URL.",
     ),
 ]
-Epochs = Annotated[int | None, typer.Option("--epochs", "-epochs", help="train.epochs.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", "-epochs", help="Set train.epochs.")]
 BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", "-batch_size", help="train.batch_size; of infer, its own.")
+    int | None,
+    typer.Option(
+        "--batch-size", "-batch_size", help="Set train.batch_size; for petseg infer, infer.batch_size."
+    ),
 ]
 LearningRate = Annotated[
-    float | None, typer.Option("--learning-rate", "-learning-rate", help="train.learning_rate, its peak.")
+    float | None,
+    typer.Option("--learning-rate", "-learning-rate", help="Set train.learning_rate, the schedule's peak."),
 ]
-Network = Annotated[str | None, typer.Option("--model", "-model", help="model.name: unet or resnet34_unet.")]
+Network = Annotated[
+    str | None, typer.Option("--model", "-model", help="Set model.name: unet or resnet34_unet.")
+]
 Recipe = Annotated[
     str | None,
     typer.Option(
         "--recipe",
         metavar="NAME|FILE",
-        help="Params that belong together: recipes/NAME.yaml, or a file of yours.",
+        help="Set params that belong together: those of recipes/NAME.yaml, or of your own file.",
     ),
 ]
 Others = Annotated[
     list[str] | None,
-    typer.Option("-S", metavar="KEY=VALUE", help="Any other param, as in train.loss=dice."),
+    typer.Option("-S", metavar="KEY=VALUE", help="Set any other param, such as train.loss=dice."),
 ]
 
 
@@ -59,11 +67,11 @@ def train(
     recipe: Recipe = None,
     others: Others = None,
 ) -> None:
-    """Train a network with these params, by DVC.
+    """Train a network with these params.
 
-    It runs dvc exp run, with these params in params.yaml: what comes of it is in the store, in MLflow and in
-    dvc.lock, as of any other run; and what was trained before is not trained again. An option
-    overrides the recipe.
+    The command runs dvc exp run, which writes the params into params.yaml. The results go to the store, to
+    MLflow and to dvc.lock, as for any other run. A setting that was already trained is not trained again. An
+    option overrides the recipe.
     """
     named: dict[str, Any] = {"data.source": data_path, "train.epochs": epochs, "train.batch_size": batch_size}
     named |= {"model.name": model, "train.learning_rate": learning_rate}
@@ -79,10 +87,10 @@ def infer(
     recipe: Recipe = None,
     others: Others = None,
 ) -> None:
-    """Score the network of these params on the test photos, by DVC.
+    """Score the network with these params on the test photos.
 
-    It runs dvc exp run, which trains the network first if it has to. Your own photos, without masks, are for
-    petseg predict.
+    The command runs dvc exp run, which trains the network first if needed. For your own photos without masks,
+    use petseg predict.
     """
     named: dict[str, Any] = {"data.source": data_path, "train.epochs": epochs, "infer.batch_size": batch_size}
     named |= {"model.name": model, "train.learning_rate": learning_rate}
@@ -90,17 +98,17 @@ def infer(
 
 
 def _run(stage: str, recipe: str | None, named: Mapping[str, Any], others: Sequence[str]) -> None:
-    """Run a stage and what is before it, with some params changed, once all of them are found right.
+    """Check the changed params, then run a stage and the stages before it with them.
 
     Args:
-        stage: its name.
-        recipe: params that come first, as ``params_of_recipe`` takes it; None for none.
-        named: params that have an option of their own; None where it was not given.
-        others: further ones, ``KEY=VALUE``.
+        stage: the stage's name.
+        recipe: a recipe that is applied first, as ``params_of_recipe`` takes it; None for none.
+        named: params that have their own option; None if the option was not given.
+        others: further params, ``KEY=VALUE``.
 
     Raises:
-        UsageError: a param is no KEY=VALUE, or there is no such recipe.
-        ParamsError: the params would be wrong; params.yaml is as it was.
+        UsageError: a param is not KEY=VALUE, or there is no such recipe.
+        ParamsError: the params would be invalid; params.yaml is left as it was.
         Exit: DVC has ended. If it failed, params.yaml is as it was, or as it was edited meanwhile.
     """
     root = main_root()
@@ -124,10 +132,11 @@ def _run(stage: str, recipe: str | None, named: Mapping[str, Any], others: Seque
 
 
 def _run_dvc(command: Sequence[str], root: Path) -> int:
-    """Run DVC until it ends by itself, and return the exit code.
+    """Run DVC until it ends, and return the exit code.
 
-    Ctrl-C in a terminal reaches DVC and the stage too. What is sent to this process alone is passed on to the
-    stage, whose end makes DVC end: DVC stopped by itself would leave the stage running.
+    Ctrl-C in a terminal reaches DVC and the stage too, so it is ignored here. A signal that is sent only to
+    this process is passed on to the stage. DVC ends when its stage ends; if DVC itself were stopped, the
+    stage would go on running.
     """
     stopped: list[int] = []
 
@@ -138,7 +147,7 @@ def _run_dvc(command: Sequence[str], root: Path) -> int:
     signal.signal(signal.SIGINT, lambda *_: None)
     dvc = subprocess.Popen([sys.executable, "-m", *command], cwd=root)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
             signal.signal(number, stop)
     code = dvc.wait()
     if stopped:
@@ -147,23 +156,23 @@ def _run_dvc(command: Sequence[str], root: Path) -> int:
 
 
 def _terminate_stage(dvc: int) -> None:
-    """Terminate the stage that a process of DVC runs, or DVC itself where it runs none."""
+    """Terminate the stage that a process of DVC runs, or DVC itself if it runs none."""
     import psutil
 
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(dvc)
-        for one in process.children() or [process]:
+        for target in process.children() or [process]:
             with suppress(psutil.NoSuchProcess):
-                one.terminate()
+                target.terminate()
 
 
 def _put_back(params: Path, before: bytes, overrides: Sequence[str]) -> None:
-    """Undo what DVC wrote into params.yaml, unless somebody edited the file since.
+    """Undo what DVC wrote into params.yaml, unless the file was edited since then.
 
     Args:
-        params: the file.
+        params: the path of params.yaml.
         before: its bytes before DVC ran.
-        overrides: KEY=VALUE, as DVC had them.
+        overrides: ``KEY=VALUE``, as they were passed to DVC.
     """
     present = params.read_bytes() if params.exists() else b""
     if present == before:
@@ -177,7 +186,7 @@ def _put_back(params: Path, before: bytes, overrides: Sequence[str]) -> None:
 
 
 def _as_dvc_writes(before: bytes, overrides: Sequence[str]) -> bytes | None:
-    """Return the bytes that ``dvc exp run -S`` makes of params.yaml; None where it refuses."""
+    """Return params.yaml as ``dvc exp run -S`` writes it; None if DVC refuses the overrides."""
     from dvc.exceptions import DvcException
     from dvc.utils.hydra import apply_overrides
 
@@ -195,12 +204,12 @@ def params_of_recipe(name: str, root: Path) -> dict[str, Any]:
     """Return the params that a recipe sets, ``{"train.epochs": 300, ...}``.
 
     Args:
-        name: of a file in recipes/, without its suffix; or the path of such a file: sections as in
-            params.yaml, each with the keys that it changes.
-        root: of the project.
+        name: the name of a file in recipes/, without its suffix, or the path of such a file. The file has
+            sections as in params.yaml, each with the keys that it changes.
+        root: the project's root.
 
     Raises:
-        UsageError: there is no such file, or it holds something else.
+        UsageError: there is no such file, or it is not a recipe.
     """
     from petseg.core.textfiles import read_yaml
 
@@ -229,9 +238,9 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 def _check(changed: Mapping[str, Any], root: Path) -> None:
-    """Check what params.yaml would hold."""
+    """Check params.yaml as it would be with the changes."""
     from petseg.core.textfiles import read_yaml
-    from petseg.params import check_params  # not above: pydantic would slow down every other command
+    from petseg.params import check_params  # imported here: pydantic is slow
 
     values = read_yaml(root / "params.yaml")
     for key, value in changed.items() if isinstance(values, dict) else ():
@@ -244,14 +253,17 @@ def _check(changed: Mapping[str, Any], root: Path) -> None:
 
 
 def _check_source(source: str, root: Path) -> None:
-    """Check that there is what data.source names, as far as that can be told before it is fetched."""
+    """Check that data.source is a known name, a URL, or an existing file or folder."""
     known = source in _NAMED_SOURCES or "://" in source
     if not known and not (root / expanded(source)).exists():
         raise UsageError(f"data.source: {source}: no such folder; sample, oxford and URLs are known too")
 
 
 def source_of(given: str, root: Path) -> str:
-    """Return what data.source is to hold: a folder counts from the root there, and from here when typed."""
+    """Return the value for data.source.
+
+    A relative folder counts from the current folder, but the value must count from the project's root.
+    """
     here = expanded(given)
     if given in _NAMED_SOURCES or "://" in given or not here.exists():
         return given

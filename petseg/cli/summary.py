@@ -1,4 +1,4 @@
-"""The last lines of ``make repro``: how good the model is, and whether the recorded results came again."""
+"""The summary at the end of ``make repro``: scores, and whether the recorded results were reproduced."""
 
 import subprocess
 import sys
@@ -20,9 +20,9 @@ from petseg.report import reading
 from petseg.store.runs import run_of
 from petseg.store.score_rows import ScoreRow, ScoreRows
 
-RECORDED = Path("recorded.json")  # on what the committed dvc.lock was made
+RECORDED = Path("recorded.json")  # the kind of machine that made the committed dvc.lock
 KIND = ("processor", "cpu_capability", "device", "threads", "torch", "torchvision", "numpy", "pillow")
-_NAMED = 3  # outs that differ
+_NAMED = 3  # the most params or outs that a line names
 
 
 class _Recorded(TypedDict):
@@ -35,7 +35,7 @@ class _Hashed(TypedDict):
 
 
 class _Stage(TypedDict):
-    """What dvc.lock says of a stage."""
+    """A stage's entry in dvc.lock."""
 
     params: NotRequired[dict[str, dict[str, Any]]]
     deps: NotRequired[list[_Hashed]]
@@ -47,7 +47,7 @@ class _Lock(TypedDict):
 
 
 def kind_of_machine(root: Path) -> dict[str, Any]:
-    """Return what the bits of the weights in models/ depend on, as their run recorded it."""
+    """Return the kind of machine that made the weights in models/, as their run recorded it."""
     about = stage_paths(root, "train")["weights"].with_suffix(".json")
     run = run_of(root / "runs", reading.run_key(about) or "")
     environment = run.manifest["environment"] if run is not None else {}
@@ -55,13 +55,13 @@ def kind_of_machine(root: Path) -> dict[str, Any]:
 
 
 def summary(root: Path) -> list[str]:
-    """Return a few lines from the pipeline's own files."""
+    """Return the lines of the summary, from the pipeline's own files."""
     train, infer, plot = (stage_paths(root, stage) for stage in ("train", "infer", "plot"))
     test, best = reading.headlines(infer["metrics"]), reading.best(train["metrics"])
     return [
         f"test Dice   {test['photos']} photos, mean and 95 % interval by each rule for the border:",
         *(f"            {_dice(row.scores)}  {named(row)}" for row in ScoreRows.of(test).rules.values()),
-        f"all pet     {score(test['all_foreground']['dice_per_image'])}  (without a look at any photo)",
+        f"all pet     {score(test['all_foreground']['dice_per_image'])}  (if every pixel counts as pet)",
         f"best epoch  {best['best_epoch']} of {best['epochs']}, val Dice {score(best['val_dice'])}",
         *reproduction(root),
         f"figures     {plot['figures'].relative_to(root)}/*.png",
@@ -71,12 +71,12 @@ def summary(root: Path) -> list[str]:
 
 
 def named(row: ScoreRow) -> str:
-    """Return by which rule a row is scored, and which mask answers it."""
+    """Return the rule of a row of scores, and the mask that is scored by it."""
     return ": ".join(filter(None, (row.name, row.mask)))
 
 
 def reproduction(root: Path) -> list[str]:
-    """Hold dvc.lock against the committed one: which outs came out as they were recorded."""
+    """Compare dvc.lock with the committed one, and say which outs differ."""
     committed = _committed_lock(root)
     if committed is None:
         return []
@@ -85,7 +85,7 @@ def reproduction(root: Path) -> list[str]:
         return [f"recorded    with other params ({', '.join(changed[:_NAMED])}): there is nothing to compare"]
     recorded, outs = _outs(committed), _outs(now)
     differing = [path for path, digest in outs.items() if recorded.get(path) != digest]
-    code = " by other code" if _code(committed) != _code(now) else ""
+    code = ", with other code" if _code(committed) != _code(now) else ""
     if not differing:
         return [
             f"reproduced  the recorded weights, scores and figures came out again{code}, bit for bit: "
@@ -106,7 +106,7 @@ def _why(root: Path) -> str:
     try:
         recorded = read_record(root / RECORDED, _Recorded)["made_on"]
     except (OSError, BrokenRecord):
-        return f"there is no {RECORDED}, which says on what that was made"
+        return f"there is no {RECORDED}, so it is not known which kind of machine made that"
     here = kind_of_machine(root)
     differing = [
         f"{name} {value} there, {here.get(name)} here"
@@ -115,10 +115,10 @@ def _why(root: Path) -> str:
     ]
     if differing:
         return (
-            f"That was recorded on another kind of machine, which rounds otherwise ({'; '.join(differing)}); "
-            "the scores should agree within their intervals"
+            "That was recorded on another kind of machine, which rounds differently "
+            f"({'; '.join(differing)}); the scores should agree within their intervals"
         )
-    return "That was recorded on the same kind of machine, so something else changed them: git log tells what"
+    return "That was recorded on the same kind of machine, so something else changed them: see git log"
 
 
 def _committed_lock(root: Path) -> dict[str, _Stage] | None:
@@ -148,7 +148,7 @@ def _code(stages: dict[str, _Stage]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Print the summary, or a line for what is wrong with a file that it is made of."""
+    """Print the summary, or a line that says which of its files can't be read."""
     try:
         print_lines("", *summary(main_root()))
     except (PetsegError, OSError) as error:

@@ -1,4 +1,4 @@
-"""A table of plain text: rich takes a second to lay out a thousand rows."""
+"""Tables in plain text. They are not made with rich, which needs a second to lay out a thousand rows."""
 
 import shutil
 import sys
@@ -9,11 +9,11 @@ from textwrap import wrap
 from petseg.core.textfiles import printable
 
 _GAP = "  "
-_LEAST = 16  # letters of the column that is wrapped
+_MIN_WRAPPED = 16  # characters, the least width of the column that is wrapped
 
 
 def screen_width() -> int:
-    """Return how many letters a line has on the terminal; 200 where there is none."""
+    """Return the width of the terminal in characters, or 200 if there is no terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
 
 
@@ -23,16 +23,16 @@ def lines(
     """Yield the lines of a table.
 
     Args:
-        head: the columns' names.
-        rows: as many cells each.
-        wrapped: the column that takes what the others leave of the width, on several lines if need be.
-        right: the columns whose cells stand at the right.
-        width: of the screen, in letters; exceeded where the other columns alone do.
+        head: the names of the columns.
+        rows: the cells of each row, one for each column.
+        wrapped: index of the column that gets the width that the others leave; its text is wrapped.
+        right: indices of the columns that are aligned to the right.
+        width: the width of the screen in characters. The table is wider if the other columns need more.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     others = sum(widths) - widths[wrapped] + len(_GAP) * (len(head) - 1)
-    widths[wrapped] = min(widths[wrapped], max(_LEAST, width - others))
+    widths[wrapped] = min(widths[wrapped], max(_MIN_WRAPPED, width - others))
     yield from _row(head, widths, wrapped, right)
     yield "─" * (others + widths[wrapped])
     for row in rows:

@@ -1,8 +1,8 @@
-"""Which files a command may write: one guard for every path that a user gives.
+"""Checks which files a command may write: one guard for every path that a user gives.
 
-Nothing is written into what petseg, DVC, MLflow or git keep for themselves, or over a file that git tracks,
-through links or not. No file is replaced without --force. Whoever then writes puts a new file into place,
-which replaces a link and leaves alone what it leads to.
+A command writes neither into the folders of petseg, DVC, MLflow and git, nor over a file that git tracks,
+whether directly or through a link. It replaces a file only with --force. It writes by putting a new file into
+place, so a link is replaced, and the file that it leads to is left alone.
 """
 
 import os
@@ -19,16 +19,16 @@ _MOST_LINKS = 40
 
 
 def check_targets(option: str, *paths: Path, force: bool) -> None:
-    """Check that a command may write these files, and remove what killed commands left of writing them.
+    """Check that a command may write these files, and remove unfinished files that killed commands left.
 
     Args:
-        option: that named the first of them.
-        paths: what the command would write.
-        force: whether files that are there may be replaced.
+        option: the option that named the files, for messages.
+        paths: the files that the command would write.
+        force: whether existing files may be replaced.
 
     Raises:
-        UsageError: one is kept for something else, is tracked by git, is there already and is not to be
-            replaced, or is there and no file, or a link to what is none.
+        UsageError: a path is reserved, is tracked by git, exists already and may not be replaced, or is
+            something else than a regular file or a link to one.
     """
     for path in paths:
         if path.name in ("", ".."):
@@ -46,10 +46,15 @@ def check_targets(option: str, *paths: Path, force: bool) -> None:
 
 
 def check_not_read(option: str, paths: Iterable[Path], given: Iterable[Path]) -> None:
-    """Check that a command would write none of the files that it is to read.
+    """Check that a command would not write over a file that it reads.
+
+    Args:
+        option: the option that named the files to write, for messages.
+        paths: the files that the command would write.
+        given: the files that it reads.
 
     Raises:
-        UsageError: it would, by this name or through links.
+        UsageError: a file is in both, by the same name or through links.
     """
     read = {place for path in given for place in (place_of(path), Path(os.path.realpath(path)))}
     for path in paths:
@@ -58,7 +63,7 @@ def check_not_read(option: str, paths: Iterable[Path], given: Iterable[Path]) ->
 
 
 def _is_of_a_process(path: Path) -> bool:
-    """Tell whether links lead through the open files of a process, as /dev/stdout does."""
+    """Return whether a path leads to an open file of a process through links, as /dev/stdout does."""
     for _ in range(_MOST_LINKS):
         place = place_of(path)
         if place.is_relative_to("/proc"):
@@ -70,10 +75,11 @@ def _is_of_a_process(path: Path) -> bool:
 
 
 def regular_file(path: Path) -> Path:
-    """Return the path of a file that is to be read.
+    """Check that a path is a regular file that can be read, and return it.
 
     Raises:
-        UsageError: there is none, or it is a folder, a device or a pipe, whose reading might not end.
+        UsageError: there is no such file, or it is a folder, a device or a pipe. Reading a device or a pipe
+            might never end.
     """
     if not path.exists():
         raise UsageError(f"{printable(path)}: no such file")

@@ -1,4 +1,4 @@
-"""What knows nothing of pets: files, locks, the project, progress, text, colours, work on all cores.
+"""General helpers that know nothing about pets: files, locks, git, progress, text, JSON, YAML, local servers.
 
-It imports petseg.errors and nothing else of petseg: no params, no torch, no MLflow.
+Of petseg, this package imports ``petseg.errors`` only. Params, torch and MLflow may not come in.
 """

@@ -1,6 +1,6 @@
-"""JSON that anybody may have edited or damaged, read as what it must be, or refused in one line.
+"""Read JSON that may be damaged or edited, and check that it has the required form.
 
-What is read stays a plain dict, byte for byte what a seal was made of; a form is a TypedDict.
+The form is a TypedDict. The result is a plain dict with the whole content, so that its seal can be checked.
 """
 
 import errno
@@ -19,40 +19,40 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 T = TypeVar("T")
-# A manifest of ten thousand epochs takes 2 MB. The worst 16 MB of JSON, empty lists, take 500 MB once read.
+# A manifest of ten thousand epochs takes 2 MB. At worst (empty lists) 16 MB of JSON take 500 MB in memory.
 MOST_BYTES, MOST_BYTES_OF_LINES = 16 << 20, 64 << 20
 _DEEP, _LARGE = 64, 1e300
 
 Count = Annotated[int, Ge(0), Le(1 << 62)]
-Share = Annotated[float, Ge(0), Le(1)]  # a probability, a threshold
-Name = Annotated[str, Len(1, 64), Predicate(str.isalnum)]  # of a folder of the store: it leads nowhere else
+Share = Annotated[float, Ge(0), Le(1)]  # a probability or a threshold
+Name = Annotated[str, Len(1, 64), Predicate(str.isalnum)]  # of a folder in the store; it can't lead elsewhere
 
 
 def read_record(path: Path, form: type[T]) -> T:
     """Read a JSON file that holds one record.
 
     Raises:
-        BrokenRecord: it is not what it must be.
+        BrokenRecord: it does not have the form.
         OSError: it can't be read.
     """
     return checked(read_json(path), form, path)
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of any content.
+    """Read a JSON file with any content.
 
     Raises:
-        BrokenRecord: it is no JSON.
+        BrokenRecord: it is not JSON.
         OSError: it can't be read.
     """
     return parsed(read_bounded(path, MOST_BYTES), path)
 
 
 def read_bounded(path: Path, most: int) -> bytes:
-    """Return a regular file's bytes, if there are at most ``most``.
+    """Return the content of a regular file that has at most ``most`` bytes.
 
     Raises:
-        BrokenRecord: there are more, or it is a folder, a pipe or a device.
+        BrokenRecord: it has more, or is a folder, a pipe or a device.
         OSError: it can't be read.
     """
     try:
@@ -64,16 +64,16 @@ def read_bounded(path: Path, most: int) -> bytes:
 
 
 def parsed(text: bytes, where: Path | str, nan: bool = False) -> Any:
-    """Return what JSON says.
+    """Parse JSON.
 
     Args:
-        text: UTF-8.
-        where: it was read from, for the message.
-        nan: whether it may say NaN, as the descriptions of checkpoints do.
+        text: JSON in UTF-8.
+        where: the source of the text, for the message.
+        nan: whether NaN is allowed, as in the descriptions of checkpoints.
 
     Raises:
-        BrokenRecord: it is none, or says what no record does: numbers that can't be written, an entry twice,
-            half a surrogate pair, NUL, or lists in lists without end.
+        BrokenRecord: it is not JSON, or holds what no record does: numbers that are too large or not finite,
+            a key twice, half a surrogate pair, NUL, or too many levels.
     """
     try:
         if len(text) > MOST_BYTES:
@@ -81,7 +81,7 @@ def parsed(text: bytes, where: Path | str, nan: bool = False) -> Any:
         record = (_WITH_NAN if nan else _DECODER).decode(text.decode())
         if text.count(b"[") + text.count(b"{") > _DEEP and _is_deep(record):
             raise ValueError(f"more than {_DEEP} levels")
-        if b"\\u" in text:  # else it has neither of these
+        if b"\\u" in text:  # only an escape can give a surrogate or NUL
             json.dumps(record, ensure_ascii=False).encode()
             if b"\\u0000" in text:
                 raise ValueError("a NUL in it")
@@ -91,17 +91,17 @@ def parsed(text: bytes, where: Path | str, nan: bool = False) -> Any:
 
 
 def checked(record: object, form: type[T], where: Path | str) -> T:
-    """Return a record once it is what it must be; it may hold more.
+    """Check that a record has a form, and return it; further entries are allowed.
 
     Args:
-        record: what was read.
+        record: the parsed JSON.
         form: a TypedDict.
-        where: it was read from, for the message.
+        where: the source of the record, for the message.
 
     Raises:
-        BrokenRecord: it is not; the text names the first entry that is wrong.
+        BrokenRecord: it does not have the form; the message names the first wrong entry.
     """
-    from pydantic import ValidationError  # not above: the command's help would wait for it
+    from pydantic import ValidationError  # imported here: it would slow down the command's help
 
     try:
         _adapter(cast(Any, form)).validate_python(record, strict=True)
@@ -115,14 +115,14 @@ def checked(record: object, form: type[T], where: Path | str) -> T:
 
 def _number(text: str) -> int | float:
     number = int(text) if text.lstrip("-").isdecimal() else float(text)
-    if not abs(number) < _LARGE:  # NaN neither
+    if not abs(number) < _LARGE:  # true for NaN too
         raise ValueError(f"{text:.20} is no number of a record")
     return number
 
 
 def _entries(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries = dict(pairs)
-    if len(entries) < len(pairs):  # which of the two a reader takes is anybody's guess
+    if len(entries) < len(pairs):  # programs differ in which of the two they read
         names = [name for name, _ in pairs]
         twice = next(name for name in entries if names.count(name) > 1)
         raise ValueError(f"{printable(twice)[:40]} is there twice")
@@ -142,7 +142,7 @@ _DECODER, _WITH_NAN = _decoder(nan=False), _decoder(nan=True)
 
 
 def _is_deep(record: object) -> bool:
-    """Tell whether lists and dicts lie in each other deeper than functions may call themselves."""
+    """Return whether lists and dicts are nested too deep for functions that call themselves."""
     level = [record] if isinstance(record, dict | list) else []
     for _ in range(_DEEP):
         inner = (each.values() if isinstance(each, dict) else each for each in level)

@@ -1,4 +1,4 @@
-"""Colours of figures and pictures: Okabe and Ito's, which people tell apart whatever their colour vision."""
+"""Colours for figures and pictures, by Okabe and Ito: people with any colour vision can distinguish them."""
 
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 PALETTE = (BLUE, VERMILION, GREEN, ORANGE, "#56B4E9", "#CC79A7")

@@ -1,4 +1,4 @@
-"""Files: their hashes, ways to write them that a crash does not leave half done, and why one can't be had."""
+"""Read, hash and copy files, and write them so that a crash leaves none half written."""
 
 import errno
 import hashlib
@@ -20,15 +20,15 @@ from petseg.errors import DamagedFile
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BLOCK_BYTES = 1 << 20
-_LEFTOVER = ".*.tmp"  # what a killed process leaves of the writing below
+_LEFTOVER = ".*.tmp"  # files and folders that a killed process was writing
 
 
 def read_file(path: Path, most: int | None = None) -> bytes:
-    """Return the bytes of a regular file; an error of the system names the path.
+    """Return the content of a regular file; a system error names the path.
 
     Args:
         path: the file.
-        most: bytes that it may have.
+        most: how many bytes it may have.
     """
     with naming(path), open_file(path, most) as file:
         return file.read() if most is None else file.read(most)
@@ -41,23 +41,23 @@ def sha256_file(path: Path) -> str:
 
 
 def open_file(path: Path, most: int | None = None) -> BufferedReader:
-    """Open a regular file to be read.
+    """Open a regular file for reading.
 
-    What has no end, or waits for a writer, is refused as the system refuses a folder: a device, a pipe, a
-    socket, and what /proc and /sys show.
+    Devices, pipes, sockets and the files of /proc and /sys are refused, as the system refuses a folder: they
+    may have no end, or wait for a writer.
 
     Args:
         path: the file, or a link to it.
-        most: bytes that it may have.
+        most: how many bytes it may have.
 
     Raises:
-        OSError: it is none, has more bytes, or can't be read; the path is named.
+        OSError: it is not a regular file, has more bytes, or can't be read; the error names the path.
     """
-    _check_regular(path.stat(), path)  # before it is opened, as some devices act on that
+    _check_regular(path.stat(), path)  # before it is opened, because opening some devices has an effect
     file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: PTH123, SIM115
     try:
         found = os.fstat(file.fileno())
-        _check_regular(found, path)  # it may be another one by now
+        _check_regular(found, path)  # it may have been replaced meanwhile
         if most is not None and found.st_size > most:
             raise OSError(errno.EOVERFLOW, f"has {found.st_size:,} bytes, more than {most:,}", str(path))
     except OSError:
@@ -73,23 +73,23 @@ def _check_regular(found: os.stat_result, path: Path) -> None:
 
 @cache
 def _devices_of_the_system() -> set[int]:
-    """Return the file systems that hold no files, but show the state of the system as such."""
+    """Return the device numbers of /proc and /sys, whose files show the state of the system."""
     return {Path(folder).stat().st_dev for folder in ("/proc", "/sys") if Path(folder).is_mount()}
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give an error of the system the path that it is of; writing, flushing and closing name none."""
+    """Add the path to a system error that has none, as those of writing, flushing and closing."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno is not None:  # else it is of a library
+        if error.filename is None and error.errno is not None:  # without errno it comes from a library
             error.filename = str(path)
         raise
 
 
 def why_not(error: Exception) -> str:
-    """Return an error in one line; of what the system refused it begins with the path."""
+    """Return an error in one line; for a system error the line begins with the path."""
     if not isinstance(error, OSError):
         return str(error)
     reason = error.strerror or " ".join(str(error).split())
@@ -100,14 +100,14 @@ def why_not(error: Exception) -> str:
 
 @contextmanager
 def written_atomically(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
-    """Write a file so that after any crash the old content or the new is there, and nothing else.
+    """Write a file so that after any crash it has either its old or its new content.
 
     The bytes go to a temporary file beside ``path``, are flushed to the disk, and are renamed
     into place; then the folder's entry is flushed too. On an error the temporary file is removed.
 
     Args:
-        path: the file; its folder is made.
-        durable: whether it must outlast a power cut; if not, nothing waits for the disk.
+        path: the file; its folder is created.
+        durable: whether it must survive a power cut; if not, nothing waits for the disk.
     """
     _make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -128,12 +128,12 @@ def written_atomically(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def written_together(paths: Sequence[Path]) -> Iterator[Sequence[IO[bytes]]]:
-    """Write files of which all are new in the end, or none is, whatever fails on the way.
+    """Write several files so that in the end all of them are new, or none if anything fails.
 
-    A crash between two renames, and it alone, can leave some of them new.
+    Only a crash between two renames can leave some new and some old.
 
     Args:
-        paths: the files; their folders are made.
+        paths: the files; their folders are created.
     """
     temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths}
     placed: list[Path] = []
@@ -165,7 +165,7 @@ def written_together(paths: Sequence[Path]) -> Iterator[Sequence[IO[bytes]]]:
 
 
 def _put_back(path: Path, content: bytes | None) -> None:
-    """Bring a file to what it was before; None stands for no file."""
+    """Restore the earlier content of a file; None means that there was no file."""
     if content is None:
         path.unlink(missing_ok=True)
         return
@@ -174,30 +174,30 @@ def _put_back(path: Path, content: bytes | None) -> None:
 
 
 def listed(folder: Path, pattern: str = "*") -> list[Path]:
-    """Return what lies in a folder, sorted; nothing where there is no folder.
+    """Return the entries of a folder, sorted; an empty list if there is no folder.
 
-    Unlike ``Path.glob`` it does not take a folder that can't be read for an empty one.
+    Unlike ``Path.glob``, it does not treat a folder that can't be read as empty.
 
     Raises:
         OSError: the folder can't be read.
     """
     try:
         with naming(folder):
-            names = os.listdir(folder)  # noqa: PTH208  (as ``Path.iterdir``, but whole or not at all)
+            names = os.listdir(folder)  # noqa: PTH208  (like ``Path.iterdir``, but all entries or none)
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(folder / name for name in names if fnmatchcase(name, pattern))
 
 
 def below(folder: Path, refused: Callable[[OSError], None] | None = None) -> Iterator[Path]:
-    """Yield all below a folder, sorted by folder; ``Path.rglob`` passes over what can't be read.
+    """Yield everything below a folder, sorted by folder; ``Path.rglob`` would skip what can't be read.
 
     Args:
-        folder: where.
-        refused: called for each folder that can't be read.
+        folder: where to begin.
+        refused: called with the error of each folder that can't be read.
 
     Raises:
-        OSError: a folder can't be read, and nothing is called for it.
+        OSError: a folder can't be read, and ``refused`` is not given.
     """
     for parent, folders, files in os.walk(folder, onerror=refused or _raise):
         folders.sort()
@@ -205,20 +205,20 @@ def below(folder: Path, refused: Callable[[OSError], None] | None = None) -> Ite
 
 
 def _raise(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):  # it went meanwhile
+    if not isinstance(error, FileNotFoundError):  # removed meanwhile
         raise error
 
 
 def copy_atomically(source: Path, target: Path, sha256: str | None = None) -> None:
-    """Copy a file's bytes so that after any crash the old content of ``target`` or the new is there.
+    """Copy a file so that after any crash ``target`` has either its old or its new content.
 
     Args:
         source: a file.
-        target: where its copy goes.
-        sha256: what its bytes must have; they are hashed while they are copied.
+        target: the copy.
+        sha256: the hash that the file must have; it is computed during the copy.
 
     Raises:
-        DamagedFile: they have another; ``target`` is as it was.
+        DamagedFile: the hash differs; ``target`` stays as it was.
     """
     with written_atomically(target) as copy:
         copy_bytes(source, copy, sha256)
@@ -228,7 +228,7 @@ def copy_bytes(source: Path, copy: IO[bytes], sha256: str | None = None) -> None
     """Copy a file's bytes to an open file.
 
     Raises:
-        DamagedFile: they have another hash than ``sha256``.
+        DamagedFile: their hash differs from ``sha256``.
     """
     digest = hashlib.sha256()
     with source.open("rb") as file:
@@ -245,14 +245,14 @@ def _read(file: IO[bytes], path: Path) -> bytes:
 
 
 def remove_leftovers(folder: Path, deep: bool = False) -> list[Path]:
-    """Remove what killed processes left of files and folders that they were writing.
+    """Remove files and folders that killed processes left half written.
 
     Args:
-        folder: where; whoever calls holds what keeps others from writing there.
-        deep: in its folders too, but for what a process that lives may be writing.
+        folder: where to look; the caller must hold the lock for writing there.
+        deep: look into its folders too, and keep what a running process may be writing.
 
     Returns:
-        What was removed.
+        The paths that were removed.
     """
     inner = (path for path in below(folder) if fnmatchcase(path.name, _LEFTOVER))
     found = sorted(inner) if deep else listed(folder, _LEFTOVER)
@@ -266,7 +266,7 @@ def remove_leftovers(folder: Path, deep: bool = False) -> list[Path]:
 
 
 def remove_leftovers_of(targets: Iterable[Path]) -> None:
-    """Remove what killed processes left of writing these very files, as far as the system lets it."""
+    """Remove what killed processes left when they wrote these files, as far as the system allows."""
     names: dict[Path, set[str]] = defaultdict(set)
     for target in targets:
         names[target.parent].add(target.name)
@@ -279,20 +279,20 @@ def remove_leftovers_of(targets: Iterable[Path]) -> None:
 
 
 def _is_alive(path: Path) -> bool:
-    """Tell whether the process that a temporary file names is alive."""
+    """Return whether the process that a temporary file names is running."""
     pid = path.name.split(".")[-2]
     return pid.isdecimal() and psutil.pid_exists(int(pid))
 
 
 @contextmanager
 def published_folder(target: Path) -> Iterator[Path]:
-    """Make a folder that is there whole, with files that nobody writes to, or not at all.
+    """Create a folder of read-only files, so that it exists complete or not at all.
 
-    Yields a draft beside ``target`` to be filled with files. At the end it is renamed into place. On an
-    error the draft is removed.
+    Yields a draft beside ``target``, which the caller fills with files. At the end the draft is renamed to
+    ``target``. On an error it is removed.
 
     Raises:
-        OSError: there is a folder with files already, or the system refuses to write.
+        OSError: there already is a folder with files, or the system refuses to write.
     """
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
@@ -309,7 +309,7 @@ def published_folder(target: Path) -> Iterator[Path]:
 
 
 def withdraw_folder(folder: Path) -> None:
-    """Remove a folder that was published, so that after any crash it is there whole or not at all."""
+    """Remove a published folder, so that after any crash it exists complete or not at all."""
     gone = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     folder.replace(gone)
     fsync_folder(folder.parent)
@@ -317,7 +317,7 @@ def withdraw_folder(folder: Path) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, so that they outlast a power cut."""
+    """Create a folder and its parents, so that they survive a power cut."""
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -325,7 +325,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename in it outlasts a power cut."""
+    """Flush a folder's entries to the disk, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with naming(folder):
@@ -335,7 +335,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def folder_bytes(folder: str) -> int:
-    """Return how many bytes the files below a folder have."""
+    """Return the total size of the files below a folder, in bytes."""
     with os.scandir(folder) as entries:
         return sum(
             folder_bytes(entry.path) if entry.is_dir(follow_symlinks=False) else entry.stat().st_size

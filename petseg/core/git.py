@@ -1,10 +1,10 @@
-"""The commit that is checked out, and the diff that makes the present files of it.
+"""The commit that is checked out, and the diff from it to the present files.
 
-A run is traced by this diff, so no setting of the user may shape it, and no mark in the index may hide a
-file from it. Each file's bytes are hashed here and compared with the commit's; the diff is then made by git's
-plumbing from those bytes. It applies with ``apply_changes``, or with a plain ``git apply``.
+A run is traced by this diff, so no setting of the user may change it, and no flag in the index may hide a
+file from it. The bytes of each file are hashed here and compared with those of the commit; git's plumbing
+commands then make the diff. It can be applied with ``apply_changes`` or with a plain ``git apply``.
 
-The user's index, files and objects are only read: what git has to write goes to a temporary folder.
+The user's index, files and objects are only read: git writes to a temporary folder.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ from typing import Self
 
 from petseg.core.terminal import print_lines
 
-# What the pipeline itself writes, and params.yaml, whose values every record holds in full.
+# The diff leaves these out: the pipeline writes them, and every record holds the values of params.yaml.
 NO_CHANGES = ("dvc.lock", "metrics", "params.yaml")
 
-# Variables that lead git to another repository or index, or that shape a diff.
+# Variables that lead git to another repository or index, or that change a diff.
 _MISLEADING = (
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_INDEX_FILE"),
     *("GIT_DIFF_OPTS", "GIT_EXTERNAL_DIFF", "GIT_ATTR_SOURCE"),
     *("GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS"),
 )
-# Settings that plumbing reads too. Those that say whose repositories are safe must stay the user's.
+# Settings that plumbing commands read too. The user's own safe.directory must stay in force.
 _NEUTRAL = (
     *("core.attributesFile=" + os.devnull, "core.hooksPath=" + os.devnull, "core.autocrlf=false"),
     *("core.eol=lf", "core.fileMode=true", "core.quotePath=true", "core.fsmonitor=false"),
@@ -46,12 +46,12 @@ _LINK, _SUBMODULE, _PROGRAM, _PLAIN = "120000", "160000", "100755", "100644"
 
 @dataclass(frozen=True)
 class GitState:
-    """The commit that is checked out, and how the files differ from it.
+    """The commit that is checked out, and the difference of the files from it.
 
     Attributes:
         commit: None outside a repository, and before its first commit.
-        changes: a diff for ``git apply``, bytes that are not UTF-8 as surrogate escapes; empty where nothing
-            differs; None where git can't say.
+        changes: a diff for ``git apply``, in which bytes that are not UTF-8 are surrogate escapes; empty if
+            nothing differs; None if git can't tell.
     """
 
     commit: str | None
@@ -67,8 +67,8 @@ class Entry:
     """A path of the commit or of the working folder.
 
     Attributes:
-        mode: as git writes it, ``100644``.
-        id: of the blob; of the commit for a submodule.
+        mode: as git writes it, such as ``100644``.
+        id: hash of the blob, or the commit of a submodule.
     """
 
     mode: str
@@ -76,18 +76,18 @@ class Entry:
 
 
 def git_state(root: Path, besides: Iterable[Path] = ()) -> GitState:
-    """Describe the git state of a project.
+    """Return the git state of a project.
 
-    Tracked files count, wherever in the repository they are, and of the others those of ``besides``.
-    ``NO_CHANGES`` do not count. A file is unchanged if its bytes are the commit's, or what git makes of those
-    on checkout here (core.autocrlf, filters); of ``besides``, which are code, a filter may change line ends
-    alone, as the commit does not have the filter. Of a submodule, its commit counts alone.
+    All tracked files of the repository are compared, and those of ``besides``, but not ``NO_CHANGES``. A file
+    is unchanged if it has the bytes of the commit, or those that git writes on checkout here (core.autocrlf,
+    filters). In files of ``besides``, which are code, a filter may only change line endings, because the
+    commit does not contain the filter. Of a submodule, only its commit is compared.
 
-    Where there is a repository and git refuses to read it, a line on stderr says so, once.
+    If there is a repository that git refuses to read, a line on stderr says so, once.
 
     Args:
-        root: of the project.
-        besides: files that count even if git does not track or even ignores them.
+        root: root of the project.
+        besides: files that are compared even if git does not track or even ignores them.
     """
     try:
         commit = _text(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
@@ -103,9 +103,9 @@ def git_state(root: Path, besides: Iterable[Path] = ()) -> GitState:
 
 
 def _warn(root: Path, error: Exception) -> None:
-    """Say why the commit of a project is not known, unless it has none."""
-    said = getattr(error, "stderr", None) or b""
-    reason = " ".join(said.decode(errors="replace").split()) if isinstance(said, bytes) else ""
+    """Print why the commit of a project is unknown, unless there is none."""
+    output = getattr(error, "stderr", None) or b""
+    reason = " ".join(output.decode(errors="replace").split()) if isinstance(output, bytes) else ""
     if isinstance(error, OSError):
         reason = str(error)
     if reason and any(_holds_something(folder / ".git") for folder in (root, *root.parents)):
@@ -126,7 +126,7 @@ def apply_changes(folder: Path, changes: Path) -> "subprocess.CompletedProcess[b
 
     Args:
         folder: root of the checkout.
-        changes: file of the diff.
+        changes: the file that holds the diff.
     """
     return neutral_git(folder, "apply", str(changes.resolve()))
 
@@ -134,7 +134,7 @@ def apply_changes(folder: Path, changes: Path) -> "subprocess.CompletedProcess[b
 def neutral_git(
     folder: Path, *arguments: str, given: bytes = b"", variables: Mapping[str, str] | None = None
 ) -> "subprocess.CompletedProcess[bytes]":
-    """Run git in a folder without the settings, variables and hooks that change what it reads or writes."""
+    """Run git in a folder, without settings, variables and hooks that change what it reads or writes."""
     settings = [word for setting in _NEUTRAL for word in ("-c", setting)]
     return _run(folder, *settings, *arguments, given=given, variables=variables)
 
@@ -144,8 +144,8 @@ class Repository:
     """The repository around a project.
 
     Attributes:
-        top: of the working folder.
-        folder: what is mostly called ``.git``.
+        top: root of the working folder.
+        folder: the folder that is usually called ``.git``.
         objects: the folder of git's objects.
         project: path of the project below ``top``; "." is ``top`` itself.
     """
@@ -161,7 +161,7 @@ class Repository:
 
         Raises:
             CalledProcessError: there is none.
-            OSError: there is no git, or the repository's working folder is not around the project.
+            OSError: git is not installed, or the project lies outside the repository's working folder.
         """
         root = root.resolve()
         top = Path(_text(root, "rev-parse", "--show-toplevel")).resolve()
@@ -176,7 +176,7 @@ class Repository:
         """Return the diff from a commit to the working folder.
 
         Raises:
-            CalledProcessError, OSError: git, or the system, can't read something.
+            CalledProcessError, OSError: git or the system can't read a file.
         """
         committed = self._committed(commit)
         tracked, skipped = self._indexed()
@@ -197,7 +197,7 @@ class Repository:
         return self._diff(commit, present, contents) if present else b""
 
     def _committed(self, commit: str) -> dict[str, Entry]:
-        """Return what a commit has, by path."""
+        """Return the entries of a commit, by path."""
         listed = _output(neutral_git(self.top, "ls-tree", "-r", "-z", "--full-tree", commit))
         entries = {}
         for line in filter(None, listed.split(b"\0")):
@@ -213,10 +213,10 @@ class Repository:
         return {path for _, path in lines}, {path for tag, path in lines if tag == b"S"}
 
     def _recorded(self, files: Iterable[Path], committed: Mapping[str, Entry]) -> set[str]:
-        """Return the paths of files of the repository.
+        """Return the paths in the repository under which files are recorded.
 
-        Of a file behind a symbolic link, they are the link's and the file's own, unless the file is outside:
-        then its bytes are recorded in the link's place.
+        A file behind a symbolic link is recorded with its own path and the link's. If it lies outside the
+        repository, its bytes are recorded in place of the link.
         """
         paths = set()
         for file in files:
@@ -236,7 +236,7 @@ class Repository:
         return not any(Path(path).is_relative_to(name) for name in apart)
 
     def _submodule(self, path: str, before: Entry | None) -> Entry | None:
-        """Return the commit of a submodule; what the main repository knows where it is not checked out."""
+        """Return the commit of a submodule; if it is not checked out, the one in the main repository."""
         folder = self.top / path
         if not (folder / ".git").exists():
             return before if folder.is_dir() else None
@@ -245,7 +245,7 @@ class Repository:
     def _file(
         self, path: str, before: Entry | None, commit: str, is_tracked: bool, is_code: bool
     ) -> tuple[Entry | None, bytes | None]:
-        """Return a file's entry and its bytes; None where there is no file, and where git has the bytes."""
+        """Return a file's entry, None if there is no file, and its bytes, None if git has them."""
         file = self.top / path
         try:
             mode = file.lstat().st_mode
@@ -272,12 +272,12 @@ class Repository:
         return _output(neutral_git(self.top, "cat-file", "blob", digest))
 
     def _keeps_modes(self, file: Path) -> bool:
-        """Tell whether a file's execute bit is its own: some mounts show it for every file, even for HEAD."""
+        """Return whether a file's execute bit is real: some mounts show it for every file, even HEAD."""
         head = (self.folder / "HEAD").lstat()
         return head.st_dev != file.lstat().st_dev or not head.st_mode & stat.S_IXUSR
 
     def _diff(self, commit: str, present: Mapping[str, Entry | None], contents: Mapping[str, bytes]) -> bytes:
-        """Let git write the diff from a commit to the same with other entries; None is a removed one."""
+        """Return git's diff from a commit to the same commit with other entries; None is a removed entry."""
         with tempfile.TemporaryDirectory(prefix="petseg-git-") as folder:
             variables = self._apart(Path(folder))
 
@@ -309,7 +309,7 @@ class Repository:
 
 
 def _order(item: tuple[str, Entry | None]) -> tuple[bool, int]:
-    """Put removed paths first, and a link after the files of the folder whose place it takes."""
+    """Sort removed paths first, and a link after the files of the folder that it replaces."""
     path, entry = item
     return entry is not None, -len(path)
 
@@ -319,7 +319,7 @@ def _lines(content: bytes) -> bytes:
 
 
 def _blob_id(content: bytes, commit: str) -> str:
-    """Return git's name for a file's bytes, in a repository that has this commit."""
+    """Return git's id for a file's bytes, in a repository that has this commit."""
     algorithm = "sha1" if len(commit) == 40 else "sha256"
     header = f"blob {len(content)}\0".encode()
     return hashlib.new(algorithm, header + content, usedforsecurity=False).hexdigest()
@@ -338,7 +338,7 @@ def _output(done: "subprocess.CompletedProcess[bytes]") -> bytes:
 def _run(
     folder: Path, *arguments: str, given: bytes = b"", variables: Mapping[str, str] | None = None
 ) -> "subprocess.CompletedProcess[bytes]":
-    """Run git in a folder, in the repository that is there."""
+    """Run git in the repository around a folder."""
     environment = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
     environment |= {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0", **(variables or {})}
     return subprocess.run(

@@ -1,7 +1,7 @@
-"""What a server on this machine asks of a request before it looks into it: from where, and how much.
+"""Check where a request to a local server comes from, and how large it is, before the server handles it.
 
-A page of any site, open in the same browser, can send requests to this machine too, and a foreign host name
-can be made to mean it. The Host and Origin headers tell both from our own pages.
+A page of any website that is open in the same browser can send requests to this machine, and a foreign host
+name can be made to point to it. The Host and Origin headers distinguish both from petseg's own pages.
 """
 
 import asyncio
@@ -16,17 +16,17 @@ from typing import Any
 from petseg.core.textfiles import printable
 
 _LOOPBACK = re.compile(r"(https?://)?(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
-WITHOUT_BODY = ("GET", "HEAD")  # methods
-LINGERING_S = 2  # in which a request that was answered early may still be sending
+WITHOUT_BODY = ("GET", "HEAD")  # methods whose requests have no body
+LINGERING_S = 2  # seconds in which the rest of a request that was answered early is still read
 
-Message = MutableMapping[str, Any]  # this and the next three are ASGI's words
+Message = MutableMapping[str, Any]  # this and the next three are terms of ASGI
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class Refused(Exception):
-    """A request gets an answer of this HTTP status and one line."""
+    """A request is answered with this HTTP status and one line of text."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -40,20 +40,20 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a gate lets through, and the answers to what it does not.
+    """The limits of a gate, and its answers to requests beyond them.
 
     Attributes:
-        max_bytes: of a request's body.
-        max_requests: that are worked on or wait for it; as many bodies of ``max_bytes`` may be in memory
-            while they arrive.
-        sending_s: seconds in which a body has to arrive.
-        foreign_host: the answer to a Host header that is not of this machine.
-        foreign_page: to an Origin header that is not.
-        too_large: to a body of more than ``max_bytes``.
-        busy: while ``max_requests`` are worked on.
-        late: to a body that has not arrived in time.
-        hosts: Host headers that are served besides this machine's: patterns, separated by commas.
-        origins: likewise Origin headers.
+        max_bytes: size limit of a request's body.
+        max_requests: how many requests may wait or be processed at once; so many times ``max_bytes`` of
+            arriving bodies may be in memory.
+        sending_s: seconds in which a body must arrive.
+        foreign_host: the answer to a Host header that does not name this machine.
+        foreign_page: the answer to an Origin header that does not name this machine.
+        too_large: the answer to a body of more than ``max_bytes``.
+        busy: the answer while ``max_requests`` are waiting or being processed.
+        late: the answer to a body that does not arrive in time.
+        hosts: further Host headers that are allowed: patterns, separated by commas.
+        origins: further Origin headers, likewise.
     """
 
     max_bytes: int
@@ -70,28 +70,28 @@ class Limits:
 
 @dataclass
 class _Arrival:
-    """A body on its way.
+    """A body that is arriving.
 
     Attributes:
         deadline: when it is given up.
-        heard: when something of it came last.
-        body: what has come.
+        last_received: when its newest part arrived.
+        body: the parts that have arrived.
     """
 
     deadline: asyncio.Timeout
-    heard: float
+    last_received: float
     body: bytearray = field(default_factory=bytearray)
 
 
 class Gate:
-    """The ASGI application before another one: who may ask, how much, and how much at once.
+    """An ASGI middleware that limits who may send requests, how large they are, and how many run at once.
 
-    A request that it lets through arrives with its whole body in the first message. A body that arrives
-    slowly keeps no other out: it takes a place among ``max_requests`` only when it is whole.
+    The application gets the whole body in the first message. A body that arrives slowly does not block other
+    requests: it counts among ``max_requests`` only when it is complete.
 
     Args:
-        app: the other one.
-        limits: what is let through.
+        app: the application behind the gate.
+        limits: which requests reach it.
     """
 
     def __init__(self, app: App, limits: Limits) -> None:
@@ -116,17 +116,17 @@ class Gate:
             place.callback(self._leave)
 
             async def send_and_leave(message: Message) -> None:
-                place.close()  # who reads an answer slowly keeps no other request out
+                place.close()  # a client that reads its answer slowly does not block other requests
                 await send(message)
 
             return await self._app(scope, _given(body, receive), send_and_leave)
 
     def refusal(self, scope: Message, headers: dict[str, str]) -> Refused | None:
-        """Judge a request by all but its body."""
+        """Return why a request is refused, without looking at its body; None if it is not."""
         return self.foreign(headers) or self.too_much(scope, headers)
 
     def foreign(self, headers: dict[str, str]) -> Refused | None:
-        """Judge where a request is from."""
+        """Return why a request is refused for its origin; None if it is not."""
         if not _is_known(headers.get("host", ""), self.limits.hosts):
             return self.limits.foreign_host
         if not _is_known(headers.get("origin", "http://localhost"), self.limits.origins):
@@ -134,7 +134,7 @@ class Gate:
         return None
 
     def too_much(self, scope: Message, headers: dict[str, str]) -> Refused | None:
-        """Judge whether there is room for a request's body, if it may have one."""
+        """Return why a request is refused for its size, or for lack of room; None if it is not."""
         if scope["method"] in WITHOUT_BODY:
             return None
         if int(headers.get("content-length", 0)) > self.limits.max_bytes:
@@ -146,7 +146,7 @@ class Gate:
         return self._held >= self.limits.max_requests
 
     async def _arrived(self, receive: Receive) -> bytes | Refused:
-        """Read a body to its end."""
+        """Read a body to its end, or return why it is refused."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.limits.sending_s) as deadline:
@@ -170,25 +170,25 @@ class Gate:
             more = message.get("more_body", False)
             if len(arrival.body) > self.limits.max_bytes:
                 return self.limits.too_large
-            arrival.heard = asyncio.get_running_loop().time()
+            arrival.last_received = asyncio.get_running_loop().time()
             self._make_room(arrival)
         return bytes(arrival.body)
 
     def _make_room(self, newest: _Arrival) -> None:
-        """Give up the bodies of which nothing has come for the longest time, if all take too much memory."""
+        """If all bodies take too much memory, give up those that have received nothing for longest."""
         most = self.limits.max_bytes * self.limits.max_requests
         while sum(len(each.body) for each in self._arrivals) > most:
             others = (each for each in self._arrivals if each is not newest and each.body)
-            stalled = min(others, key=lambda each: each.heard)
+            stalled = min(others, key=lambda each: each.last_received)
             stalled.body.clear()
-            stalled.deadline.reschedule(newest.heard)
+            stalled.deadline.reschedule(newest.last_received)
 
     def _leave(self) -> None:
         self._held -= 1
 
 
 async def _refuse(receive: Receive, send: Send, refusal: Refused) -> None:
-    """Answer at once; then read on for a moment, or who is still writing would not see the answer."""
+    """Answer at once, then read on for a moment: a client that is still sending would miss the answer."""
     start, body = answer_of(refusal)
     await send(start)
     await send(body | {"more_body": True})
@@ -200,13 +200,13 @@ async def _refuse(receive: Receive, send: Send, refusal: Refused) -> None:
 
 
 async def answer(send: Send, answered: Refused | bytes) -> None:
-    """Answer a request with JSON: as it is, or of a refusal its line."""
+    """Answer a request with JSON: the given bytes, or the line of a refusal."""
     for message in answer_of(answered):
         await send(message)
 
 
 def answer_of(answered: Refused | bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the two messages of an answer."""
+    """Return the two ASGI messages of an answer."""
     if isinstance(answered, Refused):
         status, body = answered.status, json.dumps({"error": answered.line}).encode()
     else:
@@ -219,12 +219,12 @@ def answer_of(answered: Refused | bytes) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def _headers(scope: Message) -> dict[str, str]:
-    """Return a request's headers, by their names in small letters."""
+    """Return the headers of a request, by their names in lower case."""
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
 def _is_known(host_or_origin: str, listed: str) -> bool:
-    """Tell whether a Host or Origin header is of this machine's loopback, or fits a pattern of a list."""
+    """Return whether a Host or Origin header names this machine, or fits a pattern of the list."""
     allowed = [pattern.strip() for pattern in listed.split(",")]
     return _LOOPBACK.fullmatch(host_or_origin) is not None or any(
         fnmatch(host_or_origin, pattern) if "*" in pattern else host_or_origin == pattern
@@ -233,7 +233,7 @@ def _is_known(host_or_origin: str, listed: str) -> bool:
 
 
 def _given(body: bytes, receive: Receive) -> Receive:
-    """Return what gives an application a body that was read already, and then what comes after it."""
+    """Return a ``receive`` that gives the application the body that was read, and then the later messages."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def give() -> Message:

@@ -9,21 +9,21 @@ from petseg.core.project import usable_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
-_AHEAD = 4  # items a core that wait or are worked on
+_AHEAD = 4  # items per core that are waiting or being processed
 
 
 def in_order(
     function: Callable[[T], R], items: Iterable[T], at_once: int | None = None
 ) -> Iterator[tuple[T, Future[R]]]:
-    """Call a function for each item in threads, and yield the items, in their order, with what became of it.
+    """Call a function for each item in threads, and yield each item with its finished future, in order.
 
-    Threads serve where most of the work lets go of Python's lock, as Pillow's, numpy's and torch's does.
-    Only a few items are taken ahead, so that memory does not grow with their number.
+    Threads are enough if most of the work releases Python's lock, as in Pillow, numpy and torch. Only a few
+    items are taken ahead, so that the memory does not grow with their number.
 
     Args:
-        function: what to do with an item.
+        function: called with each item.
         items: taken one by one.
-        at_once: how many wait or are worked on at the most; if not given, a few a core.
+        at_once: how many items may be waiting or being processed; by default a few per core.
     """
     workers = usable_cores()
     ahead = at_once or _AHEAD * workers
@@ -36,11 +36,11 @@ def in_order(
                 yield _finished(running)
         while running:
             yield _finished(running)
-    finally:  # by an error or an interruption too: what has not begun is not begun
+    finally:  # after an error or an interruption too: calls that have not begun are cancelled
         pool.shutdown(cancel_futures=True)
 
 
 def _finished(running: "deque[tuple[T, Future[R]]]") -> tuple[T, Future[R]]:
     item, future = running.popleft()
-    future.exception()  # waits
+    future.exception()  # waits for the end of the call
     return item, future

@@ -1,4 +1,4 @@
-"""Progress of long work: a live bar where a person watches, now and then a plain line where not."""
+"""Show the progress of long work: a live bar on a terminal, and now and then a plain line elsewhere."""
 
 import sys
 import time
@@ -31,10 +31,10 @@ T = TypeVar("T")
 
 
 class RateColumn(ProgressColumn):
-    """How many are done in a second."""
+    """How many items are done per second."""
 
     def render(self, task: Task) -> Text:
-        """Show it, as soon as it is known."""
+        """Return the rate; an empty text until it is known."""
         return Text(f"{task.speed:.1f}/s" if task.speed else "")
 
 
@@ -42,14 +42,14 @@ class RateColumn(ProgressColumn):
 def progress(
     what: str, total: int | None, *, start: int = 0, in_bytes: bool = False, transient: bool = False
 ) -> Iterator[Advance]:
-    """Show how far a task is; yields a function to call with each amount that was done.
+    """Show the progress of a task; yields a function that is called with each amount that was done.
 
     Args:
-        what: the task, as shown.
-        total: the amount when it is done, or None where that is not known.
+        what: the name of the task.
+        total: the whole amount, or None if it is unknown.
         start: the amount that was done before.
-        in_bytes: amounts are bytes and shown as such.
-        transient: the bar vanishes at the end, and no plain line is ever printed.
+        in_bytes: whether amounts are bytes, and are shown as such.
+        transient: whether the bar vanishes at the end; then no plain lines are printed.
     """
     console = Console(file=sys.stderr)
     if not console.is_terminal:
@@ -69,7 +69,7 @@ def progress(
 
 
 def watched(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """Yield the items, with a bar that shows how many have been taken."""
+    """Yield the items, and show in a bar how many have been taken."""
     with progress(what, total, transient=True) as advance:
         for item in items:
             yield item

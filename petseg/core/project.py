@@ -1,4 +1,4 @@
-"""Where things are, and what a record says of its making: the root, the commit, the user, the time."""
+"""Find the project's folders, and the facts that a record gives about its origin: commit, user, time."""
 
 import getpass
 import os
@@ -16,8 +16,8 @@ def main_root(folder: Path | None = None) -> Path:
     """Return the root of the main repository, where the store of runs and MLflow's database live.
 
     ``dvc exp run --temp`` and ``--queue`` run a stage in a copy below ``.dvc/tmp/exps/`` that is
-    deleted at the end, so what must outlast it goes to the repository around that copy. The
-    variable DVC_ROOT is of no use here: a plain ``dvc repro`` keeps a stale inherited one.
+    deleted at the end. Files that must outlast it go to the repository around that copy. The variable
+    DVC_ROOT can't be used here, because a plain ``dvc repro`` keeps an old value that it inherited.
     """
     folder = (folder or Path.cwd()).resolve()
     before, found, _ = f"{folder}/".partition(_TEMPORARY)
@@ -30,11 +30,11 @@ def main_root(folder: Path | None = None) -> Path:
 
 
 def tracking_uri() -> str:
-    """Return MLFLOW_TRACKING_URI, or mlflow.db; a database's path counts from the main repository.
+    """Return MLFLOW_TRACKING_URI, or mlflow.db; a relative database path is taken from the main repository.
 
     Raises:
-        UsageError: it, or MLFLOW_REGISTRY_URI, is a server's URL with what MLflow would show. A user and a
-            password in MLFLOW_TRACKING_URI are allowed: ``petseg.tracking.client`` hands them on apart.
+        UsageError: this variable or MLFLOW_REGISTRY_URI is a URL with secrets, which MLflow would show. But
+            MLFLOW_TRACKING_URI may hold a user and a password: ``petseg.tracking.client`` passes them apart.
     """
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         given = os.environ.get(name, "")
@@ -50,15 +50,15 @@ def tracking_uri() -> str:
 
 
 def expanded(path: str | Path) -> Path:
-    """Return a path that a user gave, with a leading ``~`` as the home folder.
+    """Return a path that a user gave, with a leading ``~`` replaced by the home folder.
 
-    A shell does it too, but not in ``--out=~/cut``. A ``~name`` that is nobody's stays a file's name.
+    A shell does this too, but not in ``--out=~/cut``. ``~name`` stays as it is if there is no such user.
     """
     return Path(os.path.expanduser(path))  # noqa: PTH111  (Path.expanduser raises for ~name)
 
 
 def provenance(git: GitState) -> dict[str, Any]:
-    """Say for a record which commit made it, and in which experiment of DVC's."""
+    """Return the commit and the DVC experiment that a record names as its origin."""
     return {
         "git": {"commit": git.commit, "dirty": git.dirty},
         "dvc_experiment": os.environ.get("DVC_EXP_NAME"),
@@ -66,7 +66,7 @@ def provenance(git: GitState) -> dict[str, Any]:
 
 
 def user() -> str:
-    """Return who is at work."""
+    """Return the name of the user."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container without a name for its user
@@ -81,5 +81,5 @@ def usable_cores() -> int:
 
 
 def now() -> str:
-    """Return the time, in UTC, as ISO 8601."""
+    """Return the current time in UTC, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")

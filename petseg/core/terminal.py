@@ -1,4 +1,4 @@
-"""The one way to a terminal or a log: line by line, with nothing in a line that could move a cursor."""
+"""Print to a terminal or a log: line by line, without characters that could move the cursor."""
 
 import sys
 from functools import cache
@@ -7,11 +7,11 @@ from petseg.core.textfiles import printable
 
 
 def print_lines(*lines: object, err: bool = False) -> None:
-    """Print lines, each as ``printable`` shows it: what others wrote can neither colour nor forge one.
+    """Print lines as ``printable`` shows them, so that text from elsewhere can't set colours or forge a line.
 
     Args:
-        lines: of text, or what becomes text.
-        err: whether they go to stderr.
+        lines: text, or objects that are converted to text.
+        err: whether to print to stderr.
     """
     stream = sys.stderr if err else sys.stdout
     for line in lines:
@@ -21,12 +21,12 @@ def print_lines(*lines: object, err: bool = False) -> None:
 
 @cache
 def warn_once(line: str) -> None:
-    """Print a warning that this process has not printed yet."""
+    """Print a warning, unless this process has printed it before."""
     print_lines(f"warning: {line}", err=True)
 
 
 def cell(value: object) -> str:
-    """Return text for a table of rich, as ``printable`` shows it, and without rich's own markup."""
-    from rich.markup import escape  # not above: rich would slow down every command
+    """Return text for a table of rich, as ``printable`` shows it, with rich's markup escaped."""
+    from rich.markup import escape  # imported here, because rich would slow down every command
 
     return escape(printable(value))

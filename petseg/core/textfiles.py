@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def to_json(values: object) -> str:
-    """Return indented JSON, with null for NaN and infinity, which JSON does not know."""
+    """Return indented JSON, with null for NaN and infinity, which JSON does not have."""
     return json.dumps(without_nan(values), indent=2, allow_nan=False) + "\n"
 
 
@@ -33,7 +33,7 @@ def without_nan(values: object) -> Any:
 
 
 def printable(text: object) -> str:
-    """Return text, or a path, with escapes for what can't be shown: a file's name may have anything."""
+    """Return a text or a path, with escapes for characters that can't be shown: a file name may hold any."""
     shown = str(text)
     if shown.isprintable():
         return shown
@@ -44,7 +44,7 @@ def printable(text: object) -> str:
 
 
 def with_texts(values: object, changed: Callable[[str], str]) -> Any:
-    """Return nested dicts and lists in which each text, keys too, is what ``changed`` makes of it."""
+    """Return nested dicts and lists with ``changed`` applied to each text, keys included."""
     if isinstance(values, dict):
         return {with_texts(key, changed): with_texts(value, changed) for key, value in values.items()}
     if isinstance(values, list | tuple):
@@ -59,7 +59,7 @@ def write_json(path: Path, values: object) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows that have the same columns, which the first line names; crash-safe."""
+    """Write rows with the same columns as CSV, with a header line; crash-safe."""
     text = io.StringIO(newline="")
     table = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     table.writeheader()
@@ -69,18 +69,18 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
-    """Write a table as CSV, the same bytes for the same numbers; crash-safe."""
+    """Write a table as CSV, crash-safe; the same numbers give the same bytes."""
     with written_atomically(path) as file:
         file.write(table.to_csv(index=False, float_format="%.6f", lineterminator="\n").encode())
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file as DVC does: by YAML 1.2, where 1e-4 is a number and ``no`` a string.
+    """Read a YAML file as DVC does: as YAML 1.2, in which ``1e-4`` is a number and ``no`` is a string.
 
     Raises:
-        ParamsError: the file is absent or no regular file, or is not YAML as petseg.core.yamlfiles reads it.
+        ParamsError: it is missing or not a regular file, or petseg.core.yamlfiles refuses its content.
     """
-    from petseg.core.yamlfiles import MAX_BYTES, parsed  # not above: the command's help would wait for it
+    from petseg.core.yamlfiles import MAX_BYTES, parsed  # here, because it would slow down the command's help
 
     try:
         return parsed(read_file(path, MAX_BYTES).decode())
@@ -97,7 +97,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def yaml_value(text: str) -> Any:
-    """Return what a value means that somebody typed, ``1e-3`` or ``null``, as it would in params.yaml."""
+    """Return the value that a text of the command line, ``1e-3`` or ``null``, would have in params.yaml."""
     from petseg.core.yamlfiles import parsed
 
     try:

@@ -1,4 +1,4 @@
-"""Which of some paths git tracks, in whatever repository they lie."""
+"""Find the paths that git tracks, in any repository."""
 
 import os
 from collections import defaultdict
@@ -9,26 +9,26 @@ from petseg.core.git import neutral_git
 from petseg.core.textfiles import printable
 from petseg.errors import UsageError
 
-_FEW = 100  # files that git is asked about by their names
+_FEW = 100  # up to so many files are passed to git by name
 _RESOLVED = ("rev-parse", "--resolve-git-dir", ".git")
 
 
 def place_of(path: Path) -> Path:
-    """Return where a file lies, without following a link that it is itself."""
+    """Return the real path of a file; if the file itself is a link, that link is not followed."""
     return Path(os.path.realpath(path.parent), path.name)
 
 
 def is_link(path: Path) -> bool:
-    """Tell whether a path is a symbolic link, as far as that can be seen."""
+    """Return whether a path is a symbolic link; False if that can't be found out."""
     try:
         return path.is_symlink()
-    except OSError:  # no folder that can be looked into, or a name that is too long
+    except OSError:  # the folder can't be read, or the name is too long
         return False
 
 
 def first_tracked(paths: Iterable[Path]) -> Path | None:
-    """Return a file that git tracks, in whatever repository, whether it is there or not; None for none."""
-    asked: dict[Path, dict[str, Path]] = defaultdict(dict)
+    """Return one of these paths that git tracks, in any repository, even if the file is gone; else None."""
+    by_repository: dict[Path, dict[str, Path]] = defaultdict(dict)
     folders: dict[Path, tuple[Path, Path | None]] = {}
     for path in paths:
         for each in {path, path.resolve()} if is_link(path) else {path}:
@@ -37,8 +37,8 @@ def first_tracked(paths: Iterable[Path]) -> Path | None:
                 folders[each.parent] = folder, _repository(folder)
             folder, top = folders[each.parent]
             if top:
-                asked[top][str((folder / each.name).relative_to(top))] = path
-    for top, names in asked.items():
+                by_repository[top][str((folder / each.name).relative_to(top))] = path
+    for top, names in by_repository.items():
         folded = {name.casefold(): name for name in names}
         for listed in _listed(top, names):
             name = listed if listed in names else folded.get(listed.casefold())
@@ -48,24 +48,24 @@ def first_tracked(paths: Iterable[Path]) -> Path | None:
 
 
 def _repository(folder: Path) -> Path | None:
-    """Return the working folder of the repository around a folder; None for none, or where there is no git.
+    """Return the working folder of the repository around a folder; None without a repository or without git.
 
-    A ``.git`` that is no repository, such as an empty folder, is passed over.
+    A ``.git`` that is not a repository, such as an empty folder, is skipped.
     """
     for each in (folder, *folder.parents):
         try:
             if (each / ".git").exists() and not neutral_git(each, *_RESOLVED).returncode:
                 return each
-        except FileNotFoundError:  # where there is no git, nobody works with the repository
+        except FileNotFoundError:  # git is not installed, so nobody works with the repository
             return None
     return None
 
 
 def _listed(top: Path, names: Collection[str]) -> list[str]:
-    """Return the files that git tracks below a folder: at least those of these names, in whatever case."""
-    asked = [f":(icase,literal){name}" for name in names] if len(names) <= _FEW else []
-    # Named so, the folder is what counts, whatever core.bare, core.worktree and safe.directory say.
-    done = neutral_git(top, "--git-dir=.git", "--work-tree=.", "ls-files", "-z", "--", *asked)
+    """Return the files that git tracks below a folder: at least those with these names, in any case."""
+    patterns = [f":(icase,literal){name}" for name in names] if len(names) <= _FEW else []
+    # With these two options git reads this folder, whatever core.bare, core.worktree and safe.directory say.
+    done = neutral_git(top, "--git-dir=.git", "--work-tree=.", "ls-files", "-z", "--", *patterns)
     if done.returncode:
         reason = " ".join(os.fsdecode(done.stderr).split())
         raise UsageError(f"{printable(top)}: git can't say what it tracks there ({printable(reason)})")

@@ -1,4 +1,4 @@
-"""YAML that anybody wrote: bounded in size, depth and aliases, plain values alone; a mistake has its key."""
+"""Read untrusted YAML: its size, depth and aliases are limited, and only plain values are allowed."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,32 +12,32 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from petseg.core.urls import without_secrets
 from petseg.errors import ParamsError
 
-MAX_BYTES = 200_000  # of a file: dvc.lock has 12,000
-MAX_DEPTH = 20  # lists and sections in each other
-MAX_VALUES = 20_000  # with those that aliases stand for
+MAX_BYTES = 200_000  # of a file; dvc.lock has 12,000
+MAX_DEPTH = 20  # of nested lists and sections
+MAX_VALUES = 20_000  # including those that aliases repeat
 _PREFIX = "tag:yaml.org,2002:"
 _PLAIN = {"str", "int", "float", "bool", "null"}
 
 
 class _BoundedComposer(Composer):
-    """Builds the tree of a text, as far as it is bounded."""
+    """Builds the tree of a text, and refuses one that is too large or too deep."""
 
     def __init__(self, loader: Any = None) -> None:
         super().__init__(loader=loader)
         self.warn_double_anchors = False
         self._depth = 0
-        self._sizes: dict[int, int] = {}  # values below each node that is whole, by the node's id
+        self._sizes: dict[int, int] = {}  # number of values in each finished node, by the node's id
 
     def compose_node(self, parent: Any, index: Any) -> Node:
-        """Return the next node, with all below it."""
+        """Return the next node, with all nodes below it."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise ParamsError(f"has more than {MAX_DEPTH} sections and lists in each other")
+            raise ParamsError(f"has more than {MAX_DEPTH} levels of sections and lists")
         is_alias = self.parser.check_event(AliasEvent)
         node: Node = super().compose_node(parent, index)
         self._depth -= 1
         if is_alias and id(node) not in self._sizes:
-            raise ParamsError("has an alias that stands for what it is in")
+            raise ParamsError("has an alias that repeats the section or list around it")
         if not is_alias:
             self._sizes[id(node)] = 1 + sum(self._sizes[id(child)] for child in _children(node))
         if self._sizes[id(node)] > MAX_VALUES:
@@ -46,10 +46,10 @@ class _BoundedComposer(Composer):
 
 
 def parsed(text: str) -> Any:
-    """Return what a YAML text holds: nested dicts by words, lists, text, numbers, true, false and None.
+    """Return the content of a YAML text: nested dicts with text keys, lists, text, numbers, bool and None.
 
     Raises:
-        ParamsError: it is not YAML, is too much, or holds something else; the key is named, as it is.
+        ParamsError: it is not YAML, is too large, or holds other values; the message names the key.
     """
     if len(text) > MAX_BYTES:
         raise ParamsError(f"has more than {MAX_BYTES:,} bytes")
@@ -64,7 +64,7 @@ def parsed(text: str) -> Any:
         reason = getattr(error, "problem", None) or " ".join(str(error).split())
         raise ParamsError(f"is not valid YAML: {where}{reason!s:.200}") from None
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ParamsError(f"is not valid YAML: {error!s:.200}") from None  # of the parser itself
+        raise ParamsError(f"is not valid YAML: {error!s:.200}") from None  # raised by the parser itself
 
 
 def _children(node: Node) -> list[Node]:
@@ -74,16 +74,16 @@ def _children(node: Node) -> list[Node]:
 
 
 def _value(constructor: Any, node: Node, key: str) -> Any:
-    """Return what a node stands for.
+    """Return the value of a node.
 
     Args:
-        constructor: of scalars.
-        node: of the tree.
-        key: where it is, as in train.epochs; empty for all of it.
+        constructor: makes the values of scalars.
+        node: a node of the tree.
+        key: its place, such as train.epochs; empty for the whole text.
     """
     kind = str(node.tag).removeprefix(_PREFIX)
     if isinstance(node, MappingNode) and kind == "map":
-        constructor.flatten_mapping(node)  # << brings in the keys of another section
+        constructor.flatten_mapping(node)  # << merges the keys of another section
         return _section(constructor, node, key)
     if isinstance(node, SequenceNode) and kind == "seq":
         return [_value(constructor, each, f"{key}[{place}]") for place, each in enumerate(node.value)]
@@ -94,12 +94,12 @@ def _value(constructor: Any, node: Node, key: str) -> Any:
             raise ParamsError(f"{_named(key)}{_text(node)} can't be read as {kind}") from None
     raise ParamsError(
         f"{_named(key)}{_text(node)} is of the type {kind:.80}; only text, numbers, true, false, "
-        "null, lists and sections are read: put what is text in quotes"
+        "null, lists and sections are read: put text in quotes"
     )
 
 
 def _section(constructor: Any, node: MappingNode, key: str) -> dict[str, Any]:
-    merged = getattr(node, "merge", None) or []  # they come first, and give way
+    merged = getattr(node, "merge", None) or []  # they come first, and the section's own keys override them
     section = dict(_pairs(constructor, merged, key))
     own: set[str] = set()
     for name, value in _pairs(constructor, node.value[len(merged) :], key):

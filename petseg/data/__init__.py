@@ -1,6 +1,6 @@
-"""From a source to batches: fetch or pack archives, read them safely, preprocess, split, map arrays.
+"""From a data source to batches: fetch or pack archives, read them safely, preprocess, split, map arrays.
 
-``download`` and ``own_folder`` put archives in place, ``preprocess`` makes arrays of them, and ``batches``
-makes tensors of those; it is the only module here that needs torch. ``inspection`` looks at a data set
-before.
+``download`` and ``own_folder`` put archives in place, ``preprocess`` turns them into arrays, and ``batches``
+turns arrays into tensors. ``inspection`` examines a data set before it is used. Networks, metrics and the
+store may not come in, and torch only into ``batches``.
 """

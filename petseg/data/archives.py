@@ -1,4 +1,4 @@
-"""Read a .tar.gz that nobody vouches for: verified first, streamed, never extracted."""
+"""Read an untrusted .tar.gz: it is verified first, then streamed, and never extracted."""
 
 import gzip
 import hashlib
@@ -14,8 +14,8 @@ PHOTOS = "images.tar.gz"
 ANNOTATIONS = "annotations.tar.gz"
 
 MAX_MEMBER_BYTES = 64 << 20
-# Photos hardly compress, and an annotations archive expands about twofold. What expands more than
-# this is made to fill a disk or the memory.
+# Photos hardly compress, and an annotations archive expands about twofold. An archive that expands
+# more than this was made to fill a disk or the memory.
 MAX_EXPANSION = 20
 _SMALL_ARCHIVE_BYTES = 64 << 20
 
@@ -24,16 +24,16 @@ _BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError,
 
 
 def verify(path: Path, sha256: str | None, advance: Callable[[int], None] = lambda _: None) -> str:
-    """Check that an archive is whole and unaltered, before anything opens it as an archive.
+    """Check that an archive is complete and unchanged, before anything opens it as an archive.
 
-    With a known sha256 the file's own is compared. Without one the compressed stream is read to
-    its last byte against the CRC-32 and the length in its trailer, which ``tarfile`` does not do.
+    If the sha256 is known, it is compared. Otherwise the compressed stream is read to its last byte
+    and checked against the CRC-32 and the length in its trailer, which ``tarfile`` does not do.
 
     Returns:
         The file's sha256, in hex.
 
     Raises:
-        ArchiveError: the file is damaged, cut short, or not what was expected.
+        ArchiveError: the file is damaged, cut short, or not the expected one.
     """
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -47,7 +47,7 @@ def verify(path: Path, sha256: str | None, advance: Callable[[int], None] = lamb
             "the file is damaged or another one: fetch it again"
         )
     if sha256 is None:
-        if not path.stat().st_size:  # which gzip takes for a whole stream of nothing
+        if not path.stat().st_size:  # gzip takes an empty file for a complete stream
             raise ArchiveError(f"{path.name}: is empty; fetch it again")
         limit = _expansion_limit(path)
         try:
@@ -59,18 +59,18 @@ def verify(path: Path, sha256: str | None, advance: Callable[[int], None] = lamb
 
 
 def read_members(path: Path, wanted: re.Pattern[str]) -> Iterator[tuple[str, bytes | None]]:
-    """Yield the name of every file of an archive, and the content of those that are wanted.
+    """Yield the name of every file in an archive, and the content of the files that are wanted.
 
     Args:
         path: a .tar.gz.
-        wanted: pattern that a whole member name must match for its content to be read.
+        wanted: pattern that the whole name of a file must match for its content to be read.
 
     Yields:
-        (name, content), in the archive's order; content is None where the name is not wanted.
+        (name, content), in the order of the archive; content is None if the name is not wanted.
 
     Raises:
-        ArchiveError: the archive is damaged; or holds what an honest one does not: a link, a
-            device, an absolute name, ``..``, a name twice, or more than MAX_EXPANSION allows.
+        ArchiveError: the archive is damaged, or holds something that only a hostile one does: a link,
+            a device, an absolute name, ``..``, a name twice, or more than MAX_EXPANSION allows.
     """
     seen: set[str] = set()
     limit = _expansion_limit(path)
@@ -85,7 +85,7 @@ def read_members(path: Path, wanted: re.Pattern[str]) -> Iterator[tuple[str, byt
                     yield name, None
                     continue
                 content = archive.extractfile(member)
-                assert content is not None  # a regular file, by _refuse_hostile
+                assert content is not None  # _refuse_hostile lets only regular files pass
                 data = content.read()
                 if len(data) != member.size:
                     raise EOFError(f"{name} is cut short")
@@ -98,7 +98,7 @@ def read_members(path: Path, wanted: re.Pattern[str]) -> Iterator[tuple[str, byt
 class _CappedReads(gzip.GzipFile):
     """A gzip stream that refuses to read very much at once.
 
-    tarfile reads a long name as a whole, and believes the header's word for its length.
+    tarfile reads a long name in one piece, and trusts the length that the header gives.
     """
 
     def read(self, size: int | None = -1) -> bytes:
@@ -132,7 +132,7 @@ def _expands_too_much(path: Path, limit: int) -> ArchiveError:
 
 
 def _drain(stream: gzip.GzipFile, path: Path, limit: int) -> None:
-    """Read to the end, where gzip compares its checksum."""
+    """Read to the end, where gzip checks its checksum."""
     while stream.read(_CHUNK):
         if stream.tell() > limit:
             raise _expands_too_much(path, limit)

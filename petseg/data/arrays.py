@@ -2,9 +2,9 @@
 
 ``images.npy``   (N, S, S, 3) uint8, RGB
 ``trimaps.npy``  (N, S, S) uint8; 1 pet, 2 background, 3 border
-``index.csv``    a row a photo: name, breed, species, split, width, height
+``index.csv``    one row per photo: name, breed, species, split, width, height
 
-Rows are sorted by name, so that the arrays do not depend on the split or on an archive's order.
+Rows are sorted by name, so that the arrays do not depend on the split or on the order in an archive.
 """
 
 import hashlib
@@ -26,12 +26,12 @@ from petseg.errors import DataError
 IMAGES, TRIMAPS, INDEX = "images.npy", "trimaps.npy", "index.csv"
 COLUMNS = ["name", "breed", "species", "split", "width", "height"]
 _KINDS = dict.fromkeys(COLUMNS[:4], Kind.TEXT) | dict.fromkeys(COLUMNS[4:], Kind.WHOLE)
-_UNREADABLE = (EOFError, ValueError, TypeError, OverflowError, MemoryError)  # of bytes that are no arrays
+_UNREADABLE = (EOFError, ValueError, TypeError, OverflowError, MemoryError)  # for bytes that are not arrays
 
 
 @dataclass(frozen=True)
 class PetArrays:
-    """The packed photos and trimaps, and what is known of each."""
+    """The packed photos and trimaps, and the facts about each photo."""
 
     folder: Path
     images: NDArray[np.uint8]
@@ -43,7 +43,7 @@ class PetArrays:
         """Map the arrays of a folder into memory, without reading them.
 
         Raises:
-            DataError: a file is absent or damaged, or the three do not belong together.
+            DataError: a file is missing or damaged, or the three do not belong together.
             OSError: a file can't be read.
         """
         try:
@@ -79,7 +79,7 @@ class PetArrays:
 
     @cached_property
     def photos_digest(self) -> str:
-        """One sha256 of the photos and trimaps, however they are split."""
+        """One sha256 of the photos and trimaps, whatever their split."""
         return self._digest_of(IMAGES, TRIMAPS)
 
     def _digest_of(self, *names: str) -> str:
@@ -103,13 +103,13 @@ class PetArrays:
 class RowWriter:
     """Writes the rows of an .npy file in any order, and drops some of them at the end.
 
-    It writes to the file itself and holds no row in memory; a memory map would count as memory.
+    It writes directly to the file and holds no row in memory; a memory map would count as memory.
     """
 
     def __init__(self, path: Path, n: int, row_shape: Sequence[int]) -> None:
         self._path, self._row_shape = path, tuple(row_shape)
         self._row_bytes = int(np.prod(row_shape))
-        path.unlink(missing_ok=True)  # which may be a link into DVC's cache
+        path.unlink(missing_ok=True)  # it may be a link into DVC's cache
         self._file = path.open("w+b")
         self._write_header(n)
         self._start = self._file.tell()

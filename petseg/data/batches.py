@@ -1,4 +1,4 @@
-"""From packed bytes to what a network takes and what it is held against."""
+"""Turn packed photos and trimaps into a network's input, and into the masks that it should predict."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,21 +11,21 @@ from torch.nn import functional as F
 from petseg.data.images import BACKGROUND, BORDER, PET
 from petseg.params import Boundary
 
-if TYPE_CHECKING:  # who only predicts needs no pandas
+if TYPE_CHECKING:  # prediction needs no pandas
     from petseg.data.arrays import PetArrays
 
-# Of ImageNet, as all published encoder weights expect.
+# Those of ImageNet, which all published encoder weights expect.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Photos:
-    """Packed photos of a split, on the device.
+    """The packed photos of a split, on a device.
 
     Attributes:
         images: (N, S, S, 3) uint8.
         trimaps: (N, S, S) uint8.
-        rows: (N,), their rows in the arrays.
+        rows: (N,), the rows of the photos in the arrays.
     """
 
     images: Tensor
@@ -37,7 +37,7 @@ class Photos:
 
 
 def load_photos(arrays: "PetArrays", split: str, where: device) -> Photos:
-    """Load a split."""
+    """Load the photos of a split onto a device."""
     rows = arrays.rows(split)
     images, trimaps = from_numpy(arrays.images[rows]), from_numpy(arrays.trimaps[rows])
     return Photos(images.to(where), trimaps.to(where), rows)
@@ -69,20 +69,20 @@ def to_input(photos: Tensor) -> Tensor:
 
 
 def masks_of_outputs(trimaps: Tensor) -> Tensor:
-    """Turn trimaps into a network's two masks, (N, 2, H, W) float in {0, 1}, as OUTPUTS."""
+    """Turn trimaps into the masks for a network's two outputs, (N, 2, H, W) float in {0, 1}, as OUTPUTS."""
     return stack([trimaps != BACKGROUND, trimaps == PET], dim=1).to(float32)
 
 
 def mask_of_rule(trimaps: Tensor, boundary: Boundary) -> tuple[Tensor, Tensor | None]:
-    """Turn trimaps into masks, by the rule for the border strip.
+    """Turn trimaps into masks, by the boundary rule.
 
     Args:
         trimaps: (N, H, W) uint8 or float; 1 pet, 2 background, 3 border.
-        boundary: what the border counts as.
+        boundary: how the border counts.
 
     Returns:
         mask: (N, 1, H, W) float in {0, 1}; 1 is pet.
-        valid: (N, 1, H, W) float, 0 where the pixel is to be ignored; None where all count.
+        valid: (N, 1, H, W) float, 0 where a pixel is ignored; None if all pixels count.
     """
     trimaps = trimaps.unsqueeze(1)
     pet, border = trimaps == PET, trimaps == BORDER
@@ -98,5 +98,5 @@ def mirrored(photos: Tensor) -> Tensor:
 
 
 def resized(maps: Tensor, height: int, width: int) -> Tensor:
-    """Resize (N, C, H, W) float maps, bilinear, with antialiasing where they shrink."""
+    """Resize (N, C, H, W) float maps, bilinear, with antialiasing if they shrink."""
     return F.interpolate(maps, (height, width), mode="bilinear", antialias=True)

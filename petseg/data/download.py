@@ -1,4 +1,4 @@
-"""Where the archives and an encoder's weights come from, and how they get here whole."""
+"""Fetch the archives and an encoder's weights from servers or folders, and verify them."""
 
 import shutil
 import time
@@ -34,18 +34,18 @@ OXFORD_SHA256 = {
     ANNOTATIONS: "52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91",
 }
 
-FETCHED = Path("data/fetched")  # below the root: files by their sha256, which no stage deletes
+FETCHED = Path("data/fetched")  # below the root; files by their sha256, which no stage deletes
 PARTIAL = FETCHED / "partial"
 
 _TRIES = 5
 _TIMEOUT_S = (10, 30)  # to connect; between two packets
 _CHUNK = 1 << 18
-_ABSENT = (401, 403, 404, 410)  # asking again will not help
+_ABSENT = (401, 403, 404, 410)  # trying again does not help
 
 
 @dataclass(frozen=True)
 class Retrieved:
-    """An archive that is in place, verified."""
+    """An archive that is in place and verified."""
 
     name: str
     origin: str
@@ -58,10 +58,10 @@ class Remote:
     """A file on one or several servers.
 
     Attributes:
-        name: of the file.
+        name: name of the file.
         bases: URLs of the folders that hold it.
-        sha256: of the file; None where it is not known.
-        otherwise: what to do where no server can be reached.
+        sha256: hash of the file; None if it is unknown.
+        otherwise: advice for the user if no server can be reached.
     """
 
     name: str
@@ -73,27 +73,27 @@ class Remote:
 def fetch(source: str, sample: Path, into: Path, root: Path, backoff_s: float = 1.0) -> list[Retrieved]:
     """Put both archives of a source into a folder, verified.
 
-    A file appears under its name only when it is whole. Downloads whose sha256 is known are kept in
-    ``root/data/fetched``, and used from there without a network, once they are hashed again. What was
-    downloaded of one that broke off stays there too, and is gone on from at the next call.
+    A file appears under its name only when it is complete. Downloads whose sha256 is known are kept in
+    ``root/data/fetched``; they are hashed again and used from there without a network. A download that
+    broke off stays there too, and the next call continues it.
 
     Args:
         source: ``sample``, ``oxford``, or a folder (relative to ``root``) or an http(s) URL that
             holds images.tar.gz and annotations.tar.gz, and SHA256SUMS if they are to be checked
             against known hashes.
         sample: folder of the photos that come with the repository.
-        into: folder to put them into.
+        into: folder to put the archives into.
         root: the main repository.
-        backoff_s: pause after a first failure; doubled after each.
+        backoff_s: pause after the first failure, in seconds; it is doubled after each further one.
 
     Raises:
-        DownloadError: an archive can't be had.
-        ArchiveError: it is not what its checksum says, or damaged.
+        DownloadError: an archive can't be found or fetched.
+        ArchiveError: it differs from its checksum, or is damaged.
     """
     into.mkdir(parents=True, exist_ok=True)
     try:
         return _fetch(source, sample, into, root, backoff_s)
-    except (ValueError, RuntimeError) as error:  # of a URL, a ~user or a checksum file that is none
+    except (ValueError, RuntimeError) as error:  # an invalid URL or checksum file
         raise DownloadError(f"data.source: {without_secrets(source)}: {error}") from None
 
 
@@ -130,13 +130,13 @@ def _copy(origin: Path, target: Path, known: str | None) -> Retrieved:
 
 
 def download_all(files: Sequence[Remote], into: Path, root: Path, backoff_s: float) -> list[Retrieved]:
-    """Put files into a folder, verified: those that were fetched before, and others from their servers.
+    """Put files into a folder, verified: from earlier downloads, or else from their servers.
 
     Args:
-        files: on servers.
+        files: the files to fetch.
         into: folder to put them into.
-        root: the main repository; files of a known sha256 are kept below it, so that they are fetched once.
-        backoff_s: pause after a first failure; doubled after each.
+        root: the main repository; files with a known sha256 are kept below it, so that they are fetched once.
+        backoff_s: pause after the first failure, in seconds; it is doubled after each further one.
 
     Raises:
         DownloadError: a file can't be downloaded.
@@ -148,10 +148,10 @@ def download_all(files: Sequence[Remote], into: Path, root: Path, backoff_s: flo
 def _provide(
     session: requests.Session, file: Remote, target: Path, root: Path, backoff_s: float
 ) -> Retrieved:
-    """Put one file in place, and keep it where its sha256 is known."""
+    """Put one file in place, and keep a copy if its sha256 is known."""
     partial = root / PARTIAL / f"{_digest(file.sha256 or file.bases[0])}-{file.name}"
     with _alone(root / FETCHED / f".{partial.name}.lock", file.name):
-        if file.sha256 is None:  # nothing would prove a kept one
+        if file.sha256 is None:  # a kept copy could not be verified
             retrieved = _download(session, file, partial, backoff_s)
             copy_atomically(partial, target)
             partial.unlink()
@@ -170,7 +170,7 @@ def _provide(
 
 
 def _is_whole(kept: Path, sha256: str) -> bool:
-    """Tell whether a file was fetched before and still is what it was; one that differs is removed."""
+    """Return whether a file was fetched before and is unchanged; one that differs is removed."""
     if not kept.is_file():
         return False
     try:
@@ -185,7 +185,7 @@ def _is_whole(kept: Path, sha256: str) -> bool:
 
 @contextmanager
 def _alone(lock: Path, name: str) -> Iterator[None]:
-    """Keep another process from the same file, and say so where one is waited for."""
+    """Keep other processes from fetching the same file; print a line if this one has to wait."""
     with ExitStack() as stack:
         try:
             stack.enter_context(held(lock, wait=False))
@@ -196,7 +196,7 @@ def _alone(lock: Path, name: str) -> Iterator[None]:
 
 
 def _download(session: requests.Session, file: Remote, partial: Path, backoff_s: float) -> Retrieved:
-    """Try the mirrors in turn, going on where the last try broke off; ``partial`` is whole at the end."""
+    """Try the servers in turn, from where the last try broke off; ``partial`` is complete at the end."""
     name, bases, known = file.name, file.bases, file.sha256
     partial.parent.mkdir(parents=True, exist_ok=True)
     failures: list[str] = []
@@ -205,7 +205,7 @@ def _download(session: requests.Session, file: Remote, partial: Path, backoff_s:
         try:
             _receive(session, url, partial, resumable=known is not None)
             found = verify(partial, known)
-        except ArchiveError as error:  # a stale or a damaged beginning: once more, from nothing
+        except ArchiveError as error:  # an old or damaged beginning: start again from nothing
             partial.unlink(missing_ok=True)
             failures.append(str(error))
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -216,11 +216,9 @@ def _download(session: requests.Session, file: Remote, partial: Path, backoff_s:
             return Retrieved(name, without_secrets(url), partial.stat().st_size, found)
         if attempt + 1 < _TRIES:
             time.sleep(backoff_s * 2**attempt)
-    if known is None:  # what came could not be gone on from
+    if known is None:  # the download could not be continued
         partial.unlink(missing_ok=True)
-    kept = (
-        f"; {partial.stat().st_size:,} bytes are kept and gone on from next time" if partial.exists() else ""
-    )
+    kept = f"; {partial.stat().st_size:,} bytes are kept for the next try" if partial.exists() else ""
     raise DownloadError(
         f"can't download {name} ({failures[-1]}; {len(failures)} tries{kept}); "
         f"without a network {file.otherwise}"
@@ -228,16 +226,16 @@ def _download(session: requests.Session, file: Remote, partial: Path, backoff_s:
 
 
 def _receive(session: requests.Session, url: str, partial: Path, resumable: bool) -> None:
-    """Append to ``partial`` what is missing of it.
+    """Append the missing rest to ``partial``.
 
-    Only a file whose sha256 is known is gone on from: of another nobody could tell whether the
-    server still has the same one.
+    Only a file whose sha256 is known is continued: for another one, nothing shows whether the server
+    still has the same file.
     """
     have = partial.stat().st_size if resumable and partial.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as reply:
         if reply.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # it is whole already, or longer than the server's: its hash will tell
+            return  # it is complete, or longer than the server's file: its hash shows which
         reply.raise_for_status()
         if reply.status_code != requests.codes.partial_content:
             have = 0
@@ -253,7 +251,7 @@ def _receive(session: requests.Session, url: str, partial: Path, resumable: bool
 
 
 def _append(reply: requests.Response, partial: Path, mode: str, advance: Callable[[int], None]) -> None:
-    # read1 hands on what has come; iter_content would lose the beginning of a chunk that breaks off.
+    # read1 returns what has arrived; iter_content would lose the beginning of a chunk that breaks off.
     with partial.open(mode, buffering=0) as file:
         while chunk := reply.raw.read1(_CHUNK):
             file.write(chunk)
@@ -261,7 +259,7 @@ def _append(reply: requests.Response, partial: Path, mode: str, advance: Callabl
 
 
 def _checksums(base: str, root: Path) -> str:
-    """Return the checksums that a server has; where it can't be reached, those that it had before."""
+    """Return the checksums that a server has; if it can't be reached, those that it had before."""
     before = root / FETCHED / f"{_digest(without_secrets(base))}-{CHECKSUMS}"
     try:
         with requests.Session() as session:
@@ -269,12 +267,12 @@ def _checksums(base: str, root: Path) -> str:
     except DownloadError as error:
         if not before.is_file():
             raise
-        print_lines(f"warning: {error}; what it gave before is used", err=True)
+        print_lines(f"warning: {error}; the checksums that it gave before are used", err=True)
         return _read_text(before)
     if _parse_checksums(text):
         with written_atomically(before) as file:
             file.write(text.encode())
-    elif not text:  # none any more; a login page instead of them proves nothing
+    elif not text:  # the server has none any more; a login page in their place would prove nothing
         before.unlink(missing_ok=True)
     return text
 
@@ -284,7 +282,7 @@ def _digest(text: str) -> str:
 
 
 def _get_text(session: requests.Session, url: str) -> str:
-    """Return a small text, or nothing where the server has none."""
+    """Return a small text; an empty one if the server does not have it."""
     try:
         reply = session.get(url, timeout=_TIMEOUT_S)
         if reply.status_code in _ABSENT:
@@ -300,7 +298,7 @@ def _read_text(path: Path) -> str:
 
 
 def _parse_checksums(text: str) -> dict[str, str]:
-    """Read the lines of ``sha256sum``; others, such as an HTML page's, are passed over."""
+    """Read the lines of ``sha256sum``; others, such as those of an HTML page, are skipped."""
     known = {}
     for line in text.splitlines():
         digest, _, name = line.strip().partition(" ")

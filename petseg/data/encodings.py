@@ -1,4 +1,4 @@
-"""How a picture says which of its pixels are pet: by an encoding that is told, never guessed."""
+"""The encodings of masks: which values mean pet. The encoding is a param; it is never guessed."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,28 +7,28 @@ from petseg.data.images import BACKGROUND, BORDER, PET, open_picture
 from petseg.errors import BadImage
 from petseg.params import Masks
 
-# What each value that an encoding allows means.
+# The meaning of each value that an encoding allows.
 ENCODINGS: dict[Masks, dict[int, int]] = {
     "trimap": {PET: PET, BACKGROUND: BACKGROUND, BORDER: BORDER},
     "binary_255": {0: BACKGROUND, 255: PET},
     "binary_1": {0: BACKGROUND, 1: PET},
 }
 _ONE_CHANNEL = ("L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
-_BLURRED = 4  # values that no encoding has: so many are a mask's smoothed or compressed edge
+_BLURRED = 4  # a mask with more values than this was smoothed or compressed
 
 
 def mask_values(data: bytes, masks: Masks) -> NDArray[np.integer]:
-    """Decode a mask to its values as they are stored: a palette's indices, or one of three equal channels.
+    """Decode a mask to its stored values: the indices of a palette, or one of three equal channels.
 
     Args:
-        data: a picture's file.
-        masks: the encoding, which says what the two values of a picture of 1 bit a pixel stand for.
+        data: the content of a picture file.
+        masks: the encoding, which defines the two values of a picture with 1 bit per pixel.
 
     Returns:
         (H, W) integers.
 
     Raises:
-        BadImage: it is not a picture, or which of its channels is the mask is not clear.
+        BadImage: it is not a picture, or it is unclear which of its channels is the mask.
     """
     image = open_picture(data)
     if image.mode == "1":
@@ -48,17 +48,17 @@ def mask_values(data: bytes, masks: Masks) -> NDArray[np.integer]:
 
 
 def to_trimap(values: NDArray[np.integer], masks: Masks) -> NDArray[np.uint8]:
-    """Turn a mask's values into 1 pet, 2 background, 3 border.
+    """Turn the values of a mask into 1 pet, 2 background, 3 border.
 
     Args:
-        values: (H, W) integers, of ``mask_values``.
+        values: (H, W) integers, from ``mask_values``.
         masks: the encoding.
 
     Returns:
         (H, W) uint8.
 
     Raises:
-        BadImage: a value is not of the encoding.
+        BadImage: a value does not belong to the encoding.
     """
     meanings = ENCODINGS[masks]
     trimap = np.zeros(values.shape, np.uint8)
@@ -70,18 +70,18 @@ def to_trimap(values: NDArray[np.integer], masks: Masks) -> NDArray[np.uint8]:
 
 
 def fitting(values: NDArray[np.integer]) -> list[Masks]:
-    """Return the encodings that allow all of some values."""
+    """Return the encodings that allow all of these values."""
     return [masks for masks, meanings in ENCODINGS.items() if set(values.tolist()) <= meanings.keys()]
 
 
 def _why_not(values: NDArray[np.integer], masks: Masks) -> str:
     strange = [value for value in values.tolist() if value not in ENCODINGS[masks]]
-    told = f"holds {strange[0]}, which data.masks: {masks} does not allow"
+    message = f"holds {strange[0]}, which data.masks: {masks} does not allow"
     if close := fitting(values):
-        return f"{told}; did you mean {' or '.join(close)}?"
+        return f"{message}; did you mean {' or '.join(close)}?"
     if len(values) > _BLURRED:
         return (
             f"holds {len(values)} values, such as {strange[0]}: its edges are smoothed, or it was saved as "
             "JPEG; save masks as PNG, without smoothing"
         )
-    return f"{told}; it holds {', '.join(map(str, values.tolist()))}"
+    return f"{message}; it holds {', '.join(map(str, values.tolist()))}"

@@ -1,4 +1,4 @@
-"""One photo, one trimap: from the bytes of a file to an array of the network's size."""
+"""Decode a photo or a trimap, and resize it to the network's size."""
 
 import io
 import re
@@ -16,25 +16,25 @@ from petseg.errors import BadImage
 PET, BACKGROUND, BORDER = 1, 2, 3
 
 _REDUCING_GAP = 2.0
-MAX_PIXELS = 52_000_000  # what phones call 50 megapixels passes
+MAX_PIXELS = 52_000_000  # enough for what phones call 50 megapixels
 MAX_SIDE = 20_000  # px
-MAX_SCANNED_PIXELS = 1_000_000_000  # of a JPEG, each scan of which goes over all of it
-# What decoding a photo, and cutting it out, may take: with all that predict has loaded, less than 1 GB.
+MAX_SCANNED_PIXELS = 1_000_000_000  # of a JPEG, over all its scans: each covers the whole picture
+# Memory for decoding a photo and cutting it out: less than 1 GB with all that predict has loaded.
 MAX_DECODING_BYTES = 300_000_000
 MAX_PROFILE_BYTES = 1_000_000  # of a colour profile; a larger one is left out
-# The most bytes a pixel that decoding takes, as measured, in place of _USUAL. JPEG: see _bytes_a_pixel.
+# The most bytes per pixel that decoding takes, as measured; else _USUAL. For JPEG see _bytes_a_pixel.
 DECODING = {"AVIF": 14, "HEIF": 13, "JPEG2000": 20, "PSD": 8, "TIFF": 10, "WEBP": 17}
-_USUAL = 5  # Pillow's own picture has 4, and a mask or an alpha channel has 1
-_LARGE_PX = 10_000_000  # a photo of more is never in memory twice
+_USUAL = 5  # 4 for Pillow's own picture, and 1 for a mask or an alpha channel
+_LARGE_PX = 10_000_000  # a larger photo is never in memory twice
 _BAND_PX = 1 << 18
-# All that Pillow decodes itself. For PostScript it would start Ghostscript, on anybody's program; an icon
-# is decoded as soon as it is opened, before its size is known.
+# The formats that Pillow decodes itself. For PostScript it would start Ghostscript on an untrusted program;
+# an icon is decoded as soon as it is opened, before its size is known.
 _FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "PCX"),
     *("SGI", "PSD"),
 )
-_HEIF = b"ftyp"  # how a file of an iPhone goes on after four bytes; so does AVIF
-# By which a file in a folder is known as a photo, whatever is in it then.
+_HEIF = b"ftyp"  # bytes 5 to 8 of a photo from an iPhone, and of AVIF
+# A file in a folder counts as a photo if it has one of these, whatever its content is.
 SUFFIXES = frozenset(
     (
         *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"),
@@ -54,19 +54,19 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = {_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]}
-_FROM_THE_END = {_TURNS[3], _TURNS[4], _TURNS[7], _TURNS[8]}  # the first row is the last row or column
+_FROM_THE_END = {_TURNS[3], _TURNS[4], _TURNS[7], _TURNS[8]}  # their first row is the last row or column
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def decode_photo(source: bytes | IO[bytes], before: Callable[[int], None] = lambda _: None) -> Image.Image:
-    """Decode a picture of any kind that Pillow decodes itself, or HEIC, to 8-bit RGB, upright by its EXIF.
+    """Decode a picture of any format in ``_FORMATS``, or HEIC, to 8-bit RGB, turned upright by its EXIF.
 
-    An alpha channel is dropped, and of an animation the first frame is taken. Of the metadata, what remains
-    is the colour profile.
+    An alpha channel is dropped, and of an animation only the first frame is used. Of the metadata, only the
+    colour profile is kept.
 
     Args:
-        source: the file.
-        before: called with the bytes of memory that it takes, before it takes them.
+        source: the file, or its content.
+        before: called with the number of bytes that decoding takes, before it takes them.
 
     Raises:
         BadImage: it is not a picture, is cut short, or is too large.
@@ -102,10 +102,10 @@ def _photo_of(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
 
 
 def decode_trimap(data: bytes) -> Image.Image:
-    """Decode a trimap of one byte a pixel: 1 pet, 2 background, 3 the border between them.
+    """Decode a trimap with one byte per pixel: 1 pet, 2 background, 3 the border between them.
 
     Raises:
-        BadImage: it is not a picture of one channel, or holds another value.
+        BadImage: it is not a picture with one channel, or holds another value.
     """
     image = open_picture(data)
     if image.mode not in ("L", "P"):
@@ -138,13 +138,13 @@ def decode_pair(
 def resize_photo(image: Image.Image, size_px: int) -> NDArray[np.uint8]:
     """Resize to a (size_px, size_px, 3) square, bilinear with antialiasing.
 
-    A photo of many times that size is first shrunk by a whole factor, to at least twice it, which is faster.
+    A much larger photo is first shrunk by a whole factor to at least twice the size, which is faster.
     """
     return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR, reducing_gap=_REDUCING_GAP))
 
 
 def resize_trimap(trimap: Image.Image, size_px: int) -> NDArray[np.uint8]:
-    """Resize to a (size_px, size_px) square by the nearest pixel, which keeps labels labels."""
+    """Resize to a (size_px, size_px) square by the nearest pixel, so that no new value appears."""
     return np.asarray(trimap.resize((size_px, size_px), Image.Resampling.NEAREST))
 
 
@@ -152,11 +152,11 @@ def open_picture(source: bytes | IO[bytes], before: Callable[[int], None] = lamb
     """Open and decode a picture as it is stored.
 
     Args:
-        source: the file.
-        before: as of ``decode_photo``.
+        source: the file, or its content.
+        before: as in ``decode_photo``.
 
     Raises:
-        BadImage: it is not a picture, is cut short, or is too large; whatever Pillow raises.
+        BadImage: it is not a picture, is cut short, or is too large, whatever error Pillow raises.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     head = file.read(12)
@@ -184,7 +184,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_size(image: Image.Image, bytes_a_pixel: int) -> None:
-    """Check a picture's size before anything of it is decoded.
+    """Check the size of a picture before any of it is decoded.
 
     Raises:
         BadImage: it is too large.
@@ -197,17 +197,17 @@ def _check_size(image: Image.Image, bytes_a_pixel: int) -> None:
         raise BadImage(f"has more than {allowed / 1e6:.0f} megapixels{kind}")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         width, height = (image.tag_v2.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_HEIGHT))
-        if width * height > MAX_PIXELS:  # of a picture that may be small
+        if width * height > MAX_PIXELS:  # even if the picture is small
             raise BadImage(f"has tiles of more than {MAX_PIXELS / 1e6:.0f} megapixels")
 
 
 def most_pixels(bytes_a_pixel: int) -> int:
-    """Return how many pixels a photo may have, in whole megapixels."""
+    """Return how many pixels a photo may have, rounded down to whole megapixels."""
     return min(MAX_PIXELS, MAX_DECODING_BYTES // bytes_a_pixel // 1_000_000 * 1_000_000)
 
 
 def _bytes_a_pixel(image: Image.Image, file: IO[bytes]) -> int:
-    """Return the most memory that decoding a picture, and cutting it out, takes."""
+    """Return the most bytes per pixel that decoding a picture and cutting it out takes."""
     if image.format in ("JPEG", "MPO"):
         scans = _scans(file)
         if scans * image.width * image.height > MAX_SCANNED_PIXELS:
@@ -216,7 +216,7 @@ def _bytes_a_pixel(image: Image.Image, file: IO[bytes]) -> int:
             return _USUAL
         layers: list[tuple[int, int]] = [(across, down) for _, across, down, _ in image.layer]  # type: ignore[attr-defined]
         whole = max(across for across, _ in layers) * max(down for _, down in layers)
-        # All coefficients are kept, 2 bytes each.
+        # All coefficients are kept in memory, 2 bytes each.
         return max(_USUAL, 4 + -(-2 * sum(across * down for across, down in layers) // whole))
     if image.format == "HEIF" and image.info.get("bit_depth") == 8:
         return 10
@@ -224,7 +224,7 @@ def _bytes_a_pixel(image: Image.Image, file: IO[bytes]) -> int:
 
 
 def _scans(file: IO[bytes]) -> int:
-    """Return how many scans a JPEG has, which Pillow has read up to the first of them."""
+    """Return the number of scans in a JPEG that Pillow has read up to its first scan."""
     place = file.tell()
     content = file.read()
     file.seek(place)
@@ -241,14 +241,14 @@ def _formats(data: bytes) -> tuple[str, ...]:
 
 @cache
 def _heif() -> tuple[str, ...]:
-    import pi_heif  # not above: few need it
+    import pi_heif  # imported here, because few photos need it
 
     pi_heif.register_heif_opener()
     return ("HEIF",)
 
 
 def _upright(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
-    """Return a picture as RGB, turned; the given one is closed."""
+    """Return a picture as RGB, turned upright; a large one is closed on the way."""
     _check_mode(image)
     if turn is None and image.mode == "RGB":
         return image
@@ -276,10 +276,10 @@ def _upright(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
 
 
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
-    """Return how a picture is to be turned; None where it is upright, or its metadata can't be read."""
+    """Return how a picture must be turned; None if it is upright, or its metadata can't be read."""
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001  (of metadata; the photo can be read)
+    except Exception:  # noqa: BLE001  (broken metadata; the photo can be read)
         return None
 
 

@@ -1,4 +1,4 @@
-"""A data set that is on this machine, and what is kept of each of its pictures when it is looked at."""
+"""Open a data set on this machine, and examine each of its photos and masks."""
 
 import hashlib
 from collections import Counter
@@ -22,24 +22,25 @@ from petseg.data.preprocess import photo_files, read_lists, trimap_files
 from petseg.errors import BadImage, DownloadError
 from petseg.params import Masks
 
-_SHEET_PX = 320  # the longer side of a photo there
-_FRAME = 0.02  # of the shorter side: the strip along a photo's edges
+_SHEET_PX = 320  # longer side of a photo in the sheet
+_FRAME = 0.02  # width of the strip along a photo's edges, as a share of its shorter side
 Size = tuple[int, int]  # width and height, px
 Files = Callable[[], Iterator[tuple[str, bytes]]]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that is on this machine.
+    """A data set on this machine.
 
     Attributes:
-        where: its folder.
-        kind: what is read.
-        masks: how its masks are encoded.
+        where: its folder, or its CSV of pairs.
+        kind: archives, a folder, or pairs of a CSV; in words.
+        masks: the encoding of its masks.
         listed: its photos, sorted by name.
-        left_out: photos that can't be used, and files that are not.
-        mask_files: yields the name and the file of each mask, in any order; photo_files of each photo.
-        trimap_of: of a mask's file and its stored values; raises BadImage.
+        left_out: photos that can't be used, and files that are not used.
+        mask_files: yields the name and the content of each mask, in any order.
+        photo_files: yields the name and the content of each photo, in any order.
+        trimap_of: returns the trimap for a mask's content and stored values; raises BadImage.
     """
 
     where: str
@@ -54,14 +55,14 @@ class Source:
 
 @dataclass(frozen=True)
 class MaskSeen:
-    """What is kept of a mask.
+    """The facts about a mask.
 
     Attributes:
-        size: None where it can't be decoded.
-        coverage: share of pet, its border counted; None where a value is not of the encoding.
+        size: None if it can't be decoded.
+        coverage: share of pixels that are pet or border; None if a value does not belong to the encoding.
         wrong: why preprocess would refuse it.
         doubt: what else is odd.
-        small: (h, w) uint8, the trimap made small for the sheet.
+        small: (h, w) uint8, a small copy of the trimap for the sheet.
     """
 
     size: Size | None = None
@@ -73,7 +74,7 @@ class MaskSeen:
 
 @dataclass(frozen=True)
 class PhotoSeen:
-    """What is kept of a photo: its upright size, a hash of its packed pixels, a small one for the sheet."""
+    """The facts about a photo: its upright size, a hash of its packed pixels, a small copy for the sheet."""
 
     size: Size | None = None
     digest: bytes = b""
@@ -82,21 +83,21 @@ class PhotoSeen:
 
 
 def is_remote(source: str) -> bool:
-    """Whether a source is on a server."""
+    """Return whether a source is on a server."""
     return source == "oxford" or "://" in source
 
 
 def open_source(source: str, masks: Masks, sample: Path, root: Path) -> Source:
-    """Open a data set that is on this machine.
+    """Open a data set on this machine.
 
     Args:
-        source: as data.source.
-        masks: how the masks of an own folder are encoded.
+        source: a value of data.source.
+        masks: the encoding of the masks, if the source is a folder of photos and masks.
         sample: folder of the photos that come with the repository.
         root: the main repository.
 
     Raises:
-        DownloadError: it is not on this machine, or is no data set.
+        DownloadError: it is not on this machine, or is not a data set.
         DataError: its lists are wrong.
     """
     if is_remote(source):
@@ -138,9 +139,9 @@ def open_source(source: str, masks: Masks, sample: Path, root: Path) -> Source:
 
 
 def doubt_of(trimap: NDArray[np.uint8]) -> str | None:
-    """Say what is odd about a mask: empty, full, or pet and background exchanged.
+    """Return what is odd about a mask: it is empty, full, or looks inverted; None if nothing is.
 
-    They are taken for exchanged where most of the photo's frame is pet while most of its middle is not.
+    It looks inverted if most of the photo's frame is pet while most of its middle is not.
 
     Args:
         trimap: (H, W) uint8.
@@ -166,7 +167,7 @@ def _pair_files(pairs: Sequence[Pair], part: str) -> Iterator[tuple[str, bytes]]
 
 
 def look_at_mask(file: tuple[str, bytes], source: Source) -> tuple[MaskSeen, Counter[int]]:
-    """Return what is kept of a mask, and its pixels by stored value."""
+    """Return the facts about a mask, and its number of pixels by stored value."""
     try:
         values = mask_values(file[1], source.masks)
     except BadImage as refusal:

@@ -1,6 +1,6 @@
-"""A look at a data set before anything is made of it: what it has, and which pairs are suspicious.
+"""Examine a data set before it is used: what it contains, and which pairs are suspicious.
 
-Nothing is written, and no picture is kept but the few of the sheet.
+Nothing is written, and only the few pictures of the sheet are kept.
 """
 
 import warnings
@@ -24,7 +24,7 @@ from petseg.errors import DataError
 from petseg.params import SplitParams
 
 SHEET_PAIRS = 24
-_SHEET_SUSPICIOUS = 8  # in place of others, so many that something is odd with
+_SHEET_SUSPICIOUS = 8  # so many odd pairs may take the place of others
 
 T = TypeVar("T")
 Verdict = Literal["stops", "refused", "look"]
@@ -36,9 +36,9 @@ class Suspicion:
     """What is wrong with a photo, its mask or a group.
 
     Attributes:
-        name: of the photo or the group.
+        name: name of the photo or the group.
         reason: what is wrong.
-        verdict: preprocess would leave the photo out (refused), or stop (stops); or only look at it (look).
+        verdict: stops: preprocess would stop; refused: it would leave the photo out; look: worth a look.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Suspicion:
 
 @dataclass(frozen=True)
 class SheetPair:
-    """A pair of the sheet: the photo, (h, w, 3) uint8, and its trimap, (h, w) uint8, both made small."""
+    """A pair of the sheet: small copies of the photo, (h, w, 3) uint8, and of its trimap, (h, w) uint8."""
 
     name: str
     photo: NDArray[np.uint8]
@@ -59,22 +59,24 @@ class SheetPair:
 
 @dataclass(frozen=True)
 class Inspection:
-    """All that was seen.
+    """Everything that was found.
 
     Attributes:
-        source: what was looked at.
-        photos: how many photos there are; so masks.
-        pairs: so many can be used.
-        parts: of the pairs that can be used, how many would be in train, val and test.
-        drawn: which of these parts no list names, so that split decides.
-        groups: photos of each group.
-        breeds: photos of each breed; so species.
-        sizes: of all photos that can be decoded.
-        values: pixels of all masks by stored value.
-        coverages: share of pet of each mask.
+        source: the data set.
+        photos: number of photos.
+        masks: number of masks.
+        pairs: number of pairs that can be used.
+        parts: how many of these pairs would be in train, val and test.
+        drawn: the parts that no list names, so that the params of split decide.
+        groups: number of photos in each group.
+        breeds: number of photos of each breed.
+        species: number of photos of each species.
+        sizes: sizes of all photos that can be decoded.
+        values: number of pixels in all masks, by stored value.
+        coverages: share of pet in each mask.
         suspicions: in the order of VERDICTS, each kind by name.
-        ignored: files that are not used, by reason.
-        sheet: pairs to show.
+        ignored: number of files that are not used, by reason.
+        sheet: the pairs to show.
     """
 
     source: Source
@@ -100,19 +102,19 @@ class Inspection:
 
 
 def inspect(source: Source, image_size: int, split: SplitParams) -> Inspection:
-    """Look at every photo and mask, on all cores.
+    """Examine every photo and mask, on all cores.
 
     Args:
         source: the data set.
-        image_size: side of the packed photos, by whose pixels copies are found as preprocess finds them.
-        split: how photos are drawn where no list has them.
+        image_size: side of the packed photos; duplicates are found by their pixels, as in preprocess.
+        split: how photos are split that no list names.
     """
     shown = set(_evenly([photo.name for photo in source.listed], SHEET_PAIRS))
     with (
         warnings.catch_warnings(),
         progress("look at photos and masks", 2 * len(source.listed), transient=True) as advance,
     ):
-        warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, in whatever thread
+        warnings.filterwarnings("ignore", module="PIL")  # about odd metadata, in all threads
         masks: dict[str, MaskSeen] = {}
         values = Counter[int]()
         for (name, _), mask in in_order(partial(look_at_mask, source=source), source.mask_files()):
@@ -161,7 +163,7 @@ def inspect(source: Source, image_size: int, split: SplitParams) -> Inspection:
 def _judge(
     source: Source, masks: dict[str, MaskSeen], photos: dict[str, PhotoSeen]
 ) -> tuple[list[Suspicion], list[Listed]]:
-    """Return what is suspicious, and the photos that can be used."""
+    """Return what is suspicious, and the usable photos."""
     refused = (row for row in source.left_out if row.verdict == "rejected")
     suspicions = [Suspicion(row.name, row.reason, "refused") for row in refused]
     hashes: dict[int, bytes] = {}
@@ -201,7 +203,7 @@ def _why_unusable(mask: MaskSeen | None, photo: PhotoSeen | None) -> str | None:
 def _sheet(
     shown: set[str], masks: dict[str, MaskSeen], photos: dict[str, PhotoSeen], suspicions: list[Suspicion]
 ) -> list[SheetPair]:
-    """Return the pairs that can be shown: those that something is odd with, and others, by name."""
+    """Return the pairs to show, sorted by name: odd ones, and others to fill up."""
     reasons = {suspicion.name: suspicion.reason for suspicion in suspicions}
     odd: list[SheetPair] = []
     fine: list[SheetPair] = []
@@ -215,7 +217,7 @@ def _sheet(
 
 
 def _evenly(items: Sequence[T], count: int) -> list[T]:
-    """Return at most so many of the items, from all over."""
+    """Return at most ``count`` of the items, spread evenly over all of them."""
     if len(items) <= count:
         return list(items)
     return [items[i * len(items) // count] for i in range(count)]

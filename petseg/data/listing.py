@@ -1,8 +1,8 @@
-"""Which photos a source has, what is known of each, and what of it was left out.
+"""The lists of a data source: its photos, the facts about each, and what was left out.
 
-An annotations archive says so in the two lists of the official one, ``trainval.txt`` and ``test.txt``, or
-in what an own folder's has: ``index.csv`` (name, breed, species, group, split) and ``left_out.csv`` (name,
-verdict, reason).
+An annotations archive holds the two lists of the official data set, ``trainval.txt`` and ``test.txt``. If it
+was made from a folder of your own, it holds ``index.csv`` (name, breed, species, group, split) and
+``left_out.csv`` (name, verdict, reason) instead.
 """
 
 import csv
@@ -18,27 +18,27 @@ from petseg.errors import DataError
 LISTS = {"annotations/trainval.txt": "trainval", "annotations/test.txt": "test"}
 INDEX, LEFT_OUT = "annotations/index.csv", "annotations/left_out.csv"
 UNKNOWN = "unknown"
-# Nothing says in which part a photo with "" is; of trainval, validation is yet to be cut.
+# "" means that no list names the part; validation photos are still to be taken from trainval.
 PARTS = ("", "trainval", "train", "val", "test")
 VERDICTS = ("rejected", "ignored")
 
 _INDEX_COLUMNS = ["name", "breed", "species", "group", "split"]
 _LEFT_OUT_COLUMNS = ["name", "verdict", "reason"]
 _OFFICIAL_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
-# What other systems refuse in a file's name, what a figure takes for a formula, and what a table of
-# Markdown or a spreadsheet takes for its own.
+# Characters that other systems refuse in file names, that a figure takes for a formula, or that have
+# a meaning in a Markdown table or a spreadsheet.
 _NEVER, _NOT_FIRST = frozenset('\\/:*?"<>|$`'), frozenset(" .=+-@")
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A photo that a source names.
+    """A photo that a source lists.
 
     Attributes:
-        name: of its files, without folder and suffix.
-        breed: or whatever label it has.
+        name: the name of its files, without folder and suffix.
+        breed: its breed, or another label.
         species: cat, dog, or another.
-        group: of which all photos stay on one side; none where it is empty.
+        group: all photos of a group stay in one part; empty if it has no group.
         part: one of PARTS.
     """
 
@@ -50,7 +50,7 @@ class Listed:
 
 
 class LeftOut(NamedTuple):
-    """A photo that can't be used: rejected; or a file that is not: ignored."""
+    """A photo that can't be used (rejected), or a file that is not used (ignored)."""
 
     name: str
     verdict: str
@@ -58,7 +58,7 @@ class LeftOut(NamedTuple):
 
 
 def why_no_name(name: str) -> str | None:
-    """Say why a text can't be the name of a photo, a breed or a group; None where it can."""
+    """Return why a text can't be the name of a photo, a breed or a group; None if it can."""
     if not name:
         return "is empty"
     if not name.isprintable():
@@ -73,7 +73,7 @@ def why_no_name(name: str) -> str | None:
 
 
 def why_ignored(member: str) -> str:
-    """Say why a file is passed over that no rule of a source asks for."""
+    """Return why a file is ignored that a source does not need."""
     name = PurePosixPath(member).name
     if name.startswith("._"):
         return "AppleDouble file of a Mac"
@@ -81,17 +81,17 @@ def why_ignored(member: str) -> str:
 
 
 def read_listing(archive: str, texts: Mapping[str, str]) -> tuple[list[Listed], list[LeftOut]]:
-    """Read what an annotations archive says of its photos.
+    """Read the lists of an annotations archive.
 
     Args:
         archive: its name, for messages.
-        texts: the members among LISTS, INDEX and LEFT_OUT that it has.
+        texts: its members among LISTS, INDEX and LEFT_OUT, by name.
 
     Returns:
         The photos, sorted by name, and what was left out.
 
     Raises:
-        DataError: a list is absent or can't be read, or no photo is listed.
+        DataError: a list is missing or can't be read, or no photo is listed.
     """
     if INDEX in texts:
         listed, left_out = _of_index(archive, texts)
@@ -108,7 +108,7 @@ def index_csv(listed: Iterable[Listed]) -> bytes:
 
 
 def left_out_csv(left_out: Iterable[LeftOut]) -> bytes:
-    """Return a row for everything that was not taken: rejected photos first, each kind by name."""
+    """Return the content of LEFT_OUT: rejected photos first, each kind by name."""
 
     def place(row: LeftOut) -> tuple[bool, str, str]:
         return row.verdict != "rejected", row.name, row.reason
@@ -137,7 +137,7 @@ def _of_lists(archive: str, texts: Mapping[str, str]) -> tuple[list[Listed], lis
                 reason = f"listed again in {member}; the first listing counts"
                 left_out.append(LeftOut(name, "rejected", reason))
             else:
-                # ``american_bulldog`` of ``american_bulldog_12``; a name without ``_`` tells no breed.
+                # ``american_bulldog`` from ``american_bulldog_12``; a name without ``_`` holds no breed.
                 breed = name.rpartition("_")[0] or UNKNOWN
                 listed[name] = Listed(name, breed, species, "", LISTS[member])
     return list(listed.values()), left_out
@@ -165,7 +165,7 @@ def _of_index(archive: str, texts: Mapping[str, str]) -> tuple[list[Listed], lis
 
 
 def _rows(archive: str, member: str, text: str, columns: list[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the lines of a CSV of exactly these columns, with their numbers."""
+    """Yield the rows of a CSV that must have exactly these columns, with their line numbers."""
     lines = csv.reader(io.StringIO(text, newline=""))
     try:
         if next(lines, columns) != columns:

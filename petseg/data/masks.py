@@ -1,4 +1,4 @@
-"""Masks in a file: eight pixels a byte, in an .npz."""
+"""Read and write masks in an .npz file, with eight pixels in a byte."""
 
 import io
 import zipfile
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from petseg.core.files import read_file, written_atomically
 from petseg.errors import DataError
 
-# What numpy and zipfile raise for bytes that are none of theirs.
+# Raised by numpy and zipfile for files of another format.
 _UNREADABLE = (
     *(FileNotFoundError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
     *(OverflowError, MemoryError, zipfile.BadZipFile, zlib.error),
@@ -20,12 +20,12 @@ _UNREADABLE = (
 
 
 def save_masks(path: Path, masks: NDArray[np.bool_], **beside: NDArray[Any]) -> None:
-    """Write masks and small arrays that belong to them.
+    """Write masks, and small arrays that belong to them.
 
     Args:
         path: an .npz file.
         masks: (..., S, S) bool.
-        beside: other arrays, by name.
+        beside: the other arrays, by name.
     """
     packed = np.packbits(masks, axis=-1)
     with written_atomically(path) as file:
@@ -37,11 +37,11 @@ def load_masks(path: Path, *axes: str) -> tuple[NDArray[np.bool_], dict[str, NDA
 
     Args:
         path: an .npz file.
-        axes: where given, the masks' axes before the last two, each named by whole numbers beside them; the
-            file may name one more, outputs.
+        axes: names of the masks' axes before the last two. If given, the file must hold an array of whole
+            numbers for each name, as long as the axis. It may hold one for a further axis, outputs.
 
     Raises:
-        DataError: the file is absent or of another format.
+        DataError: the file is missing or has another format.
         OSError: it can't be read.
     """
     try:

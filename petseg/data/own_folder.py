@@ -1,8 +1,8 @@
-"""An own folder of photos and masks, and the two archives that it becomes, from which all else reads.
+"""Pack a folder of photos and masks into the two archives that the later stages read.
 
-The folder has ``images/`` and ``masks/``, where a mask has its photo's name; beside them, if one likes,
-``train.txt``, ``val.txt`` and ``test.txt`` (a name a line) and ``groups.csv`` (name, group). Or it has
-``pairs.csv``: image, mask, and if one likes label, species, group, split.
+The folder has ``images/`` and ``masks/``, and a mask has the name of its photo. ``train.txt``, ``val.txt``,
+``test.txt`` (one name per line) and ``groups.csv`` (name, group) are optional. Or the folder has
+``pairs.csv`` with the columns image and mask, and optionally label, species, group and split.
 """
 
 import gzip
@@ -59,7 +59,7 @@ _NEEDED, _WANTED = ("image", "mask"), ("label", "species", "group", "split")
 
 @dataclass(frozen=True)
 class Pair:
-    """A photo, its mask, and what is known of them."""
+    """A photo, its mask, and the facts about them."""
 
     listed: Listed
     photo: Path
@@ -68,12 +68,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class OwnData:
-    """What an own folder has, by its names alone: no picture has been opened.
+    """The content of a folder, from its file names alone: no picture has been opened.
 
     Attributes:
-        folder: that holds everything.
-        pairs: sorted by name.
-        left_out: photos that can't be used, and files that are not.
+        folder: the folder that holds everything.
+        pairs: its pairs, sorted by name.
+        left_out: photos that can't be used, and files that are not used.
     """
 
     folder: Path
@@ -85,17 +85,17 @@ def put_in_place(source: str, masks: Masks, sample: Path, into: Path, root: Path
     """Put the two archives of any source into a folder, verified.
 
     Args:
-        source: data.source.
-        masks: how the masks of an own folder are encoded.
+        source: the value of data.source.
+        masks: the encoding of the masks, if the source is a folder of photos and masks.
         sample: folder of the photos that come with the repository.
-        into: folder to put them into.
+        into: folder to put the archives into.
         root: the main repository.
 
     Raises:
-        DownloadError: an archive can't be had.
+        DownloadError: an archive can't be found or fetched.
         ArchiveError: it is damaged.
-        ParamsError: archives were asked for by another encoding than theirs.
-        DataError: an own folder's lists are wrong, or it has no pair.
+        ParamsError: data.masks is set, but the source holds archives.
+        DataError: the lists of the folder are wrong, or it has no pair.
     """
     own = find_own(source, root)
     if own is None:
@@ -105,10 +105,10 @@ def put_in_place(source: str, masks: Masks, sample: Path, into: Path, root: Path
 
 
 def check_archives_encoding(source: str, masks: Masks) -> None:
-    """Check that no encoding is claimed for archives, whose masks always are trimaps.
+    """Check that the encoding is trimap, as it always is in archives.
 
     Raises:
-        ParamsError: one is.
+        ParamsError: it is another one.
     """
     if masks != "trimap":
         raise ParamsError(
@@ -118,7 +118,7 @@ def check_archives_encoding(source: str, masks: Masks) -> None:
 
 
 def find_own(source: str, root: Path) -> Path | None:
-    """Return the folder or the CSV of pairs that a source names; None where it is none of an own data set."""
+    """Return the folder or the CSV of pairs that a source names; None for any other kind of source."""
     if source in ("sample", "oxford") or "://" in source:
         return None
     try:
@@ -130,12 +130,12 @@ def find_own(source: str, root: Path) -> Path | None:
         if (path / PAIRS).is_file():
             return path / PAIRS
         return path if (path / IMAGES).is_dir() else None
-    except (ValueError, OSError):  # of a name that no file can have
+    except (ValueError, OSError):  # no file can have this name
         return None
 
 
 def read_own(path: Path) -> OwnData:
-    """Find the pairs of a folder, or of a CSV of pairs.
+    """Find the pairs in a folder, or in a CSV of pairs.
 
     Raises:
         DataError: a list or the CSV is wrong, or there is no pair.
@@ -147,12 +147,12 @@ def read_own(path: Path) -> OwnData:
 
 
 def archive(own: OwnData, masks: Masks, into: Path) -> list[Retrieved]:
-    """Write an own folder's photos and masks as the two archives.
+    """Write the photos and masks of a folder as the two archives.
 
-    A photo's file goes in as it is; a mask becomes a trimap. The same files give the same bytes.
+    A photo's file is stored unchanged; a mask becomes a trimap. The same files give the same bytes.
 
     Raises:
-        DataError: lists divide a group.
+        DataError: the lists divide a group.
     """
     check_groups([pair.listed for pair in own.pairs])
     into.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ def archive(own: OwnData, masks: Masks, into: Path) -> list[Retrieved]:
         warnings.catch_warnings(),
         progress("masks", len(own.pairs)) as advance,
     ):
-        warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, in whatever thread
+        warnings.filterwarnings("ignore", module="PIL")  # about odd metadata, in all threads
         for pair, trimap in in_order(partial(_trimap, masks=masks), own.pairs):
             advance(1)
             try:
@@ -198,7 +198,7 @@ def _trimap(pair: Pair, masks: Masks) -> bytes:
 
 @contextmanager
 def _tar(path: Path) -> Iterator[tarfile.TarFile]:
-    """Write a .tar.gz that says nothing of when and by whom. Photos and PNG files hardly compress."""
+    """Write a .tar.gz without times and users; photos and PNG files hardly compress any further."""
     with (
         written_atomically(path) as file,
         gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed,
@@ -211,7 +211,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
-    tar.getmembers().clear()  # the list itself, in which it would keep every header to the end
+    tar.getmembers().clear()  # else this list would keep every header in memory to the end
 
 
 def _of_folder(folder: Path) -> OwnData:
@@ -250,7 +250,7 @@ def _of_folder(folder: Path) -> OwnData:
 
 
 def _why_no_pair(photos: list[PurePosixPath], masks: list[PurePosixPath]) -> str | None:
-    """Say why the photos and the masks of one name are not one and one."""
+    """Return why the photos and masks of one name are not one photo and one mask; None if they are."""
     for files in (photos, masks):
         if len(files) > 1:
             return f"is there twice: {' and '.join(map(printable, files))}"
@@ -258,7 +258,7 @@ def _why_no_pair(photos: list[PurePosixPath], masks: list[PurePosixPath]) -> str
 
 
 def _pictures(folder: Path, part: str, left_out: list[LeftOut]) -> dict[str, list[PurePosixPath]]:
-    """Return the pictures below a part of the folder, by the name that each gives; note what is none."""
+    """Return the pictures below a part of the folder, by photo name; add other files to ``left_out``."""
 
     def fail(error: OSError) -> None:
         raise error
@@ -330,20 +330,20 @@ def _mistakes_in(row: Mapping[str, str], photo: PurePosixPath, mask: PurePosixPa
 
 
 def _why_unusable(pair: Pair, folder: Path) -> str | None:
-    """Say why the file of a photo or of its mask is not even to be opened."""
+    """Return why the file of a photo or of its mask must not be opened; None if both may be."""
     for path in (pair.photo, pair.mask):
-        told = printable(path.relative_to(folder)) if path.is_relative_to(folder) else printable(path)
+        name = printable(path.relative_to(folder)) if path.is_relative_to(folder) else printable(path)
         try:
             real = path.resolve(strict=True)
             size = real.stat().st_size
-        except (OSError, RuntimeError, ValueError):  # of links in a circle, or a name that no file can have
-            return f"{told}: no such file"
+        except (OSError, RuntimeError, ValueError):  # links in a circle, or an impossible name
+            return f"{name}: no such file"
         if not real.is_relative_to(folder.resolve()):
-            return f"{told} lies outside of the folder, or is a link that leads there"
+            return f"{name} lies outside of the folder, or is a link that leads there"
         if not real.is_file():
-            return f"{told} is no regular file"
+            return f"{name} is no regular file"
         if not os.access(real, os.R_OK):
-            return f"{told} may not be read"
+            return f"{name} may not be read"
         if size > MAX_MEMBER_BYTES:
-            return f"{told} has {size:,} bytes, more than {MAX_MEMBER_BYTES:,}"
+            return f"{name} has {size:,} bytes, more than {MAX_MEMBER_BYTES:,}"
     return None

@@ -1,4 +1,4 @@
-"""What lists and tables say of an own folder's photos: train.txt and the like, groups.csv, pairs.csv."""
+"""Read the lists and tables beside a folder's photos: train.txt and the like, groups.csv, pairs.csv."""
 
 import csv
 import io
@@ -15,11 +15,11 @@ from petseg.errors import DataError
 IMAGES = "images"
 MAX_LIST_BYTES = 64 << 20  # of a list or table
 SPLITS = ("train", "val", "test")
-_TOLD = 5  # mistakes of a list that are named
+_SHOWN = 5  # mistakes of a list that a message names
 
 
 def read_lists(folder: Path, known: Iterable[str]) -> dict[str, str]:
-    """Return the part of each photo by the lists, without those that are in none where train.txt is one."""
+    """Return the part of each photo by the lists; if there is a train.txt, without photos in no list."""
     files = [folder / f"{part}.txt" for part in SPLITS if (folder / f"{part}.txt").is_file()]
     parts: dict[str, str] = {}
     mistakes = []
@@ -60,7 +60,7 @@ def read_groups(folder: Path, table: str, known: Iterable[str]) -> dict[str, str
 
 
 def decided(parts: Mapping[str, str], where: str) -> dict[str, str]:
-    """Return the parts as an index has them: train is trainval where validation is yet to be cut of it.
+    """Return the parts for the index: train becomes trainval if no list names validation photos.
 
     Raises:
         DataError: some photos are named for training or validation, but none for test.
@@ -77,13 +77,13 @@ def decided(parts: Mapping[str, str], where: str) -> dict[str, str]:
 
 
 def name_of(path: PurePosixPath) -> str:
-    """Return the name that a picture gives to its photo: ``dogs_rex 1`` of ``dogs/rex 1.jpg``."""
+    """Return the name of a photo from the path of its picture: ``dogs_rex 1`` for ``dogs/rex 1.jpg``."""
     text = unicodedata.normalize("NFC", path.with_suffix("").as_posix().replace("/", "_"))
     return "".join(" " if unicodedata.category(letter) == "Zs" else letter for letter in text)
 
 
 def inside(text: str, folder: Path) -> PurePosixPath:
-    """Return a path of a list, below the folder if it leads into that; a leading ``~`` is the home folder."""
+    """Return a path from a list, relative to the folder if it lies inside; ``~`` is the home folder."""
     path = PurePosixPath(expanded(text.replace("\\", "/")))
     for whole in (folder.absolute(), folder.resolve()):
         if path.is_relative_to(whole):
@@ -92,7 +92,7 @@ def inside(text: str, folder: Path) -> PurePosixPath:
 
 
 def _entry(entry: str, known: set[str], folder: Path) -> str | None:
-    """Return the photo that a line of a list means: its name, or its file's."""
+    """Return the photo that a line names, by its own name or by its file's; None if there is none."""
     path = inside(entry, folder)
     path = path.relative_to(IMAGES) if path.is_relative_to(IMAGES) and entry.startswith(("~", "/")) else path
     if not path.name:
@@ -106,10 +106,10 @@ def _entry(entry: str, known: set[str], folder: Path) -> str | None:
 def read_table(
     file: Path, needed: tuple[str, ...], wanted: tuple[str, ...]
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the lines of a CSV as columns without blanks around them; of absent columns, empty ones.
+    """Yield the line number and the stripped cells of each row of a CSV; missing columns are empty.
 
     Raises:
-        DataError: a column is absent or unknown, or a line has more or fewer than the first.
+        DataError: a column is missing or unknown, or a row has more or fewer than the first line.
     """
     lines = csv.reader(io.StringIO(_text(file), newline=""))
     try:
@@ -142,5 +142,5 @@ def _text(file: Path) -> str:
 
 def refuse(mistakes: list[str]) -> None:
     if mistakes:
-        more = [f"and {len(mistakes) - _TOLD} more such lines"] if len(mistakes) > _TOLD else []
-        raise DataError(*mistakes[:_TOLD], *more)
+        more = [f"and {len(mistakes) - _SHOWN} more such lines"] if len(mistakes) > _SHOWN else []
+        raise DataError(*mistakes[:_SHOWN], *more)

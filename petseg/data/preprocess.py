@@ -1,4 +1,4 @@
-"""preprocess: two archives in, three files out (see petseg.data.arrays)."""
+"""Turn two archives into the three files of the packed data set (see petseg.data.arrays)."""
 
 import hashlib
 import re
@@ -35,18 +35,18 @@ Decoded = tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[int, int]]
 
 @dataclass
 class Report:
-    """What became of the photos."""
+    """Which photos were kept, and which photos and files were left out and why."""
 
     listed: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
 
     def reject(self, name: str, reason: str) -> None:
-        """Note that a listed photo can't be used."""
+        """Record that a listed photo can't be used."""
         self.left_out.append(LeftOut(name, "rejected", reason))
 
     def ignore(self, name: str, reason: str) -> None:
-        """Note that a file is not used."""
+        """Record that a file is not used."""
         self.left_out.append(LeftOut(name, "ignored", reason))
 
     @property
@@ -70,7 +70,7 @@ class Report:
         }
 
     def write(self, path: Path) -> None:
-        """Write a row for everything that was not taken: what, rejected or ignored, why."""
+        """Write a row for each photo or file that was left out: name, rejected or ignored, reason."""
         path.write_bytes(left_out_csv(self.left_out))
 
 
@@ -79,19 +79,19 @@ def pack(
 ) -> Report:
     """Stream the two archives into the packed arrays.
 
-    All cores decode; at most a few photos for each are in memory at a time. The same archives
-    and params give the same bytes.
+    All cores decode; at most a few photos per core are in memory at a time. The same archives and
+    params give the same bytes.
 
     Args:
         archives: folder that holds images.tar.gz and annotations.tar.gz.
-        arrays: folder to write the three files to; made if absent.
-        rejected: CSV of what was rejected or ignored, and why; written on failure too.
+        arrays: folder to write the three files to; created if missing.
+        rejected: CSV of the rejected photos and ignored files, with reasons; written on failure too.
         image_size: side of the square photos, in pixels.
-        max_rejected: the largest fraction of the listed photos that may be refused.
-        split: how validation is cut from trainval.
+        max_rejected: the largest fraction of the listed photos that may be rejected.
+        split: how the photos are split.
 
     Raises:
-        ArchiveError: an archive is absent, damaged or hostile.
+        ArchiveError: an archive is missing, damaged or hostile.
         DataError: more photos were rejected than ``max_rejected`` allows, or none is left.
     """
     for name in (PHOTOS, ANNOTATIONS):
@@ -102,10 +102,10 @@ def pack(
     report.listed = len({photo.name for photo in listed} | {name for name, _ in report.rejected})
     rejected.parent.mkdir(parents=True, exist_ok=True)
     report.write(rejected)
-    _check_rejected(report, rejected, max_rejected)  # of an own folder, many may be by now
+    _check_rejected(report, rejected, max_rejected)  # of a folder, many may be by now
     check_groups(listed)
     arrays.mkdir(parents=True, exist_ok=True)
-    (arrays / INDEX).unlink(missing_ok=True)  # written last: without it the arrays are not whole
+    (arrays / INDEX).unlink(missing_ok=True)  # it is written last: without it the arrays are not complete
 
     sizes = _pack_photos(archives / PHOTOS, arrays, listed, trimaps, image_size, report)
     photos = [listed[row] for row in sizes]
@@ -127,7 +127,7 @@ def pack(
 def _pack_photos(
     archive: Path, arrays: Path, listed: list[Listed], trimaps: dict[str, bytes], size_px: int, report: Report
 ) -> dict[int, tuple[int, int]]:
-    """Write the photos and trimaps that can be used; return the kept rows of ``listed`` with their sizes."""
+    """Write the usable photos and trimaps; return the kept rows of ``listed`` with the photos' sizes."""
     images_out = RowWriter(arrays / IMAGES, len(listed), (size_px, size_px, 3))
     trimaps_out = RowWriter(arrays / TRIMAPS, len(listed), (size_px, size_px))
     row_of = {photo.name: row for row, photo in enumerate(listed)}
@@ -135,7 +135,7 @@ def _pack_photos(
     sizes: dict[int, tuple[int, int]] = {}
     hashes: dict[int, bytes] = {}
     with warnings.catch_warnings(), progress("preprocess", len(listed)) as advance:
-        warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, in whatever thread
+        warnings.filterwarnings("ignore", module="PIL")  # about odd metadata, in all threads
         for name, pair in _decode(archive, row_of, trimaps, size_px, report):
             advance(1)
             seen.add(name)
@@ -159,7 +159,7 @@ def _pack_photos(
 def first_originals(
     archives: Path, names: Collection[str], count: int
 ) -> list[tuple[str, NDArray[np.uint8]]]:
-    """Decode the first photos of the archive that have one of the given names, at their own size.
+    """Decode the first photos in the archive that have one of these names, at their own size.
 
     Returns:
         At most ``count`` pairs of a name and an (H, W, 3) uint8 RGB photo.
@@ -169,7 +169,7 @@ def first_originals(
 
 
 def original_trimaps(archives: Path, names: Collection[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Decode the trimaps of the given photos at their own size, in the archive's order.
+    """Decode the trimaps of these photos at their own size, in the order of the archive.
 
     Yields:
         A name and its (H, W) uint8 trimap.
@@ -186,20 +186,20 @@ def original_trimaps(archives: Path, names: Collection[str]) -> Iterator[tuple[s
 
 
 def photo_files(archives: Path, names: Container[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield the names and files of the given photos, in the archive's order."""
+    """Yield the names and contents of these photos, in the order of the archive."""
     return _files(archives / PHOTOS, _PHOTO, names)
 
 
 def trimap_files(archives: Path, names: Container[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield the names and files of the trimaps of the given photos, in the archive's order."""
+    """Yield the names of these photos and the contents of their trimaps, in the order of the archive."""
     return _files(archives / ANNOTATIONS, _TRIMAP, names)
 
 
 def read_lists(archives: Path) -> tuple[list[Listed], list[LeftOut]]:
-    """Return the photos that the archives list, sorted by name, and what was left out of them.
+    """Return the photos that the archives list, sorted by name, and the photos and files left out.
 
     Raises:
-        DataError: a list is absent or can't be read, or no photo is listed.
+        DataError: a list is missing or can't be read, or no photo is listed.
     """
     members = read_members(archives / ANNOTATIONS, _LIST)
     texts = {
@@ -209,10 +209,10 @@ def read_lists(archives: Path) -> tuple[list[Listed], list[LeftOut]]:
 
 
 def duplicates(listed: Sequence[Listed], hashes: Mapping[int, bytes]) -> dict[int, int]:
-    """Return the rows of photos that are there already, each with the row of the one to keep.
+    """Return the rows of duplicate photos, each with the row of the photo to keep.
 
-    Photos are compared by their packed pixels, which finds copies under other names and copies
-    whose metadata differ. Kept is a test photo, or else one of validation.
+    Photos are compared by their packed pixels, so copies with other names or other metadata are found
+    too. A test photo is kept before a validation photo, and that before the others.
     """
     first: dict[bytes, int] = {}
     rank = {"test": 0, "val": 1}
@@ -228,7 +228,7 @@ def _files(archive: Path, wanted: re.Pattern[str], names: Container[str]) -> Ite
 
 
 def _read_annotations(path: Path, report: Report) -> tuple[list[Listed], dict[str, bytes]]:
-    """Return the listed photos, sorted by name, and the trimaps' PNG files by name."""
+    """Return the listed photos, sorted by name, and the PNG files of their trimaps by name."""
     texts: dict[str, str] = {}
     trimaps: dict[str, bytes] = {}
     for member, content in read_members(path, _ANNOTATION):
@@ -249,10 +249,10 @@ def _read_annotations(path: Path, report: Report) -> tuple[list[Listed], dict[st
 def _decode(
     path: Path, wanted: dict[str, int], trimaps: dict[str, bytes], size_px: int, report: Report
 ) -> Iterator[tuple[str, Decoded | None]]:
-    """Decode the listed photos on all cores, in whatever order they are done.
+    """Decode the listed photos on all cores, and yield each as soon as it is done.
 
-    Threads serve: Pillow lets go of Python's lock while it decodes and resizes. At most four
-    photos a core wait or are worked on.
+    Threads are enough, because Pillow releases Python's lock while it decodes and resizes. At most
+    four photos per core are waiting or being processed.
     """
     workers = usable_cores()
     running: dict[Future[Decoded], str] = {}

@@ -1,8 +1,8 @@
-"""Which photos are for training, for validation and for test: as lists say, or as a seed draws.
+"""Split photos into training, validation and test, by lists or at random by a seed.
 
-What is dealt out are groups, and a photo without one is a group of its own. Shuffled, the groups are laid
-out breed after breed. Taken at even distances along that line, a part has its exact share of all photos,
-and of each breed its share, to within one group.
+Whole groups are assigned to a part; a photo without a group is a group of its own. The groups are shuffled
+and then lined up breed by breed. A part takes groups at even distances along this line, so that it has its
+exact share of all photos, and its share of each breed, to within one group.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from petseg.data.listing import Listed
 from petseg.errors import DataError
 from petseg.params import SplitParams
 
-_TEST_STREAM = 1  # apart from the draw of validation, which was there before it
+_TEST_STREAM = 1  # separate from the draw of validation photos, so that it does not change that draw
 
 Rows = list[int]
 
@@ -23,16 +23,16 @@ Rows = list[int]
 def split_photos(photos: Sequence[Listed], split: SplitParams) -> list[str]:
     """Return train, val or test for each photo.
 
-    Where no list says what is test, ``test_fraction`` of the photos is. Of what is not test, the photos of
-    one fold are validation, or ``val_fraction`` of them, unless lists have them.
+    If no list names test photos, ``test_fraction`` of the photos become test. Of the others, one fold or
+    ``val_fraction`` of the photos become validation, unless lists name the validation photos.
 
     Args:
-        photos: those that can be used.
-        split: shares and folds.
+        photos: the photos that can be used.
+        split: the fractions and folds.
 
     Raises:
-        DataError: folds are asked for where lists say what is validation, or there are fewer groups than
-            folds.
+        DataError: split.folds is set although lists name the validation photos, or there are fewer groups
+            than folds.
     """
     parts = [photo.part for photo in photos]
     undecided = [row for row, part in enumerate(parts) if part == ""]
@@ -59,10 +59,10 @@ def split_photos(photos: Sequence[Listed], split: SplitParams) -> list[str]:
 
 
 def check_groups(photos: Sequence[Listed]) -> None:
-    """Check that the lists leave each group on one side.
+    """Check that the lists put all photos of a group into one part.
 
     Raises:
-        DataError: they do not, so group and list can't both be followed.
+        DataError: they do not, so both group and list can't be followed.
     """
     if broken := divided_groups(photos):
         group, (one, other) = next(iter(broken.items()))
@@ -74,7 +74,7 @@ def check_groups(photos: Sequence[Listed]) -> None:
 
 
 def divided_groups(photos: Sequence[Listed]) -> dict[str, tuple[Listed, Listed]]:
-    """Return the groups that lists divide, each with two photos of different parts."""
+    """Return the groups that the lists divide, each with two photos from different parts."""
     first: dict[str, Listed] = {}
     broken: dict[str, tuple[Listed, Listed]] = {}
     for photo in photos:
@@ -84,13 +84,13 @@ def divided_groups(photos: Sequence[Listed]) -> dict[str, tuple[Listed, Listed]]
 
 
 def _line(photos: Sequence[Listed], rows: Rows, seed: int | tuple[int, int]) -> list[Rows]:
-    """Lay out the groups that some photos form, shuffled within each breed, breed after breed."""
+    """Line up the groups of these photos breed by breed, shuffled within each breed."""
     members: dict[str | int, Rows] = {}
     for row in rows:
         members.setdefault(photos[row].group or row, []).append(row)
     groups = list(members.values())
 
-    def breed(group: Rows) -> str:  # that of most of its photos
+    def breed(group: Rows) -> str:  # the breed of most of its photos
         counts = Counter(photos[row].breed for row in group)
         return min(counts, key=lambda name: (-counts[name], name))
 
@@ -99,7 +99,7 @@ def _line(photos: Sequence[Listed], rows: Rows, seed: int | tuple[int, int]) -> 
 
 
 def _taken(line: list[Rows], fraction: float) -> list[Rows]:
-    """Take groups at even distances along the line, so that they hold a share of all photos."""
+    """Take groups at even distances along the line, so that they hold this fraction of the photos."""
     sizes = np.array([len(group) for group in line], dtype=np.int64)
     take = np.zeros(len(line), bool)
     passed = taken = 0
@@ -115,7 +115,7 @@ def _taken(line: list[Rows], fraction: float) -> list[Rows]:
 
 
 def _come_closer(take: NDArray[np.bool_], sizes: NDArray[np.int64], wanted: float) -> None:
-    """Put single groups in or out, as long as that brings the number of photos closer to the wanted one."""
+    """Add or remove single groups, as long as that brings the number of photos closer to the wanted one."""
     while abs(excess := sizes[take].sum() - wanted) >= 1:
         after = np.abs(excess + np.where(take, -sizes, sizes))
         best = int(after.argmin())
@@ -125,7 +125,7 @@ def _come_closer(take: NDArray[np.bool_], sizes: NDArray[np.int64], wanted: floa
 
 
 def _folds(line: list[Rows], folds: int) -> list[list[Rows]]:
-    """Deal the line out to the folds, each group to the one that has the fewest photos.
+    """Assign each group of the line to the fold that has the fewest photos.
 
     Raises:
         DataError: there are fewer groups than folds.

@@ -1,4 +1,4 @@
-"""Tables in CSV that stages leave, read as what their readers need: the columns, and the kind of each."""
+"""Read CSV tables that the stages wrote, and check their columns and the kind of each."""
 
 from collections.abc import Mapping
 from enum import Enum, auto
@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-_EXACT = 2**53  # below it a float holds each whole number
+_EXACT = 2**53  # a float can hold every whole number below it
 
 
 class Kind(Enum):
-    """What a column holds."""
+    """The kind of values in a column."""
 
     TEXT = auto()
-    WHOLE = auto()  # numbers
+    WHOLE = auto()  # whole numbers
     NUMBER = auto()
     SCORE = auto()  # a number that may be undefined
 
@@ -24,13 +24,13 @@ def read_table(path: Path, columns: Mapping[str, Kind]) -> pd.DataFrame:
 
     Args:
         path: the file.
-        columns: that it must have, and the kind of each.
+        columns: the columns that it must have, and the kind of each.
 
     Returns:
-        These columns, in this order; a text may be NA, and a score that is undefined is NaN.
+        These columns, in this order. The text ``NA`` stays a text, and an undefined score is NaN.
 
     Raises:
-        ValueError: it is no such table, or has no row; the text is the reason.
+        ValueError: it is not such a table, or has no row; the message is the reason.
         OSError: it can't be read.
     """
     table = pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -1,4 +1,4 @@
-"""How good masks are: metrics, scores under each boundary rule, thresholds, and what infer does and leaves.
+"""Evaluate masks: metrics, scores under each boundary rule, thresholds, and the work and the files of infer.
 
-Nothing here trains, and no run of the store is known.
+Nothing here trains or knows the runs of the store: ``training``, ``store`` and MLflow may not come in.
 """

@@ -1,4 +1,4 @@
-"""What infer does: it chooses on validation, predicts the test photos, and holds them against the truth."""
+"""The work of infer: choose thresholds on validation, predict the test photos, and score them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,17 +50,17 @@ _SHOWN = (
 
 @dataclass(frozen=True)
 class Predicted:
-    """What was predicted and chosen before a test trimap was looked at.
+    """The predictions and choices that are made before a test trimap is read.
 
     Attributes:
-        boundary: the rule for the trimaps' border whose scores are the headline.
-        validation: (N, 2, S, S), the probability of OUTPUTS for the validation photos.
-        test: likewise, for the M test photos.
-        thresholds: of each output, from which probability a pixel is of its mask.
-        answers: which output answers each rule.
-        clean: whether small islands and holes are taken out of the masks that are scored.
-        blind: (S, S) bool, the one mask of who never looks at a photo.
-        two_outputs: whether the network has two, or one that stands for both.
+        boundary: the boundary rule of the headline scores.
+        validation: (N, 2, S, S), the probabilities of OUTPUTS for the validation photos.
+        test: (M, 2, S, S), likewise for the test photos.
+        thresholds: for each output, the probability from which a pixel belongs to its mask.
+        answers: which output answers each boundary rule.
+        clean: whether small islands are dropped, and small holes filled, in the masks that are scored.
+        blind: (S, S) bool, the mask of the baseline that never looks at a photo.
+        two_outputs: whether the network has two outputs, or one that stands for both.
     """
 
     boundary: Boundary
@@ -74,28 +74,28 @@ class Predicted:
 
     @property
     def edge(self) -> Edge:
-        """The output that answers the headline's rule."""
+        """The output that answers the rule of the headline scores."""
         return self.answers[self.boundary]
 
     @property
     def threshold(self) -> float:
-        """That of the output that answers the headline's rule."""
+        """The threshold of the output that answers the rule of the headline scores."""
         return self.thresholds[self.edge]
 
     def masks(self, place: int, shape: tuple[int, ...], *, clean: bool) -> NDArray[np.bool_]:
-        """Return a test photo's masks at a size, (2, *shape)."""
+        """Return a test photo's masks at the given size, (2, *shape)."""
         _, masks = enlarged(self.test[place], shape, self.thresholds, clean=clean)
         return masks
 
 
 def predict(predictor: Predictor, arrays: PetArrays, boundary: Boundary, params: InferParams) -> Predicted:
-    """Predict the photos of validation and test; validation chooses thresholds, answers and the blind mask.
+    """Predict the validation and test photos; choose thresholds, answers and the blind mask on validation.
 
     Args:
         predictor: the network.
         arrays: the packed photos.
-        boundary: the rule for the trimaps' border whose scores are the headline.
-        params: the threshold of both outputs, or ``auto``; and how many photos at once.
+        boundary: the boundary rule of the headline scores.
+        params: the threshold of both outputs or ``auto``, the number of photos at once, and whether to clean.
     """
     rows = arrays.rows("val")
     trimaps = torch.from_numpy(arrays.trimaps[rows])
@@ -125,16 +125,16 @@ def predict(predictor: Predictor, arrays: PetArrays, boundary: Boundary, params:
 
 
 def against_truth(arrays: PetArrays, archives: Path, predicted: Predicted) -> dict[str, Tallies]:
-    """Hold the masks against the test trimaps at both sizes, and the answers that never look at a photo.
+    """Score the masks, and the baselines that never look at a photo, by the test trimaps at both sizes.
 
     Args:
         arrays: the packed photos.
         archives: folder of the trimaps at the photos' own size.
-        predicted: for these photos.
+        predicted: the predictions for these photos.
 
     Returns:
-        Counts by the answer: model, own_resolution, both again as not asked for (cleaned, or as_is),
-        all_foreground, mean_mask.
+        Counts by the kind of mask: model, own_resolution, both again in the way that params.clean does not
+        ask for (cleaned, or as_is), all_foreground, mean_mask.
     """
     rows = arrays.rows("test")
     names, trimaps = arrays.index["name"][rows].to_list(), arrays.trimaps[rows]
@@ -167,20 +167,20 @@ def write_outputs(
     scored: dict[str, Tallies],
     run_key: str | None,
 ) -> None:
-    """Write what infer leaves: petseg.evaluation.outputs.
+    """Write the files of infer (petseg.evaluation.outputs).
 
     Args:
-        folder: where to.
+        folder: where to write them.
         arrays: the packed photos.
-        predicted: for these photos.
-        scored: of ``against_truth``.
-        run_key: of the run whose weights predicted, as far as it is known.
+        predicted: the predictions for these photos.
+        scored: the result of ``against_truth``.
+        run_key: key of the run whose weights were used; None if it is unknown.
     """
     rows, boundary = arrays.rows("test"), predicted.boundary
     table = arrays.index.loc[rows, ["name", "breed", "species"]]
     table = table.join(photo_scores(scored["model"][boundary]), on="name")
     table = table.join(photo_scores(scored["own_resolution"][boundary]).add_prefix("own_"), on="name")
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "boundary": boundary,
         "threshold": predicted.threshold,
         "cleaned_masks": predicted.clean,
@@ -188,16 +188,16 @@ def write_outputs(
         "photos_undefined": int(table["dice"].isna().sum()),
     }
     if predicted.two_outputs:
-        told |= {"thresholds": dict(predicted.thresholds), "answers": dict(predicted.answers)}
+        facts |= {"thresholds": dict(predicted.thresholds), "answers": dict(predicted.answers)}
     scores: dict[str, Any] = {name: under_each_rule(tallies, boundary) for name, tallies in scored.items()}
     species = by_group(table, "species").set_index("species").to_dict("index")
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / HEADLINES, told | headlines(scores))
-    write_json(folder / SCORES, {"run_key": run_key} | told | scores | {"species": species})
+    write_json(folder / HEADLINES, facts | headlines(scores))
+    write_json(folder / SCORES, {"run_key": run_key} | facts | scores | {"species": species})
     write_table(folder / PER_IMAGE, table)
     write_table(folder / BREEDS, by_group(table, "breed"))
-    # Views of the probabilities, for people; all is chosen.
+    # These show the probabilities to people; all choices are made before.
     write_table(folder / THRESHOLDS, every_threshold(arrays, predicted))
     output, trimaps = OUTPUTS.index(predicted.edge), torch.from_numpy(arrays.trimaps[rows])
     write_table(
@@ -209,7 +209,7 @@ def write_outputs(
 
 
 def headlines(scores: dict[str, Any]) -> dict[str, Any]:
-    """Return the scores that matter: the model's under each rule, and fewer of each other answer."""
+    """Return the main scores: those of the model under each rule, and fewer of each other kind of mask."""
     model = {name: score for name, score in scores["model"].items() if not isinstance(score, dict)}
     rules = {name: rule for name, rule in scores["model"].items() if isinstance(rule, dict)}
     others = rules | {name: score for name, score in scores.items() if name != "model"}

@@ -1,7 +1,7 @@
 """Scores of masks: pixels are counted first, and divided last.
 
-``*_per_image`` is a mean over photos; ``*_global`` is of the pixels of all photos together. A score
-of nothing (Dice where neither mask nor truth has a pixel) is NaN, and a mean leaves it out.
+``*_per_image`` is a mean over photos; ``*_global`` is computed from the pixels of all photos together. An
+undefined score, such as Dice if neither mask nor truth has a pixel, is NaN, and a mean leaves it out.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from petseg.errors import ShapeMismatch
 from petseg.params import Boundary
 
 _BOOTSTRAP_SAMPLES = 2000
-_SAMPLES_AT_ONCE = 20  # more of them fall out of the processor's cache
+_SAMPLES_AT_ONCE = 20  # more of them would not fit into the processor's cache
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class PixelCounts:
         return self.tp.double() / (self.tp + self.fp + self.fn)
 
     def precision(self) -> Tensor:
-        """TP / (TP + FP), float64; NaN where no pixel was predicted."""
+        """TP / (TP + FP), float64; NaN if no pixel was predicted."""
         return self.tp.double() / (self.tp + self.fp)
 
     def recall(self) -> Tensor:
-        """TP / (TP + FN), float64; NaN where no pixel is true."""
+        """TP / (TP + FN), float64; NaN if no pixel is true."""
         return self.tp.double() / (self.tp + self.fn)
 
 
@@ -56,7 +56,7 @@ def count_pixels(predicted: Tensor, mask: Tensor, valid: Tensor | None = None) -
     Args:
         predicted: (N, ...) bool.
         mask: the same shape, bool, or float in {0, 1}.
-        valid: the same shape, zero where a pixel does not count; None where all do.
+        valid: the same shape, zero where a pixel does not count; None if all pixels count.
 
     Raises:
         ShapeMismatch: the shapes differ.
@@ -65,15 +65,15 @@ def count_pixels(predicted: Tensor, mask: Tensor, valid: Tensor | None = None) -
         raise ShapeMismatch("predicted and mask", predicted.shape, mask.shape)
     if valid is not None and valid.shape != mask.shape:
         raise ShapeMismatch("valid and mask", valid.shape, mask.shape)
-    said, true = predicted.flatten(1).bool(), mask.flatten(1).bool()
+    predicted, true = predicted.flatten(1).bool(), mask.flatten(1).bool()
     counted = torch.ones_like(true) if valid is None else valid.flatten(1).bool()
-    tp = (said & true & counted).sum(1)
-    positive, actual = (said & counted).sum(1), (true & counted).sum(1)
+    tp = (predicted & true & counted).sum(1)
+    positive, actual = (predicted & counted).sum(1), (true & counted).sum(1)
     return PixelCounts(tp, positive - tp, actual - tp, counted.sum(1) - positive - actual + tp)
 
 
 def scores(counts: PixelCounts) -> dict[str, float]:
-    """Return every score of a set of photos; means over photos with 95 % intervals beside them."""
+    """Return every score of a set of photos; means over photos come with 95 % intervals."""
     total = counts.total()
     result: dict[str, float] = {}
     for name, per_photo, together in (
@@ -90,7 +90,7 @@ def scores(counts: PixelCounts) -> dict[str, float]:
 
 
 def mean(values: NDArray[np.float64]) -> float:
-    """Return the mean of what is not NaN; NaN where nothing is left."""
+    """Return the mean of the values that are not NaN; NaN if there are none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else float("nan")
 
@@ -100,7 +100,7 @@ def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[floa
 
     Args:
         values: (N,) float; NaN is left out.
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Source: Efron 1979, doi:10.1214/aos/1176344552.
     """
@@ -122,12 +122,12 @@ def count_against(masks: Tensor, trimaps: Tensor, boundary: Boundary) -> PixelCo
     Args:
         masks: (N, H, W) bool.
         trimaps: (N, H, W) uint8.
-        boundary: what the border counts as.
+        boundary: how the border counts.
     """
     truth, valid = mask_of_rule(trimaps, boundary)
     return count_pixels(masks.unsqueeze(1), truth, valid)
 
 
 def mean_dice(masks: Tensor, trimaps: Tensor, boundary: Boundary) -> float:
-    """Return the mean Dice over photos; arguments as ``count_against``."""
+    """Return the mean Dice over photos; the arguments are those of ``count_against``."""
     return mean(count_against(masks, trimaps, boundary).dice().numpy())

@@ -1,8 +1,8 @@
-"""Scores of predicted masks against trimaps, under each rule for the border and at any resolution.
+"""Score predicted masks against trimaps, under each boundary rule and at any resolution.
 
-A photo is compared once, with its trimap; counts and edges follow from there. Where neither mask nor
-truth has a pixel (or an edge), a score is undefined: NaN, and a mean leaves the photo out. Where only
-one of them has, it is 0.
+Each photo is compared with its trimap once, and all scores come from the counts and edges found there. If
+neither mask nor truth has a pixel (or an edge), a score is undefined: it is NaN, and a mean leaves the photo
+out. If only one of them has, the score is 0.
 """
 
 from collections import defaultdict
@@ -23,11 +23,11 @@ from petseg.evaluation.metrics import PixelCounts, bootstrap_interval, count_pix
 from petseg.params import OUTPUTS, Boundary, Edge
 
 RULES: tuple[Boundary, ...] = get_args(Boundary)
-LEARNT: dict[Edge, Boundary] = {"whole": "foreground", "tight": "background"}  # what each output has learnt
-EDGE_TOLERANCE = 0.0075  # of the photo's diagonal, as in Csurka et al.
+LEARNT: dict[Edge, Boundary] = {"whole": "foreground", "tight": "background"}  # what each output learns
+EDGE_TOLERANCE = 0.0075  # share of the photo's diagonal, as in Csurka et al.
 NAN = float("nan")
 
-Answers = Mapping[Boundary, Edge]  # by which of a network's outputs each rule is answered
+Answers = Mapping[Boundary, Edge]  # which of a network's outputs answers each rule
 
 Mask = NDArray[np.bool_]
 Trimap = NDArray[np.uint8]
@@ -35,10 +35,10 @@ Trimap = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Tally:
-    """What a set of photos is scored from, under one rule for the border.
+    """The counts from which a set of photos is scored under one boundary rule.
 
     Attributes:
-        names: of the N photos.
+        names: names of the N photos.
         counts: the pixels of each photo.
         edge_f: (N,) float, the boundary F-score of each.
     """
@@ -59,11 +59,11 @@ Tallies = dict[Boundary, Tally]
 
 
 def tally(photos: Iterable[tuple[str, Mask, Trimap]], answers: Answers) -> Tallies:
-    """Hold predicted masks against trimaps under every rule.
+    """Compare predicted masks with trimaps under every rule.
 
     Args:
         photos: the name, the masks, (2, H, W) bool, and the trimap, (H, W) uint8, of each; sizes may differ.
-        answers: which of the masks is held against each rule.
+        answers: which of the masks is compared under each rule.
 
     Raises:
         ShapeMismatch: masks and their trimap differ in size.
@@ -74,7 +74,7 @@ def tally(photos: Iterable[tuple[str, Mask, Trimap]], answers: Answers) -> Talli
 def tally_each(
     photos: Iterable[tuple[str, Mapping[str, Mask], Trimap]], answers: Answers
 ) -> dict[str, Tallies]:
-    """Do as ``tally`` for several masks of each photo, by their names; a trimap's edges are found once."""
+    """Do the same as ``tally`` for several named masks of each photo; the trimap's edges are found once."""
     names: list[str] = []
     counts: dict[tuple[str, Boundary], list[PixelCounts]] = defaultdict(list)
     edge_f: dict[tuple[str, Boundary], list[float]] = defaultdict(list)
@@ -83,7 +83,7 @@ def tally_each(
         names.append(photo)
         for rule in RULES:
             truth, valid = mask_of_rule(torch.tensor(trimap)[None], rule)
-            # What the ignore rule leaves out is where the edge is.
+            # Under the ignore rule the edge itself is left out, so it has no score.
             edge = Contour.of(truth[0, 0].bool().numpy()) if valid is None else None
             for name, masks in each.items():
                 mask = masks[OUTPUTS.index(answers[rule])]
@@ -98,7 +98,7 @@ def tally_each(
 
 
 def photo_scores(tally: Tally) -> pd.DataFrame:
-    """Return the columns dice, iou and boundary_f, a row a photo, with the names as the index."""
+    """Return the columns dice, iou and boundary_f, one row per photo, with the names as the index."""
     columns = {"dice": tally.counts.dice().numpy(), "iou": tally.counts.iou().numpy()}
     return pd.DataFrame(columns | {"boundary_f": tally.edge_f}, index=pd.Index(tally.names, name="name"))
 
@@ -109,7 +109,7 @@ class Contour:
 
     Attributes:
         pixels: (H, W) bool.
-        distance_px: (H, W) float, from each pixel to the nearest of the edge; infinite without one.
+        distance_px: (H, W) float, from each pixel to the nearest edge pixel; infinite without an edge.
     """
 
     pixels: Mask
@@ -126,7 +126,7 @@ class Contour:
         """Return how much of each of two edges lies near the other: within 0.75 % of the photo's diagonal.
 
         Returns:
-            In [0, 1]; NaN where neither has a pixel, 0 where one has.
+            In [0, 1]; NaN if neither has a pixel, 0 if only one has.
 
         Raises:
             ShapeMismatch: the masks' shapes differ.
@@ -147,7 +147,7 @@ class Contour:
 
 
 def under_each_rule(tallies: Tallies, boundary: Boundary) -> dict[str, float | dict[str, float]]:
-    """Return the scores under one rule, and under each other one as ``boundary_<rule>``."""
+    """Return the scores under one rule, and those under each other rule as ``boundary_<rule>``."""
     own: dict[str, float | dict[str, float]] = dict(tallies[boundary].scores())
     return own | {f"boundary_{rule}": tallies[rule].scores() for rule in RULES if rule != boundary}
 
@@ -156,7 +156,7 @@ def by_group(table: pd.DataFrame, group: str) -> pd.DataFrame:
     """Return the mean Dice of each group of photos, with its interval; the lowest first.
 
     Args:
-        table: a row a photo, with the column ``dice`` and that of the group.
+        table: one row per photo, with the column ``dice`` and that of the group.
         group: ``breed`` or ``species``.
 
     Returns:
@@ -171,11 +171,11 @@ def by_group(table: pd.DataFrame, group: str) -> pd.DataFrame:
 
 
 def mean_mask(trimaps: Tensor, boundary: Boundary) -> Tensor:
-    """Return how often each place is pet, the answer of one who never looks at the photo.
+    """Return how often each pixel is pet: the baseline that never looks at the photo.
 
     Args:
-        trimaps: (N, S, S) uint8, of training.
-        boundary: what the border counts as; places that are ignored in every photo are never pet.
+        trimaps: (N, S, S) uint8, of the training photos.
+        boundary: how the border counts; pixels that are ignored in every photo are never pet.
 
     Returns:
         (S, S) float in [0, 1].

@@ -1,4 +1,4 @@
-"""Thresholds: the scores at each, the choice on validation, and how often probabilities come true."""
+"""Scores at each threshold, the choice of thresholds on validation, and the calibration of probabilities."""
 
 from collections.abc import Iterator
 
@@ -17,22 +17,22 @@ from petseg.params import OUTPUTS, Boundary
 THRESHOLDS = tuple(n / 100 for n in range(5, 100, 5))
 GRID = tuple(n / 100 for n in range(1, 100))
 BINS = 20
-_PHOTOS_AT_ONCE = 128  # 50 bytes a pixel are needed meanwhile
+_PHOTOS_AT_ONCE = 128  # which take 50 bytes per pixel
 
 
 def threshold_scores(probability: Tensor, trimaps: Tensor, boundary: Boundary) -> pd.DataFrame:
-    """Score what each threshold of a fine grid would make of the probabilities.
+    """Score the masks that each threshold of a fine grid would give.
 
-    A histogram of each photo's probabilities, cumulated from above, has the counts of every threshold.
+    A histogram of each photo's probabilities, summed up from above, has the counts for every threshold.
 
     Args:
         probability: (N, S, S) float in [0, 1].
         trimaps: (N, S, S) uint8.
-        boundary: what the border counts as.
+        boundary: how the border counts.
 
     Returns:
-        A row a threshold, which is the index: dice_per_image and iou_per_image, means over photos;
-        precision and recall, of all pixels together. NaN where undefined.
+        One row per threshold, which is the index: dice_per_image and iou_per_image are means over photos;
+        precision and recall are of all pixels together. Undefined scores are NaN.
 
     Raises:
         ShapeMismatch: the two shapes differ.
@@ -47,11 +47,11 @@ def threshold_scores(probability: Tensor, trimaps: Tensor, boundary: Boundary) -
         for kept, histograms in ((truth & valid, pet), (valid, counted)):
             histograms.append(torch.bincount(place[kept], minlength=width * len(values)).view(-1, width))
     # [n, k]: pixels of photo n that are pet by the threshold k - 1; all of them at k = 0.
-    right, said = (torch.cat(parts).flip(1).cumsum(1).flip(1) for parts in (pet, counted))
-    true, everything = right[:, 0], said[:, 0]
+    right, predicted = (torch.cat(parts).flip(1).cumsum(1).flip(1) for parts in (pet, counted))
+    true, everything = right[:, 0], predicted[:, 0]
     rows = []
     for k in range(1, width):
-        tp, fp = right[:, k], said[:, k] - right[:, k]
+        tp, fp = right[:, k], predicted[:, k] - right[:, k]
         counts = PixelCounts(tp, fp, true - tp, everything - true - fp)
         total = counts.total()
         rows.append({
@@ -64,10 +64,10 @@ def threshold_scores(probability: Tensor, trimaps: Tensor, boundary: Boundary) -
 
 
 def calibration(probability: Tensor, trimaps: Tensor, boundary: Boundary) -> pd.DataFrame:
-    """Hold probabilities against how often they come true; arguments as ``threshold_scores``.
+    """Compare probabilities with the share of pet; the arguments are those of ``threshold_scores``.
 
     Returns:
-        A row a bin of equal width: low, high, mean_probability, pet_share and pixels. Pixels that the
+        One row per bin of equal width: low, high, mean_probability, pet_share and pixels. Pixels that the
         boundary rule ignores are left out; mean and share of a bin without pixels are NaN.
 
     Raises:
@@ -92,7 +92,7 @@ def calibration(probability: Tensor, trimaps: Tensor, boundary: Boundary) -> pd.
 
 
 def calibration_error(table: pd.DataFrame) -> float:
-    """Return how far probabilities are from what comes true, averaged over pixels; of ``calibration``.
+    """Return how far probabilities are from the share of pet, averaged over pixels, from ``calibration``.
 
     Source: Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI.
     """
@@ -104,7 +104,7 @@ def calibration_error(table: pd.DataFrame) -> float:
 def _in_parts(
     probability: Tensor, trimaps: Tensor, boundary: Boundary
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield probability, truth and whether a pixel counts, (n, S * S) each, of some photos at a time."""
+    """Yield probability, truth and whether a pixel counts, (n, S * S) each, for some photos at a time."""
     if probability.shape != trimaps.shape:
         raise ShapeMismatch("probability and trimaps", probability.shape, trimaps.shape)
     for start in range(0, len(trimaps), _PHOTOS_AT_ONCE):
@@ -115,12 +115,12 @@ def _in_parts(
 
 
 def choose_threshold(probability: Tensor, trimaps: Tensor, boundary: Boundary) -> float:
-    """Return the threshold of the highest mean Dice; of equals, the one nearest to 0.5.
+    """Return the threshold with the highest mean Dice; of several, the one nearest to 0.5.
 
     Args:
         probability: (N, S, S) float, of the validation photos.
-        trimaps: (N, S, S) uint8, theirs.
-        boundary: what the border counts as.
+        trimaps: (N, S, S) uint8, of the same photos.
+        boundary: how the border counts.
     """
     return max(
         THRESHOLDS,
@@ -129,11 +129,11 @@ def choose_threshold(probability: Tensor, trimaps: Tensor, boundary: Boundary) -
 
 
 def choose_answers(masks: NDArray[np.bool_], trimaps: Tensor) -> Answers:
-    """Return which output answers each rule; validation says by which the ignore rule is answered better.
+    """Return which output answers each boundary rule; for ignore, the better one on validation.
 
     Args:
         masks: (N, 2, S, S), of the validation photos.
-        trimaps: (N, S, S) uint8, theirs.
+        trimaps: (N, S, S) uint8, of the same photos.
     """
     dice = (mean_dice(torch.from_numpy(masks[:, place]), trimaps, "ignore") for place in range(len(OUTPUTS)))
     of_edge = dict(zip(OUTPUTS, dice, strict=True))

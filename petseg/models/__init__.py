@@ -1,4 +1,4 @@
-"""The networks, their weights on disk, and a predictor: from photos to the probability of pet.
+"""The networks, their weights on disk, and a predictor that gives each pixel's probability of being pet.
 
-Nothing here learns or scores: losses, metrics and the store do not come in.
+Nothing here trains or scores: losses, metrics and the store may not come in.
 """

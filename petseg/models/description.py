@@ -1,4 +1,4 @@
-"""What lies beside weights, in JSON: which network they are of, and how its probability becomes a mask."""
+"""The types of the JSON files beside weights: the description of a network, and the use of its output."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +13,9 @@ from petseg.params import Edge, Thresholds
 
 
 class Described(TypedDict):
-    """model.json; no ``outputs`` where the network has one."""
+    """model.json; ``outputs`` is missing if the network has only one output."""
 
-    model: dict[str, Any]  # as ModelParams
+    model: dict[str, Any]  # the fields of ModelParams
     image_size: Annotated[int, Ge(1), Le(2048)]
     outputs: NotRequired[list[Edge]]
     tensors_sha256: str

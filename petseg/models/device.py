@@ -1,4 +1,4 @@
-"""torch's settings: device, threads, deterministic kernels, and what becomes of freed memory."""
+"""Set up torch: device, threads, deterministic kernels, and the reuse of freed memory."""
 
 import ctypes
 import os
@@ -17,16 +17,16 @@ def set_up_torch(device: str, threads: int) -> torch.device:
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``, as train.device.
-        threads: of the CPU, as train.threads.
+        threads: number of CPU threads, as train.threads.
 
     Raises:
-        TrainingError: train.device is cuda and there is none.
+        TrainingError: train.device is cuda, and there is no GPU.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    # As use_deterministic_algorithms(True), which would also import torch's compiler, for a second.
+    # Like use_deterministic_algorithms(True), which would also import torch's compiler and take a second.
     torch.set_deterministic_debug_mode("error")
-    # Filling fresh memory costs time, and nothing here reads what it has not written.
+    # Filling new memory costs time, and no code here reads memory that it has not written.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  (unknown to mypy)
     _keep_freed_memory()
     return choose_device(device)
@@ -48,10 +48,10 @@ def choose_device(device: str) -> torch.device:
 
 
 def _keep_freed_memory() -> None:
-    """Have the C library keep freed memory, up to 2 GB, for what comes next, where it can be told so.
+    """Let the C library keep up to 2 GB of freed memory for later use, if it has a setting for that.
 
-    A training step or a photo takes the same hundred megabytes as the one before, and each page of fresh
-    memory costs a fault. No bit depends on it. Source: mallopt(3).
+    A training step or a photo takes the same hundred megabytes as the one before, and each page of new
+    memory costs a page fault. Results do not depend on it. Source: mallopt(3).
     """
     trim_threshold, mmap_threshold, never = -1, -3, 2**31 - 1
     with suppress(AttributeError):  # macOS and musl have no mallopt
@@ -61,7 +61,7 @@ def _keep_freed_memory() -> None:
 
 
 def environment(device: torch.device) -> dict[str, str | int]:
-    """Describe what else the bits of trained weights depend on, for the record."""
+    """Return the versions and the hardware on which the bits of trained weights depend, for the record."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -77,7 +77,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
 
 
 def _processor() -> str:
-    """Return what kind of processor this is, as far as the system says."""
+    """Return the kind of the processor, as far as the system names it."""
     wanted = {"model name": "", "cpu family": "family ", "model": "model ", "CPU part": "part "}
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()

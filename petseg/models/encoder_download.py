@@ -1,4 +1,4 @@
-"""The weights that an encoder begins with, put in place and verified."""
+"""Put the weights that an encoder starts from in place, and verify them."""
 
 from pathlib import Path
 
@@ -21,17 +21,17 @@ IMAGENET_WEIGHTS = Remote(
 
 
 def fetch_encoder(choice: str, into: Path, root: Path, backoff_s: float = 1.0) -> Encoder:
-    """Put the chosen weights into a folder, verified.
+    """Put the chosen weights into a folder, and verify them.
 
     Args:
         choice: ``none``; ``imagenet``, torchvision's ResNet34 weights; or a file, relative to ``root``.
         into: folder to put resnet34.pth and encoder.json into.
         root: the main repository.
-        backoff_s: pause after a first failure; doubled after each.
+        backoff_s: pause after the first failure, in seconds; it is doubled after each further one.
 
     Raises:
         EncoderError: there is no such file.
-        DownloadError: it can't be downloaded.
+        DownloadError: the weights can't be downloaded.
     """
     into.mkdir(parents=True, exist_ok=True)
     target = into / pretrained.WEIGHTS

@@ -1,4 +1,4 @@
-"""From the probabilities of the two outputs to masks: cut at thresholds, cleaned of islands and holes.
+"""Turn the probabilities of the two outputs into masks: apply thresholds, drop islands, fill holes.
 
 Probabilities and masks are (..., 2, H, W), in the order of petseg.params.OUTPUTS.
 """
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from petseg.params import OUTPUTS, Edge
 
-Thresholds = Mapping[Edge, float]  # from which probability a pixel belongs to an output's mask
+Thresholds = Mapping[Edge, float]  # the probability from which a pixel belongs to the mask
 
-UNDECIDED: Thresholds = {"whole": 0.5, "tight": 0.5}  # where infer has not chosen any
+UNDECIDED: Thresholds = {"whole": 0.5, "tight": 0.5}  # if infer has not chosen any
 # Chosen on validation photos, and on composed ones with a second, smaller pet: python -m benchmarks.cleaning.
-ISLAND = 0.02  # components under this share of the largest are dropped,
-HOLE = 0.05  # and holes under this share of the mask are filled
+ISLAND = 0.02  # components smaller than this share of the largest one are dropped
+HOLE = 0.05  # holes smaller than this share of the mask are filled
 _EIGHT_NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
@@ -35,24 +35,24 @@ def cleaned(
 
     Args:
         probability: (2, H, W).
-        thresholds: by which it will be cut.
-        island: components under this share of the largest are dropped.
-        hole: holes under this share of the mask are filled.
+        thresholds: the thresholds that will be applied to it.
+        island: components smaller than this share of the largest one are dropped.
+        hole: holes smaller than this share of the mask are filled.
 
     Returns:
-        The same, with 0 in the islands that are dropped and 1 in the holes that are filled.
+        The probability, with 0 in the islands that are dropped and 1 in the holes that are filled.
     """
     clean = probability.copy()
-    for place in range(len(OUTPUTS)):  # an island of the whole mask is none of the tight one either
+    for place in range(len(OUTPUTS)):  # an island of the whole mask is dropped from the tight one too
         clean[place:, _islands(cut(clean, thresholds)[place], island)] = 0
     for place, mask in enumerate(cut(clean, thresholds)):
-        clean[: place + 1, _holes(mask, hole)] = 1  # what is of the tight mask is of the whole one
+        clean[: place + 1, _holes(mask, hole)] = 1  # a hole of the tight mask is filled in the whole one too
     return clean
 
 
 def _islands(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
     """Return the components of a mask that are smaller than this share of its largest one."""
-    from scipy.ndimage import label  # not above: who only identifies a model would wait for it
+    from scipy.ndimage import label  # here, because a command that only identifies a model does not need it
 
     components, count = label(mask, _EIGHT_NEIGHBOURS)
     if count < 2:
@@ -64,8 +64,8 @@ def _islands(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
 
 
 def _holes(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
-    """Return the holes of a mask that are smaller than this share of it; what touches the frame is none."""
-    from scipy.ndimage import label  # likewise
+    """Return the holes of a mask that are smaller than this share of it; a hole does not touch the frame."""
+    from scipy.ndimage import label  # here, as above
 
     components, _ = label(~mask)
     sizes = np.bincount(components.ravel())

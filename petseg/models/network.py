@@ -1,4 +1,4 @@
-"""What the networks have in common: photos in, logits out, and UNet's blocks.
+"""The base class of the networks, and the blocks of UNet.
 
 Source: Ronneberger, Fischer, Brox 2015 (arXiv:1505.04597), with padded convolutions and batch norm.
 """
@@ -13,18 +13,18 @@ from petseg.params import OUTPUTS
 
 
 class Network(nn.Module):
-    """A network that halves a photo some times, and comes back to its size with features for each pixel.
+    """A network that halves a photo several times, and returns to its size with features for each pixel.
 
     Args:
-        width: how many features a pixel has in the end.
+        width: number of features of a pixel at the end.
         halvings: how often the photo is halved.
         dropout: probability that a feature map is dropped before the last layer.
 
-    The head gives a logit for each of petseg.params.OUTPUTS. ``keep_one_output`` leaves it the one that
-    networks had before there were two.
+    The head gives a logit for each of petseg.params.OUTPUTS. ``keep_one_output`` reduces it to one output,
+    which is what older networks have.
 
     Attributes:
-        size_step: what a photo's height and width must be multiples of, in pixels.
+        size_step: a photo's height and width must be multiples of this, in pixels.
     """
 
     def __init__(self, width: int, halvings: int, dropout: float = 0.0) -> None:
@@ -35,19 +35,19 @@ class Network(nn.Module):
 
     @abstractmethod
     def features(self, photos: Tensor) -> Tensor:
-        """Return features, (N, width, H, W) float, of photos, (N, 3, H, W) float."""
+        """Return the features, (N, width, H, W) float, of photos, (N, 3, H, W) float."""
 
     def forward(self, photos: Tensor) -> Tensor:
-        """Return logits of the whole pet and, never above it, of the pet within its border.
+        """Return the logits of the whole pet, and those of the pet within its border, which are never higher.
 
         Args:
             photos: (N, 3, H, W) float, normalized; H and W are multiples of ``size_step``.
 
         Returns:
-            (N, 2, H, W) float, as OUTPUTS; (N, 1, H, W) of a network with one output.
+            (N, 2, H, W) float, as OUTPUTS; (N, 1, H, W) for a network with one output.
 
         Raises:
-            ShapeMismatch: H or W is no such multiple.
+            ShapeMismatch: H or W is not such a multiple.
         """
         size = photos.shape[-2:]
         fitting = tuple(side // self.size_step * self.size_step for side in size)
@@ -62,7 +62,7 @@ class Network(nn.Module):
         return cat([whole, whole - F.softplus(border)], dim=1)
 
     def keep_one_output(self) -> None:
-        """Replace the head by one with a single output, as networks had before there were two."""
+        """Replace the head by one with a single output, as older networks have it."""
         self.head = nn.Conv2d(self.head.in_channels, 1, 1)
 
 
@@ -81,7 +81,7 @@ class DoubleConv(nn.Sequential):
 
 
 class UpBlock(nn.Module):
-    """Double the size, put the encoder's features of that size beside it, convolve both."""
+    """Double the size, append the encoder's features of that size, and convolve both."""
 
     def __init__(self, channels_below: int, channels_skip: int, channels_out: int) -> None:
         super().__init__()

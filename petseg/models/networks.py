@@ -1,6 +1,6 @@
 """The networks, by the name that model.name gives them.
 
-Each maps photos, (N, 3, S, S) float, to logits, (N, 1, S, S) float.
+Each maps photos, (N, 3, S, S) float, to logits, (N, 2, S, S) float, as OUTPUTS.
 """
 
 from collections.abc import Callable
@@ -29,18 +29,18 @@ def build_network(params: ModelParams) -> Network:
 
 
 def settings_of(params: ModelParams) -> dict[str, object]:
-    """Return the settings that this network has, ``{"model.name": ...}``: another's do not name its runs."""
+    """Return the settings that this network uses, ``{"model.name": ...}``; only these are in its run keys."""
     unused = _UNUSED[params.name]
     return {f"model.{key}": value for key, value in params if key not in unused}
 
 
 def placed(network: AnyModule, device: torch.device) -> AnyModule:
-    """Move a network to a device, its weights in the memory format that convolutions are fastest in."""
-    # torch's stubs do not know that a module can be given a memory format.
+    """Move a network to a device, and its weights to the memory format in which convolutions are fastest."""
+    # torch's stubs lack the memory format of a module.
     moved: AnyModule = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved
 
 
 def parameter_count(network: nn.Module) -> int:
-    """Return how many numbers the network learns."""
+    """Return the number of parameters of a network."""
     return sum(parameter.numel() for parameter in network.parameters())

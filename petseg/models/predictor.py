@@ -1,4 +1,4 @@
-"""From weights and photos to masks."""
+"""Load a trained network, and predict the masks of photos."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from petseg.models.networks import build_network, placed
 from petseg.models.weights import load_tensors, sha256_tensors
 from petseg.params import OUTPUTS, Edge, ModelParams
 
-_STRIP_PX = 1 << 18  # of a large photo, at once
+_STRIP_PX = 1 << 18  # how many pixels of a large photo are enlarged at once
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Predictor:
 
     Attributes:
         network: in evaluation mode, on ``device``.
-        about: what model.json says of it.
-        device: where it computes.
-        flip_average: whether a prediction is the mean of the photo's and of its mirror image's.
+        about: the content of its model.json.
+        device: the device on which it computes.
+        flip_average: whether a prediction is the mean of those for the photo and for its mirror image.
     """
 
     network: nn.Module
@@ -63,7 +63,7 @@ class Predictor:
 
     @property
     def has_two_outputs(self) -> bool:
-        """Whether the network tells the pet's border strip from the pet; else both outputs are its one."""
+        """Whether the network has both OUTPUTS; if not, its one output stands for both."""
         return has_two_outputs(self.about)
 
     @property
@@ -77,11 +77,11 @@ class Predictor:
 
         Args:
             images: (N, S, S, 3) uint8, of the size that the network was trained on.
-            batch_size: how many at once.
+            batch_size: number of photos at once.
             what: the name of the work, for the progress bar.
 
         Returns:
-            (N, 2, S, S) float32, the probability of each of OUTPUTS, on the CPU.
+            (N, 2, S, S) float32, the probabilities of OUTPUTS, on the CPU.
 
         Raises:
             DataError: the photos have another size.
@@ -100,7 +100,7 @@ class Predictor:
         return result
 
     def segment(self, batch: Tensor) -> Tensor:
-        """Map a network's input, (N, 3, S, S) float, to the probability of OUTPUTS, (N, 2, S, S) float32."""
+        """Map a network input, (N, 3, S, S) float, to the probabilities of OUTPUTS, (N, 2, S, S) float32."""
         probability: Tensor = self.network(batch).float().sigmoid()
         if self.flip_average:
             flipped = mirrored(self.network(mirrored(batch)).float().sigmoid())
@@ -109,16 +109,18 @@ class Predictor:
 
     @torch.inference_mode()
     def probability_of(self, photo: Image.Image) -> NDArray[np.float32]:
-        """Predict one RGB photo of any size, shrunk as preprocess does; alone, so that its bits are its own.
+        """Predict one RGB photo of any size, resized as in preprocess.
+
+        The photo is predicted alone, so that its bits do not depend on other photos.
 
         Returns:
-            (2, S, S), the probability of OUTPUTS; ``at_own_size`` enlarges it.
+            (2, S, S), the probabilities of OUTPUTS; ``at_own_size`` enlarges them.
         """
         packed = torch.tensor(resize_photo(photo, self.size_px), device=self.device)
         batch = to_input(packed[None])
         if not self.flip_average:
             return self.segment(batch)[0].cpu().numpy()
-        # As segment does, in one call of the network: faster, but no exporter can follow it.
+        # The same as segment, in one call of the network: faster, but exporters can't trace it.
         both: Tensor = self.network(torch.cat([batch, mirrored(batch)])).float().sigmoid()
         return ((both[0] + mirrored(both[1])) / 2).expand(len(OUTPUTS), -1, -1).cpu().numpy()
 
@@ -126,16 +128,16 @@ class Predictor:
     def masks_at_own_size(
         self, photos: Iterable[Image.Image], thresholds: Thresholds, edge: Edge, *, clean: bool
     ) -> list[NDArray[np.uint8]]:
-        """Segment photos of any size: shrink as preprocess does, predict, enlarge the probability.
+        """Segment photos of any size: resize as in preprocess, predict, enlarge the probabilities.
 
         Args:
-            photos: RGB; taken one by one, so that no two of them need be in memory.
-            thresholds: of each output, from which probability a pixel is of its mask.
-            edge: whether the mask is of the whole pet, or of the pet within its border strip.
-            clean: whether small islands and holes are taken out of it.
+            photos: RGB; taken one by one, so that no two of them need to be in memory.
+            thresholds: for each output, the probability from which a pixel belongs to its mask.
+            edge: whether the mask covers the whole pet, or the pet within its border strip.
+            clean: whether small islands are dropped and small holes are filled.
 
         Returns:
-            Of each photo (H, W) uint8; 1 is pet.
+            For each photo (H, W) uint8; 1 is pet.
         """
 
         def shrunk(photo: Image.Image) -> tuple[NDArray[np.uint8], tuple[int, int]]:
@@ -154,12 +156,12 @@ class Predictor:
 
 
 def _network_of(described: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
-    """Build the network that model.json describes, of these weights.
+    """Build the network that model.json describes, with these weights.
 
-    Without memory of its own: a description may be of a network that no machine can hold.
+    It gets no memory of its own, because a description may name a network that no machine can hold.
 
     Raises:
-        ValueError, RuntimeError: there is no such network, or the weights are of another.
+        ValueError, RuntimeError: there is no such network, or the weights belong to another one.
     """
     with torch.device("meta"):
         network = build_network(ModelParams.model_validate(described["model"]))
@@ -174,12 +176,12 @@ def _network_of(described: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Mod
 
 
 def has_two_outputs(about: dict[str, Any]) -> bool:
-    """Tell by its model.json whether a network has both OUTPUTS; before there were two, it had one."""
+    """Return whether a network has both OUTPUTS, from its model.json; older networks have one."""
     return "outputs" in about
 
 
 def folded(network: nn.Module) -> nn.Module:
-    """Fold batch norms into the convolutions before them, in place: the same function, with less to compute.
+    """Fold batch norms into the convolutions before them, in place: the same function in less time.
 
     Args:
         network: in evaluation mode.
@@ -203,12 +205,12 @@ def at_own_size(probability: NDArray[np.float32], shape: tuple[int, ...]) -> NDA
 
 @dataclass(frozen=True)
 class OwnSize:
-    """One photo's probabilities and masks at the photo's own size, strip by strip: all would take GBs.
+    """One photo's probabilities and masks at the photo's own size, in strips: at once they would take GBs.
 
     Attributes:
         small: (2, S, S), the probabilities as the network gives them, or cleaned.
-        shape: (H, W), the photo's.
-        thresholds: of each output, from which probability a pixel is of its mask.
+        shape: (H, W), the size of the photo.
+        thresholds: for each output, the probability from which a pixel belongs to its mask.
     """
 
     small: NDArray[np.float32]
@@ -216,9 +218,9 @@ class OwnSize:
     thresholds: Thresholds
 
     def strips(self) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.bool_]]]:
-        """Yield columns, and their probabilities and masks, (2, H, columns): the bits of ``enlarged``.
+        """Yield columns, their probabilities and their masks, (2, H, columns): the same bits as ``enlarged``.
 
-        An image is enlarged along its rows first and along its columns then, so that columns are apart.
+        An image is enlarged along its rows first, and then along its columns, so the strips are independent.
         """
         height, width = self.shape
         count = -(-height * width // _STRIP_PX)
@@ -242,9 +244,9 @@ def enlarged(
 
     Args:
         small: (2, S, S), the probabilities as the network gives them.
-        shape: (H, W), the photo's.
-        thresholds: of each output, from which probability a pixel is of its mask.
-        clean: whether small islands and holes are taken out.
+        shape: (H, W), the size of the photo.
+        thresholds: for each output, the probability from which a pixel belongs to its mask.
+        clean: whether small islands are dropped and small holes are filled.
     """
     probability = at_own_size(cleaned(small, thresholds) if clean else small, shape)
     return probability, cut(probability, thresholds)

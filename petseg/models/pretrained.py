@@ -1,4 +1,4 @@
-"""The weights that an encoder begins with, in a folder: random ones need no file."""
+"""Open the folder of the weights that an encoder starts from; random weights need no file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +13,21 @@ from petseg.errors import BrokenRecord, EncoderError
 
 NONE, IMAGENET = "none", "imagenet"
 WEIGHTS, ABOUT = "resnet34.pth", "encoder.json"
-MAX_WEIGHTS_BYTES = 1_000_000_000  # of a file of anybody's weights, and of its tensors
+MAX_WEIGHTS_BYTES = 1_000_000_000  # of a file with weights from elsewhere, and of its tensors
 
 
 class About(TypedDict):
-    """encoder.json: what the encoder begins with, and the hash of its file."""
+    """encoder.json: the weights that the encoder starts from, and the hash of their file."""
 
     origin: Annotated[str, Len(1)]
     sha256: str | None
 
 
 def described(folder: Path) -> About:
-    """Read what says which weights a folder holds.
+    """Read encoder.json, which says what weights a folder holds.
 
     Raises:
-        BrokenRecord: it is not what it must be.
+        BrokenRecord: it does not have the required form.
         OSError: it can't be read.
     """
     return read_record(folder / ABOUT, About)
@@ -35,11 +35,11 @@ def described(folder: Path) -> About:
 
 @dataclass(frozen=True)
 class Encoder:
-    """What the encoder begins with, as its folder says.
+    """The weights that the encoder starts from, as their folder describes them.
 
     Attributes:
         origin: ``none``, ``imagenet``, or the name of a file.
-        sha256: of the file; None where the encoder begins with random weights.
+        sha256: hash of the file; None if the encoder starts from random weights.
         path: the file, or None.
     """
 
@@ -52,11 +52,11 @@ class Encoder:
         """Read what ``fetch_encoder`` has put into a folder.
 
         Args:
-            folder: that it was put into.
-            choice: what model.encoder_weights says now.
+            folder: the folder.
+            choice: the present value of model.encoder_weights.
 
         Raises:
-            EncoderError: it is not there, is of another choice, or is not what it was.
+            EncoderError: the files are missing, belong to another choice, or have changed.
         """
         try:
             about = described(folder)
@@ -75,7 +75,7 @@ class Encoder:
 
     @property
     def name(self) -> str:
-        """What names the runs that begin with these weights, wherever the file came from."""
+        """The name of these weights in the key of a run, wherever the file came from."""
         return NONE if self.sha256 is None else f"sha256:{self.sha256[:16]}"
 
 

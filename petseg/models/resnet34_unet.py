@@ -24,7 +24,7 @@ class ResNet34UNet(Network):
     """
 
     def __init__(self, width: int, dropout: float = 0.0) -> None:
-        from torchvision.models import resnet34  # not above: it takes as long as torch, and a UNet needs none
+        from torchvision.models import resnet34  # here: it takes as long as torch, and UNet does not need it
 
         super().__init__(width, len(_CHANNELS), dropout)
         self.stem = nn.Sequential(  # the skip at full resolution, where ResNet34 has no features
@@ -52,12 +52,12 @@ class ResNet34UNet(Network):
 
 
 def load_encoder(network: nn.Module, path: Path) -> None:
-    """Give the encoder published weights: a state dict of torchvision's resnet34.
+    """Load published weights into the encoder: a state dict of torchvision's resnet34.
 
-    The file's classifier (``fc``) is left out; every other name and shape must be there.
+    The file's classifier (``fc``) is left out; every other name and shape must fit.
 
     Raises:
-        EncoderError: the file can't be read, or is not of a ResNet34.
+        EncoderError: the file can't be read, or does not hold a ResNet34.
     """
     assert isinstance(network, ResNet34UNet)
     try:

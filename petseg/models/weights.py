@@ -1,7 +1,7 @@
-"""Tensors in a file that proves itself: safetensors, with a hash of all it holds inside.
+"""Save and load tensors in files that can be verified: safetensors with a hash of the content inside.
 
-Nothing here is pickled, so nothing is executed on loading. A file is written so that a crash
-leaves the old one or the new one (petseg.core.files.written_atomically).
+These files hold no pickle, so nothing is executed on loading. A file is written so that a crash leaves
+the old one or the new one (petseg.core.files.written_atomically).
 """
 
 import errno
@@ -29,12 +29,12 @@ from petseg.core.textfiles import printable
 from petseg.errors import BrokenRecord, DamagedFile
 from petseg.models.pretrained import MAX_WEIGHTS_BYTES
 
-_KEY = "petseg"  # the only key: safetensors writes several in no fixed order
+_KEY = "petseg"  # the only key, because safetensors writes several in no fixed order
 _METADATA = "its metadata"
-_SAFETENSORS_HEAD = slice(8, 10)  # of the file: after the length, JSON begins
-_MAX_HEADER_BYTES = 10_000_000  # of safetensors
-_MAX_PICKLE_BYTES = 4_000_000  # of torch.save, without the tensors' values
-_LEGACY_PICKLES = 5  # that a file of torch.save began with, when it was no archive
+_SAFETENSORS_HEAD = slice(8, 10)  # bytes of the file, after the length, where JSON begins
+_MAX_HEADER_BYTES = 10_000_000  # of a safetensors file
+_MAX_PICKLE_BYTES = 4_000_000  # of a torch.save file, without the values of its tensors
+_LEGACY_PICKLES = 5  # at the beginning of an old torch.save file, which is not an archive
 _MORE = f"more than {MAX_WEIGHTS_BYTES / 1e9:g} GB"
 _LARGE_PICKLE = f"its pickle has more than {_MAX_PICKLE_BYTES / 1e6:g} MB"
 
@@ -44,7 +44,7 @@ class _Header(TypedDict):
 
 
 class _Sealed(TypedDict):
-    """What the metadata hold: ``text`` is JSON, of the second form below."""
+    """The metadata; ``text`` is JSON of the form ``_Text``."""
 
     text: str
     sha256: str
@@ -65,22 +65,22 @@ class _Text(TypedDict):
 
 
 def sha256_tensors(tensors: dict[str, Tensor]) -> str:
-    """Return one sha256 of tensors: their names, types, shapes and values, in whatever order."""
+    """Return one sha256 of tensors: their names, types, shapes and values, in any order."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         value = tensor.detach().cpu().contiguous()
         digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)  # numpy has no bfloat16, nor float8
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)  # numpy has no bfloat16 or float8
     return digest.hexdigest()
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
-    """Write tensors and what is to be known about them, crash-safe.
+    """Write tensors and a description of them, crash-safe.
 
     Args:
         path: the file.
-        tensors: by name; on any device.
-        about: whatever JSON can hold.
+        tensors: the tensors, by name; on any device.
+        about: the description; anything that JSON can hold.
 
     Returns:
         ``sha256_tensors(tensors)``.
@@ -95,7 +95,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) 
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copy those tensors that share their memory with one before, as safetensors refuses them."""
+    """Copy the tensors that share memory with an earlier one, because safetensors refuses them."""
     seen: set[int] = set()
     for name, tensor in tensors.items():
         place = tensor.untyped_storage().data_ptr()
@@ -109,11 +109,11 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what ``save_tensors`` wrote: the tensors, on the CPU, and ``about``.
 
     Raises:
-        DamagedFile: the file is absent, cut short, of another format, or one bit of it differs.
-        OSError: it can't be read, which says nothing of what it holds.
+        DamagedFile: the file is missing, cut short or of another format, or a bit of it differs.
+        OSError: it can't be read, which says nothing about its content.
     """
     try:
-        content = read_file(path)  # not mapped: an error of the disk would kill who reads a mapped file
+        content = read_file(path)  # not mapped: a disk error kills a process that reads a mapped file
         sealed = checked(parsed(_metadata(content)[_KEY].encode(), _METADATA), _Sealed, _METADATA)
         tensors = safetensors.torch.load(content)
         text = sealed["text"].encode()
@@ -131,13 +131,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _metadata(content: bytes) -> dict[str, str]:
-    """Return what a safetensors file says of itself beside its tensors.
+    """Return the metadata of a safetensors file.
 
     Args:
-        content: the file, or what of it comes before the tensors.
+        content: the file, or its part before the tensors.
 
     Raises:
-        BrokenRecord, ValueError: it is no such file.
+        BrokenRecord, ValueError: it is not such a file.
     """
     length = int.from_bytes(content[:8], "little")
     if length > len(content):
@@ -147,7 +147,7 @@ def _metadata(content: bytes) -> dict[str, str]:
 
 
 def is_sealed(path: Path) -> bool:
-    """Tell whether a file says of itself that ``save_tensors`` wrote it, be it whole or not."""
+    """Return whether a file claims that ``save_tensors`` wrote it, even if it is damaged."""
     with naming(path), open_file(path) as file:
         content = file.read(8)
         length = int.from_bytes(content, "little")
@@ -159,7 +159,7 @@ def is_sealed(path: Path) -> bool:
 
 
 def load_foreign_tensors(path: Path) -> dict[str, Tensor]:
-    """Read weights that others have written: a safetensors file, or a state dict by torch.save.
+    """Read weights that another program wrote: a safetensors file, or a state dict by torch.save.
 
     Raises:
         DamagedFile: it is neither, or would take too much memory. Nothing in the file is executed.
@@ -179,9 +179,9 @@ def load_foreign_tensors(path: Path) -> dict[str, Tensor]:
             weights = safetensors.torch.load(content)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what is refused below, such as sparse tensors
+                warnings.simplefilter("ignore")  # about tensors that are refused below, such as sparse ones
                 weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception:  # noqa: BLE001  (the unpickler raises anything on bytes that are no weights)
+    except Exception:  # noqa: BLE001  (the unpickler raises anything for bytes that are not weights)
         raise DamagedFile(f"{path}: can't be read as weights, by safetensors or torch.save") from None
     if not isinstance(weights, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
@@ -196,10 +196,10 @@ def load_foreign_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _why_too_much(content: bytes) -> str | None:
-    """Say why torch.load would take more memory for a file than such a file is worth; None where it won't.
+    """Return why torch.load would take too much memory for a file; None if it would not.
 
-    Its archives are not compressed when torch writes them, but may be; and of a pickle each byte may
-    make an object.
+    torch does not compress its archives, but another program may; and each byte of a pickle may make an
+    object.
     """
     file = io.BytesIO(content)
     if content[:4] == b"PK\3\4":
@@ -219,13 +219,13 @@ def _why_too_much(content: bytes) -> str | None:
             for _, _, place in pickletools.genops(file):
                 if place is not None and place > _MAX_PICKLE_BYTES:
                     return _LARGE_PICKLE
-    except Exception:  # noqa: BLE001  (it is no pickle; torch.load gets no further)
+    except Exception:  # noqa: BLE001  (not a pickle; torch.load gets no further)
         return None
     return None
 
 
 def _why_unusable(name: str, value: Tensor) -> str | None:
-    """Say why a tensor can't be kept as safetensors; None where it can."""
+    """Return why a tensor can't be stored as safetensors; None if it can."""
     if value.layout is not torch.strided or value.is_nested or value.is_quantized:
         return "is sparse, nested or quantized; save it as a dense tensor"
     if value.is_meta:
@@ -234,15 +234,15 @@ def _why_unusable(name: str, value: Tensor) -> str | None:
         name.encode()
         one = torch.empty(1, dtype=value.dtype)
         kept = safetensors.torch.load(safetensors.torch.save({name: one}))
-    except Exception:  # noqa: BLE001  (of a dtype or a name that safetensors doesn't know)
+    except Exception:  # noqa: BLE001  (for a dtype or a name that safetensors can't store)
         kept = {}
     if name not in kept or kept[name].dtype != value.dtype:
-        return f"of {str(value.dtype).removeprefix('torch.')} is what safetensors can't hold"
+        return f"has the type {str(value.dtype).removeprefix('torch.')}, which safetensors can't store"
     return None
 
 
 def validated(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return, of a state's ``tensors()``, the weights that were validated; other tensors as they are."""
+    """Return the validated weights of a training state; tensors of another kind are returned unchanged."""
     for part in ("average/", "network/"):
         if found := {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}:
             return found

@@ -1,4 +1,5 @@
-"""What every stage has around it, what dvc.yaml says of one, and the hash of its code.
+"""The code around every stage: checks of its params and paths, its entry in dvc.yaml, the hash of its code.
 
-It knows nothing of photos, networks or the store.
+Of petseg, this package imports ``core``, ``errors`` and ``params`` only. Photos, networks and the store may
+not come in.
 """

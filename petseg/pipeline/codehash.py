@@ -1,8 +1,8 @@
-"""Which code a stage reaches by import, and the hash of all of it that can change a result.
+"""Find the code that a stage imports, and hash the part of it that can change a result.
 
-The hash is part of a run's key, so it must see every line that can change a weight, and should see nothing
-else: a better comment trains nothing again. It is made of each file's syntax tree, in a form that is the
-same for every Python that is supported. Comments, docstrings and layout are not in it.
+The hash is part of a run's key, so it must cover every line that can change a weight, and nothing else: a
+better comment must not start a new training. It is computed from the syntax tree of each file, in a form
+that is the same for every supported Python. Comments, docstrings and layout are not part of it.
 """
 
 import ast
@@ -17,56 +17,56 @@ from pathlib import Path
 from petseg.core.files import read_file
 from petseg.errors import UnreachedCode
 
-# What a stage reaches that can't change a weight, a score or a figure: by whole path, or by folder.
+# Files that a stage imports but that can't change a weight, a score or a figure; a folder ends with "/".
 LEFT_OUT: dict[str, str] = {
-    "stages/__init__.py": "says that the environment is absent",
-    "petseg/py.typed": "is empty; it tells type checkers that the package has types",
-    "petseg/errors.py": "names what can go wrong",
-    "petseg/params.py": "checks the params, whose values are in the key themselves",
-    "petseg/core/checked.py": "reads records by their types",
+    "stages/__init__.py": "reports that the environment is not active",
+    "petseg/py.typed": "is empty; it marks the package as typed",
+    "petseg/errors.py": "defines errors and their exit codes",
+    "petseg/params.py": "checks the params, whose values are part of the key",
+    "petseg/core/checked.py": "reads JSON and checks its types",
     "petseg/core/files.py": "hashes and copies files byte for byte",
-    "petseg/core/formats.py": "words numbers for lines and pages, which petseg report writes anew",
-    "petseg/core/git.py": "takes the commit, and how the code differs from it, for records",
-    "petseg/core/locks.py": "keeps two processes from the same work",
-    "petseg/core/loopback.py": "judges requests of the web pages",
-    "petseg/core/progress.py": "shows how far the work is",
-    "petseg/core/project.py": "finds folders, and the time of day",
-    "petseg/core/textfiles.py": "writes records, and reads params.yaml, whose values are in the key",
-    "petseg/core/yamlfiles.py": "reads params.yaml, whose values are in the key",
+    "petseg/core/formats.py": "formats numbers for lines and for pages, which petseg report writes again",
+    "petseg/core/git.py": "finds the commit, and the difference of the code from it, for records",
+    "petseg/core/locks.py": "keeps two processes from doing the same work",
+    "petseg/core/loopback.py": "checks requests to local servers",
+    "petseg/core/progress.py": "shows the progress of the work",
+    "petseg/core/project.py": "finds folders, the user and the time of day",
+    "petseg/core/textfiles.py": "writes records, and reads params.yaml, whose values are part of the key",
+    "petseg/core/yamlfiles.py": "reads params.yaml, whose values are part of the key",
     "petseg/core/tracked.py": "asks git which files it tracks",
-    "petseg/data/download.py": "fetches archives, whose photos are in the key by their hash",
-    "petseg/models/description.py": "says by type what lies beside weights",
-    "petseg/models/encoder_download.py": "fetches weights, which are in the key by their hash",
-    "petseg/pipeline/": "surrounds a stage, and reads what dvc.yaml says of it",
-    "petseg/store/additions.py": "reads and proves what was computed before",
-    "petseg/store/adopt.py": "takes in weights that were trained elsewhere",
-    "petseg/store/card.py": "words a record for people; petseg report and petseg runs show do so anew",
-    "petseg/store/before.py": "reads what a store has of before its ledger",
-    "petseg/store/beginning.py": "begins the ledger, in which no result is",
-    "petseg/store/chain.py": "reads the ledger, in which no result is",
+    "petseg/data/download.py": "fetches archives; the hash of their photos is part of the key",
+    "petseg/models/description.py": "defines the types of the files beside weights",
+    "petseg/models/encoder_download.py": "fetches weights, whose hash is part of the key",
+    "petseg/pipeline/": "runs a stage, and reads its entry in dvc.yaml",
+    "petseg/store/additions.py": "reads and verifies earlier results",
+    "petseg/store/adopt.py": "adopts weights that were trained elsewhere",
+    "petseg/store/card.py": "writes a record as text; petseg report and petseg runs show do so again",
+    "petseg/store/before.py": "reads a store from before its ledger",
+    "petseg/store/beginning.py": "begins the ledger, which holds no results",
+    "petseg/store/chain.py": "reads the ledger, which holds no results",
     "petseg/store/champion.py": "says which model is in use",
-    "petseg/store/heal.py": "puts damaged files back, byte for byte",
-    "petseg/store/identify.py": "finds the run of a file of weights",
-    "petseg/store/keep.py": "keeps what was computed, byte for byte",
-    "petseg/store/layout.py": "names files, and makes the key of these hashes",
-    "petseg/store/ledger.py": "logs what the store has ever finished",
-    "petseg/store/pending.py": "looks whether a change was made",
+    "petseg/store/heal.py": "restores damaged files, byte for byte",
+    "petseg/store/identify.py": "finds the run that made a file of weights",
+    "petseg/store/keep.py": "stores results, byte for byte",
+    "petseg/store/layout.py": "names files, and computes the key from these hashes",
+    "petseg/store/ledger.py": "logs the changes of the store",
+    "petseg/store/pending.py": "finds out whether a change was completed",
     "petseg/store/prune.py": "deletes runs, and the checkpoints of finished ones",
-    "petseg/store/rebuild.py": "puts damaged weights back, byte for byte",
-    "petseg/store/records.py": "reads and proves records, and copies files byte for byte",
-    "petseg/store/run.py": "reads, proves and copies what was computed before",
+    "petseg/store/rebuild.py": "restores damaged weights, byte for byte",
+    "petseg/store/records.py": "reads and verifies records, and copies files byte for byte",
+    "petseg/store/run.py": "reads, verifies and copies earlier results",
     "petseg/store/runs.py": "finds the runs of a store",
-    "petseg/store/typed.py": "checks records by their types",
-    "petseg/tracking/": "logs in MLflow what the store has",
+    "petseg/store/typed.py": "defines the types of records",
+    "petseg/tracking/": "logs the runs of the store in MLflow",
 }
 WIRING = ("dvc.yaml", "params.yaml")
 _COMPILED = (".pyc", ".pyo")
-_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where a statement holds statements
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # fields that hold statements
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def code_sha256(start: Path) -> str:
-    """Return one sha256 of a stage's script and of all it reaches that can change a result."""
+    """Return one sha256 of a stage's script and of all that it imports, except ``LEFT_OUT``."""
     start = start.resolve()
     root = start.parent.parent
     digest = hashlib.sha256()
@@ -76,7 +76,7 @@ def code_sha256(start: Path) -> str:
 
 
 def keyed_files(start: Path) -> list[Path]:
-    """Return the files whose hashes the key of a stage's script is made of, sorted."""
+    """Return the files that are part of the key of a stage's script, sorted."""
     start = start.resolve()
     root = start.parent.parent
     files = sorted(with_assets(reached_files(start, root), root))
@@ -84,16 +84,16 @@ def keyed_files(start: Path) -> list[Path]:
 
 
 def needed_files(start: Path) -> list[Path]:
-    """Return the files that a stage's script can't run without: those of its key, and all that it imports."""
+    """Return the files that a stage's script needs: those of its key, and all that it imports."""
     start = start.resolve()
     return sorted({*keyed_files(start), *reached_files(start, start.parent.parent)})
 
 
 def code_archive(start: Path) -> bytes:
-    """Return a ZIP archive of what training again needs of the project: its stages' code, and their wiring.
+    """Return a ZIP archive of the files that are needed to train again: all stages' code, and ``WIRING``.
 
     Args:
-        start: the script of a stage, beside those of the others.
+        start: the script of a stage; those of the other stages lie beside it.
     """
     root = start.resolve().parent.parent
     scripts = sorted(start.resolve().parent.glob("*.py"))
@@ -102,25 +102,25 @@ def code_archive(start: Path) -> bytes:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as made:
         for file in sorted(files):
-            entry = zipfile.ZipInfo(file.relative_to(root).as_posix())  # without a time: the same bytes again
+            entry = zipfile.ZipInfo(file.relative_to(root).as_posix())  # no time: always the same bytes
             made.writestr(entry, read_file(file), zipfile.ZIP_DEFLATED)
     return archive.getvalue()
 
 
 def check_reached(start: Path) -> None:
-    """Check that this process has loaded no code of the project that a stage's imports do not name.
+    """Check that this process has loaded no project code that a stage's imports do not name.
 
     Raises:
-        UnreachedCode: it has, so the key does not hold that code.
+        UnreachedCode: it has, so the key does not cover that code.
     """
     start = start.resolve()
     root = start.parent.parent
     reached = reached_files(start, root)
     modules = [
         module for name, module in list(sys.modules.items()) if name != "__main__"
-    ]  # who calls the stage
+    ]  # __main__ calls the stage
     loaded = (getattr(module, "__file__", None) for module in modules)
-    # Absolute paths alone: torch has modules that are no files, and say "_ops.py" of themselves.
+    # Absolute paths only: torch has modules without a file whose __file__ is "_ops.py".
     files = {
         Path(file).resolve() for file in loaded if file and file.endswith(".py") and Path(file).is_absolute()
     }
@@ -137,7 +137,7 @@ def reached_files(start: Path, root: Path) -> set[Path]:
 
     Args:
         start: a Python file.
-        root: of the project. What lies elsewhere, or in a hidden folder, is not of the project.
+        root: root of the project. Files elsewhere, or in a hidden folder, do not belong to the project.
     """
     found: set[Path] = set()
     named: set[str] = set()
@@ -153,10 +153,10 @@ def reached_files(start: Path, root: Path) -> set[Path]:
 
 
 def with_assets(files: set[Path], root: Path) -> set[Path]:
-    """Return Python files and the other files beside them, which they may read: the parts of pages, say.
+    """Return Python files and the other files in their folders, which they may read, such as parts of pages.
 
-    Beside a module in the root itself lie the lock, the databases and the docs, which every run changes:
-    they are not its parts.
+    Files in the root itself are left out: the lock, the databases and the docs lie there, and runs change
+    them.
     """
     folders = {file.parent for file in files} - {root}
     beside = (file for folder in folders for file in folder.iterdir())
@@ -168,12 +168,12 @@ def with_assets(files: set[Path], root: Path) -> set[Path]:
 
 
 def is_left_out(name: str) -> bool:
-    """Tell whether a file, by its path from the root, can't change a result."""
+    """Return whether a file, by its path from the root, can't change a result."""
     return any(name == path or (path.endswith("/") and name.startswith(path)) for path in LEFT_OUT)
 
 
 def _is_ours(file: Path, root: Path) -> bool:
-    """Tell whether a file is of the project, and not of an environment that lies in it."""
+    """Return whether a file belongs to the project, and not to an environment inside it."""
     if not file.is_relative_to(root):
         return False
     parts = file.relative_to(root).parts
@@ -181,17 +181,17 @@ def _is_ours(file: Path, root: Path) -> bool:
 
 
 def _packages_of(file: Path, root: Path) -> list[Path]:
-    """Return each __init__ on the way from the root to a file."""
+    """Return each __init__.py on the way from the root to a file."""
     folders = [folder for folder in file.parents if folder != root and folder.is_relative_to(root)]
     return [init for folder in folders if (init := folder / "__init__.py").is_file()]
 
 
 def _imported(file: Path, root: Path) -> Iterator[str]:
-    """Yield the modules that the imports of a file name, at whatever depth of its code."""
+    """Yield the modules that the imports of a file name, at any depth of its code."""
     package = file.relative_to(root).parent.parts
     tree = _tree(file)
     pending: list[ast.AST] = [] if tree is None else [tree]
-    while pending:  # statements alone, since no expression holds an import
+    while pending:  # only statements, because no expression holds an import
         node = pending.pop()
         for block in _BLOCKS:
             pending += getattr(node, block, ())
@@ -205,7 +205,7 @@ def _imported(file: Path, root: Path) -> Iterator[str]:
 
 
 def _files_of(module: str, root: Path) -> list[Path]:
-    """Return the files of the project that importing a module executes: its own, and each __init__."""
+    """Return the files of the project that importing a module executes: its own, and each __init__.py."""
     path = root.joinpath(*module.split("."))
     candidates = [path.with_suffix(".py"), path / "__init__.py"]
     files = [file for file in candidates if file.is_file() and _is_ours(file, root)]
@@ -216,12 +216,12 @@ def _files_of(module: str, root: Path) -> list[Path]:
 def _parsed(file: Path, content: bytes) -> ast.Module | None:
     try:
         return ast.parse(content, file)
-    except (SyntaxError, ValueError):  # a null byte is the second for Python 3.11
+    except (SyntaxError, ValueError):  # Python 3.11 raises ValueError for a null byte
         return None
 
 
 def _tree(file: Path) -> ast.Module | None:
-    """Return the syntax tree of a file, of whatever encoding; None where it has none, and its bytes count."""
+    """Return the syntax tree of a file in any encoding; None if it can't be parsed: then its bytes count."""
     return _parsed(file, read_file(file)) if file.suffix == ".py" else None
 
 
@@ -232,10 +232,10 @@ def _file_sha256(file: Path) -> str:
 
 
 def canonical(node: object) -> str:
-    """Write a syntax tree without positions, docstrings and empty fields.
+    """Return a syntax tree as text, without positions, docstrings and empty fields.
 
-    Python 3.12 and 3.13 added fields that are empty where nothing new is used, and divide the texts of an
-    f-string in another way, so empty fields are left out and such texts are joined.
+    Python 3.12 and 3.13 added fields, which are empty unless new syntax is used, and they divide the texts of
+    an f-string in another way. Therefore empty fields are left out, and neighbouring texts are joined.
     """
     match node:
         case ast.JoinedStr():

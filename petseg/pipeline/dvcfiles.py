@@ -1,4 +1,4 @@
-"""What dvc.yaml and dvc.lock say of a stage: its command, paths and code, and the params that it ran with."""
+"""Read dvc.yaml and dvc.lock: a stage's command, paths and code, and the params that it ran with."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,16 +11,16 @@ from petseg.core.textfiles import printable, read_yaml
 from petseg.errors import ParamsError, UsageError
 
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
-_WRITTEN = ("outs", "metrics", "plots")  # of a stage
+_WRITTEN = ("outs", "metrics", "plots")  # keys of a stage
 _PATHS = ("deps", *_WRITTEN)
 CODE = ("petseg", "stages")  # folders
 
 
 def stage_command(root: Path, stage: str) -> list[str]:
-    """Return a stage's command as dvc.yaml below ``root`` has it, by this Python.
+    """Return a stage's command from dvc.yaml below ``root``, with this Python.
 
     Raises:
-        ParamsError: it has none.
+        ParamsError: the stage has no command.
     """
     command = _stage(root, stage).get("cmd")
     if not isinstance(command, str) or not command.split():
@@ -44,7 +44,7 @@ def check_project(root: Path) -> None:
 
 
 def stage_paths(root: Path, stage: str) -> dict[str, Path]:
-    """Return the paths that dvc.yaml below ``root`` gives a stage, by the names of its options.
+    """Return the paths in a stage's command in dvc.yaml below ``root``, by the names of their options.
 
     Raises:
         UsageError: there is no project.
@@ -54,11 +54,11 @@ def stage_paths(root: Path, stage: str) -> dict[str, Path]:
 
 
 def pipeline_paths(root: Path) -> set[Path]:
-    """Return the files and folders that the stages of a project read and write, by dvc.yaml."""
+    """Return the files and folders that the stages of a project read and write, from its dvc.yaml."""
     try:
         stages = described_stages(root).values()
         return {root / each for stage in stages for kind in _PATHS for each in _listed(stage, kind)}
-    except ParamsError:  # of another program, by other rules
+    except ParamsError:  # the dvc.yaml of another program
         return set()
 
 
@@ -68,22 +68,22 @@ def own_outs(root: Path, stage: str) -> set[Path]:
 
 
 def inputs_of(root: Path, stage: str) -> set[str]:
-    """Return the names of the options by which dvc.yaml below ``root`` gives a stage what it reads."""
+    """Return the names of a stage's options whose paths are its deps, from dvc.yaml below ``root``."""
     described = _stage(root, stage)
     given = options(str(described.get("cmd", "")).split()[3:])
     return {name for name, path in given.items() if path in described.get("deps", [])}
 
 
 def _stage(root: Path, stage: str) -> dict[str, Any]:
-    """Return what dvc.yaml says of a stage; nothing where it does not name the stage."""
+    """Return a stage's entry in dvc.yaml; empty if there is none."""
     return described_stages(root).get(stage, {})
 
 
 def described_stages(root: Path, file: Path = PIPELINE) -> dict[str, dict[str, Any]]:
-    """Return what dvc.yaml or dvc.lock below ``root`` says of each stage.
+    """Return the entry of each stage in dvc.yaml or dvc.lock below ``root``.
 
     Raises:
-        ParamsError: it can't be read, or says something else.
+        ParamsError: the file can't be read, or has another form.
     """
     content = read_yaml(root / file)
     stages = content.get("stages") if isinstance(content, dict) else None
@@ -98,7 +98,7 @@ def described_stages(root: Path, file: Path = PIPELINE) -> dict[str, dict[str, A
 
 
 def _is_named(entry: object) -> bool:
-    """Tell whether an entry of a list is a text, or a section with a key."""
+    """Return whether an entry of a list is a text, or a section with a key."""
     return isinstance(entry, str | dict) and len(entry) > 0
 
 
@@ -108,7 +108,7 @@ def _listed(stage: Mapping[str, Any], kind: str) -> Iterator[str]:
 
 
 def options(words: list[str]) -> dict[str, str]:
-    """Return what follows each option of a command, ``--arrays data/pets``, by the option's name."""
+    """Return the values of a command's options, such as ``--arrays data/pets``, by the options' names."""
     return {
         name.removeprefix("--").replace("-", "_"): value
         for name, value in zip(words[::2], words[1::2], strict=False)
@@ -125,14 +125,14 @@ def code_files(root: Path, stage: str) -> Iterator[Path]:
 
 
 def dvc_settings(root: Path) -> dict[str, Any] | None:
-    """Return DVC's settings of a project, of all their levels.
+    """Return DVC's settings of a project, merged from all levels.
 
-    Where DVC can't read them, it says so, and returns None.
+    If DVC can't read them, print a warning and return None.
 
     Raises:
-        OSError: a file of them can't be read.
+        OSError: a file of the settings can't be read.
     """
-    from dvc.config import Config  # not above: it takes a quarter of a second
+    from dvc.config import Config  # imported here, because it takes a quarter of a second
     from dvc.exceptions import DvcException
     from voluptuous import Invalid
 
@@ -147,7 +147,7 @@ def dvc_settings(root: Path) -> dict[str, Any] | None:
 
 
 def locked_param(stage: str, key: str, root: Path = Path()) -> Any:
-    """Return the value of a param that a stage last ran with, by dvc.lock; None where that does not say."""
+    """Return the value of a param in a stage's last run, from dvc.lock; None if it is not there."""
     try:
         return read_yaml(root / LOCK)["stages"][stage]["params"]["params.yaml"][key]
     except (ParamsError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""What DVC has put into git before petseg could refuse it is taken out again."""
+"""Remove a file again that DVC put into git's objects before petseg could refuse it."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from petseg.core.git import Repository, neutral_git
 
-# What refers to a file on behalf of the user. DVC's refs of the experiment that runs go when it ends.
+# Where the user may refer to the file. DVC removes its refs of a running experiment when that ends.
 _REFERRED = ("--exclude=refs/exps/exec/*", "--all", "--reflog", "--indexed-objects")
 
 
@@ -14,10 +14,11 @@ def forget(file: Path) -> bool:
     """Remove the copy of a file that ``dvc exp run`` has made among git's objects.
 
     DVC stashes params.yaml with the values of ``-S`` before a stage runs. After the run nothing refers to
-    that copy, but git would keep it for two weeks. A copy stays if a commit, the index or a reflog has it.
+    that copy, but git would keep it for two weeks. A copy to which a commit, the index or a reflog refers
+    is kept.
 
     Returns:
-        Whether git has no copy any more, as far as can be told.
+        Whether git has no copy any more, as far as can be found out.
     """
     folder = file.absolute().parent
     try:

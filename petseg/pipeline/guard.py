@@ -1,7 +1,7 @@
-"""What petseg, DVC, MLflow and git keep for themselves, in this project or in another: nobody writes there.
+"""Keep commands and stages from writing into the files of petseg, DVC, MLflow and git, in any project.
 
-A path is followed through its links, and the parts of a store are known by where they really lie. Commands
-and stages have the one guard; a stage may write its own outs besides.
+A path is followed through its links, and the parts of a store are recognized by where they really lie.
+Commands and stages share this guard; a stage may also write its own outs.
 """
 
 import os
@@ -24,7 +24,7 @@ from petseg.pipeline.dvcfiles import LOCK, PIPELINE, dvc_settings, own_outs, pip
 
 _STORE, _CACHE = "the store of runs", "DVC's cache"
 _MLFLOW, _SETTINGS = "MLflow's files", "the pipeline's files"
-_OWN = {".git": "git's own folder", ".dvc": "DVC's own folder"}  # of any project
+_OWN = {".git": "git's own folder", ".dvc": "DVC's own folder"}  # in any project
 _DVCS = (_CACHE, _OWN[".dvc"])
 _IN_A_PROJECT: dict[str | Path, str] = {
     "runs": _STORE,
@@ -35,33 +35,33 @@ _IN_A_PROJECT: dict[str | Path, str] = {
     PIPELINE: _SETTINGS,
     LOCK: _SETTINGS,
 }
-_DATABASE = ("", "-wal", "-shm", "-journal")  # what SQLite writes beside one
+_DATABASE = ("", "-wal", "-shm", "-journal")  # the file itself, and those that SQLite writes beside it
 _URI = re.compile(r"(?:sqlite(?:\+\w+)?:///|file://|file:)?(/[^?#]+).*")
-# The names of petseg.store, which is above this room; tests/cli/test_targets.py holds them to it.
+# Names of petseg.store, which this package can't import; tests/cli/test_targets.py compares them.
 _MARKS, _MANIFEST = ("store.json", "champions.jsonl"), "manifest.json"
-_LOGGED = re.compile(r"(m-)?[0-9a-f]{32}/artifacts")  # of a run or a model in any artifact store of MLflow's
+_LOGGED = re.compile(r"(m-)?[0-9a-f]{32}/artifacts")  # of a run or a model in an artifact store of MLflow
 _KEY = re.compile(r"[0-9a-f]{16}")
 
 
 def check_kept_out(option: str, *paths: Path) -> None:
-    """Check that files or folders lie in nothing that petseg, DVC, MLflow or git keep for themselves.
+    """Check that files or folders do not lie in a place that petseg, DVC, MLflow or git keep for themselves.
 
     Raises:
-        UsageError: one does, by its name or through links; or its links lead in a circle.
+        UsageError: one does, directly or through links, or its links lead in a circle.
     """
     _check(_Guard(), option, *paths)
 
 
 def check_outputs(stage: str, outputs: Mapping[str, Path]) -> None:
-    """Check that a stage may write where its options say, which anybody may give or edit in dvc.yaml.
+    """Check that a stage may write to the paths of its options, which anyone may change in dvc.yaml.
 
     Args:
-        stage: its name; the outs that dvc.yaml gives it are its own to write.
-        outputs: paths, by their option's name.
+        stage: its name; it may write the outs that dvc.yaml lists for it.
+        outputs: the paths, by the names of their options.
 
     Raises:
-        UsageError: one lies in what is kept for something else, the project lies in it, git tracks it, or two
-            are one.
+        UsageError: a path lies in a place that is kept for something else, contains the project, or is
+            tracked by git; or two paths are the same file.
     """
     here = Path.cwd().resolve()
     own = own_outs(here, stage)
@@ -78,13 +78,13 @@ def check_outputs(stage: str, outputs: Mapping[str, Path]) -> None:
 
 
 def check_apart(targets: Iterable[tuple[str, Path]]) -> None:
-    """Check that a command would write no file twice.
+    """Check that a command would not write the same file twice.
 
     Args:
-        targets: what it would write, each with its option.
+        targets: the paths that it would write, each with its option.
 
     Raises:
-        UsageError: two are one file, through links or in another case of letters.
+        UsageError: two are the same file, through links or by names that differ only in case.
     """
     written: dict[tuple[Path, str], Path] = {}
     for option, path in targets:
@@ -98,35 +98,35 @@ def _check(guard: "_Guard", option: str, *paths: Path) -> None:
     for path in paths:
         try:
             reason = guard.why_not(path)
-        except (OSError, RuntimeError) as error:  # which of the two a circle of links is depends on Python
+        except (OSError, RuntimeError) as error:  # for a circle of links, by Python's version
             raise UsageError(f"{named(option, path)}: can't be resolved ({error})") from None
         if reason:
             raise UsageError(f"{named(option, path)}: lies in {reason}; choose another place")
 
 
 def named(option: str, path: Path) -> str:
-    """Return how a message names a path that an option gave."""
+    """Return the words by which a message names the path of an option."""
     return f"{option} {printable(path)}".strip()
 
 
 class _Guard:
-    """What is kept for something else: of this project, and of each project that a path leads through.
+    """The places that are kept for something else, in this project and in each that a path leads through.
 
     Args:
-        own: of a stage, the outs that it may write; None of a command.
-        outputs: of a stage, all that it would write.
+        own: the outs that a stage may write; None for a command.
+        outputs: all paths that a stage would write.
     """
 
     def __init__(self, own: Iterable[Path] | None = None, outputs: Iterable[Path] = ()) -> None:
         self._by_name: dict[tuple[Path, str], str] = {}
         self._by_inode: dict[tuple[int, int], str] = {}
         self._projects: set[Path] = set()
-        self._folders: dict[Path, tuple[Path, str | None]] = {}  # resolved, and why nothing may go there
+        self._folders: dict[Path, tuple[Path, str | None]] = {}  # resolved, and why they are kept
         here, self._own = Path.cwd().resolve(), set(own or ())
-        # A stage works in its folder wherever that is: below .dvc/tmp in an experiment of DVC's.
+        # A stage works in its folder wherever that is: in a DVC experiment it lies below .dvc/tmp.
         self._here = None if own is None else here
-        # What DVC's settings name is looked up for a quarter of a second: not for what stays in the project.
-        self._asks_dvc = own is None or not all(path.resolve().is_relative_to(here) for path in outputs)
+        # Reading DVC's settings takes a quarter of a second; outputs inside the project do not need it.
+        self._reads_dvc = own is None or not all(path.resolve().is_relative_to(here) for path in outputs)
         root = main_root()
         if sys.prefix != sys.base_prefix:
             self._add_all(root, {Path(sys.prefix): "the Python environment"})
@@ -140,7 +140,7 @@ class _Guard:
             self._add_all(root, {Path(f"{database}{ending}"): _MLFLOW for ending in _DATABASE})
 
     def why_not(self, path: Path) -> str | None:
-        """Return in what a path lies, and where that is; None where it may be written to."""
+        """Return in which kept place a path lies, and where that is; None if it may be written."""
         if path.name in ("", ".."):
             return self._first_on(_way(path))
         if path.parent not in self._folders:
@@ -148,7 +148,7 @@ class _Guard:
         folder, reason = self._folders[path.parent]
         place = folder / path.name
         reason = reason or self._first_on(_way(place) if is_link(place) else [place])
-        # A link of DVC's to its cache is replaced by the stage whose out it is.
+        # An out that DVC has made a link to its cache is replaced by its stage.
         is_dvcs = place in self._own and place.is_file() and (reason or "").startswith(_DVCS)
         return None if is_dvcs else reason
 
@@ -159,7 +159,7 @@ class _Guard:
         return next((f"{what} ({printable(step)})" for step in steps if (what := self._kept_for(step))), None)
 
     def _kept_for(self, step: Path) -> str | None:
-        """Return what a file or folder itself is; of a project, remember what it keeps."""
+        """Return for what a file or folder is kept, or None; remember the kept places of a project."""
         if step in self._own:
             return None
         kept = _OWN.get(step.name.casefold()) or self._by_name.get(_name_of(step))
@@ -182,10 +182,10 @@ class _Guard:
         kept |= {root / f"mlflow.db{ending}": _MLFLOW for ending in _DATABASE}
         kept = dict.fromkeys(pipeline_paths(root) - self._own, _SETTINGS) | kept
         self._own -= kept.keys()
-        caches = [root / ".dvc/cache", *(_caches(root) if self._asks_dvc else ())]
+        caches = [root / ".dvc/cache", *(_caches(root) if self._reads_dvc else ())]
         objects = [cache / inner for cache in caches for inner in ("", "files", "files/md5")]
         self._add_all(root, dict.fromkeys(objects, _CACHE) | kept)
-        for entry in _links_and_folders(root / "runs"):  # parts of a store may lie elsewhere: links, mounts
+        for entry in _links_and_folders(root / "runs"):  # parts of a store may be links or mounts
             if entry.is_symlink():
                 self._add_all(root, {Path(entry.path): _STORE})
             elif status := _status(Path(entry.path)):
@@ -194,7 +194,7 @@ class _Guard:
     def _add_all(self, root: Path, kept: Mapping[Path, str]) -> None:
         for path, what in kept.items():
             for place in (path, path.resolve()):
-                if root.is_relative_to(place):  # a remote of DVC's above the project, say
+                if root.is_relative_to(place):  # such as a DVC remote above the project
                     continue
                 self._by_name[_name_of(place)] = what
                 if status := _status(place):
@@ -202,7 +202,7 @@ class _Guard:
 
 
 def _links_and_folders(folder: str | Path) -> Iterator[os.DirEntry[str]]:
-    """Yield the links and the folders below a folder; its files, which may be many, are not looked at."""
+    """Yield the links and the folders below a folder, but not its files, which may be many."""
     try:
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if entry.is_symlink() or entry.is_dir(follow_symlinks=False)]
@@ -215,7 +215,7 @@ def _links_and_folders(folder: str | Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _way(path: Path) -> Iterator[Path]:
-    """Yield the files and folders that a path leads through, its links followed one by one and at once."""
+    """Yield the files and folders that a path leads through, its links followed one by one, then at once."""
     path = Path.cwd() / path
     for step in (*reversed(path.parents), path):
         yield step.resolve() if step.name in ("", "..") else step.parent.resolve() / step.name
@@ -224,11 +224,11 @@ def _way(path: Path) -> Iterator[Path]:
 
 
 def _name_of(path: Path) -> tuple[Path, str]:
-    return path.parent, path.name.casefold()  # as some disks take RUNS for runs
+    return path.parent, path.name.casefold()  # for some disks RUNS and runs are the same
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """Return what is known of what a path leads to; None where it leads to nothing that can be seen."""
+    """Return the status of what a path leads to; None if there is nothing, or it can't be seen."""
     try:
         return path.stat()
     except OSError:
@@ -236,7 +236,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _is_project(folder: Path) -> bool:
-    """Tell whether a folder is a project's root, of this program or of DVC's."""
+    """Return whether a folder is the root of a project of petseg or of DVC."""
     if (folder / ".dvc").is_dir():
         return True
     has_stages = (folder / PIPELINE).is_file()
@@ -244,13 +244,13 @@ def _is_project(folder: Path) -> bool:
 
 
 def _content_of(folder: Path) -> str | None:
-    """Return what a folder is by what is in it, as links may lead there from anywhere."""
+    """Return what a folder is by its content, because links may lead there from anywhere."""
     if (folder / "files/md5").is_dir():
         return _CACHE
     if _LOGGED.fullmatch("/".join(folder.parts[-2:])):
         return _MLFLOW
     if (folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir():
-        return _OWN[".git"]  # a bare repository, or .git by another name
+        return _OWN[".git"]  # a bare repository, or .git under another name
     try:
         with os.scandir(folder) as entries:
             keys = [entry.name for entry in entries if _KEY.fullmatch(entry.name)]
@@ -263,7 +263,7 @@ def _content_of(folder: Path) -> str | None:
 
 
 def _is_run(folder: Path) -> bool:
-    """Tell a run's folder, whatever it is called: pages of the web have a manifest.json too."""
+    """Return whether a folder is a run's, whatever its name: web pages have a manifest.json too."""
     try:
         text = read_file(folder / _MANIFEST, MOST_BYTES) if (folder / _MANIFEST).is_file() else b""
     except OSError:
@@ -272,7 +272,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _is_mlflows(file: Path) -> bool:
-    """Tell whether a file is a database of MLflow's, as one may lie outside of any project."""
+    """Return whether a file is a database of MLflow, which may lie outside any project."""
     try:
         if not file.is_file():
             return False
@@ -285,7 +285,7 @@ def _is_mlflows(file: Path) -> bool:
 
 
 def _is_beside_mlflows(file: Path) -> bool:
-    """Tell whether a file is what SQLite writes beside a database of MLflow's."""
+    """Return whether a file is one that SQLite writes beside a database of MLflow."""
     ending = next((ending for ending in _DATABASE[1:] if file.name.endswith(ending)), None)
     return ending is not None and _is_mlflows(file.with_name(file.name.removesuffix(ending)))
 
@@ -295,7 +295,7 @@ def _caches(root: Path) -> Iterator[Path]:
     if not (root / ".dvc").is_dir():
         return
     config = dvc_settings(root)
-    if config is None:  # DVC has no cache either, then
+    if config is None:  # then DVC has no cache either
         return
     urls = [remote.get("url") for remote in config.get("remote", {}).values()]
     places: list[object] = [config.get("cache", {}).get("dir"), *urls]

@@ -1,4 +1,4 @@
-"""What every stage has around it: checked params, paths, one-line errors, and a guard on its inputs."""
+"""Run a stage: check its params and paths, report errors in one line, and notice edits of its inputs."""
 
 import atexit
 import gc
@@ -26,12 +26,13 @@ _PARAMS_FILE = Path("params.yaml")
 def run_stage(stage: Callable[..., None]) -> Never:
     """Run a stage as a program and exit.
 
-    The stage is called with all params, checked, and with the paths that the command line gives: an option
-    for each of its other parameters, ``--arrays data/pets``.
+    The stage is called with all params, which are checked, and with the paths of the command line. Each
+    parameter of the stage but the first is an option, such as ``--arrays data/pets``.
+
     Exit codes: 0 done, 1 failed, 2 wrong params or arguments, 130 and 143 stopped by a signal.
     """
     signal.signal(signal.SIGTERM, _stop)
-    atexit.register(gc.freeze)  # or Python goes through all of torch and MLflow once more, for a second
+    atexit.register(gc.freeze)  # else Python's last garbage collection takes a second for torch and MLflow
     name = stage.__name__
     try:
         paths = _paths(stage, sys.argv[1:])
@@ -51,7 +52,7 @@ def run_stage(stage: Callable[..., None]) -> Never:
     except KeyboardInterrupt:
         _exit(130, f"petseg {name}: interrupted")
     except OSError as error:
-        if error.errno is None:  # of a library, not of the system
+        if error.errno is None:  # raised by a library, not by the system
             raise
         _exit(1, f"petseg {name}: {why_not(error)}")
     sys.exit(0)
@@ -67,12 +68,12 @@ def _paths(stage: Callable[..., None], words: list[str]) -> dict[str, Path]:
 
 
 def _inputs(stage: str) -> dict[str, Any]:
-    """Return the values of the params that dvc.yaml declares for a stage, and its code's hashes.
+    """Return the values of the params that dvc.yaml declares for a stage, and the hashes of its code.
 
-    DVC records both after the command, so an edit made meanwhile would be taken for what the
-    outputs were made from, for ever.
+    DVC records both after the command. So it would record an edit that was made meanwhile as the origin of
+    the outputs, for ever.
     """
-    values = read_yaml(_PARAMS_FILE)  # before they are checked, so that no edit falls in between
+    values = read_yaml(_PARAMS_FILE)  # before they are checked, so that no edit between the two is missed
     declared = described_stages(Path()).get(stage, {}).get("params", [])
     inputs: dict[str, Any] = {f"params.yaml: {key}": _lookup(values, str(key)) for key in declared}
     return inputs | {str(file): sha256_file(file) for file in code_files(Path(), stage)}
@@ -88,7 +89,7 @@ def _check_unchanged(stage: str, before: dict[str, Any]) -> None:
     try:
         now = _inputs(stage)
         changed = [what for what, value in before.items() if what not in now or now[what] != value]
-    except ParamsError as error:  # params.yaml or dvc.yaml is gone, or half edited: it begins with its name
+    except ParamsError as error:  # a file is missing or half edited: the message begins with its name
         changed = [str(error).partition(":")[0]]
     except FileNotFoundError as error:
         changed = [str(error.filename)]

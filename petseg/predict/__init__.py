@@ -1,10 +1,10 @@
-"""Masks for your photos. Nothing here trains, scores, or writes to the store.
+"""Makes masks for your photos. Nothing here trains, scores, or writes to the store.
 
-load      which model is used, and its threshold
-photos    your photos: found, cut out one after another, listed in a table
-cutting   one photo through the network
-pictures  its mask, overlay and cut-out; the contact sheet
-png       PNG files, written fast
-onnx      a model as one file that needs no petseg
+load      finds and loads the model, with its thresholds
+photos    finds your photos, cuts them out, and lists them in a table
+cutting   cuts out one photo
+pictures  draws a photo's overlay and cut-out, and the contact sheet
+png       writes PNG files fast
+onnx      exports a model to one file that needs no petseg
 demo      a page to try the models with your photos
 """

@@ -1,7 +1,7 @@
-"""One photo cut out: it goes through the network, and its mask, overlay and cut-out are written.
+"""Cuts out one photo: predicts its mask, and writes its mask, overlay and cut-out.
 
-A photo goes through alone, in one thread, so that the bits of its mask depend on nothing else: not on other
-photos, the number of cores, or how many photos are worked on at once.
+The network gets each photo alone, in one thread. So the bits of a mask do not depend on other photos, on the
+number of cores, or on how many photos are worked on at once.
 """
 
 import ctypes
@@ -37,14 +37,14 @@ from petseg.predict.png import write_png
 MASKS, OVERLAYS, CUTOUTS = "masks", "overlays", "cutouts"
 WRITTEN_AS = {MASKS: ".png", OVERLAYS: ".jpg", CUTOUTS: ".png"}
 
-MAX_FILE_BYTES = 200_000_000  # of a photo: uncompressed, 50 megapixels have 150 MB
+MAX_FILE_BYTES = 200_000_000  # of a photo; 50 megapixels have 150 MB uncompressed
 
 
 class Memory:
-    """Memory that photos share: who would take more than is left waits for others.
+    """A limit on the memory that photos take together; a photo waits until enough of it is free.
 
     Args:
-        size: bytes; a photo that needs all of it is worked on alone.
+        size: bytes for all photos together; a photo that needs all of it is worked on alone.
     """
 
     def __init__(self, size: int) -> None:
@@ -52,7 +52,7 @@ class Memory:
 
     @contextmanager
     def of(self, size: int) -> Iterator[None]:
-        """Take so many bytes for a while."""
+        """Reserve so many bytes while the context lasts."""
         with self._changed:
             self._changed.wait_for(lambda: self._left >= size)
             self._left -= size
@@ -66,7 +66,7 @@ class Memory:
 
 
 def _return_freed() -> None:
-    """Let the system have what was freed, which the C library would keep for itself."""
+    """Return freed memory to the system, which the C library would keep otherwise."""
     with suppress(AttributeError, OSError):  # another library than glibc
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -76,15 +76,15 @@ _MEMORY = Memory(MAX_DECODING_BYTES)
 
 @dataclass(frozen=True)
 class CutOut:
-    """What became of a photo.
+    """The result for a photo that was cut out.
 
     Attributes:
-        width: of the photo, upright, in pixels.
-        height: likewise.
-        coverage: share of its pixels that are pet.
-        confidence: mean probability, over its pixels, of what each was called.
-        why_empty: why its mask may be empty; None where it is not.
-        thumbnail: the overlay, small, where one was asked for.
+        width: width of the upright photo, in pixels.
+        height: its height, in pixels.
+        coverage: share of the pixels that are pet.
+        confidence: mean probability, over the pixels, of the class that each got.
+        why_empty: why the mask may be empty; None if it is not empty.
+        thumbnail: a small overlay, if one was asked for.
     """
 
     width: int
@@ -97,12 +97,12 @@ class CutOut:
 
 @dataclass(frozen=True)
 class Found:
-    """What the network found in a photo.
+    """The network's prediction for a photo.
 
     Attributes:
         own: both outputs, at the photo's own size.
         coverage: share of the pixels that are pet.
-        confidence: mean probability of what each pixel was called; what was cleaned counts as sure.
+        confidence: mean probability of the class that each pixel got; cleaned pixels count as certain.
     """
 
     own: OwnSize
@@ -111,12 +111,12 @@ class Found:
 
 
 def found_in(photo: Image.Image, model: Model, *, clean: bool) -> Found:
-    """Send a photo through the network.
+    """Predict a photo.
 
     Args:
-        photo: RGB.
-        model: the network, and which mask is wanted of it.
-        clean: whether small islands and holes are taken out of the masks.
+        photo: the photo, RGB.
+        model: the network, and which of its two masks is wanted.
+        clean: whether small islands and holes are removed from the masks.
     """
     small, wanted = model.predictor.probability_of(photo), OUTPUTS.index(model.edge)
     small = cleaned(small, model.thresholds) if clean else small
@@ -146,27 +146,25 @@ def cut_out(
     """Cut a photo out, and write its pictures.
 
     Args:
-        path: of the photo.
-        outputs: where its pictures go, by kind.
-        model: by which, and which mask of the two.
-        replaces: whether a picture that is there is replaced, or left as it is.
-        shown: whether a thumbnail is asked for.
-        clean: whether small islands and holes are taken out of the masks.
+        path: the path of the photo.
+        outputs: the paths of its pictures, by kind.
+        model: the network, and which of its two masks is wanted.
+        replaces: whether existing pictures are replaced, or kept.
+        shown: whether to return a thumbnail.
+        clean: whether small islands and holes are removed from the masks.
 
     Raises:
         BadImage: the photo can't be used, or its pictures can't have its name.
     """
     with ExitStack() as stack:
         file = stack.enter_context(open_photo(path))
-        return (
-            _cut_out(  # without a name for the photo here, so that it is gone before its memory is another's
-                decode_photo(file, lambda size: stack.enter_context(_MEMORY.of(size))),
-                outputs,
-                model,
-                replaces=replaces,
-                shown=shown,
-                clean=clean,
-            )
+        return _cut_out(  # the photo has no name here, so it is freed before others get its memory
+            decode_photo(file, lambda size: stack.enter_context(_MEMORY.of(size))),
+            outputs,
+            model,
+            replaces=replaces,
+            shown=shown,
+            clean=clean,
         )
 
 
@@ -191,7 +189,7 @@ def _cut_out(
         save_picture(Cutout(image, alpha_of(found.own, model.edge)), outputs[CUTOUTS], image)
     small = None
     if wants(OVERLAYS) or shown:
-        draw_overlay(image, mask_of(found.own, model.edge))  # last, as the photo is gone then
+        draw_overlay(image, mask_of(found.own, model.edge))  # last, because it draws over the photo
         if wants(OVERLAYS):
             save_picture(image, outputs[OVERLAYS], image)
         small = thumbnail(image) if shown else None
@@ -199,40 +197,41 @@ def _cut_out(
 
 
 def why_empty(own: OwnSize, edge: Edge) -> str:
-    """Say why a photo may have got an empty mask.
+    """Say why a photo's mask may be empty.
 
     Args:
-        own: what was found.
-        edge: which mask is wanted, and is empty.
+        own: both outputs for the photo.
+        edge: the wanted mask, which is empty.
     """
     limit, highest = highest_of(own, edge)
     if highest >= own.thresholds[limit] / 2:
         remedy = "a threshold" if limit == edge else f"with the {limit} edge, a threshold"
         return (
-            f"the model is in doubt: its highest probability is {highest:.3g}, and pet is what has "
-            f"{own.thresholds[limit]:g} or more; {remedy} of {highest * 0.9:.2g} would show something"
+            f"the model is in doubt: its highest probability is {highest:.3g}, and pet begins at "
+            f"{own.thresholds[limit]:g}; {remedy} of {highest * 0.9:.2g} would show something"
         )
     return (
-        f"the model sees no cat or dog: its highest probability is {highest:.3g}; it knows photos of one "
-        "pet that fills a good part of them, so cut a small one out before"
+        f"the model sees no cat or dog: its highest probability is {highest:.3g}; it was trained on photos "
+        "of which one pet fills a large part, so crop the photo if its pet is small"
     )
 
 
 def highest_of(own: OwnSize, edge: Edge) -> tuple[Edge, float]:
-    """Return the highest probability that a threshold must be below, for a mask not to be empty.
+    """Return the probability that a threshold must not exceed, so that a mask is not empty.
 
-    The tight mask lies within the whole one: where that is empty, the threshold is the whole one's.
+    The tight mask lies within the whole one. So if the whole mask is empty, its threshold is the one that
+    must be lower.
 
     Args:
-        own: what was found.
-        edge: which mask is wanted.
+        own: both outputs for the photo.
+        edge: the wanted mask.
 
     Returns:
-        Of which mask the threshold is, and the probability.
+        The mask that has the threshold, and the probability.
     """
     alike, highest, within = True, 0.0, []
     for _, (whole, tight), masks in own.strips():
-        alike = alike and np.array_equal(whole, tight)  # as of a network with one output
+        alike = alike and np.array_equal(whole, tight)  # as for a network with one output
         highest = max(highest, float(whole.max()))
         within += [float(tight[masks[0]].max())] if masks[0].any() else []
     if edge == "whole" or alike:
@@ -255,7 +254,7 @@ def open_photo(path: Path) -> IO[bytes]:
 
 
 def save_picture(picture: "Image.Image | Cutout", path: Path, photo: Image.Image) -> None:
-    """Write a picture with the photo's colour profile, and none of its other metadata."""
+    """Write a picture with the photo's colour profile, and without its other metadata."""
     profile = None if picture.mode == "L" else colour_profile(photo)
     try:
         with written_atomically(path, durable=False) as file:

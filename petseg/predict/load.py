@@ -1,4 +1,4 @@
-"""Which model is used, named or not, and how its probability becomes a mask."""
+"""Finds and loads the model to predict with, with the thresholds that make masks of its probabilities."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from petseg.tracking.queries import found_runs
 CHAMPION = "champion"
 _CARRIED = Path(__file__).parent / "carried"  # only the wheel has it: make wheel
 
-# Why a run was chosen, as people are told.
+# Why a run was chosen, as it is printed.
 IS_CHAMPION = "the champion"
 BEST_HERE = "the best on these photos by validation Dice"
 BEST_OF_NEWEST = "the best on the newest run's photos by validation Dice"
@@ -31,15 +31,15 @@ BEST_OF_NEWEST = "the best on the newest run's photos by validation Dice"
 
 @dataclass(frozen=True)
 class Model:
-    """A network, ready to use.
+    """A network, ready to predict.
 
     Attributes:
-        name: as people are told.
+        name: the name that is printed.
         predictor: the network.
-        thresholds: of each output, from which probability a pixel is of its mask.
-        run: that made it; None where the store does not have it.
+        thresholds: for each output, the probability from which a pixel is in its mask.
+        run: the run that trained the network; None if the store does not have it.
         decided: whether infer chose the thresholds, on validation photos.
-        edge: which of the network's two masks is shown and written: the whole pet's, or the tight one.
+        edge: the one of the network's two masks that is shown and written: whole or tight.
     """
 
     name: str
@@ -51,13 +51,13 @@ class Model:
 
     @property
     def threshold(self) -> float:
-        """From which probability a pixel is of the mask that is shown."""
+        """The probability from which a pixel is in the mask that is shown."""
         return self.thresholds[self.edge]
 
     def shown_as(self, edge: Edge, threshold: float | None = None) -> "Model":
-        """Return the same network for another mask, or with another threshold for it.
+        """Return the same network with another mask shown, or with another threshold for that mask.
 
-        A network with one output has one threshold, of both masks.
+        A network with one output has one threshold for both masks.
         """
         thresholds = dict(self.thresholds)
         if threshold is not None:
@@ -67,16 +67,16 @@ class Model:
 
     @classmethod
     def load(cls, weights: Path, run: StoredRun | None, name: str, device: torch.device) -> Self:
-        """Load weights, to be used as the run's newest evaluation was made, if it has one.
+        """Load weights; if the run has an evaluation, its newest one decides how they are used.
 
         Raises:
-            DamagedFile: they or their description can't be read, or do not belong together.
+            DamagedFile: the weights or their description can't be read, or they do not belong together.
             OSError: an evaluation can't be read.
         """
         about = weights.with_suffix(".json")
         if not about.is_file():
             raise DamagedFile(
-                f"{weights}: {about.name}, which says of which network they are, is not beside it; "
+                f"{weights}: {about.name}, which describes the network, is not beside it; "
                 f"petseg runs which {weights} may find the run that made them"
             )
         evaluation = run.proved_evaluation() if run else None
@@ -102,13 +102,13 @@ class Model:
         """Load a run of the store.
 
         Args:
-            run: which.
-            device: where it is to compute.
-            why: it was chosen, where nobody named it.
+            run: the run.
+            device: the device to compute on.
+            why: why the run was chosen, if the user did not name it.
 
         Raises:
-            StoreError: it is not finished, or does not say what its network is.
-            DamagedFile: its weights or their description differ from the record.
+            StoreError: the run is not finished, or does not say what its network is.
+            DamagedFile: the run's weights or their description differ from the record.
         """
         if not run.usable:
             raise StoreError(f"run {run.key} is not finished, or nothing says what its network is")
@@ -120,13 +120,13 @@ class Model:
 
     @classmethod
     def of_file(cls, weights: Path, store: Path, device: torch.device) -> Self:
-        """Load a file of weights, which may lie anywhere; its run is found in the store by their hash.
+        """Load a file of weights from any place; its run is found in the store by the weights' hash.
 
         Raises:
-            DamagedFile: it or its description can't be read, or they do not belong together.
+            DamagedFile: the file or its description can't be read, or they do not belong together.
         """
         read = Weights.read(weights)
-        made_by = runs_of(read, store)  # several, where code was changed that changed no bit
+        made_by = runs_of(read, store)  # several, if a change of the code did not change the weights
         claimed = [run for run in made_by if run.key == read.about.get("run_key")]
         run = next(iter(claimed + made_by[::-1]), None)
         name = f"{weights}, of run {run.key}" if run else f"{weights}, of no run of this store"
@@ -134,22 +134,22 @@ class Model:
 
 
 def choose(root: Path, wanted: str | None, device: torch.device, *, carried_first: bool = False) -> Model:
-    """Load the model that is named.
+    """Load the named model.
 
-    If none is named, it is the champion; or else the best run of the store; or else the model that the
+    Without a name: the champion, or else the best run on the project's photos, or else the model that the
     installed package carries.
 
     Args:
-        root: of the project.
-        wanted: ``champion``; a file of weights with its description beside it; a folder of an exported
-            model; or a run, as ``petseg runs`` takes it.
-        device: where it is to compute.
+        root: the project's root.
+        wanted: ``champion``; a file of weights with its description beside it; the folder of an exported
+            model; or a run, named as for ``petseg runs``. None: no model is named.
+        device: the device to compute on.
         carried_first: whether the package's model comes before those of the project.
 
     Raises:
         UsageError: there is no such model.
-        StoreError: it can't be read.
-        ParamsError: params.yaml, which has the boundary rule, is wrong, and no model is named.
+        StoreError: the model can't be read.
+        ParamsError: no model is named, and params.yaml, which has the boundary rule, is invalid.
     """
     if wanted is None:
         model = _carried(device) if carried_first else None
@@ -177,7 +177,7 @@ def _carried(device: torch.device) -> Model | None:
 
 
 def _champion(root: Path, device: torch.device) -> Model | None:
-    """Load the champion; None where there has been no promotion."""
+    """Load the champion; None if no run was ever promoted."""
     store = root / "runs"
     key = champion(store)
     if key is None:
@@ -189,11 +189,11 @@ def _champion(root: Path, device: torch.device) -> Model | None:
 
 
 def _best_here(root: Path, device: torch.device) -> Model | None:
-    """Load the best run by validation Dice of those that can be compared; None where there is no such run.
+    """Load the best run by validation Dice of those that can be compared; None if there is no such run.
 
-    They were trained on the packed photos that lie there, or else on those of the newest run. Those of one
-    output are compared where there is none of two, and by the boundary rule of params.yaml. A run that
-    can't be read, or was edited, is named, and the others are compared.
+    Only runs on the same photos can be compared: on the photos that are packed here, or else on those of the
+    newest run. Networks with one output are compared only if there is none with two, and only by the boundary
+    rule of params.yaml. A run that can't be read, or was edited, is named on stderr and left out.
     """
     unedited = (run for run in readable_runs(root / "runs") if not is_edited(run))
     runs = [run for run in unedited if run.usable and "data_sha256" in run.manifest and not _is_fold(run)]
@@ -208,22 +208,22 @@ def _best_here(root: Path, device: torch.device) -> Model | None:
     ]
     for rule in (BOTH_RULES, boundary):
         if alike := [run for run in scored if run.validated_by == rule]:
-            best = max(alike, key=lambda run: run.val_dice or 0.0)  # of equals the first, which is the newest
+            best = max(alike, key=lambda run: run.val_dice or 0.0)  # of equals the newest, which comes first
             return Model.of_run(best, device, why)
     return None
 
 
 def _pulled(root: Path, device: torch.device) -> Model | None:
-    """Load what lies where the pipeline puts weights, as after ``dvc pull``; None where it is not whole."""
+    """Load the pipeline's weights in models/, as after ``dvc pull``; None if a file of them is absent."""
     weights = stage_paths(root, "train")["weights"]
     if not (weights.is_file() and weights.with_suffix(".json").is_file()):
         return None
     model = Model.of_file(weights, root / "runs", device)
-    return replace(model, name=f"{model.name}, as runs/ has none to choose from")
+    return replace(model, name=f"{model.name}, because runs/ has none to choose from")
 
 
 def _named_file(root: Path, wanted: str, device: torch.device) -> Model | None:
-    """Load a file of weights; None where what is wanted looks like no file."""
+    """Load a file of weights; None if ``wanted`` is not the name of a file."""
     file = expanded(wanted)
     if (file / DECISION).is_file():
         return Model.of_folder(file, str(file), device)
@@ -235,15 +235,15 @@ def _named_file(root: Path, wanted: str, device: torch.device) -> Model | None:
 
 
 def _named_run(root: Path, wanted: str, device: torch.device) -> Model:
-    """Load a run by its key's beginning, MLflow's id, or a filter of MLflow that fits one run."""
+    """Load a run by the beginning of its key, an MLflow run id, or an MLflow filter that matches one run."""
     found = found_runs(root / "runs", [wanted])
     if len(found) != 1:
-        raise UsageError(f"{wanted}: fits {len(found)} runs, one is wanted")
+        raise UsageError(f"{wanted}: matches {len(found)} runs; name one of them")
     return Model.of_run(found[0], device)
 
 
 def arrays_folder(root: Path) -> Path:
-    """Return where the pipeline puts the packed photos.
+    """Return the folder of the pipeline's packed photos.
 
     Raises:
         UsageError: there is no project.
@@ -252,15 +252,15 @@ def arrays_folder(root: Path) -> Path:
 
 
 def _photos_digest(root: Path) -> str | None:
-    """Return the hash of the packed photos; None where they are not there, or not whole at present."""
-    from petseg.data.arrays import PetArrays  # not above: it imports pandas, which prediction does not need
+    """Return the hash of the packed photos; None if they are absent or incomplete."""
+    from petseg.data.arrays import PetArrays  # imported here: prediction needs no pandas
 
     try:
         return PetArrays.open(arrays_folder(root)).digest
-    except (DataError, FileNotFoundError):  # while preprocess runs a file may be empty, or go once it is open
+    except (DataError, FileNotFoundError):  # while preprocess runs, a file may be empty or disappear
         return None
 
 
 def _is_fold(run: StoredRun) -> bool:
-    """Tell whether a run is one of a cross-validation, whose validation Dice is of other photos."""
+    """Return whether a run is a fold of a cross-validation; its validation Dice is on other photos."""
     return run.params.get("split.fold") is not None

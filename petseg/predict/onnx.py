@@ -1,7 +1,8 @@
-"""A stored run as one ONNX file that needs no petseg: photos of any size in, both outputs' probabilities out.
+"""Exports a stored run to one ONNX file that needs no petseg.
 
-Small islands and holes are left in, as ``petseg predict --as-is`` leaves them. A photo of more than four
-times the network's size is shrunk in one step, and by petseg predict in two: probabilities differ a little.
+The file takes photos of any size, and returns the probabilities of both outputs. Small islands and holes stay
+in, as with ``petseg predict --as-is``. A photo of more than four times the network's size is shrunk in one
+step, while petseg predict uses two, so the probabilities differ a little.
 """
 
 import json
@@ -28,14 +29,14 @@ from petseg.params import OUTPUTS
 from petseg.predict.load import Model
 from petseg.store.run import StoredRun
 
-OPSET = 18  # the first whose Resize can antialias, which photos need that shrink
-TOLERANCE = 1e-3  # of a probability; float32 in another order differs by about 1e-6
+OPSET = 18  # the first whose Resize can antialias, which is needed to shrink photos
+TOLERANCE = 1e-3  # of a probability; float32 sums in another order differ by about 1e-6
 INPUT, OUTPUT = "photos", "probability"
-_COMPARED = ((96, 160), (375, 500), (640, 427))  # height and width of the photos that both are tried on
+_COMPARED = ((96, 160), (375, 500), (640, 427))  # height and width of the photos to compare on
 
 
 class PhotoToProbability(nn.Module):
-    """A predictor's whole way in tensors: shrink, standardize, predict, enlarge."""
+    """All steps of a predictor on tensors: shrink, standardize, predict, enlarge."""
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__()
@@ -51,15 +52,15 @@ class PhotoToProbability(nn.Module):
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """The result of an export.
 
     Attributes:
-        path: the file.
-        size_bytes: what it takes.
-        thresholds: of each output, from which probability a pixel is of its mask, as validation chose; None
-            where infer has not run.
-        compared: how many real photos torch and ONNX Runtime were both given.
-        difference: the largest between their probabilities.
+        path: the file that was written.
+        size_bytes: its size.
+        thresholds: for each output, the probability from which a pixel is in its mask, as it was chosen on
+            validation photos; None if infer has not run.
+        compared: on how many real photos torch and ONNX Runtime were compared.
+        difference: the largest difference between their probabilities; None without a comparison.
     """
 
     path: Path
@@ -70,19 +71,20 @@ class Export:
 
 
 def export_onnx(run: StoredRun, arrays: PetArrays | None, target: Path) -> Export:
-    """Write a run's network, with all that comes before and after it, as ONNX.
+    """Export a run's network, with the steps before and after it, to ONNX.
 
-    It averages over the mirror image where the run's evaluation did. The file's metadata say which run
-    it is of, and by which thresholds its probabilities become masks.
+    The model averages over the mirror image if the run's evaluation did. The file's metadata have the run's
+    key, and the thresholds by which its probabilities become masks.
 
     Args:
-        run: of the store.
-        arrays: whose validation photos both are compared on before anything is written; None: on none.
-        target: the file, replaced if there is one.
+        run: a run of the store.
+        arrays: the packed photos. torch and ONNX Runtime are compared on some validation photos before the
+            file is written; None: they are not compared.
+        target: the file to write; an existing file is replaced.
 
     Raises:
         StoreError: the run is not finished, or does not say what its network is.
-        ExportError: ONNX Runtime gives something else than torch does.
+        ExportError: ONNX Runtime's probabilities differ from torch's.
     """
     chosen = Model.of_run(run, torch.device("cpu"))
     predictor, thresholds = chosen.predictor, chosen.thresholds if chosen.decided else None
@@ -116,8 +118,8 @@ def largest_difference(module: nn.Module, content: bytes, photos: list[NDArray[n
 
     Args:
         module: maps (N, H, W, 3) to (N, 2, H, W).
-        content: the same as ONNX.
-        photos: each (H, W, 3) uint8.
+        content: the same model as ONNX.
+        photos: the photos to compare on, each (H, W, 3) uint8.
     """
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return max(
@@ -132,7 +134,7 @@ def _converted(module: PhotoToProbability) -> onnx.ModelProto:
     example = torch.zeros(2, *_COMPARED[0], 3, dtype=torch.uint8)
     shape = {0: Dim("photos"), 1: Dim("height"), 2: Dim("width")}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own, of its own deprecations
+        warnings.simplefilter("ignore")  # the exporter warns of deprecations in its own code
         program = torch.onnx.export(
             module,
             (example,),
@@ -146,12 +148,12 @@ def _converted(module: PhotoToProbability) -> onnx.ModelProto:
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer):
-        del part.metadata_props[:]  # where in whose folder the code lies that made it
+        del part.metadata_props[:]  # it has the paths of the code on this machine
     return model
 
 
 def _photos(arrays: PetArrays) -> list[NDArray[np.uint8]]:
-    """Return validation photos in the sizes to compare on."""
+    """Return some validation photos, resized to the sizes to compare on."""
     chosen = arrays.images[arrays.rows("val")[: 2 * len(_COMPARED)]]
     sizes = [_COMPARED[i % len(_COMPARED)] for i in range(len(chosen))]
     return [

@@ -1,10 +1,11 @@
-"""Your photos: found, cut out on all cores, and listed in a table; nothing is overwritten.
+"""Finds your photos, cuts them out on all cores, and lists them in a table; nothing is overwritten.
 
 ``OUT/masks/NAME.png``     8-bit grey, the photo's own size; 255 is pet, 0 is not
-``OUT/overlays/NAME.jpg``  the photo, with what is not pet faded and an outline around what is
-``OUT/cutouts/NAME.png``   the pet alone: opaque is the tight mask, and alpha falls over the border strip
-                           (with --edge whole: over the network's doubt, 128 or more is of the mask)
-``OUT/sheet.jpg``          the overlays of the first photos, small
+``OUT/overlays/NAME.jpg``  the photo with a faded background, and an outline around the pet
+``OUT/cutouts/NAME.png``   the pet alone: the tight mask is opaque, and alpha falls over the border strip
+                           (with --edge whole: alpha falls where the network is unsure; the mask has 128 or
+                           more)
+``OUT/sheet.jpg``          small overlays of the first photos
 """
 
 import csv
@@ -36,33 +37,33 @@ SHEET, SHEET_PHOTOS = "sheet.jpg", 24
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo to be cut out: where it is, and what its pictures are called, with their folders."""
+    """A photo to cut out: its path, and the name of its pictures, with subfolders."""
 
     path: Path
     name: str
 
     def outputs(self, out: Path) -> dict[str, Path]:
-        """Return where its pictures go, by kind."""
+        """Return the paths of its pictures, by kind."""
         return {kind: out / kind / f"{self.name}{suffix}" for kind, suffix in WRITTEN_AS.items()}
 
     def is_done(self, out: Path) -> bool:
-        """Tell whether all its pictures are there."""
+        """Return whether all its pictures exist."""
         return all(path.exists() for path in self.outputs(out).values())
 
 
 def find_photos(wanted: Sequence[str], out: Path) -> list[Photo]:
-    """Find the photos that files, folders and patterns name, sorted within each; none twice.
+    """Find the photos that files, folders and patterns name, each photo once.
 
-    A folder counts with all below it, but for ``out``: what is found in it by its suffix is a photo. A file
-    that is named is a photo, whatever it is called.
+    A folder is searched with its subfolders, except for ``out``; its photos are known by their suffix. A file
+    that is named itself counts as a photo with any suffix. The photos of a folder or pattern are sorted.
 
     Raises:
-        UsageError: something names no photo; or two photos' pictures would have one name.
+        UsageError: a name has no photo, or the pictures of two photos would have the same name.
     """
     names: dict[Path, str] = {}
     seen: set[Path] = set()
     for text in wanted:
-        if not text:  # a shell variable that is not set, say: it would be the folder here
+        if not text:  # for example, a shell variable that is not set; it would mean the current folder
             raise UsageError("an empty name is no photo and no folder")
         found = dict(_named(str(expanded(text)), _real(out)))
         if not found:
@@ -80,17 +81,17 @@ def _check_distinct(photos: Sequence[Photo]) -> None:
     for photo in photos:
         if (other := taken.setdefault(photo.name, photo)) is not photo:
             both = f"{printable(other.path)} and {printable(photo.path)}"
-            raise UsageError(f"{both} would have one name; give their folder, or one after the other")
+            raise UsageError(f"{both} would have the same name; give their folder, or one after the other")
 
 
 def _named(text: str, out: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the photos that one argument names, with their name below the folder that it names."""
-    path, made = Path(text), {out / SHEET, *(out / kind for kind in WRITTEN_AS)}
+    """Yield the photos that one argument names, each with its path below the argument's folder."""
+    path, written = Path(text), {out / SHEET, *(out / kind for kind in WRITTEN_AS)}
     if path.is_dir():
         refused: list[OSError] = []
         for file in sorted(below(path, refused.append)):
             is_photo = file.suffix.lower() in SUFFIXES and (file.is_symlink() or not file.is_dir())
-            if is_photo and made.isdisjoint({_real(file), *_real(file).parents}):
+            if is_photo and written.isdisjoint({_real(file), *_real(file).parents}):
                 yield file, file.relative_to(path).as_posix()
         for folder in (Path(error.filename) for error in refused):
             yield folder, folder.relative_to(path).as_posix()
@@ -103,14 +104,14 @@ def _named(text: str, out: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _real(path: Path) -> Path:
-    """Return where a path leads; unlike Path.resolve it knows an answer for links in a circle."""
+    """Return where a path leads; unlike Path.resolve, it does not fail for links in a circle."""
     return Path(os.path.realpath(path))
 
 
 def _why_nothing(path: Path) -> str:
     if path.is_dir():
         return f"no photo is in this folder ({' '.join(sorted(SUFFIXES))})"
-    return "no such photo or folder, and no photo fits it as a pattern"
+    return "no such photo or folder, and no photo matches it as a pattern"
 
 
 def _stem(name: str) -> str:
@@ -119,7 +120,7 @@ def _stem(name: str) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """What a table says of a photo; as of CutOut, and what is wrong with it."""
+    """A photo's row in the table: the values of CutOut, and the problem with the photo, if any."""
 
     photo: str
     width: int | None = None
@@ -130,7 +131,7 @@ class Row:
 
     @classmethod
     def of(cls, name: str, cut: CutOut | BadImage) -> Self:
-        """Return a photo's row."""
+        """Return the row of a photo that was cut out or refused."""
         if isinstance(cut, BadImage):
             return cls(name, problem=str(cut))
         problem = None if cut.coverage else "empty mask"
@@ -141,10 +142,10 @@ _COLUMNS = [field.name for field in fields(Row)]
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    """Read the rows of a table that petseg wrote; none where there is no file, or an empty one.
+    """Read the rows of a table that petseg wrote; none if the file is absent or empty.
 
     Raises:
-        UsageError: it is another table, or none at all.
+        UsageError: the file is another table, or no table.
     """
     if not path.exists():
         return []
@@ -161,17 +162,17 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 class Table:
-    """A CSV with a row a photo, each in the file as soon as it is known.
+    """A CSV file with a row for each photo, written as soon as the photo is done.
 
     Args:
-        path: the file; its folder is made, and what lies there replaced.
-        coming: photos whose rows are still to come.
-        known: rows of before, as ``rows_of`` gives them; those of ``coming`` are left out.
+        path: the file; its folder is created, and an existing file is replaced.
+        coming: the photos whose rows will be added.
+        known: earlier rows, as ``rows_of`` returns them; those of ``coming`` are left out.
     """
 
     def __init__(self, path: Path, coming: Sequence[Photo], known: Sequence[Mapping[str, str]] = ()) -> None:
         self._path = path
-        anew = {printable(photo.path) for photo in coming}
+        replaced = {printable(photo.path) for photo in coming}
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -179,31 +180,31 @@ class Table:
                 self._file = temporary.open("w", newline="", encoding="utf-8", buffering=1)
                 self._rows = csv.DictWriter(self._file, _COLUMNS, lineterminator="\n")
                 self._rows.writeheader()
-                self._rows.writerows(row for row in known if row["photo"] not in anew)
-                temporary.replace(path)  # a link, or another name of the same file, keeps what it leads to
+                self._rows.writerows(row for row in known if row["photo"] not in replaced)
+                temporary.replace(path)  # what a link or a second name leads to is left as it is
         finally:
             temporary.unlink(missing_ok=True)
 
     def add(self, row: Row) -> None:
-        """Write a row."""
+        """Write a row to the file."""
         with naming(self._path):
             self._rows.writerow(asdict(row))
 
     def close(self) -> None:
-        """Finish the file."""
+        """Close the file."""
         with naming(self._path):
             self._file.close()
 
 
 @dataclass
 class Summary:
-    """What became of all photos.
+    """The results for all photos.
 
     Attributes:
-        done: how many have their pictures.
-        failed: why others have not, by their path.
-        empty: paths of those in which no pixel was called pet.
-        seconds: how long it took, the model's loading apart.
+        done: how many photos have their pictures.
+        failed: why the other photos have none, by path.
+        empty: the paths of the photos whose mask is empty.
+        seconds: how long it took, without loading the model.
     """
 
     done: int = 0
@@ -235,20 +236,20 @@ def cut_out_all(
     clean: bool,
     table: Table | None = None,
 ) -> Summary:
-    """Cut photos out, with a contact sheet of the first ones; name on stderr what is bad or empty.
+    """Cut photos out, with a contact sheet of the first ones; name bad files and empty masks on stderr.
 
     Args:
-        photos: of different names.
-        model: by which.
-        out: folder of the pictures.
-        at_once: how many are worked on; more takes more memory, and changes no bit.
-        strict: stop at the first bad file.
-        replaces: whether a picture that is there is replaced, or left as it is.
-        clean: whether small islands and holes are taken out of the masks.
-        table: gets a row for each.
+        photos: the photos; their names differ.
+        model: the network, and which of its two masks is wanted.
+        out: the folder for the pictures.
+        at_once: how many photos to work on at once; more need more memory, and change no bit.
+        strict: whether to stop at the first bad file.
+        replaces: whether existing pictures are replaced, or kept.
+        clean: whether small islands and holes are removed from the masks.
+        table: gets a row for each photo.
 
     Raises:
-        DataError: a file is bad, and ``strict``; the photos before it have their pictures.
+        DataError: a file is bad and ``strict`` is true; the photos before it have their pictures.
     """
     summary, started = Summary(), time.perf_counter()
     shown, thumbnails = set(photos[:SHEET_PHOTOS]), []
@@ -259,7 +260,7 @@ def cut_out_all(
         )
 
     with warnings.catch_warnings(), progress("predict", len(photos)) as advance:
-        warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, in whatever thread
+        warnings.filterwarnings("ignore", module="PIL")  # warnings of odd metadata, in any thread
         for photo, future in in_order(work, photos, at_once):
             advance(1)
             name = printable(photo.path)
@@ -282,7 +283,7 @@ def cut_out_all(
 
 
 def _result(future: "Future[CutOut]") -> CutOut | BadImage:
-    """Return what became of a photo, or what is wrong with it."""
+    """Return the result for a photo, or the error that refused it."""
     try:
         return future.result()
     except BadImage as problem:

@@ -1,4 +1,4 @@
-"""A photo and its probability as pictures: mask, overlay, cut-out, contact sheet."""
+"""Draws a photo's overlay and cut-out, and the contact sheet of several photos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,36 +18,43 @@ from petseg.params import OUTPUTS, Edge
 
 SOFTNESS = 0.2  # alpha goes from 0 to 1 over this much probability
 JPEG = {"quality": 90}
-_BAND_PX = 1 << 18  # of a large picture, at once
-_OUTLINE_PX = 400  # one pixel of outline for so many of the photo's longer side
+_BAND_PX = 1 << 18  # how many pixels of a large picture are worked on at once
+_OUTLINE_PX = 400  # the outline is one pixel wider for each of these on the photo's longer side
 _THUMBNAIL_PX, _CAPTION_PX, _GAP_PX, _COLUMNS = 240, 20, 12, 6  # of the contact sheet
 
 
 def draw_overlay(photo: Image.Image, pet: NDArray[np.uint8]) -> None:
-    """Fade what is not pet, by the mask (H, W), 255 is pet, and draw an outline around what is, in place."""
+    """Fade the background of a photo and draw an outline around the pet, in place.
+
+    Args:
+        photo: the photo, RGB.
+        pet: the mask, (H, W); 255 is pet.
+    """
     width_px = 1 + max(photo.size) // _OUTLINE_PX
-    for rows in _bands(pet.shape, width_px):  # as a band's neighbours are looked at too
+    for rows in _bands(pet.shape, width_px):  # because the outline needs width_px rows above and below
         above = min(width_px, rows.start)
         band = photo.crop((0, rows.start, photo.width, rows.stop))
         faded = band.convert("L").point([192 + shade // 4 for shade in range(256)]).convert("RGB")
         faded.paste(band, mask=Image.fromarray(pet[rows]))
-        seen = pet[rows.start - above : rows.stop + width_px] > 0
-        outline = _outline(seen, width_px)[above : above + band.height]
+        near = pet[rows.start - above : rows.stop + width_px] > 0
+        outline = _outline(near, width_px)[above : above + band.height]
         faded.paste(rgb(VERMILION), mask=Image.fromarray(outline))
         photo.paste(faded, (0, rows.start))
 
 
 def alpha_of(own: OwnSize, edge: Edge) -> NDArray[np.uint8]:
-    """Return how opaque each pixel of a cut-out is, (H, W).
+    """Return how opaque each pixel of a cut-out is, (H, W), from 0 to 255.
 
-    The tight mask alone is opaque, 255. From its edge alpha falls over the border strip, to 0 midway to the
-    edge of the whole mask, by how near the two probabilities are to their thresholds: beyond, the strip is
-    more background than hair, and would show as a rim. Around a whole mask that is wanted, and where there is
-    no strip, as of a network with one output, it falls over the network's doubt; 128 or more is of the mask.
+    For the tight mask, only that mask is opaque. From its edge, alpha falls over the border strip to 0 midway
+    to the edge of the whole mask, by how near the two probabilities are to their thresholds. Farther out, the
+    strip is more background than hair, and would show as a rim.
+
+    For the whole mask, and if there is no strip (as for a network with one output), alpha falls where the
+    network is unsure; in the mask it is 128 or more.
 
     Args:
-        own: what was found.
-        edge: which mask is wanted.
+        own: both outputs for the photo.
+        edge: the wanted mask.
     """
     falls = edge == "tight" and any((whole != tight).any() for _, _, (whole, tight) in own.strips())
     wanted, alpha = OUTPUTS.index(edge), np.empty(own.shape, np.uint8)
@@ -63,7 +70,7 @@ def alpha_of(own: OwnSize, edge: Edge) -> NDArray[np.uint8]:
 def _alpha_of_strip(
     probability: NDArray[np.float32], masks: NDArray[np.bool_], thresholds: Thresholds
 ) -> NDArray[np.uint8]:
-    """Return an alpha that falls over the border strip; both (2, H, W)."""
+    """Return an alpha that falls over the border strip, (H, W); both arguments are (2, H, W)."""
     whole, tight = masks
     strip = whole & ~tight
     within = probability[0][strip] - np.float32(thresholds["whole"])
@@ -77,33 +84,33 @@ def _alpha_of_strip(
 def _alpha_of_doubt(
     probability: NDArray[np.float32], mask: NDArray[np.bool_], threshold: float
 ) -> NDArray[np.uint8]:
-    """Return an alpha that falls around a mask, (H, W), over SOFTNESS."""
+    """Return an alpha that falls at the edge of a mask, (H, W), over SOFTNESS of probability."""
     doubt = probability - np.float32(threshold)
     doubt *= 255 / SOFTNESS
     doubt += 128
     alpha: NDArray[np.uint8] = np.clip(doubt, 0, 255, out=doubt).astype(np.uint8)
-    np.minimum(alpha, 127, out=alpha, where=~mask)  # also where rounding made it 128
+    np.minimum(alpha, 127, out=alpha, where=~mask)  # rounding may have made it 128
     return alpha
 
 
 def _beside(alpha: NDArray[np.uint8], opaque: int) -> NDArray[np.uint8]:
-    """Make transparent, in place, what fades apart from the mask, as around an island that was dropped.
+    """Make transparent, in place, the parts that do not touch the mask, such as around a dropped island.
 
-    Band by band, as the labels of all parts would take 4 bytes a pixel: parts that touch over the edge of a
-    band are one.
+    The picture is labelled in bands, because the labels of the whole would take 4 bytes a pixel. Parts that
+    touch across the edge of two bands are joined.
 
     Args:
-        alpha: (H, W).
-        opaque: from which alpha a pixel is of the mask.
+        alpha: how opaque each pixel is, (H, W).
+        opaque: the alpha from which a pixel is in the mask.
     """
     bands = _bands(alpha.shape)
 
-    @lru_cache(1)  # a photo of one band is labelled once
+    @lru_cache(1)  # so that a photo with one band is labelled once
     def parts_of(band: int) -> tuple[NDArray[np.int32], int]:
         parts, count = label(alpha[bands[band]] > 0, np.ones((3, 3), np.uint8))
         return parts, count
 
-    # Of each band: how many parts are before it, which of its parts are of the mask, and which touch others.
+    # For each band: how many parts come before it, which of its parts are in the mask, and which parts touch.
     first, within, touching = [0], [], []
     width, last_row = alpha.shape[1], np.zeros(alpha.shape[1], np.intp)
     for band, rows in enumerate(bands):
@@ -129,11 +136,11 @@ def _beside(alpha: NDArray[np.uint8], opaque: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Cutout:
-    """The pet alone, as a picture that is drawn when it is written, of mode RGBA.
+    """The pet alone, an RGBA picture that is drawn part by part while it is written.
 
     Attributes:
-        photo: RGB.
-        alpha: (H, W), how opaque each pixel is. What has none is black, so that nothing is hidden below it.
+        photo: the photo, RGB.
+        alpha: how opaque each pixel is, (H, W). Transparent pixels are black, so that they hide nothing.
     """
 
     photo: Image.Image
@@ -146,7 +153,7 @@ class Cutout:
         return self.photo.size
 
     def crop(self, box: tuple[int, int, int, int]) -> Image.Image:
-        """Draw a part: left, top, right, bottom."""
+        """Draw a part of the picture: left, top, right, bottom."""
         left, top, right, bottom = box
         alpha = np.ascontiguousarray(self.alpha[top:bottom, left:right])
         photo = self.photo.crop(box)
@@ -156,33 +163,33 @@ class Cutout:
 
 
 def _bands(shape: tuple[int, ...], fewest: int = 1) -> list[slice]:
-    """Return rows that are worked on at once, of a picture of this shape, and at the fewest so many."""
+    """Return the rows of each band of a picture; a band has at least ``fewest`` rows, but for the last."""
     rows = max(fewest, _BAND_PX // shape[1])
     return [slice(top, min(top + rows, shape[0])) for top in range(0, shape[0], rows)]
 
 
 def _outline(pet: NDArray[np.bool_], width_px: int) -> NDArray[np.bool_]:
-    """Return the pixels of pet, (H, W), that have others up to a distance above, below, or beside them."""
+    """Return the pet's pixels, (H, W), with background within a distance above, below or beside them."""
     inner = pet.copy()
-    for axis in range(2):  # what is outside of the picture counts as pet
+    for axis in range(2):  # outside the picture counts as pet
         size = 2 * min(width_px, pet.shape[axis]) + 1
         inner &= minimum_filter1d(pet, size, axis, mode="constant", cval=1)
     return pet & ~inner
 
 
 def colour_profile(photo: Image.Image) -> bytes | None:
-    """Return the RGB colour profile that a photo's overlay and cut-out need too, if it has one."""
+    """Return a photo's RGB colour profile, which its overlay and cut-out need too; None if it has none."""
     profile: bytes = photo.info.get("icc_profile") or b""
     return profile if profile[16:20] == b"RGB " else None
 
 
 def thumbnail(picture: Image.Image) -> Image.Image:
-    """Return a picture small, as a contact sheet has it."""
+    """Return a picture in the size that a contact sheet has."""
     return ImageOps.contain(picture, (_THUMBNAIL_PX, _THUMBNAIL_PX))
 
 
 def contact_sheet(cells: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """Lay small pictures out in rows, each with its name below."""
+    """Arrange small pictures in rows, each with its name below."""
     columns = min(_COLUMNS, len(cells))
     rows = -(-len(cells) // columns)
     width, height = _THUMBNAIL_PX + _GAP_PX, _THUMBNAIL_PX + _CAPTION_PX + _GAP_PX

@@ -1,8 +1,8 @@
-"""PNG files of masks and cut-outs, written fast.
+"""Writes PNG files of masks and cut-outs fast.
 
-Pillow, which reads pictures here and writes all others, tries five filters on each row of a PNG, and keeps
-other threads from Python meanwhile. One filter, Sub, takes little more than half as long, for a seventh more
-bytes (benchmarks/predicting.py).
+Pillow tries five filters on each row of a PNG, and blocks other Python threads meanwhile. One filter, Sub,
+takes little more than half as long, for a seventh more bytes (benchmarks/predicting.py). Pillow still reads
+all pictures, and writes the others.
 
 Source: Portable Network Graphics, https://www.w3.org/TR/png-3/
 """
@@ -14,13 +14,13 @@ from typing import IO, Protocol
 import numpy as np
 from PIL import Image
 
-_COLOUR_TYPES = {"L": 0, "RGBA": 6}  # by mode, which has a letter a channel
-_SUB = 1  # each byte is its difference to that of the pixel on its left
-_BAND_ROWS = 64  # at once, so that a large picture is not in memory twice
+_COLOUR_TYPES = {"L": 0, "RGBA": 6}  # by mode; a mode has a letter for each channel
+_SUB = 1  # the filter that stores each byte as the difference to the byte of the pixel on its left
+_BAND_ROWS = 64  # rows at once, so that a large picture is not in memory twice
 
 
 class Picture(Protocol):
-    """What a PNG is written of: a picture of Pillow's, or what draws itself part by part."""
+    """A picture that a PNG can be written of: Pillow's, or an object that draws itself part by part."""
 
     @property
     def mode(self) -> str: ...
@@ -30,19 +30,19 @@ class Picture(Protocol):
 
 
 def write_png(file: IO[bytes], picture: Picture, profile: bytes | None = None) -> None:
-    """Write a picture of 8 bits a channel.
+    """Write a picture with 8 bits a channel as PNG.
 
     Args:
-        file: where to.
-        picture: of mode L or RGBA.
-        profile: its ICC colour profile.
+        file: the file to write to.
+        picture: the picture, with mode L or RGBA.
+        profile: its ICC colour profile, if it has one.
     """
     width, height, channels = *picture.size, len(picture.mode)
     file.write(b"\x89PNG\r\n\x1a\n")
     _write_chunk(file, b"IHDR", struct.pack(">2I5B", width, height, 8, _COLOUR_TYPES[picture.mode], 0, 0, 0))
     if profile:
         _write_chunk(file, b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
-    # Level 1 and runs alone: to look for more is slower, and what is filtered has little else.
+    # Level 1 and only runs: a search for other repetitions is slower, and filtered rows have few.
     deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
     for top in range(0, height, _BAND_ROWS):
         band = np.asarray(picture.crop((0, top, width, min(top + _BAND_ROWS, height))))

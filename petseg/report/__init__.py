@@ -1,7 +1,7 @@
-"""Figures, and the report page: one file with all there is to see of a run, for a browser without a network.
+"""Draws figures, and makes the report page: one file about a run, for a browser without a network.
 
-``results`` has what is shown, and ``latest`` chooses the run; ``figures`` draws numbers and
-``mask_figures`` photos and masks. Of the page, ``content`` has the plain values, ``notes`` what the numbers
-say of failures, ``pictures`` photos and masks as data URIs; ``page`` puts them together with page.html,
-page.css, charts.js and page.js.
+``latest`` chooses the run, and ``results`` reads its files, with ``reading``. ``figures`` draws numbers, and
+``mask_figures`` draws photos and masks. For the page, ``content`` has the plain values, ``notes`` has texts
+about failures, and ``pictures`` makes data URIs of photos and masks; ``page`` puts them together with
+page.html, page.css, charts.js and page.js.
 """

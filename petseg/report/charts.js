@@ -1,6 +1,6 @@
 "use strict";
 
-/** Make an element; texts are only ever set as text, so that no name can become markup. */
+/** Create an element; text is only ever set as text, so that no name can become markup. */
 function make(tag, { text, className, ...attributes } = {}, ...children) {
   const element = document.createElement(tag);
   if (text !== undefined) element.textContent = text;
@@ -20,7 +20,7 @@ function draw(tag, attributes, parent, text) {
 
 const rounded = (value, digits = 3) => (value === null ? "undefined" : value.toFixed(digits));
 
-/** Round numbers from low to high, about `count` of them. */
+/** Return about `count` round numbers from low to high. */
 function ticks(low, high, count = 5) {
   const rough = (high - low) / count || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -31,18 +31,19 @@ function ticks(low, high, count = 5) {
 }
 
 /**
- * A chart of lines, or of bars, whose values are read by pointing, touching or arrow keys.
+ * Draw a chart of lines or bars, whose values are read by pointing, touching or arrow keys.
  *
  * @param place the element to fill
- * @param title what it shows
- * @param x {label, values, text(i)}; of bars also {low, high}
- * @param y {label, low, high}; low and high where they are not to follow the values
+ * @param title what the chart shows
+ * @param x {label, values, text(i)}; for bars also {low, high}
+ * @param y {label, low, high}; without low and high, the axis follows the values
  * @param series [{name, colour, values}]; null is a gap
- * @param bars whether the one series is drawn as bars
+ * @param bars whether the only series is drawn as bars
  * @param dots whether each value has a dot
  * @param diagonal whether the line y = x is drawn
  * @param marks [{x, name}]: vertical lines
- * @param resting the place along x that is told while nobody points at one
+ * @param resting the index whose values are shown while nobody points at the chart
+ * @param extra (i) => a text that is shown after the values
  */
 function chart(place, { title, x, y, series, bars, dots, diagonal, marks = [], resting = 0, extra = () => "" }) {
   const [height, left, bottom] = [240, 52, 44];
@@ -57,7 +58,7 @@ function chart(place, { title, x, y, series, bars, dots, diagonal, marks = [], r
   svg.setAttribute("aria-label", `${title}: ${y.label} by ${x.label}. Arrow keys read its values.`);
 
   let at = resting;
-  let across; // from a value of x to a place on the screen
+  let across; // maps a value of x to a position on the screen
   const up = (value) => height - bottom - ((value - low) / (high - low || 1)) * (height - bottom - 12);
 
   function redraw() {
@@ -109,7 +110,7 @@ function chart(place, { title, x, y, series, bars, dots, diagonal, marks = [], r
       if (values[i] !== null) draw("circle", { class: `dot ${colour}`, cx: across(x.values[i]), cy: up(values[i]), r: dots ? 4 : 6 }, svg);
   }
 
-  /** Tell the values at the cursor, and put it there. */
+  /** Show the values at the current index, and move the cursor there. */
   function show() {
     svg.querySelectorAll(".cursor").forEach((line) => line.remove());
     if (bars) svg.querySelectorAll(".bar").forEach((bar, i) => bar.classList.toggle("on", i === at));
@@ -148,7 +149,7 @@ function chart(place, { title, x, y, series, bars, dots, diagonal, marks = [], r
 }
 
 /**
- * A table of means with their intervals, on one scale that ends at 1.
+ * Draw a table of means with their intervals, on one scale that ends at 1.
  *
  * @param rows [{name, mask, dice, low, high, photos, main}]
  */
@@ -172,7 +173,7 @@ function intervals(table, rows) {
     return make("tr", { className: main ? "main" : "" },
       make("th", { scope: "row" }, photos === undefined ? name : `${name} (${photos})`, ...(mask ? [make("small", { text: mask })] : [])),
       make("td", { "aria-hidden": "true" }, track),
-      make("td", { className: "told" }, make("b", { text: rounded(dice) }), interval));
+      make("td", { className: "value" }, make("b", { text: rounded(dice) }), interval));
   });
   table.replaceChildren(...body, make("tr", { "aria-hidden": "true" }, make("td"), make("td", {}, scale), make("td")));
 }

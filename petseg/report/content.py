@@ -1,4 +1,4 @@
-"""What the report page says and shows, as plain values; the gallery apart, which takes what room is left."""
+"""The content of the report page as plain values, without the gallery, which gets the room that is left."""
 
 import math
 from typing import Any
@@ -17,7 +17,7 @@ from petseg.store.layout import HISTORY
 from petseg.store.run import StoredRun
 from petseg.store.score_rows import MASKS, ScoreRow, ScoreRows
 
-MOST_EPOCHS = 100  # in the slider
+MOST_EPOCHS = 100  # of the slider
 HISTOGRAM_BINS = 20
 _CURVES = ("epoch", "train_loss", "val_loss", "train_dice", "val_dice")
 _OUTPUT_CURVES = {f"val_dice_{edge}": words for edge, words in MASKS.items()}
@@ -27,23 +27,23 @@ def content(results: Results, run: StoredRun | None) -> dict[str, Any]:
     """Return what the page shows, to be written as JSON.
 
     Args:
-        results: what the pipeline left.
-        run: the run that trained the model; None where the store does not have it.
+        results: the results of a training and its evaluation.
+        run: the run that trained the model; None if the store does not have it.
 
     Raises:
-        DamagedFile: the run's record was edited, or its history is not as recorded.
+        DamagedFile: the run's record was edited, or its history differs from the record.
     """
-    best, told = results.best, results.headlines
+    best, scores = results.best, results.headlines
     return {
         "model": run.network if run else None,
         "run": results.run_key,
         "title": results.title,
-        "boundary": told["boundary"],
-        "threshold": told["threshold"],
+        "boundary": scores["boundary"],
+        "threshold": scores["threshold"],
         "other_thresholds": _other_thresholds(results),
-        "photos": told["photos"],
+        "photos": scores["photos"],
         "poor": POOR,
-        **_scores(told),
+        **_scores(scores),
         "validation": {"dice": best["val_dice"], "epoch": int(best["epoch"]), "epochs": len(results.history)},
         "history": {name: results.history[name].tolist() for name in _CURVES},
         "output_curves": {
@@ -66,7 +66,7 @@ def content(results: Results, run: StoredRun | None) -> dict[str, Any]:
 
 
 def gallery_photo(results: Results, place: int) -> dict[str, Any]:
-    """Return one test photo of the gallery."""
+    """Return a test photo for the gallery."""
     row = results.table.loc[place]
     return {
         "name": row["name"],
@@ -80,18 +80,18 @@ def gallery_photo(results: Results, place: int) -> dict[str, Any]:
 
 
 def evenly(count: int, most: int) -> list[int]:
-    """Return up to ``most`` of ``count`` places, evenly spread, the first and the last among them."""
+    """Return up to ``most`` indices below ``count``, evenly spread, with the first and the last."""
     return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
 
 
-def _scores(told: dict[str, Any]) -> dict[str, Any]:
-    """Return the intervals at the page's head, the headline's first, and the tables of all scores."""
-    rows = ScoreRows.of(told)
-    rule = f"by the {told['boundary']} rule"
+def _scores(headlines: dict[str, Any]) -> dict[str, Any]:
+    """Return the intervals at the page's head, with the headline first, and the tables of all scores."""
+    rows = ScoreRows.of(headlines)
+    rule = f"by the {headlines['boundary']} rule"
     tables = {
         "By the rule for the border": list(rows.rules.values()),
         f"By size{' and cleaning' if len(rows.sizes) > 1 else ''}, {rule}": rows.sizes,
-        f"Without a look at the photo, {rule}": rows.blind,
+        f"Answers that ignore the photo, {rule}": rows.blind,
     }
     rules = [_row(row) | {"name": f"{rule} rule"} for rule, row in rows.rules.items()]
     return {
@@ -108,7 +108,7 @@ def _row(row: ScoreRow) -> dict[str, Any]:
 
 
 def _other_thresholds(results: Results) -> list[tuple[str, float]]:
-    """Return the thresholds of the masks that are not shown, each with their words."""
+    """Return the thresholds of the masks that are not shown, each with the name of its mask."""
     found: dict[Edge, float] = results.headlines.get("thresholds", {})
     return [(MASKS[edge], threshold) for edge, threshold in found.items() if edge != results.edge]
 
@@ -156,7 +156,7 @@ def _calibration(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _record(results: Results, run: StoredRun | None) -> dict[str, Any]:
-    """Say how the model came to be, as far as this clone knows."""
+    """Return params and facts about how the model was made, and commands to get it back."""
     if run is None:
         return {"params": [], "facts": [], "ways_back": []}
     run.check_whole(HISTORY)

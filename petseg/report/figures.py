@@ -18,16 +18,16 @@ from petseg.store.score_rows import MASKS
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-# Columns of a history: of which mask they are, and how their line is drawn.
+# Columns of a history, each with the name of its mask and the style of its line.
 OUTPUTS = {"val_dice_whole": (MASKS["whole"], "--"), "val_dice_tight": (MASKS["tight"], ":")}
-SPECIES = {"cat": BLUE, "dog": VERMILION}  # of others, grey
+SPECIES = {"cat": BLUE, "dog": VERMILION}  # others are grey
 
 
 def curves(history: pd.DataFrame) -> Figure:
-    """Draw loss and Dice by epoch, training beside validation, with the best epoch marked.
+    """Draw loss and Dice by epoch, for training and validation, with the best epoch marked.
 
     Args:
-        history: a row an epoch; of a network with two outputs also the columns of OUTPUTS.
+        history: a row for each epoch; for a network with two outputs also the columns of OUTPUTS.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     best = history.iloc[int(history["val_dice"].argmax())]
@@ -51,10 +51,10 @@ def curves(history: pd.DataFrame) -> Figure:
 
 
 def dice_by_breed(table: pd.DataFrame, title: str) -> Figure:
-    """Draw the Dice of each test photo by breed, breeds sorted by their mean.
+    """Draw the Dice of each test photo by breed, with the breeds sorted by their mean.
 
     Args:
-        table: columns breed, species, dice.
+        table: a row for each photo, with the columns breed, species, dice.
         title: which masks are scored, and how.
     """
     breeds = table.groupby(["breed", "species"])["dice"].agg(["mean", "count"]).reset_index()
@@ -85,11 +85,11 @@ def dice_by_breed(table: pd.DataFrame, title: str) -> Figure:
 
 
 def dice_histogram(dice: pd.Series, trivial: float, title: str) -> Figure:
-    """Draw how the Dice of the test photos is spread.
+    """Draw the distribution of Dice over the test photos.
 
     Args:
-        dice: of each photo.
-        trivial: mean Dice of calling every pixel pet.
+        dice: the Dice of each photo.
+        trivial: the mean Dice if every pixel is called pet.
         title: which masks are scored, and how.
     """
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -112,11 +112,11 @@ def dice_histogram(dice: pd.Series, trivial: float, title: str) -> Figure:
 
 
 def threshold_curves(table: pd.DataFrame, threshold: float, title: str) -> Figure:
-    """Draw scores by threshold: Dice of validation and test, and what test trades between its two errors.
+    """Draw scores by threshold: Dice for validation and test photos, precision and recall for test photos.
 
     Args:
-        table: columns threshold, and for ``val_`` and ``test_``: dice_per_image, precision, recall.
-        threshold: the one in use.
+        table: the columns threshold, and with ``val_`` and ``test_``: dice_per_image, precision, recall.
+        threshold: the threshold in use.
         title: which masks are scored, and how.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -124,14 +124,14 @@ def threshold_curves(table: pd.DataFrame, threshold: float, title: str) -> Figur
     lines = (
         (left, "val_dice_per_image", BLUE, "validation"),
         (left, "test_dice_per_image", VERMILION, "test"),
-        (right, "test_precision", GREEN, "precision: of what is called pet, what is"),
-        (right, "test_recall", ORANGE, "recall: of what is pet, what is found"),
+        (right, "test_precision", GREEN, "precision: share of predicted pet that is pet"),
+        (right, "test_recall", ORANGE, "recall: share of pet that is found"),
     )
     for axes, column, colour, label in lines:
         axes.plot(table["threshold"], table[column], color=colour, lw=1.8, label=label)
     for axes, ylabel in ((left, "Dice, mean over photos"), (right, "share of pixels, test")):
         axes.axvline(threshold, color=GREY, lw=1.2, ls=":", label=f"in use: {threshold:g}")
-        axes.set(xlabel="from this probability on, a pixel is pet", ylabel=ylabel, xlim=(0, 1))
+        axes.set(xlabel="threshold: pet has this probability or more", ylabel=ylabel, xlim=(0, 1))
         _tidy(axes)
         axes.legend(fontsize=9, loc="lower center", framealpha=1, edgecolor="none")
     entitle(figure, title)
@@ -139,16 +139,16 @@ def threshold_curves(table: pd.DataFrame, threshold: float, title: str) -> Figur
 
 
 def calibration_diagram(table: pd.DataFrame, title: str) -> Figure:
-    """Draw how often the probabilities of the test photos' pixels come true, over how many there are.
+    """Draw the share of pixels that are pet by predicted probability, above the number of pixels.
 
     Args:
-        table: of petseg.evaluation.thresholds.calibration.
+        table: the result of petseg.evaluation.thresholds.calibration.
         title: which masks are scored, and how.
     """
     figure = Figure(figsize=(5.5, 6.4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     seen = table[table["pixels"] > 0]
-    upper.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":", label="as it should be")
+    upper.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":", label="perfect calibration")
     error = calibration_error(table)
     upper.plot(
         seen["mean_probability"],
@@ -173,7 +173,7 @@ def confusion(counts: PixelCounts, title: str) -> Figure:
     """Draw how many pixels of all photos together are rightly and wrongly called pet and background.
 
     Args:
-        counts: of each photo.
+        counts: the counts of each photo.
         title: which masks are scored, and how.
     """
     total = counts.total()
@@ -194,7 +194,9 @@ def confusion(counts: PixelCounts, title: str) -> Figure:
         axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=10)
     axes.set_xticks((0, 1), ("pet", "background"))
     axes.set_yticks((0, 1), ("pet", "background"), rotation=90, va="center")
-    axes.set(xlabel="called", ylabel="is", title=f"{cells.sum():,} pixels of {len(counts.tp)} test photos")
+    axes.set(
+        xlabel="prediction", ylabel="truth", title=f"{cells.sum():,} pixels of {len(counts.tp)} test photos"
+    )
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     entitle(figure, title)
@@ -202,10 +204,10 @@ def confusion(counts: PixelCounts, title: str) -> Figure:
 
 
 def race(curves: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]], goal: float) -> Figure:
-    """Draw validation Dice against time.
+    """Draw validation Dice by time.
 
     Args:
-        curves: by name, the seconds since the beginning and the Dice at the end of each epoch.
+        curves: by name, the seconds since the start and the Dice at the end of each epoch.
         goal: a Dice to mark.
     """
     figure = Figure(figsize=(9, 4.5), layout="constrained")
@@ -226,10 +228,10 @@ def race(curves: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]], goa
 
 
 def comparison(table: pd.DataFrame) -> Figure:
-    """Draw settings side by side: their Dice, and how far each is from the best, with 95 % intervals.
+    """Draw settings below each other: their Dice, and the difference from the best, with 95 % intervals.
 
     Args:
-        table: of petseg.store.compare.table.
+        table: the result of petseg.store.compare.table.
     """
     parts = [part for part in ("val", "test") if table[f"{part}_photos"].any()]
     figure = Figure(figsize=(11, 1.6 + 0.42 * len(table)), layout="constrained")
@@ -268,18 +270,18 @@ def comparison(table: pd.DataFrame) -> Figure:
 
 
 def add_legend(figure: Figure, colours: dict[str, str]) -> None:
-    """Say below a figure what its colours mean."""
+    """Add a legend of colours below a figure."""
     patches = [Patch(color=colour, label=label) for label, colour in colours.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=9)
 
 
 def entitle(figure: Figure, title: str) -> None:
-    """Say above a figure what it shows."""
+    """Add a title above a figure."""
     figure.suptitle(title, fontsize=10)
 
 
 def plain(text: str) -> str:
-    """Return text that people wrote, whose dollars matplotlib would take for mathematics."""
+    """Escape the dollars in a text, which matplotlib would read as mathematics."""
     return text.replace("$", r"\$")
 
 

@@ -1,4 +1,4 @@
-"""What the pipeline trained last, to look at: from the store, so that it is there while a training runs."""
+"""Finds the last training; it is read from the store, so that it can be shown while another one runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,12 @@ from petseg.store.runs import readable_runs, run_of
 
 @dataclass(frozen=True)
 class Latest:
-    """What was trained last.
+    """The last training.
 
     Attributes:
-        results: to look at.
-        run: of the store; None where the store does not have it.
-        why: which run it is, and why this one, in one line.
+        results: its results.
+        run: its run in the store; None if the store does not have it.
+        why: one line that says which run it is, and why this one.
     """
 
     results: Results
@@ -29,15 +29,16 @@ class Latest:
 
 
 def latest(root: Path) -> Latest:
-    """Return the run whose weights lie in models/, with the scores that lie in plots/test/.
+    """Return the run whose weights are in models/, with the scores that are in plots/test/.
 
-    DVC removes both before it makes them anew, and they stay away after a failure; then it is the newest run
-    of the store that has been scored. In a clone without that run (after ``dvc pull``) it is what DVC has.
+    DVC removes both before it makes them again, and after a failure they stay absent. Then the newest scored
+    run of the store is returned. If the store does not have the run (after ``dvc pull``), the results are
+    those of DVC's files.
 
     Raises:
         UsageError: nothing was ever scored here.
-        StoreError: the run can't be looked at, or is not as recorded.
-        DataError: the packed photos are others than those of the run, or are not there.
+        StoreError: the run can't be shown, or differs from its record.
+        DataError: the packed photos are not those of the run, or are absent.
     """
     train, plot = stage_paths(root, "train"), stage_paths(root, "plot")
     key = _json(train["weights"].with_suffix(".json")).get("run_key")
@@ -53,7 +54,7 @@ def latest(root: Path) -> Latest:
         return Latest(Results.of_run(run, train["arrays"], shown), run, why)
     if key and run is None and not broken and shown:
         results = Results(train["arrays"], plot["evolution"], plot["history"], plot["results"])
-        return Latest(results, None, f"run {key}, which is not in runs/: what DVC has of it")
+        return Latest(results, None, f"run {key}, from DVC's files, because it is not in runs/")
     runs = readable_runs(root / "runs")
     scored = [run for run in runs if run.finished and not run.adopted and run.scored]
     if not scored:

@@ -1,4 +1,4 @@
-"""Figures of photos and masks. Each function takes data and returns a figure; no file is read or written."""
+"""Figures of photos and masks. Each function takes data and returns a figure; it reads and writes no file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 _ERRORS = {"missed": BLUE, "wrongly called pet": VERMILION, "left out: called background": "#BBBBBB"}
-_CELL_IN = 1.75  # a small picture's side
+_CELL_IN = 1.75  # the side of a small picture
 
 
 @dataclass(frozen=True)
 class Example:
-    """A photo, (S, S, 3) uint8, with its true and its predicted mask, (S, S) bool."""
+    """A photo, (S, S, 3) uint8, with its true and predicted masks, (S, S) bool, and a title."""
 
     title: str
     image: Image
@@ -40,11 +40,11 @@ def evolution(
     """Draw how the prediction for some photos changes over the epochs.
 
     Args:
-        images: (K, S, S, 3).
-        truths: (K, S, S).
-        masks: (E, K, S, S), of the epochs to show.
-        epochs: (E,), their numbers.
-        dices: (E, K), Dice of each mask.
+        images: the photos, (K, S, S, 3).
+        truths: the true masks, (K, S, S).
+        masks: the predicted masks of the epochs to show, (E, K, S, S).
+        epochs: the numbers of the epochs, (E,).
+        dices: the Dice of each mask, (E, K).
         title: which masks are shown, and how they are scored.
     """
     columns = 2 + len(epochs)
@@ -63,12 +63,12 @@ def evolution(
 
 
 def preprocessing(originals: Sequence[tuple[str, Image]], images: Image, trimaps: Image) -> Figure:
-    """Draw some photos as they come, as the network sees them, their trimap and the masks made of it.
+    """Draw some photos in their own size and packed, with their trimaps and the masks to learn.
 
     Args:
         originals: K pairs of a name and the photo at its own size.
-        images: (K, S, S, 3).
-        trimaps: (K, S, S).
+        images: the packed photos, (K, S, S, 3).
+        trimaps: the packed trimaps, (K, S, S).
     """
     size = images.shape[1]
     figure, grid = _picture_grid(len(images), 5, cell=2.2)
@@ -90,11 +90,11 @@ def preprocessing(originals: Sequence[tuple[str, Image]], images: Image, trimaps
 
 
 def augmentation(images: Image, trimaps: Image, params: AugmentParams) -> Figure:
-    """Draw what each augmentation does to one photo: nothing, its one extreme, its other, and all together.
+    """Draw what each augmentation does to a photo at both of its extremes, and what all do at random.
 
     Args:
-        images: (2, S, S, 3); the first is drawn, and the second is the neighbour whose pet may be pasted.
-        trimaps: (2, S, S).
+        images: two photos, (2, S, S, 3); the first is drawn, and the pet of the second may be pasted into it.
+        trimaps: their trimaps, (2, S, S).
         params: the strengths in use.
     """
     strengths = params.model_dump()
@@ -123,11 +123,11 @@ def augmentation(images: Image, trimaps: Image, params: AugmentParams) -> Figure
 
 
 def examples(rows: dict[str, list[Example]], title: str) -> Figure:
-    """Draw rows of test photos, with where the prediction is wrong.
+    """Draw rows of test photos, and mark where the prediction is wrong.
 
     Args:
-        rows: examples by the name of their row.
-        title: of all.
+        rows: the examples of each row, by the row's name.
+        title: the title of the figure.
     """
     columns = max(len(row) for row in rows.values())
     figure, grid = _picture_grid(len(rows), columns, cell=2.1)
@@ -142,7 +142,7 @@ def examples(rows: dict[str, list[Example]], title: str) -> Figure:
 
 
 def one_photo(example: Example, title: str) -> Figure:
-    """Draw a test photo, its true mask, the predicted one, and where they differ.
+    """Draw a test photo, its true and predicted masks, and where they differ.
 
     Args:
         example: the photo.
@@ -166,12 +166,12 @@ def one_photo(example: Example, title: str) -> Figure:
 def data_sheet(
     photos: Sequence[Image], trimaps: Sequence[Image], captions: Sequence[str], odd: Sequence[str | None]
 ) -> Figure:
-    """Draw photos of a data set with the outlines of their masks, and paler where they are not pet.
+    """Draw photos of a data set with the outlines of their masks and a paler background.
 
     Args:
-        photos: at least one, (h, w, 3), each of a size of its own.
-        trimaps: (h, w), each of any size.
-        captions: what stands below each.
+        photos: at least one photo, (h, w, 3); sizes may differ.
+        trimaps: a trimap for each, (h, w), in any size.
+        captions: the text below each.
         odd: what is wrong with each, or None.
     """
     columns = min(6, len(photos))
@@ -194,14 +194,14 @@ def data_sheet(
 
 
 def cut_out(image: Image, mask: Mask) -> Image:
-    """Return the photo with everything but the mask faded to near white."""
+    """Return a photo in which everything outside the mask is faded to near white."""
     faded = 255 - (255 - image.mean(axis=2, keepdims=True)) * 0.18
     result: Image = np.where(mask[..., None], image, faded).astype(np.uint8)
     return result
 
 
 def _errors(example: Example) -> Image:
-    """Return the cut-out, with missed pixels in blue and wrong ones in vermilion."""
+    """Return the cut-out with missed pixels in blue, and pixels wrongly called pet in vermilion."""
     picture = cut_out(example.image, example.predicted).astype(float)
     for wrong, colour in (
         (example.truth & ~example.predicted, BLUE),

@@ -1,4 +1,4 @@
-"""What the numbers say of where the model fails. Nothing is said that they do not show."""
+"""Notes on where the model fails, made of its numbers; they say nothing that the numbers do not show."""
 
 from collections.abc import Iterator
 
@@ -11,15 +11,15 @@ from petseg.evaluation.metrics import bootstrap_interval, mean
 from petseg.report.results import Results
 from petseg.store.card import ENOUGH, WEAKEST
 
-POOR = 0.7  # a photo of a lower Dice is called poor
-_CLEARLY = 1.25  # one kind of error outweighs the other by this factor, or neither does
+POOR = 0.7  # a photo with a lower Dice is called poor
+_CLEARLY = 1.25  # a kind of error is the main one if it is more frequent by this factor
 _ENOUGH_TO_QUARTER = 20  # photos
 
-Note = tuple[str, str]  # a heading, and what is to be said
+Note = tuple[str, str]  # a heading and a text
 
 
 def notes(results: Results) -> list[Note]:
-    """Return the failure notes of a run, each true of its test photos."""
+    """Return the notes on a run's test photos."""
     kinds = (_poor, _breeds, _errors, _poor_errors, _small_pets, _found_nothing, _undefined)
     return [note for kind in kinds for note in kind(results)]
 
@@ -32,28 +32,28 @@ def _poor(results: Results) -> Iterator[Note]:
     worst = results.table.loc[results.ranked()[-1]]
     yield (
         f"{_share(poor, len(dice))} of the photos are cut out poorly",
-        f"{poor} of {len(dice)} have a Dice below {POOR:g}. Half of all lie above {dice.median():.3f}; "
+        f"{poor} of {len(dice)} have a Dice below {POOR:g}. The median is {dice.median():.3f}; "
         f"the worst is `{worst['name']}`, at {worst['dice']:.3f}.",
     )
 
 
 def _breeds(results: Results) -> Iterator[Note]:
     breeds, overall = results.breeds, results.headlines["dice_per_image"]
-    told = breeds[breeds["photos"] >= ENOUGH].dropna().head(WEAKEST)
-    if len(breeds) < 2 or told.empty:
+    weakest = breeds[breeds["photos"] >= ENOUGH].dropna().head(WEAKEST)
+    if len(breeds) < 2 or weakest.empty:
         return
     listed = "; ".join(
         f"{name.replace('_', ' ')} {interval(*numbers)}, {photos} photos"
-        for name, photos, *numbers in told.itertuples(index=False, name=None)
+        for name, photos, *numbers in weakest.itertuples(index=False, name=None)
     )
-    below = [breed.replace("_", " ") for breed in told.loc[told["dice_per_image_high"] < overall, "breed"]]
+    is_below = weakest["dice_per_image_high"] < overall
+    below = [breed.replace("_", " ") for breed in weakest.loc[is_below, "breed"]]
     verdict = (
-        f"Of these, {', '.join(below)} {'lies' if len(below) == 1 else 'lie'} below the mean of all photos, "
-        f"{overall:.3f}, with the whole interval."
+        f"The whole interval of {' and of '.join(below)} is below the mean of all photos, {overall:.3f}."
         if below
         else f"Each interval reaches the mean of all photos, {overall:.3f}: none is shown to be harder."
     )
-    yield f"The weakest breeds of {ENOUGH} photos or more", f"{listed}. {verdict}"
+    yield f"The weakest breeds with {ENOUGH} photos or more", f"{listed}. {verdict}"
 
 
 def _errors(results: Results) -> Iterator[Note]:
@@ -121,8 +121,8 @@ def _undefined(results: Results) -> Iterator[Note]:
     undefined = results.table["dice"].isna()
     if count := int(undefined.sum()):
         yield (
-            f"Of {_photos(count)} Dice is undefined",
-            "Neither the truth nor the prediction has a pixel of pet, and means leave that out: "
+            f"Dice is undefined for {_photos(count)}",
+            "Neither the truth nor the prediction has a pixel of pet, so means leave these out: "
             f"{_named(results.table['name'][undefined])}.",
         )
 

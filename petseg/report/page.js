@@ -4,7 +4,7 @@ const VIEWS = ["photo", "truth", "prediction", "errors"];
 const pretty = (name) => name.replaceAll("_", " ");
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
-/** Turn text into nodes; what stands in backticks is set as code. */
+/** Turn text into nodes; text in backticks is set as code. */
 const prose = (text) => text.split("`").map((part, i) => (i % 2 ? make("code", { text: part }) : part));
 
 /* ---- pictures: a photo and its masks, drawn over each other ---- */
@@ -22,7 +22,7 @@ function load(uri) {
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
 
-/** A canvas of its own, filled with an image or a colour, of which only what is in one mask and not in another stays. */
+/** Return a canvas with an image or a colour, transparent outside one mask and, if given, inside another. */
 function layer(fill, size, inside, outside) {
   const context = Object.assign(document.createElement("canvas"), { width: size, height: size }).getContext("2d");
   if (typeof fill === "string") {
@@ -56,7 +56,7 @@ function paint(canvas, photo, truth, predicted, view) {
   context.drawImage(layer(colour("vermilion"), size, predicted, truth), 0, 0);
 }
 
-/** Show a photo on a canvas; of several requests the last one counts. */
+/** Show a photo on a canvas; if there are several requests, the last one counts. */
 async function show(canvas, { name, image, truth, predicted }, view) {
   const wanted = (canvas.wanted = Symbol("drawing"));
   canvas.again = () => show(canvas, { name, image, truth, predicted }, view);
@@ -69,7 +69,7 @@ async function show(canvas, { name, image, truth, predicted }, view) {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
   document.querySelectorAll("canvas").forEach((canvas) => canvas.again?.()));
 
-/** Fill a fieldset with one radio button a view; returns a function that sets the view. */
+/** Fill a fieldset with a radio button for each view, and return a function that sets the view. */
 function chooseView(fieldset, view, changed) {
   const buttons = VIEWS.map((name) => make("input", { type: "radio", name: fieldset.id, value: name }));
   buttons.forEach((button) => {
@@ -88,17 +88,17 @@ function chooseView(fieldset, view, changed) {
 
 function showHeader() {
   const [model] = data.answers;
-  const name = data.model ?? "a model of pets";
+  const name = data.model ?? "A model";
   document.title = `${name}: run ${data.run}`;
   $("model").textContent = name;
   $("run").textContent = data.run;
   const { dice, epoch, epochs } = data.validation;
   const both = Object.keys(data.output_curves).length > 0;
-  const told = [
+  const headlines = [
     ["test Dice", rounded(model.dice), `${rounded(model.low)} to ${rounded(model.high)}, 95 % interval; ${data.photos} photos; ${data.title}`],
     ["validation Dice", rounded(dice), `epoch ${epoch} of ${epochs}, the best${both ? " by the mean of both masks" : ""}, whose weights were kept`],
   ];
-  for (const [term, value, more] of told)
+  for (const [term, value, more] of headlines)
     $("headlines").append(make("div", {}, make("dt", { text: term }), make("dd", { text: value }, make("small", { text: more }))));
   intervals($("answers"), data.answers);
   for (const place of document.querySelectorAll(".title")) place.textContent = data.title;
@@ -124,9 +124,9 @@ function showScores() {
       table.append(make("tbody", {},
         make("tr", { className: "group" }, head("rowgroup", title, { colspan: columns.length + 1 + masks })),
         ...rows.map((row) => make("tr", { className: row.main ? "main" : "" }, head("row", row.name), ...cells(row)))));
-  const clean = data.scores[1].rows.length > 1 ? " Cleaning takes small islands out of a mask and fills its small holes." : "";
-  $("scores-told").textContent =
-    `Means over ${data.photos} test photos. In bold the headline, which all that follows is about: ${data.title}.${clean}`;
+  const clean = data.scores[1].rows.length > 1 ? " Cleaning removes small islands from a mask and fills its small holes." : "";
+  $("scores-text").textContent =
+    `Means over ${data.photos} test photos. The headline is in bold, and the rest of the page is about it: ${data.title}.${clean}`;
 }
 
 /* ---- curves ---- */
@@ -153,13 +153,13 @@ function showProbabilities() {
   const { threshold, ...scores } = data.thresholds;
   const resting = threshold.reduce((near, value, i) =>
     Math.abs(value - data.threshold) < Math.abs(threshold[near] - data.threshold) ? i : near, 0);
-  const x = { label: "from this probability on, a pixel is pet", values: threshold, first: 0, last: 1, text: (i) => `at ${threshold[i].toFixed(2)}` };
+  const x = { label: "threshold: pet has this probability or more", values: threshold, first: 0, last: 1, text: (i) => `at ${threshold[i].toFixed(2)}` };
   const marks = [{ x: data.threshold, name: `in use: ${data.threshold}`, y: 190 }];
   const setting = Object.fromEntries(data.params)["infer.threshold"];
   const who = setting === undefined ? "in use" : setting === "auto" ? "that validation chose" : "that params.yaml sets";
   const others = data.other_thresholds.map(([name, value]) => `, that of ${name} ${value}`).join("");
-  $("threshold-told").textContent =
-    `All here is of ${data.title}. The threshold ${who} is ${data.threshold}${others}. The curves of the test photos were drawn afterwards, and choose nothing.`;
+  $("threshold-text").textContent =
+    `This section is about ${data.title}. The threshold ${who} is ${data.threshold}${others}. The curves of the test photos were drawn afterwards; nothing was chosen by them.`;
   chart($("threshold-chart"), {
     title: "Dice at each threshold", x, marks, resting, y: { label: "Dice, mean over photos" },
     series: [
@@ -170,8 +170,8 @@ function showProbabilities() {
   chart($("trade-chart"), {
     title: "Precision and recall at each threshold", x, marks, resting, y: { label: "share of pixels, test" },
     series: [
-      { name: "precision: of what is called pet, what is", colour: "green", values: scores.test_precision },
-      { name: "recall: of what is pet, what is found", colour: "orange", values: scores.test_recall },
+      { name: "precision: share of predicted pet that is pet", colour: "green", values: scores.test_precision },
+      { name: "recall: share of pet that is found", colour: "orange", values: scores.test_recall },
     ],
   });
   const { low, high, mean_probability, pet_share, share, error } = data.calibration;
@@ -181,7 +181,7 @@ function showProbabilities() {
     x: { label: "predicted probability of pet", values: mean_probability, first: 0, last: 1, text: (i) => `${low[i].toFixed(2)} to ${high[i].toFixed(2)}` },
     y: { label: "share that is pet", low: 0, high: 1 },
     series: [{ name: "of these pixels are pet:", colour: "blue", values: pet_share }],
-    extra: (i) => `${percent(share[i])} of all pixels; the dotted line is as it should be`,
+    extra: (i) => `${percent(share[i])} of all pixels; the dotted line is perfect calibration`,
   });
   showConfusion(data.confusion);
 }
@@ -189,10 +189,10 @@ function showProbabilities() {
 function showConfusion({ tp, fn, fp, tn }) {
   const all = tp + fn + fp + tn;
   const cell = (name, count, row, hue) => {
-    const told = make("td", { className: hue },
+    const td = make("td", { className: hue },
       make("b", { text: percent(count / all) }), `${name}: ${percent(count / (row || 1))} of this row`);
-    told.style.setProperty("--strength", `${8 + 30 * (count / (row || 1))}%`);
-    return told;
+    td.style.setProperty("--strength", `${8 + 30 * (count / (row || 1))}%`);
+    return td;
   };
   const head = (scope, text) => make("th", { scope, text });
   $("confusion").append(
@@ -228,9 +228,9 @@ function showEvolution() {
     const at = +slider.value;
     const known = photos.map((photo) => photo.dice[at]).filter((dice) => dice !== null);
     const mean = known.length ? known.reduce((sum, dice) => sum + dice, 0) / known.length : null;
-    const told = `epoch ${epochs[at]}${at === best ? ", the best" : ""}: mean Dice of these ${rounded(mean)}`;
-    $("epoch-told").textContent = told;
-    slider.setAttribute("aria-valuetext", told);
+    const text = `epoch ${epochs[at]}${at === best ? ", the best" : ""}: mean Dice of these photos ${rounded(mean)}`;
+    $("epoch-text").textContent = text;
+    slider.setAttribute("aria-valuetext", text);
     for (const { photo, canvas, dice } of cells) {
       dice.textContent = `Dice ${rounded(photo.dice[at])}`;
       show(canvas, { ...photo, predicted: photo.predicted[at] }, view);
@@ -254,7 +254,7 @@ function showEvolution() {
 /* ---- gallery ---- */
 
 const byName = new Intl.Collator("en", { numeric: true }).compare;
-/** Photos without a Dice come last, whichever way they are sorted. */
+/** Sort by Dice; photos without a Dice come last in both directions. */
 const byDice = (sign) => (a, b) => (a.dice === null) - (b.dice === null) || sign * (a.dice - b.dice) || byName(a.name, b.name);
 const ORDERS = { worst: byDice(1), best: byDice(-1), name: (a, b) => byName(a.name, b.name) };
 
@@ -292,8 +292,8 @@ function showGallery() {
   const part = data.gallery.length < data.photos
     ? `${data.gallery.length} of the ${data.photos} test photos, chosen evenly by their rank in Dice, so that this page stays small.`
     : `All ${data.photos} test photos.`;
-  const border = data.boundary === "ignore" ? " Pixels of the border count in no score, though they are coloured here." : "";
-  $("gallery-told").textContent = `${part} Shown are ${data.title}. Below each its Dice; a click enlarges it.${border}`;
+  const border = data.boundary === "ignore" ? " Pixels of the border count in no score, although they are coloured here." : "";
+  $("gallery-text").textContent = `${part} Shown are ${data.title}. The Dice is below each photo; click a photo to enlarge it.${border}`;
   $("sort").addEventListener("change", arrange);
   $("breed").addEventListener("change", arrange);
   const setView = chooseView($("gallery-views"), view, (chosen) => {
@@ -308,7 +308,7 @@ function showGallery() {
   arrange();
 }
 
-/** The dialog that shows one photo large; arrow keys go on to its neighbours. */
+/** The dialog that shows a photo large; the arrow keys go to the next and previous photo. */
 function largeView(neighbours) {
   const dialog = $("large");
   let photo;
@@ -316,7 +316,7 @@ function largeView(neighbours) {
   function redraw() {
     const [photos, at] = [neighbours(), neighbours().indexOf(photo)];
     $("large-title").textContent = photo.name;
-    $("large-told").textContent =
+    $("large-text").textContent =
       `${pretty(photo.breed)}; Dice ${rounded(photo.dice)}, IoU ${rounded(photo.iou)}; ${at + 1} of ${photos.length}`;
     $("previous").disabled = at === 0;
     $("next").disabled = at === photos.length - 1;
@@ -351,7 +351,7 @@ function largeView(neighbours) {
   };
 }
 
-/* ---- what is told in words ---- */
+/* ---- texts: notes, record, limits ---- */
 
 function showWords() {
   for (const [heading, text] of data.notes)

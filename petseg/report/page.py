@@ -1,4 +1,4 @@
-"""The report page as one file."""
+"""Puts the report page together as one file."""
 
 import base64
 import hashlib
@@ -19,18 +19,18 @@ _HERE = Path(__file__).parent
 
 
 def report(results: Results, run: StoredRun | None, limit_bytes: int = LIMIT_BYTES) -> bytes:
-    """Return the page, which loads nothing from anywhere.
+    """Return the page, which loads no other file.
 
-    As many test photos as fit are in its gallery, evenly chosen by their rank.
+    Its gallery has as many test photos as fit, evenly chosen by their rank in Dice.
 
     Args:
-        results: what the pipeline left.
-        run: the run that trained the model; None where the store does not have it.
-        limit_bytes: the page is smaller than that.
+        results: the results of a training and its evaluation.
+        run: the run that trained the model; None if the store does not have it.
+        limit_bytes: the page is smaller than this.
     """
-    told = content(results, run)
-    room = limit_bytes - _SPARE_BYTES - len(_filled(told | {"gallery": []}))
-    return _filled(told | {"gallery": _gallery(results, room)})
+    values = content(results, run)
+    room = limit_bytes - _SPARE_BYTES - len(_filled(values | {"gallery": []}))
+    return _filled(values | {"gallery": _gallery(results, room)})
 
 
 def _gallery(results: Results, room: int) -> list[dict[str, Any]]:
@@ -49,11 +49,11 @@ def _gallery(results: Results, room: int) -> list[dict[str, Any]]:
     return []
 
 
-def _filled(told: dict[str, Any]) -> bytes:
+def _filled(values: dict[str, Any]) -> bytes:
     script = _asset("charts.js") + _asset("page.js")
     style = _asset("page.css")
     policy = f"default-src 'none'; img-src data:; style-src {_allowed(style)}; script-src {_allowed(script)}"
-    parts = {"policy": policy, "style": style, "data": _json(told), "script": script}
+    parts = {"policy": policy, "style": style, "data": _json(values), "script": script}
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("page.html"))
     return page.encode()
 
@@ -63,11 +63,11 @@ def _asset(name: str) -> str:
 
 
 def _allowed(text: str) -> str:
-    """Return what a content security policy calls an inline script or style, so that no other one runs."""
+    """Return the name of an inline script or style in a content security policy, which allows no other."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _json(values: object) -> str:
-    """Return JSON of printable text, in ASCII, in which nothing ends the script element that holds it."""
+    """Return JSON in ASCII, with printable text only; nothing in it ends the script element around it."""
     text = json.dumps(with_texts(without_nan(values), printable), allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")

@@ -1,4 +1,4 @@
-"""What of the files that train and infer leave is shown: read as what it must be, or named in one line."""
+"""Reads and checks the files of train and infer that are shown; a bad file is named in one line."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -25,19 +25,19 @@ def _scores(*names: str) -> Columns:
 _DICE = ("dice_per_image", "dice_per_image_low", "dice_per_image_high")
 _AT_A_THRESHOLD = [f"{part}_{name}" for part in ("val", "test") for name in (_DICE[0], "precision", "recall")]
 _EPOCHS = {"epoch": Kind.WHOLE} | _scores("train_loss", "val_loss", "train_dice", "val_dice")
-_OF_OUTPUTS = _scores("val_dice_whole", "val_dice_tight")  # not of networks with one output
+_OF_OUTPUTS = _scores("val_dice_whole", "val_dice_tight")  # absent for networks with one output
 PHOTOS = dict.fromkeys(("name", "breed", "species"), Kind.TEXT) | _scores("dice", "iou")
 BREEDS = {"breed": Kind.TEXT, "photos": Kind.WHOLE} | _scores(*_DICE)
 THRESHOLDS = {"threshold": Kind.NUMBER} | _scores(*_AT_A_THRESHOLD)
 CALIBRATION = {"low": Kind.NUMBER, "high": Kind.NUMBER} | _scores("mean_probability", "pet_share")
 CALIBRATION |= {"pixels": Kind.WHOLE}
-_MOST_BYTES = 256 << 20  # of a table: a million photos
-# What older evaluations lack; the page and the summary show it.
+_MOST_BYTES = 256 << 20  # of a table; enough for a million photos
+# Entries that the page and the summary show, and that old evaluations do not have.
 _SHOWN = ("photos", "boundary", "own_resolution", "mean_mask", "all_foreground")
 
 
 class Best(TypedDict):
-    """metrics/train.json."""
+    """The content of metrics/train.json."""
 
     best_epoch: Count
     epochs: Count
@@ -49,16 +49,16 @@ class _RunKey(TypedDict):
 
 
 def table(path: Path, columns: Columns) -> pd.DataFrame:
-    """Read a table, of which these columns are shown.
+    """Read a table that must have these columns.
 
     Raises:
-        DataError: it is absent, or not what the stages write; so of all that is read here.
+        DataError: the file is absent, or not as the stages write it; likewise in the other functions here.
     """
     return _read(path, lambda: read_table(path, columns))
 
 
 def history(path: Path) -> pd.DataFrame:
-    """Read what of a training's epochs is shown; at least one has a validation Dice."""
+    """Read a training's history; at least one epoch must have a validation Dice."""
     found = _read(path, lambda: _epochs(path))
     if found["val_dice"].isna().all():
         raise DataError(f"{path}: no epoch has a validation Dice; run dvc repro, or dvc pull")
@@ -66,17 +66,17 @@ def history(path: Path) -> pd.DataFrame:
 
 
 def _epochs(path: Path) -> pd.DataFrame:
-    there = pd.read_csv(path, nrows=0).columns
-    return read_table(path, _EPOCHS | {name: kind for name, kind in _OF_OUTPUTS.items() if name in there})
+    columns = pd.read_csv(path, nrows=0).columns
+    return read_table(path, _EPOCHS | {name: kind for name, kind in _OF_OUTPUTS.items() if name in columns})
 
 
 def headlines(path: Path) -> dict[str, Any]:
-    """Read the scores that matter; NaN is undefined."""
+    """Read the headline scores; NaN is undefined."""
     return _with_nan(_read(path, lambda: _complete(_json(path, Headlines))))
 
 
 def _complete(scores: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return scores once they have all that is shown of them.
+    """Check that scores have every entry that is shown, and return them.
 
     Raises:
         ValueError: an entry is absent.
@@ -96,12 +96,12 @@ def _complete(scores: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def best(path: Path) -> Best:
-    """Read what the best epoch gave."""
+    """Read the best epoch and its score."""
     return _read(path, lambda: _json(path, Best))
 
 
 def run_key(path: Path) -> str | None:
-    """Read of which run all scores, or weights, are, as far as they say it."""
+    """Read the key of the run that a file of scores, or the description of weights, names, if any."""
     return _read(path, lambda: _json(path, _RunKey)).get("run_key")
 
 
@@ -110,7 +110,7 @@ def _json(path: Path, form: type[T]) -> T:
 
 
 def _with_nan(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Return scores, and those in them, with NaN for the null of JSON."""
+    """Return scores, and the scores within them, with NaN in place of JSON's null."""
     return {
         name: math.nan if value is None else _with_nan(value) if isinstance(value, dict) else value
         for name, value in scores.items()
@@ -121,6 +121,6 @@ def _read(path: Path, reader: Callable[[], T]) -> T:
     try:
         open_file(path, _MOST_BYTES).close()
         return reader()
-    except (OSError, ValueError, OverflowError, BrokenRecord) as error:  # pandas, of a number of 400 digits
+    except (OSError, ValueError, OverflowError, BrokenRecord) as error:  # Overflow: pandas, for 400 digits
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: can't be read ({reason}); run dvc repro, or dvc pull") from None

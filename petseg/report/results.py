@@ -1,7 +1,7 @@
-"""What a training and its evaluation left, to look at: curves, masks of every epoch, scored test photos.
+"""The results of a training and its evaluation: curves, masks of every epoch, scored test photos.
 
-Files are read when they are first asked for, so that a view needs no more than it shows. The figures,
-the report page and the command ``petseg evaluate`` all stand on this.
+A file is read when its content is first used, so that a view reads only what it shows. The figures, the
+report page and the command ``petseg evaluate`` all use this module.
 """
 
 import difflib
@@ -41,15 +41,15 @@ from petseg.store.score_rows import title
 
 @dataclass(frozen=True)
 class Evolution:
-    """How the masks of K fixed validation photos came about over E epochs.
+    """The masks of K fixed validation photos over E epochs.
 
     Attributes:
-        names: (K,).
-        images: (K, S, S, 3) uint8.
-        truths: (K, S, S) bool.
-        epochs: (E,), their numbers.
-        masks: (E, K, S, S) bool.
-        dices: (E, K) float.
+        names: the photos' names, (K,).
+        images: the photos, (K, S, S, 3) uint8.
+        truths: their true masks, (K, S, S) bool.
+        epochs: the numbers of the epochs, (E,).
+        masks: the predicted masks, (E, K, S, S) bool.
+        dices: the Dice of each mask, (E, K) float.
     """
 
     names: list[str]
@@ -60,14 +60,14 @@ class Evolution:
     dices: NDArray[np.float64]
 
     def of(self, name: str) -> "Evolution":
-        """Return one of the photos alone."""
+        """Return the evolution of one photo."""
         row = [self.names.index(name)]
         return Evolution(
             [name], self.images[row], self.truths[row], self.epochs, self.masks[:, row], self.dices[:, row]
         )
 
     def at(self, wanted: Sequence[int]) -> "Evolution":
-        """Return the epochs that are wanted, as far as training came; the last one always."""
+        """Return the wanted epochs, as far as the training has them, and always the last one."""
         places = [i for i, epoch in enumerate(self.epochs) if epoch in wanted or epoch == self.epochs[-1]]
         return replace(
             self, epochs=[self.epochs[i] for i in places], masks=self.masks[places], dices=self.dices[places]
@@ -76,15 +76,15 @@ class Evolution:
 
 @dataclass(frozen=True)
 class Results:
-    """What a training and its evaluation left, in DVC's outs or in the store, which have the same files.
+    """The results of a training and its evaluation, from DVC's outs or the store, which have the same files.
 
-    Test photos are known by their place: the row of ``table``, and of ``masks``.
+    A test photo is named by its place: its row in ``table`` and in ``masks``.
 
     Attributes:
-        arrays_folder: the packed photos.
-        evolution_file: the masks of every epoch.
-        history_file: a row an epoch.
-        folder: what infer left.
+        arrays_folder: the folder of the packed photos.
+        evolution_file: the file with the masks of every epoch.
+        history_file: the table with a row for each epoch.
+        folder: the folder with infer's files.
     """
 
     arrays_folder: Path
@@ -94,16 +94,16 @@ class Results:
 
     @classmethod
     def of_run(cls, run: StoredRun, arrays: Path, shown: Mapping[str, Any] | None = None) -> Self:
-        """Return the results of a run of the store, once its files are as recorded.
+        """Check that a run's files are as recorded, and return its results.
 
         Args:
-            run: of the store.
-            arrays: folder of the packed photos, which must be those of the run.
-            shown: scores; of the run's whole evaluations the one that found these, or else the newest.
+            run: a run of the store.
+            arrays: the folder of the packed photos, which must be those of the run.
+            shown: scores that choose one of the run's whole evaluations; without a match, the newest is used.
 
         Raises:
             StoreError: the run was edited or damaged, was never scored, or has no masks.
-            DataError: the packed photos are others, or are not there.
+            DataError: the packed photos are not those of the run, or are absent.
         """
         run.check_whole(CURVES, EVOLUTION_MASKS)
         evaluation = run.proved_evaluation(shown)
@@ -129,13 +129,13 @@ class Results:
 
     @property
     def boundary(self) -> Boundary:
-        """What the border counts as."""
+        """The rule for the border by which the headline is scored."""
         rule: Boundary = self.headlines["boundary"]
         return rule
 
     @property
     def edge(self) -> Edge | None:
-        """The output whose masks are shown: it answers the headline's rule. None where there is but one."""
+        """The output whose masks are shown, which answers the headline's rule; None if there is only one."""
         edge: Edge | None = self.headlines.get("answers", {}).get(self.boundary)
         return edge
 
@@ -151,45 +151,45 @@ class Results:
 
     @cached_property
     def run_key(self) -> str | None:
-        """The key of the run that trained the model, as far as it is known."""
+        """The key of the run that trained the model; None if it is not known."""
         return reading.run_key(self.folder / SCORES)
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """A row an epoch."""
+        """A table with a row for each epoch."""
         return reading.history(self.history_file)
 
     @property
     def best(self) -> pd.Series:
-        """The epoch whose weights were kept: the first of the highest validation Dice."""
+        """The epoch whose weights were kept: the first with the highest validation Dice."""
         return self.history.iloc[int(self.history["val_dice"].argmax())]
 
     @cached_property
     def headlines(self) -> dict[str, Any]:
-        """The scores that matter, with the threshold and the trivial answers; NaN is undefined."""
+        """The headline scores, with the threshold and the scores of trivial answers; NaN is undefined."""
         return reading.headlines(self.folder / HEADLINES)
 
     @cached_property
     def breeds(self) -> pd.DataFrame:
-        """Mean Dice of each breed with its interval; the lowest first."""
+        """The mean Dice of each breed with its interval, the lowest first."""
         return reading.table(self.folder / BREEDS, reading.BREEDS)
 
     @cached_property
     def thresholds(self) -> pd.DataFrame:
-        """Scores at each threshold, of validation and of test."""
+        """The scores at each threshold, for validation and test photos."""
         return reading.table(self.folder / THRESHOLDS, reading.THRESHOLDS)
 
     @cached_property
     def calibration(self) -> pd.DataFrame:
-        """How often the probabilities of the test photos' pixels come true."""
+        """How well the probabilities agree with the share of the test photos' pixels that are pet."""
         return reading.table(self.folder / CALIBRATION, reading.CALIBRATION)
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """A row a test photo: its name, breed, species and scores.
+        """A table with a row for each test photo: its name, breed, species and scores.
 
         Raises:
-            DataError: it can't be read, or is not of the predicted photos.
+            DataError: the table can't be read, or has other photos than those that were predicted.
         """
         table = reading.table(self.folder / PER_IMAGE, reading.PHOTOS)
         if table["name"].to_list() != self.arrays.index["name"][self.rows].to_list():
@@ -211,12 +211,12 @@ class Results:
 
     @cached_property
     def truths(self) -> NDArray[np.bool_]:
-        """The true masks of the N test photos, (N, S, S) bool: what the output that is shown has learnt."""
+        """The true masks of the N test photos, (N, S, S) bool, by the rule that the shown output learnt."""
         return true_masks(self.arrays, self.rows, self._learnt)
 
     @cached_property
     def counts(self) -> PixelCounts:
-        """The right and wrong pixels of each test photo."""
+        """The counts of right and wrong pixels of each test photo."""
         return count_against(
             torch.from_numpy(self.masks), torch.from_numpy(self.arrays.trimaps[self.rows]), self.boundary
         )
@@ -226,7 +226,7 @@ class Results:
         """The masks of the fixed photos after each epoch.
 
         Raises:
-            DataError: they can't be read, or are of other photos.
+            DataError: the masks can't be read, or are of other photos.
         """
         masks, beside = load_masks(self.evolution_file, "epochs", "rows")
         rows = self._of_these(masks, beside["rows"], self.evolution_file)
@@ -252,7 +252,7 @@ class Results:
         return self.ranked()[:n]
 
     def median_photos(self, n: int) -> list[int]:
-        """Return the places of the n in the middle, the better first."""
+        """Return the places of the n photos around the median, the better first."""
         order = self.ranked()
         start = max(0, (len(order) - n) // 2)
         return order[start : start + n]
@@ -262,15 +262,15 @@ class Results:
         return self.ranked()[-n:]
 
     def random_photos(self, n: int, seed: int) -> list[int]:
-        """Return the places of n photos, drawn from all."""
+        """Return the places of n photos that are drawn at random."""
         count = len(self.table)
         return sorted(np.random.default_rng(seed).choice(count, min(n, count), replace=False).tolist())
 
     def photo(self, name: str) -> int:
-        """Return the place of the test photo of that name.
+        """Return the place of the test photo with this name.
 
         Raises:
-            DataError: there is none.
+            DataError: there is no such photo.
         """
         names = self.table["name"].to_list()
         if name not in names:
@@ -279,7 +279,7 @@ class Results:
         return names.index(name)
 
     def example(self, place: int) -> Example:
-        """Return a test photo with its true and its predicted mask, to be drawn."""
+        """Return a test photo with its true and its predicted mask."""
         row = self.table.loc[place]
         title = f"{row['name']}, Dice {row['dice']:.3f}"
         image = self.arrays.images[self.rows[place]]
@@ -287,7 +287,7 @@ class Results:
 
     @property
     def _learnt(self) -> Boundary:
-        """The rule for the border by which the network has learnt the masks that are shown."""
+        """The rule for the border by which the output that is shown has learnt."""
         return LEARNT[self.edge] if self.edge else self.boundary
 
     @cached_property
@@ -303,7 +303,7 @@ class Results:
 
 
 def true_masks(arrays: PetArrays, rows: NDArray[np.int64], boundary: Boundary) -> NDArray[np.bool_]:
-    """Return true masks, (N, S, S) bool."""
+    """Return the true masks of some rows by a rule for the border, (N, S, S) bool."""
     mask, _ = mask_of_rule(torch.from_numpy(arrays.trimaps[rows]), boundary)
     result: NDArray[np.bool_] = mask.squeeze(1).bool().numpy()
     return result

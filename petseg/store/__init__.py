@@ -1,7 +1,8 @@
-"""The store of runs. ``layout`` says what lies in a run's folder and how its key is made.
+"""The store of runs: write, read, verify, repair, compare and delete them.
 
-``writer`` writes a run while it is trained; ``run`` reads one, ``runs`` all; ``records`` and ``typed`` check
-what is read. ``ledger`` logs each change, and locks the store for it; ``chain`` reads the ledger. The others
-use these: adopt, keep, heal, prune, champion, verify, identify, reproduce, compare, card. This package does
-not import MLflow.
+``layout`` defines the files of a run and its key. ``writer`` writes a run during the training; ``run`` reads
+one run, and ``runs`` reads all of them; ``records`` and ``typed`` check what is read. ``ledger`` logs each
+change, and locks the store for it; ``chain`` reads the ledger. The other modules use these: adopt, keep,
+heal, prune, champion, verify, identify, reproduce, compare and card. MLflow, pages and commands may not come
+in.
 """

@@ -1,4 +1,4 @@
-"""What later stages add to a finished run: evaluations by infer, figures by plot."""
+"""Read what later stages add to a finished run: evaluations by infer, and figures by plot."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ from petseg.store.typed import Added, Headlines
 
 @dataclass(frozen=True)
 class Addition:
-    """What a later stage added to a finished run."""
+    """An evaluation or a set of figures that a later stage added to a finished run."""
 
     folder: Path
     manifest: dict[str, Any]
 
     @classmethod
     def open(cls, record: Path) -> Self:
-        """Read it.
+        """Read an addition.
 
         Args:
-            record: its file.
+            record: the file of its record.
 
         Raises:
-            BrokenRecord: it is not what it must be.
+            BrokenRecord: the record does not have the required form.
         """
         return cls(record.parent, cast("dict[str, Any]", read_record(record, Added)))
 
@@ -49,43 +49,43 @@ class Addition:
 
     @property
     def place(self) -> Place:
-        """What the ledger knows it by."""
+        """The name of its record in the ledger."""
         return self.folder.parents[1].name, self.kind, self.key
 
     def edit(self) -> str | None:
-        """Say what shows that its record was edited, or lies elsewhere; None where nothing does."""
+        """Return what shows that its record was edited, or lies elsewhere; None if nothing does."""
         if link := link_to(self.folder.parents[1], f"{self.kind}/{self.key}"):
             return f"{link}: is a link, and no folder of the store"
         return edit_of(self.folder.parents[2], self.place, self.record, self.manifest)
 
     def damages(self) -> list[str]:
-        """Say of its record, and of each file, whether it is absent or differs from its hash."""
+        """Return a line for its record, and for each file, that is missing or differs from its hash."""
         edit = self.edit()
         return ([edit] if edit else []) + list(differing(self.folder, self.manifest["files"]))
 
     def export(self, files: Mapping[str, Path]) -> None:
-        """Copy files of it out of the store, byte for byte.
+        """Copy its files out of the store, byte for byte.
 
         Args:
-            files: by their name in the store, where they go.
+            files: where each file is copied to, by its name in the store.
 
         Raises:
-            DamagedFile: its record was edited, or one of them is gone, or differs from its recorded hash;
-                nothing is copied then.
+            DamagedFile: its record was edited, or one of the files is gone or differs from its recorded hash;
+                then nothing is copied.
         """
         check_unedited(self.edit())
         export_files(self.folder, self.manifest["files"], files)
 
 
 class Evaluation(Addition):
-    """What one way of inferring found on the test photos."""
+    """The scores of the test photos by one way of inferring."""
 
     @cached_property
     def headlines(self) -> dict[str, Any]:
-        """The scores that matter, as metrics/test.json has them.
+        """The main scores, as in metrics/test.json.
 
         Raises:
-            BrokenRecord: they are not what they must be.
+            BrokenRecord: they do not have the required form.
             DamagedFile: they are gone, or differ from their recorded hash.
         """
         path = self.folder / HEADLINES
@@ -94,21 +94,21 @@ class Evaluation(Addition):
 
     @property
     def thresholds(self) -> dict[Edge, float]:
-        """From which probability a pixel is pet, as validation chose; one output has one for both edges."""
+        """The probability from which a pixel is pet, for each edge; one output has one value for both."""
         found = self.headlines
         return found.get("thresholds") or dict.fromkeys(OUTPUTS, found["threshold"])
 
     @property
     def flip_average(self) -> bool:
-        """Whether a prediction was the mean of a photo's and of its mirror image's."""
+        """Whether a prediction was the mean of those for the photo and for its mirror image."""
         return bool(self.manifest.get("settings", {}).get("infer.flip_average", False))
 
 
 def check_unedited(edit: str | None) -> None:
-    """Raise what shows that a record was edited.
+    """Raise an error if there is a sign that a record was edited.
 
     Raises:
-        DamagedFile: it was.
+        DamagedFile: there is.
     """
     if edit:
         raise DamagedFile(f"{edit}; petseg runs verify says more")

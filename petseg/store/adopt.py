@@ -1,4 +1,4 @@
-"""Weights that were trained elsewhere, or laid down by hand, taken into the store."""
+"""Adopt weights that were trained elsewhere, or put in place by hand, into the store."""
 
 import errno
 from functools import partial
@@ -21,36 +21,36 @@ from petseg.store.records import damage_in, sealed
 from petseg.store.run import StoredRun
 from petseg.store.runs import holder_of, places_of, run_of
 
-MAX_BYTES = 16_000_000_000  # of a file that is adopted; what has more than weights may have is not read
+MAX_BYTES = 16_000_000_000  # of an adopted file; one that is larger than weights may be is not read
 
 
 def adopt_if_unknown(file: Path, store: Path) -> None:
-    """Take what lies at an output's path into the store before it is replaced, unless a run has it."""
+    """Adopt the file at an output's path before it is replaced, unless a run has it."""
     if not file.exists() or holder_of(store, file):
         return
     kept, is_new = adopt(file, store, "lay where training puts its weights")
     if is_new:
-        print_lines(f"{file}: holds what no run has; kept as run {kept.key}")
+        print_lines(f"{file}: is in no run of the store; kept as run {kept.key}")
 
 
 def adopt(file: Path, store: Path, note: str) -> tuple[StoredRun, bool]:
-    """Take a file of weights into the store, as a finished run of unknown making.
+    """Adopt a file of weights into the store, as a finished run of unknown origin.
 
-    It is kept byte for byte, whatever it is; what can be read as weights is kept as safetensors too.
-    What lies beside it under the same name, ending in .json, is kept as its description. Where a run has
-    it already, the stored copy is hashed, and put back from this file if it is damaged or gone.
+    The file is stored byte for byte, whatever it holds; weights that can be read are stored as safetensors
+    too. A file of the same name that ends in .json is stored as its description. If a run has the file
+    already, its stored copy is verified, and restored from this file if it is damaged or gone.
 
     Args:
-        file: a regular file, with anything in it.
+        file: a regular file with any content.
         store: folder of the runs.
-        note: what is known of it.
+        note: a text about its origin.
 
     Returns:
-        The run that has it now, and whether it is new.
+        The run that holds it now, and whether the run is new.
 
     Raises:
-        UsageError: it is no regular file, or has more than MAX_BYTES.
-        StoreError: there is a run of its name that can't be read.
+        UsageError: it is not a regular file, or has more than MAX_BYTES.
+        StoreError: the store has a run with its key that can't be read.
     """
     try:
         open_file(file, MAX_BYTES).close()
@@ -67,7 +67,7 @@ def adopt(file: Path, store: Path, note: str) -> tuple[StoredRun, bool]:
             if healed := heal(changes, run, run, {digest: file}):
                 print_lines(*healed)
                 return run, False
-        if run_of(store, folder.name) is not None:  # which raises where its record can't be read
+        if run_of(store, folder.name) is not None:  # raises if its record can't be read
             raise StoreError(f"{folder}: its record was edited; petseg runs verify {folder.name} says more")
         undo = partial(withdraw_folder, folder)
         with changes.noting(ADOPTED, folder.name, undo), published_folder(folder) as draft:
@@ -79,7 +79,7 @@ def adopt(file: Path, store: Path, note: str) -> tuple[StoredRun, bool]:
 
 
 def _manifest(file: Path, draft: Path, note: str) -> dict[str, Any]:
-    """Describe what was adopted, and write what can be read of it into the draft of its folder."""
+    """Return the manifest of an adopted file, and write what can be read of it into the draft folder."""
     origin: dict[str, Any] = {"file": str(file.resolve()), "note": note}
     digest: str | None = None
     manifest = {"format": FORMAT, "status": "finished", "created": now(), "adopted": origin}
@@ -97,11 +97,11 @@ def _manifest(file: Path, draft: Path, note: str) -> dict[str, Any]:
 
 
 def _describes(description: Path, tensors_sha256: str | None) -> bool:
-    """Tell whether there is a description beside weights, and it does not say that it is of others."""
-    if not description.is_file():  # nor a pipe or a device, which may have no end
+    """Return whether there is a description beside the weights that does not belong to other weights."""
+    if not description.is_file():  # such as a pipe or a device, which may have no end
         return False
     try:
         about = read_json(description)
     except BrokenRecord:
-        return True  # it is kept byte for byte, as the weights are
+        return True  # it is stored byte for byte, like the weights
     return not isinstance(about, dict) or about.get("tensors_sha256") in (None, tensors_sha256)

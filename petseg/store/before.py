@@ -1,4 +1,4 @@
-"""Read the runs and promotions of a store that has no ledger, to begin one from them."""
+"""Read the runs and promotions of a store without a ledger, so that one can be begun from them."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +15,7 @@ EARLIER = "champions.jsonl"  # the promotions of a store that had no ledger yet
 
 
 def names_clone(store: Path) -> bool:
-    """Tell whether a record of the store is of a time when it had a ledger."""
+    """Return whether a record of the store was written when the store had a ledger."""
     for path in manifests(store):
         with suppress(BrokenRecord, FileNotFoundError):
             manifest = read_json(path)
@@ -25,7 +25,7 @@ def names_clone(store: Path) -> bool:
 
 
 def found(store: Path) -> Iterator[tuple[tuple[str, ...], str | None]]:
-    """Yield the place of each record of a finished run and of all that was added to it, and its seal."""
+    """Yield the place and the seal of each record of a finished run and of its additions."""
     for path in manifests(store):
         run = path.parent.name
         seal, finished = _seal_in(path)
@@ -38,9 +38,9 @@ def found(store: Path) -> Iterator[tuple[tuple[str, ...], str | None]]:
 
 
 def _seal_in(path: Path) -> tuple[str | None, bool]:
-    """Return the seal that a record holds, or else that of what it says; and whether it is finished.
+    """Return the seal that a record holds, or else that of its content; and whether it is finished.
 
-    A record that can't be read has none, and is taken for finished, so that it stays known.
+    A record that can't be read has no seal, and counts as finished, so that it stays known.
     """
     try:
         record = read_json(path)
@@ -53,7 +53,7 @@ def _seal_in(path: Path) -> tuple[str | None, bool]:
 
 
 def earlier_promotions(store: Path) -> list[EarlierPromotion]:
-    """Return the promotions of a store that had no ledger yet; a line that is torn or broken is named."""
+    """Return the promotions of a store without a ledger; an incomplete or broken line is named on stderr."""
     path = store / EARLIER
     try:
         lines = read_bounded(path, MOST_BYTES_OF_LINES).splitlines()

@@ -1,4 +1,4 @@
-"""Begin a part of the ledger: in a store that has none, in a copied one, or in place of a broken one."""
+"""Begin a ledger, or a clone's part of it: in an old store, in a copy, or in place of a broken ledger."""
 
 import json
 import secrets
@@ -35,18 +35,18 @@ from petseg.store.typed import Marker
 
 
 def begin_first(store: Path) -> Marker:
-    """Begin the ledger of a store of an earlier petseg; whoever calls holds the store."""
+    """Begin the ledger of a store from an earlier petseg; the caller must hold the store's lock."""
     lines = [*_earlier_promotions(store), *_began(dict(found(store)))]
     return _begin(store, {"why": "the store had no ledger yet"}, lines)
 
 
 def begin_beside(store: Path, why: str, before: Marker) -> Marker:
-    """Begin another clone's part, so that lines that are cut from the others are missed.
+    """Begin the part of another clone, and note how long the other parts are, so that lost lines are noticed.
 
     Args:
-        store: folder of the runs, which the caller holds.
-        why: for the first line.
-        before: the marker until now; a change that had begun by it is ended at once.
+        store: folder of the runs, whose lock the caller holds.
+        why: the reason, for the first line.
+        before: the marker until now; if it names a change that had begun, the caller completes it at once.
     """
     chains = {path.stem: read_chain(path, []) for path in chains_of(store)}
     seen = {
@@ -57,17 +57,17 @@ def begin_beside(store: Path, why: str, before: Marker) -> Marker:
 
 
 def begin_anew(store: Path) -> tuple[list[str], list[str]]:
-    """Set a ledger aside that is broken, and begin another.
+    """Set a broken ledger aside, and begin a new one.
 
-    The new one has what the old one's proved lines say: the promotions, and the seals, so that a record that
-    was edited, or is gone, stays named. A record that other lines name stays named if it is gone; one that no
-    proved line knows is taken as it is.
+    The new ledger takes over the promotions and the seals of the proved lines, so that a record that was
+    edited or is gone is still reported. A record that only unproved lines name is still reported if it is
+    gone; a record that no proved line names is accepted as it is.
 
     Returns:
-        What was done, and what nothing proves: a line each.
+        A line for each thing that was done, and a line for each that nothing proves.
     """
     with held(store / LOCK):
-        marker = read_marker(store, [])  # raises where it is of a later petseg
+        marker = read_marker(store, [])  # raises if it is from a later petseg
         ledger = read_ledger(store)
         if not ledger.damages:
             return [], []
@@ -80,7 +80,7 @@ def begin_anew(store: Path) -> tuple[list[str], list[str]]:
         why = {"why": "the ledger was broken, and was set aside"}
         made = _begin(store, why, [*promoted.values(), *_began(seals)])
         write_json(store / MARKER, _with_pending(made, marker))
-        for path in old:  # last: a crash leaves what the next call begins anew
+        for path in old:  # last, so that the next call can repeat this after a crash
             path.replace(free(path.with_name(f"{path.name}.damaged")))
         *_, last = ("none", *(line.get("run", "none") for line in promoted.values()))
         taken = [
@@ -92,10 +92,10 @@ def begin_anew(store: Path) -> tuple[list[str], list[str]]:
 
 
 def _begin(store: Path, first: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Marker:
-    """Begin a part of the ledger with a first line and others, and make it this clone's."""
+    """Write a new part of the ledger with a first line and others, and make it this clone's part."""
     chain = chain_of(store, secrets.token_hex(8))
     text = last = b""
-    # Not before what others wrote by a clock that is ahead: the champion is who was promoted last.
+    # Not earlier than lines from a clock that is ahead: the champion is the run that was promoted last.
     others = [line for path in chains_of(store) for line in read_chain(path, []).lines.values()]
     at = max([now(), *(line["at"] for line in others)])
     for each in ({"event": BEGAN, **first}, *lines):
@@ -108,7 +108,7 @@ def _begin(store: Path, first: Mapping[str, Any], lines: Iterable[Mapping[str, A
 
 
 def _marked(store: Path, chain: Path) -> Marker:
-    """Write the marker of a clone that goes on with this chain."""
+    """Write the marker of a clone that continues this chain."""
     whole, root = read_file(chain), str(store.resolve().parent)
     marker: Marker = {
         "format": STORE_FORMAT,
@@ -123,7 +123,7 @@ def _marked(store: Path, chain: Path) -> Marker:
 
 
 def _began(seals: Mapping[Place, str | None]) -> Iterator[dict[str, Any]]:
-    """Yield a line for each record that there is when a ledger begins."""
+    """Yield a line for each record that exists when a ledger begins."""
     for place, seal in seals.items():
         yield {"event": BEGAN, **dict(zip(("run", "kind", "key"), place, strict=False)), "seal": seal}
 
@@ -135,7 +135,7 @@ def _earlier_promotions(store: Path) -> Iterator[dict[str, Any]]:
 
 
 def _with_pending(marker: Marker, before: Marker | None) -> Marker:
-    """Return a new marker with the change that had begun by an earlier one; it is ended at once."""
+    """Return a new marker with the change that had begun under an earlier one; it is completed at once."""
     if before is not None and "pending" in before:
         marker["pending"] = before["pending"]
     return marker

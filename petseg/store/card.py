@@ -1,6 +1,6 @@
-"""The model card of a run: what it is, what it can and can't do, and the way back to it, in Markdown.
+"""Write the model card of a run in Markdown: its origin, its scores, its limits, and how to get it back.
 
-Source: Mitchell et al. 2019 (arXiv:1810.03993), as far as the record knows.
+Source: Mitchell et al. 2019 (arXiv:1810.03993), as far as the record has the facts.
 """
 
 import csv
@@ -19,9 +19,9 @@ from petseg.store.layout import ABOUT, CARD, WEIGHTS
 from petseg.store.run import StoredRun
 from petseg.store.score_rows import MASKS, ScoreRows, title
 
-WEAKEST = 5  # breeds that are named,
-ENOUGH = 5  # of those with so many test photos, where there are such
-_ACTIVE = re.compile(r"[\\|<>\[\]&]")  # what begins HTML, a link, an entity or another cell
+WEAKEST = 5  # number of breeds that are named
+ENOUGH = 5  # breeds with fewer test photos are left out, if others have as many
+_ACTIVE = re.compile(r"[\\|<>\[\]&]")  # characters that begin HTML, a link, an entity or a cell
 _PUBLISHED = ("sample", "oxford")
 LIMITS = (
     "It has seen cats and dogs, one in each photo, mostly in the middle and well lit; other animals, several "
@@ -34,16 +34,16 @@ LIMITS = (
 
 
 def write_card(run: StoredRun, path: Path | None = None) -> None:
-    """Write a finished run's card, from all that is known of it now, into its folder or elsewhere."""
+    """Write a finished run's card, from all facts that are known now, into its folder or to another path."""
     with written_atomically(path or run.folder / CARD) as file:
         file.write(card(run).encode())
 
 
 def card(run: StoredRun) -> str:
-    """Return the card of a finished run; an evaluation that is not as recorded is named, and left out.
+    """Return the card of a finished run; a damaged evaluation is named on stderr and left out.
 
     Raises:
-        BrokenRecord: its history is not what it must be.
+        BrokenRecord: its history does not have the required form.
         OSError: a file of it can't be read.
     """
     evaluation, sha256 = run.proved_evaluation(), run.manifest.get("tensors_sha256", "unknown")
@@ -67,7 +67,7 @@ def card(run: StoredRun) -> str:
 
 
 def facts(run: StoredRun) -> list[tuple[str, str]]:
-    """Say when, where, from what and by which code a finished run was trained; hashes in backticks."""
+    """Return when, where, from which photos and by which code a run was trained; hashes are in backticks."""
     manifest = run.manifest
     if run.adopted:
         origin = manifest["adopted"]
@@ -109,7 +109,7 @@ def _scores(run: StoredRun, evaluation: Evaluation | None) -> str:
     rows += [(f"*{row.name}*", row.mask, *_three(row.scores)) for row in found.blind]
     words = f"""Means over {headlines.get("photos", "unknown")} test photos. Bold: the headline,
         {title(headlines)}; the lines below the rules are by its rule too. {_thresholds(headlines)}
-        {_cleaned(headlines)} Italic: answers that never look at the photo."""
+        {_cleaned(headlines)} Italic: baselines that never look at the photo."""
     return f"{_table(head, rows)}\n\n{textwrap.fill(' '.join(words.split()), 106)}"
 
 
@@ -141,14 +141,14 @@ def _dice(row: Mapping[str, Any]) -> str:
 
 def _weakest(evaluation: Evaluation) -> str:
     with (evaluation.folder / BREEDS).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))  # which begins with the weakest
+        rows = list(csv.DictReader(file))  # the weakest comes first
     shown = [row for row in rows if int(row["photos"]) >= ENOUGH] or rows
     cells = ((row["breed"].replace("_", " "), row["photos"], _dice(row)) for row in shown[:WEAKEST])
     return _table(("breed", "test photos", "Dice (95 % interval)"), cells)
 
 
 def ways_back(run: StoredRun) -> list[tuple[str, str]]:
-    """Return the commands of ``petseg runs`` that lead back to a run, and what each does."""
+    """Return the commands of ``petseg runs`` that restore, verify or reproduce a run, and what each does."""
     commands = [("restore", "these weights, byte for byte"), ("verify", "is every file as recorded?")]
     if not run.adopted:
         commands.append(("reproduce", "train it again from its commit, and compare bit for bit"))
@@ -163,7 +163,7 @@ def _way_back(run: StoredRun) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return text that begins no line, cell, HTML or link, whoever wrote it."""
+    """Return untrusted text so that it can't begin a line, a cell, HTML or a link."""
     return _ACTIVE.sub(r"\\\g<0>", printable(text))
 
 

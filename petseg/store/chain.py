@@ -1,6 +1,6 @@
-"""The ledger, to read: its lines, what they add up to, and what is wrong with them.
+"""Read the ledger: its lines, the state of the store that they give, and what is wrong with them.
 
-What lies where, and how it is written: petseg.store.ledger.
+petseg.store.ledger describes its files, and writes them.
 """
 
 import hashlib
@@ -24,22 +24,22 @@ BEGAN, FINISHED, ADOPTED, ADDED, PROMOTED, PRUNED, HEALED, SET_ASIDE = (
     *("began", "finished", "adopted", "added", "promoted"),
     *("pruned", "healed", "set aside"),
 )
-MADE = (BEGAN, FINISHED, ADOPTED, ADDED)  # after each of these there is the record that the line names
+MADE = (BEGAN, FINISHED, ADOPTED, ADDED)  # each of these leaves the record that the line names
 WAY_OUT = "petseg runs verify --heal begins a new ledger of what is there"
 _NOT_AS_KNOWN = "is not what the ledger says; it was edited"
-_FIRST = "0" * 64  # stands for the hash of the line before the first
+_FIRST = "0" * 64  # in place of the hash of a line before the first
 
-Place = tuple[str, ...]  # of a record: a run's key; of an addition, its run's key, its kind and its own key
+Place = tuple[str, ...]  # of a record: a run's key; for an addition, the run's key, its kind and its key
 
 
 @dataclass
 class Ledger:
-    """The ledger, read.
+    """The content of the ledger.
 
     Attributes:
-        lines: of all clones, the oldest first, as far as they are proved.
-        unproved: the other lines, which count for nothing.
-        damages: what is wrong with it.
+        lines: the proved lines of all clones, the oldest first.
+        unproved: the other lines, which are not used.
+        damages: what is wrong with the ledger.
         pending: a change that has begun, whose line is not written yet.
     """
 
@@ -50,7 +50,7 @@ class Ledger:
 
     @property
     def seals(self) -> dict[Place, str | None]:
-        """The records that the lines say there are, and the seal of each; None where it is not known."""
+        """The records that exist according to the lines, and the seal of each; None if it is unknown."""
         known: dict[Place, str | None] = {}
         for line in self.lines:
             event, place = line["event"], place_of(line)
@@ -64,7 +64,7 @@ class Ledger:
 
 
 def place_of(line: Line | Pending) -> Place:
-    """Return the record that a line is of; empty where it is of none."""
+    """Return the place of the record that a line concerns; empty if it concerns none."""
     if "kind" in line and "key" in line:
         return line.get("run", ""), line["kind"], line["key"]
     return (line["run"],) if "run" in line else ()
@@ -75,11 +75,11 @@ class Chain:
     """The lines of one clone.
 
     Attributes:
-        path: of its file.
-        lines: by their number.
-        unproved: the numbers of those that were edited since, as other hashes show.
-        whole: their bytes, without a torn last line.
-        count: how many whole lines there are, those that can't be read included.
+        path: the file.
+        lines: the lines that can be read, by number.
+        unproved: numbers of the lines that were edited, as the hashes show.
+        whole: the bytes of the file, without an incomplete last line.
+        count: number of complete lines, including those that can't be read.
     """
 
     path: Path
@@ -90,18 +90,18 @@ class Chain:
 
     @property
     def proved(self) -> list[Line]:
-        """The lines that count."""
+        """The lines that are used."""
         return [line for number, line in self.lines.items() if number not in self.unproved]
 
     def doubts(self, last: bool = False) -> list[str]:
-        """Say what is not believed, and, where nothing proves it, what the last line says."""
-        said = {number: "is not used; it says" for number in self.unproved if number in self.lines}
+        """Return a message for each line that is not used, and with ``last`` for the unproved last one."""
+        notes = {number: "is not used; it says" for number in self.unproved if number in self.lines}
         if last and self.count in self.lines:
-            said.setdefault(self.count, "nothing proves this last line; it says")
+            notes.setdefault(self.count, "nothing proves this last line; it says")
         return [
-            f"{self.path}, line {number}: {words}: {self.lines[number]['event']} "
+            f"{self.path}, line {number}: {note}: {self.lines[number]['event']} "
             + "/".join(place_of(self.lines[number]))
-            for number, words in sorted(said.items())
+            for number, note in sorted(notes.items())
         ]
 
 
@@ -111,12 +111,12 @@ def read_ledger(store: Path) -> Ledger:
     marker = _understood_marker(store, ledger.damages)
     ledger.pending = marker.get("pending") if marker else None
     paths = chains_of(store)
-    if marker:  # of lines of the same second this clone's are the later ones
+    if marker:  # of lines written in the same second, this clone's count as later
         paths.sort(key=lambda path: path.stem == marker["clone"])
     chains = {path: read_chain(path, ledger.damages) for path in paths}
     now = _understood_marker(
         store, []
-    )  # as the store is read without its lock: lines may have come meanwhile
+    )  # the store is read without its lock: lines may have been added meanwhile
     if marker and now and marker["clone"] != now["clone"]:
         return read_ledger(store)
     seen: list[tuple[str, Marker | Seen]] = [(marker["clone"], marker)] if marker else []
@@ -132,7 +132,7 @@ def read_ledger(store: Path) -> Ledger:
     for chain in chains.values():
         ledger.damages += chain.doubts(last=marker is None)
         ledger.unproved += [line for number, line in chain.lines.items() if number in chain.unproved]
-        # A clock that was set back changes no order within a clone.
+        # A clock that was set back does not change the order within a clone.
         timed += zip(accumulate((line["at"] for line in chain.proved), max), chain.proved, strict=True)
     if marker is None and (chains or names_clone(store)) and not (store / MARKER).exists():
         ledger.damages.insert(0, f"{store / MARKER}: is gone; {WAY_OUT}")
@@ -143,24 +143,24 @@ def read_ledger(store: Path) -> Ledger:
 def _understood_marker(store: Path, damages: list[str]) -> Marker | None:
     try:
         return read_marker(store, damages)
-    except StoreError as error:  # of a later petseg: the ledger is read as far as it is understood
+    except StoreError as error:  # from a later petseg: the ledger is read as far as possible
         damages.append(str(error))
         return None
 
 
 def edit_of(store: Path, place: Place, record: Path, content: Mapping[str, Any]) -> str | None:
-    """Say what shows that a record was edited, or laid into the store by hand; None where nothing does.
+    """Return what shows that a record was edited, or put into the store by hand; None if nothing does.
 
     Args:
         store: folder of the runs.
-        place: of the record.
+        place: the place of the record.
         record: its file, for the message.
-        content: what it says.
+        content: its content.
     """
     if not is_as_sealed(content):
         return f"{record}: {EDITED}"
     seals = _known_seals(store)
-    if seals and place not in seals:  # a store of an earlier petseg has no ledger yet
+    if seals and place not in seals:  # a store from an earlier petseg has no ledger yet
         return f"{record.parent}: the ledger does not know it"
     if seals.get(place) not in (None, seal_of(content)):
         return f"{record}: {_NOT_AS_KNOWN}"
@@ -168,12 +168,12 @@ def edit_of(store: Path, place: Place, record: Path, content: Mapping[str, Any])
 
 
 def unfinished_edit_of(store: Path, place: Place, record: Path) -> str | None:
-    """Say so if a run that the ledger has as finished does not call itself finished any more."""
+    """Return a message if a run is finished by the ledger, but not by its own record; else None."""
     return f"{record}: {_NOT_AS_KNOWN}" if _known_seals(store).get(place) else None
 
 
 def _known_seals(store: Path) -> Mapping[Place, str | None]:
-    """Return the seals that the ledger has; it is read again only once it has changed."""
+    """Return the seals in the ledger, which is read again only if it has changed."""
     chains = listed(store / LEDGER, "*.jsonl")
     if not chains:
         return {}
@@ -181,7 +181,7 @@ def _known_seals(store: Path) -> Mapping[Place, str | None]:
 
 
 def _state_of(path: Path) -> tuple[Path, int, int]:
-    """Return what changes whenever a file is written anew."""
+    """Return a value that changes whenever a file is written."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -201,15 +201,15 @@ def chain_of(store: Path, clone: str) -> Path:
 
 
 def chains_of(store: Path) -> list[Path]:
-    """Return the files of the ledger, one a clone."""
+    """Return the files of the ledger, one per clone."""
     return sorted(path for path in listed(store / LEDGER, "*.jsonl") if path.is_file())
 
 
 def read_marker(store: Path, damages: list[str]) -> Marker | None:
-    """Read the marker; None where there is none, or it is broken, which is added to the damages.
+    """Read the marker; None if there is none, or if it is broken, which is added to ``damages``.
 
     Raises:
-        StoreError: it is of a later format.
+        StoreError: it has a later format.
     """
     try:
         marker = read_record(store / MARKER, Marker)
@@ -224,12 +224,12 @@ def read_marker(store: Path, damages: list[str]) -> Marker | None:
 
 
 def against_marker(chain: Chain, known: Marker | Seen, later: Marker | None = None) -> str | None:
-    """Say what was known of a chain's lines that they are not; what is not as it was is unproved from now on.
+    """Return how a chain differs from what was known of it; its changed or added lines become unproved.
 
     Args:
-        chain: as it was read, with one line more where a change had begun: the marker is written after it.
-        known: the marker as it was before.
-        later: the marker after the chain was read, where others may have changed the store meanwhile.
+        chain: the chain; it may have one line more if a change had begun, because the marker is written last.
+        known: the marker before the chain was read.
+        later: the marker after the chain was read, if other processes may have changed the store meanwhile.
     """
     count, whole, path = known["lines"], chain.whole, chain.path
     more = chain.count - count
@@ -247,7 +247,7 @@ def against_marker(chain: Chain, known: Marker | Seen, later: Marker | None = No
 
 
 def last_of(whole: bytes) -> bytes:
-    """Return the last of whole lines; empty where there is none."""
+    """Return the last of these complete lines; empty if there is none."""
     return whole[whole.rfind(b"\n", 0, -1) + 1 : -1]
 
 
@@ -282,5 +282,5 @@ def read_chain(path: Path, damages: list[str]) -> Chain:
 
 
 def hash_of(line: bytes) -> str:
-    """Return what the line after this one holds of it; empty stands for none."""
+    """Return the hash of a line, which the next line holds; empty stands for no line."""
     return hashlib.sha256(line).hexdigest() if line else _FIRST

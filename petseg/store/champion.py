@@ -1,4 +1,4 @@
-"""The champion: which model is in use, by the store's ledger; MLflow's alias follows it."""
+"""The champion, which is the model in use, by the store's ledger; MLflow's alias follows it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,12 @@ class Promotion:
     """One promotion.
 
     Attributes:
-        when: in UTC.
-        key: of the run that became champion.
+        when: the time, in UTC.
+        key: key of the run that became champion.
         val_dice: its validation Dice.
         before: key of the champion that it replaced.
-        forced: whether it would have been refused.
-        by: who promoted it.
+        forced: whether it would have been refused without --force.
+        by: the user who promoted it.
     """
 
     when: str
@@ -57,19 +57,19 @@ def promotions(store: Path) -> list[Promotion]:
 
 
 def champion(store: Path) -> str | None:
-    """Return the key of today's champion; None where there has been no promotion."""
+    """Return the key of today's champion; None if there has been no promotion."""
     log = promotions(store)
     return log[-1].key if log else None
 
 
 def promote(run: StoredRun, force: bool) -> Promotion | None:
-    """Make a finished run the champion; of two at once the later one is, and both are in the ledger.
+    """Make a finished run the champion; of two promotions at once, the later one counts.
 
     Returns:
-        The promotion; None where the run is the champion already.
+        The promotion; None if the run is the champion already.
 
     Raises:
-        PromotionRefused: it is not known to be as good as today's champion, and not forced.
+        PromotionRefused: it is not known to be as good as today's champion, and ``force`` is false.
         StoreError: it is not finished, does not say what its network is, or differs from its record.
     """
     store = run.folder.parent
@@ -78,7 +78,7 @@ def promote(run: StoredRun, force: bool) -> Promotion | None:
         if not run.finished:
             raise StoreError(f"run {run.key} is not finished")
         if damages := list(run.damages()):
-            raise StoreError(f"run {run.key} can't be proved: {damages[0]}")
+            raise StoreError(f"run {run.key} can't be verified: {damages[0]}")
         before = champion(store)
         if before == run.key:
             return None
@@ -93,7 +93,7 @@ def promote(run: StoredRun, force: bool) -> Promotion | None:
 
 
 def _doubt(run: StoredRun, before: str | None) -> str | None:
-    """Say why a run is not known to be as good as today's champion."""
+    """Return why a run is not known to be as good as today's champion; None if it is."""
     if before is None:
         return None
     try:

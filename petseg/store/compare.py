@@ -1,9 +1,9 @@
-"""Runs side by side: which is better, by how much, and is the difference more than chance.
+"""Compare runs: which is better, by how much, and whether the difference is more than chance.
 
-Runs that differ in nothing but train.seed, or in which fold they validated, are one setting. A setting's
-score for a photo is the mean over its runs, so seeds are averaged and folds are joined. Two settings are
-compared photo by photo, on the photos that both have scored. Intervals are of the choice of photos; what
-another seed would give is told by the spread between seeds.
+Runs that differ only in train.seed, or in the fold that they validated, are one setting. A setting's score
+for a photo is the mean over its runs, so seeds are averaged and folds are joined. Two settings are compared
+photo by photo, on the photos that both have scored. The intervals show the uncertainty from the choice of
+photos; the spread between seeds shows what another seed may give.
 """
 
 import json
@@ -23,26 +23,26 @@ from petseg.evaluation.outputs import PER_IMAGE
 from petseg.store.layout import HISTORY, VALIDATION
 from petseg.store.run import StoredRun
 
-# They make no other setting: chance, a part of the data, and where it was computed.
+# Params that do not make another setting: chance, a part of the data, and the machine.
 NOT_A_SETTING = ("train.seed", "split.fold", "train.device", "train.threads")
 PARTS = ("val", "test")
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of one finished run.
+    """The facts about one finished run.
 
     Attributes:
         key: its name in the store.
         created: when it began, in UTC.
-        params: flat, with data.image_size and how the photos were split.
+        params: its params, flat, with data.image_size and the params of the split.
         data: hash of the photos and their split.
         photos: hash of the photos and trimaps, whatever their split.
-        val_dice: of each epoch.
-        elapsed_s: of each epoch, validation included.
-        dice: by part, val or test, the Dice of each photo by name; no test where infer has not run.
-        environment: what else its bits and its speed depend on.
-        rules: by part, the rule for the border that the Dice is by.
+        val_dice: validation Dice of each epoch.
+        elapsed_s: duration of each epoch, with validation, in seconds.
+        dice: the Dice of each photo by name, for each part, val or test; no test if infer has not run.
+        environment: versions and hardware, on which its bits and its speed depend.
+        rules: the boundary rule of the Dice of each part.
     """
 
     key: str
@@ -58,12 +58,12 @@ class Record:
 
     @property
     def seconds(self) -> float:
-        """How long all epochs took."""
+        """How long all epochs took, in seconds."""
         return sum(self.elapsed_s)
 
     @classmethod
     def of_run(cls, run: StoredRun) -> Self:
-        """Read a finished run of the store, with its newest whole evaluation where infer has run.
+        """Read a finished run of the store, and its newest whole evaluation if infer has run.
 
         Raises:
             StoreError: the run is not finished, or a file of it can't be read or differs from its record.
@@ -115,19 +115,19 @@ class Setting:
         return {part: self._mean_of_photos(part) for part in PARTS}
 
     def dice(self, part: str) -> "pd.Series[float]":
-        """Return each photo's Dice by name, averaged over the runs that scored it; empty where none did."""
+        """Return each photo's Dice by name, averaged over the runs that scored it; empty if none did."""
         return self._dice[part]
 
     def mean(self, part: str) -> float:
-        """Return the mean over photos; NaN where no photo was scored."""
+        """Return the mean over photos; NaN if no photo was scored."""
         return float(self.dice(part).mean())
 
     def interval(self, part: str) -> tuple[float, float]:
-        """Return the 95 % bootstrap interval of the mean, over photos."""
+        """Return the 95 % bootstrap interval of the mean over photos."""
         return bootstrap_interval(np.array(self.dice(part), dtype=np.float64))
 
     def spread(self, part: str) -> float:
-        """Return the standard deviation between seeds that scored the same photos; NaN below two seeds.
+        """Return the standard deviation between seeds that scored the same photos; NaN for fewer than two.
 
         A seed that was trained for several folds counts with the mean over all their photos.
         """
@@ -141,7 +141,7 @@ class Setting:
 
     @property
     def seconds(self) -> float:
-        """How long a run took, on average."""
+        """How long a run took on average, in seconds."""
         return sum(run.seconds for run in self.runs) / len(self.runs)
 
     def _mean_of_photos(self, part: str) -> "pd.Series[float]":
@@ -156,10 +156,10 @@ class Difference:
     """How much better one setting is than another, on the photos that both have scored.
 
     Attributes:
-        mean: of the photos' differences in Dice.
-        low: end of the 95 % bootstrap interval of that mean.
-        high: its other end.
-        photos: how many both have scored.
+        mean: mean of the photos' differences in Dice.
+        low: lower end of the 95 % bootstrap interval of that mean.
+        high: upper end of that interval.
+        photos: number of photos that both have scored.
     """
 
     mean: float
@@ -174,9 +174,9 @@ class Difference:
 
 
 def group(records: Sequence[Record]) -> list[Setting]:
-    """Join runs of one setting, in the order of their first.
+    """Join the runs of each setting, in the order of their first run.
 
-    Of several runs of one seed on the same data, which only the code can have told apart, the newest counts.
+    If several runs have the same seed and data, only their code can differ: then the newest counts.
     """
     newest: dict[str, dict[str, Record]] = {}
     for record in records:
@@ -189,7 +189,7 @@ def group(records: Sequence[Record]) -> list[Setting]:
 
 
 def difference(one: Setting, other: Setting, part: str) -> Difference | None:
-    """Compare photo by photo: ``one`` less ``other``. None where they have no photo in common."""
+    """Compare photo by photo: ``one`` minus ``other``; None if they have no photo in common."""
     both = pd.concat([one.dice(part), other.dice(part)], axis=1, join="inner").dropna()
     if both.empty:
         return None
@@ -205,19 +205,19 @@ def differing(settings: Sequence[Setting]) -> list[str]:
 
 
 def label(setting: Setting, names: Sequence[str]) -> str:
-    """Say what is particular about a setting, ``loss=dice, epochs=60``."""
-    told = {name.partition(".")[2]: setting.params[name] for name in names if name in setting.params}
-    return ", ".join(f"{name}={_short(value)}" for name, value in told.items()) or setting.runs[0].key
+    """Return the values of these params in a setting, ``loss=dice, epochs=60``."""
+    values = {name.partition(".")[2]: setting.params[name] for name in names if name in setting.params}
+    return ", ".join(f"{name}={_short(value)}" for name, value in values.items()) or setting.runs[0].key
 
 
 def table(settings: Sequence[Setting]) -> pd.DataFrame:
-    """Return a row a setting, the best by validation Dice first, and its differences from that one.
+    """Return one row per setting, the best by validation Dice first, with its differences from the best.
 
     Columns: setting, runs, keys, seconds, and for each part: NAME_dice, _low, _high, _photos, _spread
     (between seeds), and _less_best, _less_best_low, _less_best_high, _clear (the interval leaves zero out).
 
     Raises:
-        UsageError: there is nothing to compare, or the settings were held against different truths.
+        UsageError: there is nothing to compare, or the Dice of a part is by different boundary rules.
     """
     if not settings:
         raise UsageError("no run to compare")
@@ -256,7 +256,7 @@ def table(settings: Sequence[Setting]) -> pd.DataFrame:
 
 
 def _mean_of_common(setting: Setting, settings: Sequence[Setting]) -> float:
-    """Return the mean validation Dice over the photos that all have scored; without any, over its own."""
+    """Return the mean validation Dice over the photos that all have scored, or else over its own photos."""
     common = set.intersection(*(set(other.dice("val").index) for other in settings))
     dice = setting.dice("val")
     return float(dice[sorted(common)].mean() if common else dice.mean())

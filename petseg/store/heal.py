@@ -1,4 +1,4 @@
-"""Stored files that are damaged or gone, put back from a copy whose bytes are those that were recorded."""
+"""Restore damaged or missing files of the store from copies that have the recorded hash."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class Copy:
     """A copy of a run's weights that is kept elsewhere.
 
     Attributes:
-        run: whose weights.
-        uri: where they are.
-        fetch: puts it into a folder, and returns the file there; None where the copy is lost.
-        put: replaces the copy by a file; returns whether it could.
+        run: the run.
+        uri: where the copy is.
+        fetch: puts the copy into a folder, and returns the file there; None if the copy is lost.
+        put: replaces the copy by a file, and returns whether that worked.
     """
 
     run: StoredRun
@@ -34,23 +34,23 @@ class Copy:
 def heal(
     changes: Changes, run: StoredRun, holder: StoredRun | Addition, copies: Mapping[str, Path]
 ) -> list[str]:
-    """Put back what is damaged or gone of the files that a record names, if nobody has edited the record.
+    """Restore the damaged or missing files of a record, unless the record was edited.
 
     Args:
-        changes: of the store, held.
-        run: whose files they are.
-        holder: the run, or an addition to it.
-        copies: files with these bytes, by their sha256.
+        changes: the right to change the store.
+        run: the run.
+        holder: the run, or an addition to it, whose files are restored.
+        copies: files to restore from, by their sha256.
 
     Returns:
-        A line for each file that was put back.
+        A line for each file that was restored.
     """
     wanted = {name: digest for name, digest in holder.manifest["files"].items() if digest in copies}
     damaged = [name for name, digest in wanted.items() if is_damaged(holder.folder, name, digest)]
     healed: list[str] = []
     for name in damaged if damaged and not holder.edit() else ():
         path, digest = holder.folder / name, wanted[name]
-        if link_to(holder.folder, name) not in (None, path):  # a folder: the file would be put elsewhere
+        if link_to(holder.folder, name) not in (None, path):  # a linked folder: the file would go elsewhere
             continue
         within = path.relative_to(run.folder).as_posix()
         with changes.noting(HEALED, run.key, file=within, sha256=digest):
@@ -61,7 +61,7 @@ def heal(
 
 
 def is_damaged(folder: Path, name: str, digest: str) -> bool:
-    """Tell whether a stored file is gone or differs; what can't be read is not known to be damaged."""
+    """Return whether a stored file is gone or differs; False if it can't be read."""
     try:
         return damage_in(folder, name, digest) is not None
     except OSError:
@@ -69,26 +69,26 @@ def is_damaged(folder: Path, name: str, digest: str) -> bool:
 
 
 def heal_runs(runs: Iterable[StoredRun], copies: Mapping[str, Path]) -> list[str]:
-    """Put back what is damaged or gone of finished runs and of what was added to them.
+    """Restore the damaged or missing files of finished runs and of their additions.
 
     Args:
-        runs: of one store.
-        copies: files, by the sha256 of their bytes.
+        runs: runs of one store.
+        copies: files to restore from, by their sha256.
 
     Returns:
-        A line for each file that was put back.
+        A line for each file that was restored.
     """
     healed = []
     for found in runs:
         with changing(found.folder.parent) as changes:
             run = run_of(found.folder.parent, found.key)
-            if run is not None and run.finished:  # else it was pruned meanwhile
+            if run is not None and run.finished:  # else it has been pruned meanwhile
                 for holder in run.holders:
                     healed += heal(changes, run, holder, copies)
     return healed
 
 
 def heal_from(run: StoredRun, files: Iterable[Path]) -> None:
-    """Put back what is damaged or gone of a finished run from files that happen to have its bytes."""
+    """Restore the damaged or missing files of a finished run from these files, where their hashes agree."""
     if any(differing(run.folder, run.manifest["files"])):
         print_lines(*heal_runs([run], {sha256_file(file): file for file in files if file.is_file()}))

@@ -14,11 +14,11 @@ from petseg.store.runs import known_runs
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights, read.
+    """The content of a file of weights.
 
     Attributes:
-        tensors: by name; of a checkpoint, those that were validated.
-        about: what the file says of itself; empty where petseg did not write it.
+        tensors: the tensors, by name; of a checkpoint, those that were validated.
+        about: the description in the file; empty if petseg did not write it.
     """
 
     tensors: dict[str, Tensor]
@@ -26,36 +26,36 @@ class Weights:
 
     @property
     def sha256(self) -> str:
-        """What they are known by, whatever the file."""
+        """The hash that identifies the weights in any file."""
         return sha256_tensors(self.tensors)
 
     @property
     def epoch(self) -> int | None:
-        """Of which epoch, where the file is a checkpoint, or has the weights of a last epoch."""
+        """The epoch, if the file is a checkpoint or holds the weights of a last epoch."""
         epoch: int | None = self.about.get("record", self.about).get("epoch")
         return epoch
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file that petseg or anybody else has written, as safetensors or by torch.save.
+        """Read a file from petseg or elsewhere, written as safetensors or by torch.save.
 
         Raises:
             DamagedFile: it is neither, or differs from the hash that it holds. Nothing in it is executed.
         """
-        if not is_sealed(path) or path.stat().st_size > MAX_WEIGHTS_BYTES:  # which the next line refuses
+        if not is_sealed(path) or path.stat().st_size > MAX_WEIGHTS_BYTES:  # refused by the next line
             return cls(load_foreign_tensors(path), {})
         tensors, about = load_tensors(path)
         return cls(validated(tensors), about)
 
 
 def runs_of(weights: Weights, store: Path) -> list[StoredRun]:
-    """Return the runs of the store that ended with these weights, or, for a checkpoint, that it is of.
+    """Return the runs of the store that ended with these weights, or to which a checkpoint belongs.
 
     Raises:
         OSError: a run can't be read.
     """
     runs = (run for run in known_runs(store) if not is_edited(run))
-    if "record" in weights.about:  # a checkpoint, of which the store may keep no copy any more
+    if "record" in weights.about:  # a checkpoint, which the store may have deleted
         return [run for run in runs if run.key == weights.about.get("run_key")]
     ended, digest = ("tensors_sha256", "last_tensors_sha256"), weights.sha256
     return [run for run in runs if digest in map(run.manifest.get, ended)]

@@ -1,4 +1,4 @@
-"""What a later stage made of a finished run, kept beside it: evaluations and figures."""
+"""Store what a later stage made from a finished run beside it: evaluations and figures."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -19,18 +19,18 @@ from petseg.store.run import StoredRun
 
 
 def keep(run: StoredRun, kind: str, key: str, about: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-    """Add what a later stage made of a finished run; the same again adds nothing, and heals what is damaged.
+    """Add the result of a later stage to a finished run; if it is there already, only heal damaged files.
 
     Args:
-        run: of the store.
+        run: a run of the store.
         kind: EVALUATIONS or FIGURES.
-        key: hash of what determines it.
-        about: what it was made with.
-        files: what it left, by the name that it is to have in the store.
+        key: hash of what determines the result.
+        about: the facts about its making.
+        files: the files, by their names in the store.
     """
     folder = run.folder / kind / key
     with changing(run.folder.parent) as changes:
-        StoredRun.open(run.folder)  # it may have been pruned meanwhile
+        StoredRun.open(run.folder)  # raises if it has been pruned meanwhile
         if _is_kept(changes, run, kind, key, files):
             return
         noting = changes.noting(ADDED, run.key, partial(withdraw_folder, folder), kind=kind, key=key)
@@ -43,7 +43,7 @@ def keep(run: StoredRun, kind: str, key: str, about: Mapping[str, Any], files: M
 
 
 def _is_kept(changes: Changes, run: StoredRun, kind: str, key: str, files: Mapping[str, Path]) -> bool:
-    """Tell whether an addition is there and whole; one that can't be healed from these files is set aside."""
+    """Return whether an addition is there and whole; one that these files can't heal is set aside."""
     folder = run.folder / kind / key
     if not folder.exists():
         return False

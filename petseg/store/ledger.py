@@ -1,10 +1,11 @@
-"""The ledger: one line for each change of the store, each with the hash of the line before it.
+"""Write the ledger: one line for each change of the store, with the hash of the line before it.
 
 ``runs/ledger/<clone>.jsonl``  the lines of one clone of the project, appended under ``runs/.lock``
-``runs/store.json``            the marker: that the store has a ledger, how long it is, where the store lies,
-                               and a change that has begun: the next one ends it if its process was killed
+``runs/store.json``            the marker: it shows that the store has a ledger, and holds its length, the
+                               place of the store, and a change that has begun; if the process of that
+                               change was killed, the next change completes it
 
-So the store knows what it has ever finished, and ``petseg runs verify`` names what is absent or was edited.
+With it, ``petseg runs verify`` can name the runs and records that are missing or were edited.
 """
 
 import json
@@ -40,15 +41,15 @@ from petseg.store.chain import (
     read_ledger,
     read_marker,
 )
-from petseg.store.pending import what_was_made
+from petseg.store.pending import completed_line
 from petseg.store.typed import Marker, Pending
 
-_TAIL_BYTES = 1 << 16  # in which the last line lies
+_TAIL_BYTES = 1 << 16  # more than the last line has
 
 
 @dataclass
 class Changes:
-    """The right to change a store, which one process at a time has. Made by ``changing``."""
+    """The right to change a store, which only one process has at a time; ``changing`` returns it."""
 
     store: Path
     marker: Marker
@@ -68,13 +69,13 @@ class Changes:
     def noting(
         self, event: str, run: str, undo: Callable[[], object] | None = None, **more: str
     ) -> Iterator[None]:
-        """Make a change, and write its line into the ledger once it is made.
+        """Log the change that the block makes: write its line into the ledger after it is made.
 
         Args:
-            event: what is done.
-            run: to which run.
-            undo: takes the change back if its line can't be written; None: the next process writes the line.
-            more: to which addition or file of it.
+            event: the kind of change.
+            run: key of the run that is changed.
+            undo: undoes the change if its line can't be written; if None, the next process writes the line.
+            more: the addition or the file that is changed.
         """
         pending = cast(Pending, {"event": event, "run": run, **more})
         self.marker["pending"] = pending
@@ -82,21 +83,21 @@ class Changes:
         try:
             yield
         except BaseException:
-            with suppress(OSError, StoreError):  # else the next process ends it
+            with suppress(OSError, StoreError):  # else the next process completes it
                 self._end(pending)
             raise
         try:
             self._end(pending)
         except OSError:
-            with suppress(OSError):  # else the next process ends it
+            with suppress(OSError):  # else the next process completes it
                 if undo is not None:
                     undo()
                     self._forget_pending()
             raise
 
     def append(self, event: str, **more: Any) -> None:
-        """Write a line into the ledger, and wait until the disk has it."""
-        if "pending" not in self.marker:  # else a crash leaves a line that passes for a forged one
+        """Append a line to the ledger, and wait until it is on the disk."""
+        if "pending" not in self.marker:  # else the line would look forged after a crash
             self.marker["pending"] = {"event": event, "run": more["run"]}
             write_json(self.store / MARKER, self.marker)
         line = {"at": now(), "by": user(), "event": event, **more, "before": hash_of(self.last)}
@@ -108,7 +109,7 @@ class Changes:
                     rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
             except OSError:
-                with suppress(OSError):  # else the next change of the store drops it
+                with suppress(OSError):  # else the next change of the store removes it
                     file.truncate(end)
                 raise
         self.last = text
@@ -120,10 +121,10 @@ class Changes:
         self._forget_pending()
 
     def end_pending(self, is_logged: bool) -> None:
-        """End the change of a process that was killed.
+        """Complete the change of a process that was killed.
 
         Args:
-            is_logged: whether the ledger has its line.
+            is_logged: whether the ledger already has its line.
         """
         if (pending := self.marker.get("pending")) is None:
             return
@@ -134,12 +135,12 @@ class Changes:
             self.ended.append(f"run {pending['run']} {pending['event']}")
 
     def _end(self, pending: Pending) -> bool:
-        """Write a change's line, if it was made, and forget that it had begun.
+        """Write the line of a change, if the change was made, and remove it from the marker.
 
         Returns:
             Whether the line was written.
         """
-        made = what_was_made(self.store, pending)
+        made = completed_line(self.store, pending)
         if made is None:
             self._forget_pending()
             return False
@@ -148,12 +149,12 @@ class Changes:
 
     def _forget_pending(self) -> None:
         self.marker.pop("pending", None)
-        with suppress(OSError):  # the ledger has it: the marker may lag behind
+        with suppress(OSError):  # the ledger has the line, so the marker may be old
             write_json(self.store / MARKER, self.marker)
 
 
 def _removed(folder: Path, deep: bool = False) -> Iterator[str]:
-    """Remove what a killed process has left, and name it; what can't be removed stops no change."""
+    """Remove and name what a killed process has left; if that fails, print a warning and go on."""
     try:
         for path in remove_leftovers(folder, deep):
             yield f"{path}: was left half done"
@@ -163,10 +164,10 @@ def _removed(folder: Path, deep: bool = False) -> Iterator[str]:
 
 @contextmanager
 def changing(store: Path) -> Iterator[Changes]:
-    """Lock the store for a change, once what a killed process left is finished or removed.
+    """Lock the store for a change, and first complete or remove what a killed process left.
 
-    It is taken after an entry of the outbox and after a run, where these are held too. Prune alone takes runs
-    after the store, and does not wait for them.
+    If a lock on an entry of the outbox or on a run is held too, it must be taken before this one. Only prune
+    locks runs after the store, and it does not wait for them.
 
     Raises:
         StoreError: the ledger is lost, or broken.
@@ -175,15 +176,15 @@ def changing(store: Path) -> Iterator[Changes]:
         marker = _marker_to_change(store)
         lines = marker["lines"]
         changes = Changes(store, marker, _last_line(chain_of(store, marker["clone"]), marker))
-        changes.end_pending(is_logged=marker["lines"] > lines)  # the marker was written when it began
+        changes.end_pending(is_logged=marker["lines"] > lines)  # the marker was written before the line
         changes.ended += [*_removed(store), *_removed(store / LEDGER)]
         for line in changes.ended:
-            print_lines(f"ended what a process that was stopped had begun: {line}", err=True)
+            print_lines(f"completed or removed what a stopped process left: {line}", err=True)
         yield changes
 
 
 def _marker_to_change(store: Path) -> Marker:
-    """Return the marker; a store of an earlier petseg gets one."""
+    """Return the marker; create it in a store of an earlier petseg."""
     damages: list[str] = []
     marker = read_marker(store, damages)
     if damages:
@@ -194,26 +195,26 @@ def _marker_to_change(store: Path) -> Marker:
         return begin_first(store)
     if not (chain := chain_of(store, marker["clone"])).is_file():
         raise StoreError(f"{chain}: is gone; {WAY_OUT}")
-    return _at_home(store, marker)
+    return _after_move(store, marker)
 
 
-def _at_home(store: Path, marker: Marker) -> Marker:
-    """Return the marker of a store that may have been moved, or copied: a copy is a clone of its own."""
+def _after_move(store: Path, marker: Marker) -> Marker:
+    """Return the marker of a store that may have been moved or copied; a copy becomes a clone of its own."""
     here, there = store.resolve().parent, Path(marker["root"])
     if here == there:
         return marker
     if _is_there_too(there / store.name / MARKER, marker["clone"]):
-        told = f"{store}: is a copy of {there / store.name}, and goes on with a ledger of its own"
-        print_lines(told, err=True)
+        message = f"{store}: is a copy of {there / store.name}, and goes on with a ledger of its own"
+        print_lines(message, err=True)
         return begin_beside(store, f"copied from {there}", marker)
     print_lines(f"{store}: was moved here from {there}", err=True)
-    marker["root"] = str(here)  # its length and last hash stay, so that no line gets lost on the way
+    marker["root"] = str(here)  # length and last hash stay, so that lost lines are noticed
     write_json(store / MARKER, marker)
     return marker
 
 
 def _is_there_too(marker: Path, clone: str) -> bool:
-    """Tell whether the store is still where it was: where that can't be read it may be."""
+    """Return whether the store also exists at its earlier place; True if that can't be read."""
     try:
         return read_record(marker, Marker)["clone"] == clone
     except (FileNotFoundError, NotADirectoryError, BrokenRecord):
@@ -223,7 +224,7 @@ def _is_there_too(marker: Path, clone: str) -> bool:
 
 
 def moved_from(store: Path) -> Path | None:
-    """Return where the project was when the store was last changed, if it was elsewhere."""
+    """Return the folder of the project at the last change of the store; None if it is the same now."""
     marker = None
     with suppress(StoreError):
         marker = read_marker(store, [])
@@ -232,9 +233,9 @@ def moved_from(store: Path) -> Path | None:
 
 
 def _last_line(chain: Path, marker: Marker) -> bytes:
-    """Return the last line, once a torn one is dropped; empty where there is none.
+    """Return the last line, and remove an incomplete one after it; empty if there is none.
 
-    What lies before the end that the marker knows is left to ``petseg runs verify``: a ledger may be long.
+    Lines before the end that the marker knows are left to ``petseg runs verify``: a ledger may be long.
     """
     begin = max(0, marker["size"] - _TAIL_BYTES)
     with naming(chain), chain.open("r+b") as file:
@@ -252,7 +253,7 @@ def _last_line(chain: Path, marker: Marker) -> bytes:
         raise StoreError(f"{chain}: the last of its {marker['lines']} lines are gone; {WAY_OUT}")
     if known > 0 and whole[known - 1 : known] != b"\n":
         raise StoreError(
-            f"{chain}: was edited, its lines end elsewhere than when they were written; {WAY_OUT}"
+            f"{chain}: was edited, a line ends at another place than when it was written; {WAY_OUT}"
         )
     if damage := against_marker(Chain(chain, {}, set(), whole, count), marker):
         raise StoreError(damage)

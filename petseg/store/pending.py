@@ -12,8 +12,8 @@ from petseg.store.records import damage_in, read_manifest, seal_of
 from petseg.store.typed import Added, Pending
 
 
-def what_was_made(store: Path, pending: Pending) -> dict[str, Any] | None:
-    """Return the line of a change that had begun; None where it was not made."""
+def completed_line(store: Path, pending: Pending) -> dict[str, Any] | None:
+    """Return the line of a change that had begun; None if the change was not made."""
     if "kind" in pending and "key" not in pending:
         return None
     line = cast("dict[str, Any]", dict(pending))

@@ -1,4 +1,4 @@
-"""Runs deleted for ever, never the champion or the best by validation; and a finished run's checkpoints."""
+"""Delete runs for ever, but not the champion or the best by validation; delete unneeded checkpoints."""
 
 import shutil
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from petseg.store.runs import known_runs, run_of
 
 
 def best_runs(store: Path) -> list[StoredRun]:
-    """Return the finished run of the highest validation Dice, one for each set of photos and border rule."""
+    """Return the finished run with the highest validation Dice for each set of photos and boundary rule."""
     best: dict[tuple[str, str], StoredRun] = {}
     for run in known_runs(store):
         if run.finished and run.val_dice is not None:
@@ -30,17 +30,17 @@ def best_runs(store: Path) -> list[StoredRun]:
 
 
 def why_kept(store: Path) -> dict[str, str]:
-    """Return the runs that are not pruned, by their keys, and why."""
+    """Return the runs that must be kept, by key, and why."""
     kept = {best.key: "is the best by validation Dice" for best in best_runs(store)}
     today = champion(store)
     return kept | ({today: "is the champion"} if today else {})
 
 
 def check_prunable(store: Path, keys: Iterable[str]) -> None:
-    """Check that none of these runs is to be kept.
+    """Check that none of these runs must be kept.
 
     Raises:
-        UsageError: one is.
+        UsageError: one must be kept.
     """
     kept = why_kept(store)
     for key in keys:
@@ -49,37 +49,37 @@ def check_prunable(store: Path, keys: Iterable[str]) -> None:
 
 
 def prune(store: Path, keys: list[str], force: bool = False) -> None:
-    """Take runs out of the store for ever; a crash leaves each whole, or in a hidden folder.
+    """Delete runs from the store for ever; a crash leaves each run whole, or in a hidden folder.
 
     Args:
         store: folder of the runs.
-        keys: theirs.
-        force: whether one whose record was edited, so that nobody knows how good it is, goes too.
+        keys: keys of the runs.
+        force: whether to delete a run even if its record is damaged, so that its quality is unknown.
 
     Raises:
-        UsageError: one of them is to be kept; then none is deleted.
-        StoreError: the ledger is damaged, or a run's record is, or a run that is kept; then none is deleted.
-        RunLocked: one of them is being trained; then none is deleted.
+        UsageError: one of the runs must be kept; then none is deleted.
+        StoreError: the ledger, the record of a run, or a run that is kept is damaged; then none is deleted.
+        RunLocked: one of the runs is being trained; then none is deleted.
     """
     with changing(store) as changes, ExitStack() as held:
         check_prunable(store, keys)
         ledger = read_ledger(store)
-        if ledger.damages:  # so that nobody knows who is the champion
+        if ledger.damages:  # then it is unknown which run is the champion
             raise StoreError(ledger.damages[0])
         known = ledger.seals
         for key in why_kept(store):
             if (kept := run_of(store, key)) is not None and (damages := list(kept.damages())):
                 raise StoreError(
-                    f"run {key}, which is kept, can't be proved: {damages[0]}; nothing is deleted"
+                    f"run {key}, which is kept, can't be verified: {damages[0]}; nothing is deleted"
                 )
         there = [key for key in keys if (store / key).is_dir()]
         for key in there:
             if not force and (doubt := _doubt(store, key)):
-                raise StoreError(f"run {key} can't be proved: {doubt}; --force deletes it all the same")
+                raise StoreError(f"run {key} can't be verified: {doubt}; --force deletes it all the same")
             held.enter_context(locked(store / key))
         for key in keys:
             if key not in there:
-                if (key,) in known:  # the run was lost: it is no longer expected
+                if (key,) in known:  # the run was lost; from now on it is not expected
                     changes.append(PRUNED, run=key)
                 continue  # else another process has pruned it
             gone = store / f".{key}.pruned.tmp"
@@ -92,13 +92,13 @@ def prune(store: Path, keys: list[str], force: bool = False) -> None:
                     raise
             try:
                 shutil.rmtree(gone)
-            except OSError as error:  # which names no folder
+            except OSError as error:  # it does not name the folder
                 left = f"{gone}: {error.strerror}; what is left of the run goes with the next change"
                 print_lines(f"warning: {left}", err=True)
 
 
 def _doubt(store: Path, key: str) -> str | None:
-    """Say why nobody knows what a run is."""
+    """Return why it is unknown what a run is; None if it is known."""
     try:
         run = run_of(store, key)
         return run.edit() if run else f"{store / key / MANIFEST}: is gone"
@@ -107,9 +107,9 @@ def _doubt(store: Path, key: str) -> str | None:
 
 
 def drop_checkpoints(run: StoredRun) -> None:
-    """Remove the checkpoints of a finished run, if the weights that were made from them are whole.
+    """Delete the checkpoints of a finished run, if the weights that were made from them are whole.
 
-    Those that its record names, of an earlier petseg, stay, and so does what was damaged and moved aside.
+    Checkpoints that its record names (by an earlier petseg) and damaged ones that were moved aside stay.
     """
     folder, recorded = run.folder / CHECKPOINTS, run.manifest["files"]
     found = listed(folder, "epoch-*.safetensors")

@@ -1,4 +1,4 @@
-"""A finished run's weights, made anew from checkpoints that a killed training has left."""
+"""Rebuild a finished run's weights from the checkpoints that a killed training has left."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -13,10 +13,10 @@ from petseg.store.run import StoredRun
 
 
 def heal_from_checkpoints(run: StoredRun) -> list[str]:
-    """Put back damaged weights of a finished run that its checkpoints give again, byte for byte.
+    """Restore damaged weights of a finished run if its checkpoints give them again, byte for byte.
 
     Returns:
-        A line for each file that was put back.
+        A line for each file that was restored.
     """
     checkpoints = listed(run.folder / CHECKPOINTS, "epoch-*.safetensors")
     if not checkpoints:

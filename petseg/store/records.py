@@ -1,4 +1,4 @@
-"""Records of the store, in JSON: each proves itself by a hash of what it says, and its files by theirs."""
+"""Read, seal and verify the records of the store: JSON with a hash of itself and of each of its files."""
 
 import hashlib
 import json
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read a run's manifest; empty where there is none.
+    """Read a run's manifest; empty if there is none.
 
     Raises:
-        BrokenRecord: it is not what a manifest must be.
-        StoreError: it is of a later format.
+        BrokenRecord: it does not have the form of a manifest.
+        StoreError: it has a later format.
         OSError: it can't be read.
     """
     path = folder / MANIFEST
@@ -40,16 +40,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path, form: type[T], recorded: str | None = None) -> list[T]:
-    """Read a file of the store that has a record a line; none where there is no such file.
+    """Read a file of the store with one record per line; an empty list if there is no such file.
 
     Args:
         path: the file.
-        form: of each line.
-        recorded: the sha256 that it must have; None where none is recorded.
+        form: the form of each line.
+        recorded: the sha256 that the file must have; None if none is recorded.
 
     Raises:
-        BrokenRecord: a line is not what it must be, or the file is too large.
-        DamagedFile: it differs from its recorded hash, or is gone though there is one.
+        BrokenRecord: a line does not have the form, or the file is too large.
+        DamagedFile: it differs from its recorded hash, or a hash is recorded but the file is gone.
         OSError: it can't be read.
     """
     if recorded is None and not path.exists():
@@ -60,10 +60,10 @@ def read_lines(path: Path, form: type[T], recorded: str | None = None) -> list[T
 
 
 def read_recorded(path: Path, sha256: str | None) -> bytes:
-    """Return a file's bytes once they are those that a record has the hash of; None for no such hash.
+    """Return a file's bytes after comparing them with the recorded hash; None stands for no hash.
 
     Raises:
-        BrokenRecord: it is no regular file, or too large for a record.
+        BrokenRecord: it is not a regular file, or is too large for a record.
         DamagedFile: it is gone, or differs.
         OSError: it can't be read.
     """
@@ -77,31 +77,31 @@ def read_recorded(path: Path, sha256: str | None) -> bytes:
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record with a hash of all that it says, so that it proves itself as it proves its files."""
+    """Return a record with a hash of its own content, its seal, so that edits of it are found."""
     return {**record, "sha256": seal_of(record)}
 
 
 def is_as_sealed(record: Mapping[str, Any]) -> bool:
-    """Tell whether a record says what it said when it was sealed; records of before had no seal."""
+    """Return whether a record is unchanged since it was sealed; true for old records without a seal."""
     return bool(record.get("sha256", seal_of(record)) == seal_of(record))
 
 
 def seal_of(record: Mapping[str, Any]) -> str:
-    """Return the hash of all that a record says, but for the hash that it holds."""
-    said = {key: value for key, value in record.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(without_nan(said), sort_keys=True).encode()).hexdigest()
+    """Return the hash of a record's content, without the hash that it holds."""
+    content = {key: value for key, value in record.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(without_nan(content), sort_keys=True).encode()).hexdigest()
 
 
 def export_files(folder: Path, recorded: Mapping[str, str], files: Mapping[str, Path]) -> None:
-    """Copy files out of a folder of the store, byte for byte, once all of them are as recorded.
+    """Copy files out of a folder of the store, byte for byte, if all of them are as recorded.
 
     Args:
-        folder: of the store.
+        folder: a folder of the store.
         recorded: the sha256 of each of its files.
-        files: by their name in the store, where they go.
+        files: where each file is copied to, by its name in the store.
 
     Raises:
-        DamagedFile: one of them is gone, or differs from its recorded hash; nothing is copied then.
+        DamagedFile: one of them is gone, or differs from its recorded hash; then nothing is copied.
     """
     check_files(folder, {name: recorded[name] for name in files})
     with written_together(list(files.values())) as copies:
@@ -111,7 +111,7 @@ def export_files(folder: Path, recorded: Mapping[str, str], files: Mapping[str, 
 
 
 def check_files(folder: Path, recorded: Mapping[str, str]) -> None:
-    """Check that files of a folder of the store are as recorded.
+    """Check that files in a folder of the store are as recorded.
 
     Raises:
         DamagedFile: one of them is gone, or differs from its recorded hash.
@@ -121,29 +121,29 @@ def check_files(folder: Path, recorded: Mapping[str, str]) -> None:
 
 
 def differing(folder: Path, recorded: Mapping[str, str]) -> Iterator[str]:
-    """Say of each recorded file that is absent or differs from its hash."""
+    """Yield a line for each recorded file that is missing or differs from its hash."""
     for name, digest in recorded.items():
         if damage := damage_in(folder, name, digest):
             yield damage
 
 
 def damage_in(folder: Path, name: str, digest: str) -> str | None:
-    """Say what is wrong with a file of the store; None where nothing is.
+    """Return what is wrong with a file of the store; None if nothing is.
 
-    A link proves nothing of the store: what it leads to may be replaced or deleted at any time.
+    A link does not count as a file: its target may be replaced or deleted at any time.
     """
     link = link_to(folder, name)
     return f"{link}: is a link, and no file of the store" if link else damage_of(folder / name, digest)
 
 
 def link_to(folder: Path, name: str) -> Path | None:
-    """Return the first link on the way from a folder to what lies in it; None where there is none."""
+    """Return the first link on the way from a folder to a file in it; None if there is none."""
     way = (folder / name, *(folder / parent for parent in Path(name).parents[:-1]))
     return next((path for path in reversed(way) if path.is_symlink()), None)
 
 
 def damage_of(path: Path, digest: str) -> str | None:
-    """Say what is wrong with a file that must have this sha256; None where nothing is."""
+    """Return what is wrong with a file that must have this sha256; None if nothing is."""
     if not path.is_file():
         return f"{path}: is gone"
     if sha256_file(path) != digest:

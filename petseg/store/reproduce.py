@@ -29,7 +29,7 @@ from petseg.store.layout import CHANGES, CODE, WEIGHTS
 from petseg.store.run import StoredRun
 from petseg.store.runs import stored_runs
 
-_PREFIX, _LOCK = "petseg-reproduce-", "lock"  # of its folder
+_PREFIX, _LOCK = "petseg-reproduce-", "lock"  # of its temporary folder, and the lock in it
 _ENCODER_PARAM = "model.encoder_weights"
 
 
@@ -38,9 +38,9 @@ class Comparison:
     """A run and its repetition.
 
     Attributes:
-        tensors: a line for each tensor that is not the same to the last bit.
-        environment: what else differs: versions, processor, threads.
-        inputs: which of params, data and code are not what they were; none, unless files were lost.
+        tensors: a line for each tensor that differs in any bit.
+        environment: a line for each difference in versions, processor or threads.
+        inputs: which of params, data and code differ; none, unless files were lost.
     """
 
     tensors: list[str] = field(default_factory=list)
@@ -59,13 +59,13 @@ class Comparison:
         for name in dict.fromkeys((*ours, *theirs)):
             one, other = ours.get(name), theirs.get(name)
             if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
-                result.tensors.append(f"{name}: of another shape or type, or in one of them alone")
+                result.tensors.append(f"{name}: has another shape or type, or is in only one of them")
             elif not torch.equal(_bits(one), _bits(other)):
                 farthest = float((one.double() - other.double()).abs().max())
                 result.tensors.append(f"{name}: differs by up to {farthest:.3g}")
         then, now = (made.manifest["environment"] for made in (run, again))
         if not result.identical:
-            # The code of an old commit does not record the processor, which may be the reason.
+            # The code of an old commit does not record the processor, which may explain the difference.
             now = environment(torch.device("cpu")) | now
         result.environment = [
             f"{key}: {then.get(key, 'not recorded')} then, {now.get(key, 'not recorded')} now"
@@ -86,12 +86,12 @@ def reproduce(run: StoredRun, root: Path) -> Comparison:
     The main repository, its store and its record in MLflow are not touched.
 
     Args:
-        run: of the store.
-        root: of the main repository.
+        run: a run of the store.
+        root: root of the main repository.
 
     Raises:
-        StoreError: the run's commit or its changes can't be had, or training fails.
-        DataError: its photos can't be had.
+        StoreError: the run's commit or its changes can't be found or applied, or the training fails.
+        DataError: its photos can't be found.
     """
     if run.adopted or not run.finished:
         raise StoreError(f"run {run.key} is not a finished training, so it can't be reproduced")
@@ -113,16 +113,16 @@ def input_folders(train: list[str]) -> tuple[Path, Path]:
     """
     words = train[3:]  # after python -m stages.train
     named = options(words)
-    # A run may be of a commit whose paths had no names yet, such as f2f1b92: there these two came first.
+    # In old commits, such as f2f1b92, the paths have no options; these two come first.
     return Path(named.get("arrays", words[0])), Path(named.get("encoder", words[1]))
 
 
 @contextmanager
 def _laid_out(run: StoredRun, root: Path) -> Iterator[Path]:
-    """Lay the run's code out in a temporary folder: the run's own copy of it, on its commit if that is there.
+    """Put the run's code into a temporary folder: its own copy, over a checkout of its commit if that exists.
 
-    The commit has besides what only another set of photos asks for, such as the embedded ones. A run of an
-    earlier petseg has no copy: then its changes are applied to its commit.
+    The commit also holds files that are not code, such as the embedded photos. A run from an earlier petseg
+    has no copy of its code: then its changes are applied to its commit.
     """
     commit, kept = run.manifest["git"]["commit"], run.folder / CODE
     is_there = commit and not neutral_git(root, "cat-file", "-e", f"{commit}^{{commit}}").returncode
@@ -148,7 +148,7 @@ def _laid_out(run: StoredRun, root: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(root: Path) -> None:
-    """Remove what killed reproductions left: one that is at work holds its folder's lock."""
+    """Remove what killed reproductions left; a running one holds the lock in its folder."""
     for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
         with suppress(Held, OSError):
             if lock.parent.lstat().st_uid == os.getuid():
@@ -168,11 +168,11 @@ def _check_out(run: StoredRun, root: Path, folder: Path, commit: str) -> None:
         done = apply_changes(folder, changes)
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip()
-        raise StoreError(f"run {run.key}: its code can't be laid out ({reason:.200})")
+        raise StoreError(f"run {run.key}: its code can't be checked out ({reason:.200})")
 
 
 def _put_encoder(run: StoredRun, root: Path, folder: Path, place: Path) -> dict[str, str]:
-    """Put the weights in place that the run's encoder began with; return the param that names them."""
+    """Put the weights from which the run's encoder started in place; return the param that names them."""
     wanted, source = run.params.get(_ENCODER_PARAM, pretrained.NONE), root / place
     if wanted == pretrained.NONE:
         _run(folder, stage_command(folder, "encoder"))
@@ -188,7 +188,7 @@ def _put_encoder(run: StoredRun, root: Path, folder: Path, place: Path) -> dict[
 
 
 def _write_params(params: Mapping[str, Any], path: Path) -> None:
-    """Give params.yaml a run's values; what a run does not depend on stays as it was committed."""
+    """Write a run's params into params.yaml; params on which a run does not depend stay as committed."""
     yaml = YAML()
     values = yaml.load(path.read_text(encoding="utf-8"))
     for key, value in params.items():
@@ -199,7 +199,7 @@ def _write_params(params: Mapping[str, Any], path: Path) -> None:
 
 
 def _put_data(run: StoredRun, root: Path, folder: Path, place: Path) -> None:
-    """Put the run's photos in place, known by their hash: the project's own, or packed again."""
+    """Put the run's photos in place: the project's, if their hash is the same, or else packed again."""
     wanted, target = run.manifest["data_sha256"], folder / place
     if (root / place).is_dir() and PetArrays.open(root / place).digest == wanted:
         shutil.copytree(root / place, target)
@@ -207,17 +207,17 @@ def _put_data(run: StoredRun, root: Path, folder: Path, place: Path) -> None:
     _run(folder, [sys.executable, "-m", "dvc", "repro", "--quiet", "preprocess"])
     if PetArrays.open(target).digest != wanted:
         raise DataError(
-            f"run {run.key}: its photos can't be had (sha256 {wanted}): neither {place} nor what "
-            "data.source gives is it; set it to where they are, and run dvc repro preprocess first"
+            f"run {run.key}: its photos (sha256 {wanted}) are neither in {place} nor in data.source; "
+            "set data.source to where they are, and run dvc repro preprocess first"
         )
 
 
 def _run(folder: Path, command: Sequence[str]) -> None:
     variables = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    # The python that a commit's dvc.yaml names is this one, even where its environment is not activated.
+    # ``python`` in the commit's dvc.yaml must be this Python, even if its environment is not activated.
     variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    variables["TMPDIR"] = str(folder.parent)  # so that what a killed stage leaves goes too
-    # What a stage prints must not be mixed with --json's one value on stdout.
+    variables["TMPDIR"] = str(folder.parent)  # so that it is deleted with what a killed stage leaves
+    # The output of a stage must not mix with the one JSON value of --json on stdout.
     child = subprocess.Popen(command, cwd=folder, env=variables, stdout=sys.stderr, start_new_session=True)
     with _ending_with_this(child.pid):
         code = child.wait()
@@ -227,20 +227,20 @@ def _run(folder: Path, command: Sequence[str]) -> None:
 
 @contextmanager
 def _ending_with_this(group: int) -> Iterator[None]:
-    """Kill a group of processes as soon as this process ends, or an exception leaves the block.
+    """Kill a group of processes as soon as this process ends, or the block is left.
 
-    A shell beside waits for the end of a pipe that this process alone holds: that comes by SIGKILL too.
+    A shell waits for the end of a pipe that only this process holds, which comes after SIGKILL too.
     """
     words = ["sh", "-c", f"read -r _; kill -s KILL -- -{group}"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True) as watch:
         try:
             yield
         finally:
-            with suppress(ProcessLookupError, PermissionError):  # the second for none, on macOS
+            with suppress(ProcessLookupError, PermissionError):  # macOS raises the second if there is none
                 os.killpg(group, signal.SIGKILL)
             watch.kill()
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor's bytes: by its values 0 equals -0, and NaN differs from itself."""
+    """Return a tensor's bytes, because as values 0 equals -0, and NaN differs from itself."""
     return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -29,7 +29,7 @@ AnyAddition = TypeVar("AnyAddition", bound=Addition)
 
 @dataclass
 class StoredRun:
-    """One run of the store, to read."""
+    """One run of the store, for reading."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -39,7 +39,7 @@ class StoredRun:
         """Read a run's manifest.
 
         Raises:
-            StoreError: there is none, it is not what it must be, or it is of a later format.
+            StoreError: there is none, it does not have the required form, or it has a later format.
             OSError: it can't be read.
         """
         manifest = read_manifest(folder)
@@ -57,19 +57,19 @@ class StoredRun:
 
     @property
     def place(self) -> Place:
-        """What the ledger knows it by."""
+        """The name of its record in the ledger."""
         return (self.key,)
 
     def edit(self) -> str | None:
-        """Say what shows that its record was edited; None where nothing does."""
+        """Return what shows that its record was edited; None if nothing does."""
         if self.finished:
             return edit_of(self.folder.parent, self.place, self.record, self.manifest)
         return unfinished_edit_of(self.folder.parent, self.place, self.record)
 
     @property
     def uid(self) -> str:
-        """What tells this training from another of the same key elsewhere."""
-        return str(self.manifest.get("uid", self.key))  # runs of before had none
+        """An id that distinguishes this training from others with the same key elsewhere."""
+        return str(self.manifest.get("uid", self.key))  # older runs have none
 
     @property
     def finished(self) -> bool:
@@ -87,7 +87,7 @@ class StoredRun:
 
     @property
     def network(self) -> str:
-        """The network's name and what is particular about it, as far as it is known."""
+        """The network's name, width and depth, as far as they are known."""
         params = self.params
         sizes = [
             f"{part} {params[f'model.{part}']}" for part in ("width", "depth") if f"model.{part}" in params
@@ -96,18 +96,18 @@ class StoredRun:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What params said of the photos, flat; of a URL without user, password and query."""
+        """The params of the photos, flat; in URLs the user, the password and the query are masked."""
         return cast("dict[str, Any]", with_texts(self.manifest.get("data", {}), public_url))
 
     @property
     def params(self) -> dict[str, Any]:
-        """Every param that is known and that its weights depend on, flat."""
+        """Every known param on which its weights depend, flat."""
         size = {k: v for k, v in self.data.items() if k == "data.image_size"}
         return {**size, **self.manifest.get("split", {}), **self.manifest.get("params", {})}
 
     @property
     def val_dice(self) -> float | None:
-        """The validation Dice of the best epoch, of an unfinished run too; None where none is known."""
+        """The validation Dice of the best epoch, also of an unfinished run; None if it is unknown."""
         if self.finished:
             best: float | None = self.manifest.get("best", {}).get("val_dice")
             return best
@@ -116,14 +116,14 @@ class StoredRun:
 
     @property
     def validated_by(self) -> str:
-        """The rule for the border that its validation Dice is by; both, for a network of two outputs."""
+        """The boundary rule of its validation Dice; both rules, if the network has two outputs."""
         return str(self.params.get("data.boundary", BOTH_RULES))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return its history, one a finished epoch.
+        """Return its history, one row per finished epoch.
 
         Raises:
-            BrokenRecord: it is not what it must be.
+            BrokenRecord: it does not have the required form.
             DamagedFile: it differs from its recorded hash, or is gone.
             OSError: it can't be read.
         """
@@ -132,17 +132,17 @@ class StoredRun:
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:
-        """What infer found, the newest last; without those whose scores are not what they must be."""
+        """The evaluations by infer, the newest last, without those whose scores can't be read."""
         return [each for each in self._added[0] if _problem_of(each) is None]
 
     @property
     def scored(self) -> bool:
-        """Whether infer has scored it, be the scores whole or not."""
+        """Whether infer has scored it, even if the scores are damaged."""
         return bool(listed(self.folder / EVALUATIONS, "[!.]*"))
 
     @property
     def figures(self) -> list[Addition]:
-        """What plot drew, the newest last."""
+        """The sets of figures by plot, the newest last."""
         return self._added[1]
 
     @property
@@ -152,12 +152,12 @@ class StoredRun:
 
     @property
     def holders(self) -> "list[StoredRun | Addition]":
-        """What has a record of files: the run itself, and all that was added to it."""
+        """The run itself and all that was added to it: each has a record of files."""
         return [self, *self.added]
 
     @property
     def broken(self) -> list[str]:
-        """A line for each record that was edited, or is not what it must be; the others are used."""
+        """A line for each record that was edited or can't be read; the others are used."""
         edited = [edit for holder in self.holders if (edit := holder.edit())]
         return edited + [why_not(error) for error in self._problems()]
 
@@ -172,14 +172,14 @@ class StoredRun:
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """The newest evaluation; None where infer has not run."""
+        """The newest evaluation; None if infer has not run."""
         return self.evaluations[-1] if self.evaluations else None
 
     def proved_evaluation(self, shown: Mapping[str, Any] | None = None) -> Evaluation | None:
-        """Return the newest evaluation that is as recorded, to be used; others are named on stderr.
+        """Return the newest evaluation whose files are as recorded; damaged ones are named on stderr.
 
         Args:
-            shown: scores; an evaluation that found these comes before newer ones.
+            shown: scores; an evaluation with these scores is preferred to newer ones.
 
         Raises:
             OSError: an evaluation can't be read.
@@ -198,8 +198,8 @@ class StoredRun:
 
     @property
     def size_bytes(self) -> int:
-        """What it takes on the disk, but for a few kB: when it was finished, and by what was added since."""
-        if "size_bytes" not in self.manifest:  # not finished, adopted, or of an earlier petseg
+        """Its size on disk, to within a few kB: when it was finished, and what was added since."""
+        if "size_bytes" not in self.manifest:  # not finished, adopted, or from an earlier petseg
             return folder_bytes(str(self.folder))
         added = [self.folder / kind for kind in RECORDS]
         added_bytes = sum(folder_bytes(str(folder)) for folder in added if folder.exists())
@@ -207,42 +207,42 @@ class StoredRun:
 
     @property
     def recorded_files(self) -> int:
-        """How many files the records have a hash of, the records included."""
+        """The number of files whose hash is recorded, and of the records themselves."""
         records = [self.manifest, *(addition.manifest for addition in self.added)]
         return sum(1 + len(record.get("files", {})) for record in records)
 
     def damages(self) -> Iterator[str]:
-        """Say of each file of a finished run that is absent or differs from its recorded hash."""
+        """Yield a line for each file of a finished run that is missing or differs from its recorded hash."""
         for holder in self.holders:
             if edit := holder.edit():
                 yield edit
             for name, digest in holder.manifest.get("files", {}).items():
                 try:
                     yield from differing(holder.folder, {name: digest})
-                except OSError as error:  # the other files are looked at all the same
+                except OSError as error:  # the other files are still checked
                     yield why_not(error)
         yield from map(why_not, self._added[2])
 
     def addition(self, kind: str, key: str) -> Addition | None:
-        """Return an evaluation or a set of figures by its key; None where the run does not have it.
+        """Return an evaluation or a set of figures by its key; None if the run does not have it.
 
         Raises:
-            BrokenRecord: its record is not what it must be.
+            BrokenRecord: its record does not have the required form.
         """
         record = self.folder / kind / key / RECORDS[kind]
         return (Evaluation if kind == EVALUATIONS else Addition).open(record) if record.exists() else None
 
     def export_added(self, kind: str, key: str, folder: Path, pattern: str = "*") -> bool:
-        """Copy what a later stage added before into a folder, byte for byte.
+        """Copy an evaluation or a set of figures into a folder, byte for byte.
 
         Args:
             kind: EVALUATIONS or FIGURES.
             key: hash of what determines it.
-            folder: where to; it is made.
-            pattern: which files.
+            folder: the folder to copy to; it is created.
+            pattern: which files to copy.
 
         Returns:
-            Whether it was there, and whole; a damaged one is named, so that it is computed again.
+            Whether it was there and whole; a damaged one is named, and must be computed again.
         """
         try:
             found = self.addition(kind, key)
@@ -255,20 +255,20 @@ class StoredRun:
         return True
 
     def check_tensors(self, digest: str, weights: Path) -> None:
-        """Check that weights which were used are this run's.
+        """Check that the weights that were used belong to this run.
 
         Args:
-            digest: of the tensors that were used.
-            weights: the file that they were read from, for the message.
+            digest: hash of the tensors that were used.
+            weights: the file from which they were read, for the message.
 
         Raises:
-            DamagedFile: they are others.
+            DamagedFile: they are other weights.
         """
         if digest != self.manifest.get("tensors_sha256"):
             raise DamagedFile(f"{weights}: its tensors are not those of run {self.key}; nothing is recorded")
 
     def check_whole(self, *names: str) -> None:
-        """Check that the record was not edited, and that these files, as far as it has them, are as recorded.
+        """Check that the record was not edited, and that its files with these names are as recorded.
 
         Raises:
             DamagedFile: it was edited, or one of them is gone, or differs.
@@ -281,12 +281,12 @@ class StoredRun:
         """Copy files of a finished run out of the store, byte for byte.
 
         Args:
-            files: by their name in the store, where they go.
+            files: where each file is copied to, by its name in the store.
 
         Raises:
             StoreError: the run is not finished, or has no such file.
-            DamagedFile: its record was edited, or one of them is gone, or differs from its recorded hash;
-                nothing is copied then.
+            DamagedFile: its record was edited, or one of the files is gone or differs from its recorded hash;
+                then nothing is copied.
         """
         check_unedited(self.edit())
         if not self.finished:
@@ -300,7 +300,7 @@ class StoredRun:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run for this process alone.
+    """Lock a run, so that only this process can write to it.
 
     Raises:
         RunLocked: another process holds it.
@@ -315,26 +315,26 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_edited(run: StoredRun) -> bool:
-    """Tell whether a run's record was edited, and name it: then it is not used."""
+    """Return whether a run's record was edited; print a line if it was, because it is not used then."""
     if edit := run.edit():
         warn_once(f"{edit}; the run is not used")
     return edit is not None
 
 
 def _opened(form: type[AnyAddition], folder: Path, broken: list[StoreError | OSError]) -> list[AnyAddition]:
-    """Read what a stage added, the oldest first; add to ``broken`` why others can't be read."""
+    """Read the additions of a stage, the oldest first; add the errors of unreadable ones to ``broken``."""
     found = []
     for record in records_in(folder, RECORDS[folder.name]):
         try:
             found.append(form.open(record))
         except (BrokenRecord, OSError) as error:
-            if record.exists():  # else it was set aside meanwhile
+            if record.exists():  # else it has been set aside meanwhile
                 broken.append(error)
     return sorted(found, key=lambda each: (each.manifest["created"], each.key))
 
 
 def _problem_of(evaluation: Evaluation) -> StoreError | OSError | None:
-    """Return why the scores of an evaluation can't be read; None where they can."""
+    """Return why the scores of an evaluation can't be read; None if they can."""
     try:
         _ = evaluation.headlines
     except (StoreError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The runs of a store: all of them, one by its key, and those that have certain bytes."""
+"""Find the runs of a store: all of them, one by its key, or those that hold a certain file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +12,13 @@ from petseg.store.run import StoredRun, is_edited
 
 
 def stored_runs(store: Path) -> tuple[list[StoredRun], list[str]]:
-    """Read every run of the store, the oldest first, and say which can't be read."""
+    """Return all readable runs of the store, the oldest first, and a line for each that can't be read."""
     runs, errors = _all_runs(store)
     return runs, sorted(map(why_not, errors))
 
 
 def readable_runs(store: Path) -> list[StoredRun]:
-    """Read every run of the store that can be read, the oldest first; the others are named on stderr."""
+    """Return all readable runs of the store, the oldest first; the others are named on stderr."""
     runs, broken = stored_runs(store)
     for line in broken:
         warn_once(line)
@@ -26,10 +26,10 @@ def readable_runs(store: Path) -> list[StoredRun]:
 
 
 def known_runs(store: Path) -> Iterator[StoredRun]:
-    """Yield every run of the store, the oldest first; one whose record is broken is named on stderr.
+    """Yield all runs of the store, the oldest first; one whose record is broken is named on stderr.
 
     Raises:
-        OSError: once all others are yielded: one can't be read, so that nobody knows what the store has.
+        OSError: a run can't be read, so the content of the store is unknown; all others are yielded first.
     """
     runs, errors = _all_runs(store)
     yield from runs
@@ -46,7 +46,7 @@ def _all_runs(store: Path) -> tuple[list[StoredRun], list[StoreError | OSError]]
         try:
             runs.append(StoredRun.open(path.parent))
         except (StoreError, OSError) as error:
-            if path.exists():  # else it was pruned meanwhile
+            if path.exists():  # else it has been pruned meanwhile
                 errors.append(error)
     for folder in listed(store, "[!.]*"):
         weights = [*listed(folder, WEIGHTS), *listed(folder, f"{ORIGINAL}*"), *listed(folder / CHECKPOINTS)]
@@ -56,18 +56,18 @@ def _all_runs(store: Path) -> tuple[list[StoredRun], list[StoreError | OSError]]
 
 
 def run_of(store: Path, key: str) -> StoredRun | None:
-    """Return a run by its whole key; None where the store does not have it, as in a clone that pulled it."""
+    """Return a run by its whole key; None if the store does not have it, as in a clone that pulled it."""
     folder = store / key
-    if not key.isalnum():  # a name from a file, which might lead elsewhere
+    if not key.isalnum():  # the key may come from a file, and lead elsewhere
         return None
     return StoredRun.open(folder) if (folder / MANIFEST).exists() else None
 
 
 def places_of(store: Path, digest: str) -> Iterator[tuple[StoredRun, str]]:
-    """Yield each finished run, and its file, whose record has this hash, be the file whole or not.
+    """Yield each finished run whose record has this hash, and the file's name, even if it is damaged.
 
     Raises:
-        OSError: as of ``known_runs``.
+        OSError: as in ``known_runs``.
     """
     for run in known_runs(store):
         for name, recorded in run.manifest.get("files", {}).items():
@@ -76,7 +76,7 @@ def places_of(store: Path, digest: str) -> Iterator[tuple[StoredRun, str]]:
 
 
 def holder_of(store: Path, file: Path) -> StoredRun | None:
-    """Return a finished run that has this file, byte for byte, as its stored copy proves."""
+    """Return a finished run whose stored copy equals this file, byte for byte; None if there is none."""
     digest = sha256_file(file)
     for run, name in places_of(store, digest):
         if damage_in(run.folder, name, digest) is None:
@@ -85,6 +85,6 @@ def holder_of(store: Path, file: Path) -> StoredRun | None:
 
 
 def run_of_weights(store: Path, weights: Path) -> StoredRun | None:
-    """Return the run whose weights a file is, byte for byte; None where the store has no such run."""
+    """Return the run whose weights equal a file, byte for byte; None if the store has no such run."""
     found = places_of(store, sha256_file(weights))
     return next((run for run, name in found if name == WEIGHTS), None)

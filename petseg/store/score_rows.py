@@ -1,4 +1,4 @@
-"""The scores of metrics/test.json as rows of a table, for the card, the report and the summary."""
+"""Arrange the scores of metrics/test.json as rows of a table, for the card, the report and the summary."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ _BLIND = {"mean_mask": "the mean training mask, for every photo", "all_foregroun
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """The scores of one answer under one rule for the border.
+    """The scores of one kind of mask under one boundary rule.
 
     Attributes:
-        name: what is scored, or by which rule.
-        mask: which of the network's masks answered; empty where there is but one.
-        scores: by their names in metrics/test.json.
-        headline: whether the other views are of these masks and this rule.
+        name: what is scored, or the rule.
+        mask: which of the network's masks is scored; empty if there is only one.
+        scores: the scores, by their names in metrics/test.json.
+        headline: whether these are the headline scores, to whose masks and rule the other views belong.
     """
 
     name: str
@@ -38,9 +38,9 @@ class ScoreRows:
     """Every score that metrics/test.json has.
 
     Attributes:
-        rules: of the model's masks at the packed size, a row for each rule for the border, by its name.
-        sizes: by the headline's rule, those masks as they are and cleaned, at both sizes.
-        blind: by the headline's rule, answers that never look at the photo.
+        rules: for the model's masks at the packed size, one row per boundary rule, by the rule's name.
+        sizes: by the rule of the headline, those masks as they are and cleaned, at both sizes.
+        blind: by the rule of the headline, baselines that never look at the photo.
     """
 
     rules: dict[str, ScoreRow]
@@ -49,7 +49,7 @@ class ScoreRows:
 
     @classmethod
     def of(cls, headlines: Mapping[str, Any]) -> "ScoreRows":
-        """Return what there is; a network with one output was scored by one rule, and cleaned nowhere."""
+        """Return the rows for the scores that exist: old ones have fewer rules, and no cleaned masks."""
         boundary, answers = headlines.get("boundary"), headlines.get("answers", {})
         mask = MASKS.get(answers.get(boundary), "")
         rules: dict[str, ScoreRow] = {
@@ -63,7 +63,7 @@ class ScoreRows:
 
 
 def title(headlines: Mapping[str, Any]) -> str:
-    """Say of which masks, and by which rule for the border, the headline scores are."""
+    """Return in words the masks and the boundary rule of the headline scores."""
     boundary = headlines.get("boundary", "unknown")
     edge = headlines.get("answers", {}).get(boundary)
     if edge is None:
@@ -78,8 +78,8 @@ def _sizes(headlines: Mapping[str, Any], mask: str) -> list[ScoreRow]:
     rows = []
     for size, where in _SIZES.items():
         for way, words in (("as_is", "as they are"), ("cleaned", "cleaned")):
-            asked = (way == "cleaned") == headlines["cleaned_masks"]
-            name = size if asked else "_".join(filter(None, (size, way)))
+            is_chosen = (way == "cleaned") == headlines["cleaned_masks"]
+            name = size if is_chosen else "_".join(filter(None, (size, way)))
             if scores := headlines.get(name) if name else headlines:
                 rows.append(ScoreRow(f"{words}, {where}", mask, scores, headline=not name))
     return rows

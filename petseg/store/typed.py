@@ -1,4 +1,4 @@
-"""What each record of the store must hold, by type; more may stand in it. Checked whenever one is read."""
+"""The required form of each record of the store. It is checked on reading; further entries are allowed."""
 
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -28,7 +28,7 @@ class Git(TypedDict):
 
 
 class Epoch(TypedDict):
-    """What one epoch gave, as far as the store itself reads it; null is NaN."""
+    """The results of one epoch that the store itself reads; null means NaN."""
 
     epoch: Count
     val_dice: float | None
@@ -49,7 +49,7 @@ class Row(Epoch):
 
 
 class _Training(TypedDict):
-    """What the manifest of a training says from its beginning."""
+    """The entries that the manifest of a training has from its beginning."""
 
     format: int
     status: str
@@ -72,7 +72,7 @@ class _Training(TypedDict):
 
 
 class Begun(_Training):
-    """The manifest of a training that goes on, or was stopped."""
+    """The manifest of a training that is running or was stopped."""
 
     best: NotRequired[Epoch]
     files: NotRequired[Files]
@@ -91,7 +91,7 @@ class Trained(_Training):
 
 
 class Origin(TypedDict):
-    """Where weights came from that were trained elsewhere."""
+    """The origin of weights that were trained elsewhere."""
 
     file: str
     note: str
@@ -136,7 +136,7 @@ class Added(TypedDict):
 
 
 class Scores(TypedDict):
-    """Scores under the rule in use, of the model or of another answer."""
+    """Scores under one boundary rule, of the model or of another kind of mask."""
 
     dice_per_image: NotRequired[float | None]
     dice_per_image_low: NotRequired[float | None]
@@ -146,7 +146,7 @@ class Scores(TypedDict):
 
 
 class Headlines(Scores):
-    """The scores that matter, of an evaluation; no ``thresholds`` where the network has one output."""
+    """The main scores of an evaluation; ``thresholds`` is missing if the network has only one output."""
 
     threshold: Share
     thresholds: NotRequired[Thresholds]
@@ -167,7 +167,7 @@ class Headlines(Scores):
 
 
 class Recorded(TypedDict):
-    """What a checkpoint says of itself: its epoch, and those before it."""
+    """The description in a checkpoint: its epoch, and those before it."""
 
     run_key: str
     record: Row
@@ -187,7 +187,7 @@ class Pending(TypedDict):
 
 
 class Marker(TypedDict):
-    """What says that a store has a ledger: petseg.store.ledger."""
+    """The marker, which shows that a store has a ledger: petseg.store.ledger."""
 
     format: int
     clone: Name
@@ -199,7 +199,7 @@ class Marker(TypedDict):
 
 
 class Seen(TypedDict):
-    """How long another clone's part of the ledger was, and the hash of its last line."""
+    """The length of another clone's part of the ledger, and the hash of its last line."""
 
     lines: Count
     last: str
@@ -226,7 +226,7 @@ class Line(TypedDict):
 
 
 class EarlierPromotion(TypedDict):
-    """One line of champions.jsonl, which stores had before they had a ledger."""
+    """One line of champions.jsonl, in a store from before the ledger."""
 
     when: str
     key: Name

@@ -1,6 +1,6 @@
 """Verify the store: compare the ledger with the runs, and each file with its recorded hash.
 
-Each copy that DVC and MLflow keep is hashed too; a copy that is whole can heal a stored file that is not.
+The copies that DVC and MLflow keep are hashed too; a whole copy can replace a damaged file of the store.
 """
 
 import hashlib
@@ -31,13 +31,13 @@ _NO_COPY = "; no copy that is whole was found"
 
 @dataclass
 class Report:
-    """What was looked at, and what of it differs from the record.
+    """What was checked, and what differs from the records.
 
     Attributes:
-        runs: how many were looked at.
-        files: how many files were looked for, by where they lie.
+        runs: number of runs that were checked.
+        files: number of files that were checked, by where they lie.
         damages: a line for each run, record or file that is gone or differs.
-        healed: a line for each that was put back.
+        healed: a line for each of them that was restored.
     """
 
     runs: int = 0
@@ -52,13 +52,13 @@ def verify(
     copies: Callable[[Sequence[StoredRun]], Iterable[Copy]],
     heals: bool = False,
 ) -> Report:
-    """Hash every file again, and hold what is there against the ledger.
+    """Hash every file again, and compare the store with the ledger.
 
     Args:
-        root: of the main repository.
-        chosen: the runs; None for all of them, for the ledger, and for all that DVC's cache holds.
-        copies: gives the copies of these runs' weights that are kept elsewhere.
-        heals: whether what differs is put back from a copy that does not, and a broken ledger begun anew.
+        root: root of the main repository.
+        chosen: the runs; None for all runs, the ledger, and the whole of DVC's cache.
+        copies: returns the copies of these runs' weights that are kept elsewhere.
+        heals: whether damaged files are restored from whole copies, and a broken ledger is begun anew.
     """
     report, store = Report(), root / "runs"
     known: dict[str, Path] = {}
@@ -84,9 +84,9 @@ def verify(
 
 
 def _verify_ledger(store: Path, report: Report, heals: bool) -> list[StoredRun]:
-    """Hold the store against the ledger, which is begun anew first if it is broken; return all runs."""
+    """Compare the store with the ledger, after beginning a broken one anew if asked; return all runs."""
     with _settled(store):
-        pass  # a torn last line is dropped, so that it is no reason to begin anew
+        pass  # this removes an incomplete last line, which alone is no reason to begin anew
     if heals:
         healed, unproved = begin_anew(store)
         report.healed += healed
@@ -100,13 +100,13 @@ def _verify_ledger(store: Path, report: Report, heals: bool) -> list[StoredRun]:
 def _healed_from_checkpoints(runs: Iterable[StoredRun]) -> Iterator[str]:
     for run in runs:
         if (run.folder / CHECKPOINTS).exists():
-            from petseg.store.rebuild import heal_from_checkpoints  # rarely: torch takes seconds
+            from petseg.store.rebuild import heal_from_checkpoints  # rarely needed: torch takes seconds
 
             yield from heal_from_checkpoints(run)
 
 
 def _damages_of(run: StoredRun, report: Report, heals: bool) -> Iterator[str]:
-    """Say what is wrong with a run's records and files."""
+    """Yield what is wrong with a run's records and files."""
     if not run.finished and not run.edit():
         yield from _damaged_checkpoints(run, report)
         return
@@ -114,7 +114,7 @@ def _damages_of(run: StoredRun, report: Report, heals: bool) -> Iterator[str]:
     report.files[STORE] += run.recorded_files
     if not any(run.damages()) and not any(_unrecorded(run)):
         return
-    with _settled(store):  # a change may have been made meanwhile: what differs is looked at again
+    with _settled(store):  # what differs is checked again: it may have changed meanwhile
         now = run_of(store, run.key)
         if now is not None and (now.finished or now.edit()):
             edits = {holder.edit() for holder in now.holders}
@@ -124,7 +124,7 @@ def _damages_of(run: StoredRun, report: Report, heals: bool) -> Iterator[str]:
 
 
 def _unrecorded(run: StoredRun) -> Iterator[str]:
-    """Say of each file in a finished run's folder whether no record names it."""
+    """Yield a line for each file in a finished run's folder that no record names."""
     recorded = {holder.folder / name for holder in run.holders for name in holder.manifest.get("files", {})}
     recorded |= {run.folder / CARD, *(holder.record for holder in run.holders)}
     for folder, folders, names in os.walk(run.folder):
@@ -135,9 +135,9 @@ def _unrecorded(run: StoredRun) -> Iterator[str]:
 
 
 def _damaged_checkpoints(run: StoredRun, report: Report) -> Iterator[str]:
-    """Say of each checkpoint of a training that goes on, or was stopped, whether it is damaged."""
+    """Yield a line for each damaged checkpoint of a training that is running or was stopped."""
     for path in listed(run.folder / CHECKPOINTS, "epoch-*.safetensors"):
-        from petseg.models.weights import load_tensors  # rarely: torch takes seconds
+        from petseg.models.weights import load_tensors  # rarely needed: torch takes seconds
 
         report.files[STORE] += 1
         try:
@@ -145,12 +145,12 @@ def _damaged_checkpoints(run: StoredRun, report: Report) -> Iterator[str]:
             if about.get("run_key") != run.key:
                 yield f"{path}: is a checkpoint of run {about.get('run_key')}"
         except (DamagedFile, OSError) as error:
-            if path.exists():  # else the training needs it no more
+            if path.exists():  # else the training has deleted it meanwhile
                 yield why_not(error)
 
 
 def _verify_copies(copies: Iterable[Copy], report: Report, heals: bool) -> list[tuple[Copy, str]]:
-    """Hash copies of runs' weights, which may heal the stored ones; return the bad ones, and why."""
+    """Hash copies of runs' weights, and heal the stored ones with them; return the bad copies, and why."""
     bad: list[tuple[Copy, str]] = []
     for copy in copies:
         report.files[MLFLOW] += 1
@@ -176,7 +176,7 @@ def _name_or_heal(report: Report, line: str, healed: bool) -> None:
 
 
 def _given_back(copy: Copy) -> bool:
-    """Replace a copy of a run's weights by the stored ones, if these are whole; return whether it is now."""
+    """Replace a copy of a run's weights by the stored ones, if these are whole; return whether it worked."""
     stored, digest = copy.run.folder / WEIGHTS, copy.run.manifest["files"].get(WEIGHTS, "")
     try:
         if copy.run.edit() or is_damaged(copy.run.folder, WEIGHTS, digest) or not copy.put(stored):
@@ -189,7 +189,7 @@ def _given_back(copy: Copy) -> bool:
 
 
 def _by_md5(runs: Iterable[StoredRun]) -> dict[str, tuple[Path, str]]:
-    """Return the stored files, and the sha256 of each, by md5; without those that can't be read."""
+    """Return the stored files that can be read, with the sha256 of each, by their md5."""
     found: dict[str, tuple[Path, str]] = {}
     holders = (holder for run in runs for holder in run.holders)
     for file in (holder.folder / name for holder in holders for name in holder.manifest["files"]):
@@ -200,13 +200,13 @@ def _by_md5(runs: Iterable[StoredRun]) -> dict[str, tuple[Path, str]]:
 
 
 def _put_object(path: Path, stored: Mapping[str, tuple[Path, str]]) -> bool:
-    """Replace an object of DVC's cache by a stored file that has its md5; return whether there is one."""
+    """Replace an object of DVC's cache by a stored file with its md5; return whether that worked."""
     if (found := stored.get(path.parent.name + path.name)) is None:
         return False
     file, sha256 = found
     try:
         copy_atomically(file, path, sha256)
-        path.chmod(0o444)  # as DVC has it
+        path.chmod(0o444)  # as DVC does
     except OSError:
         return False
     return True
@@ -214,7 +214,7 @@ def _put_object(path: Path, stored: Mapping[str, tuple[Path, str]]) -> bool:
 
 @contextmanager
 def _settled(store: Path) -> Iterator[None]:
-    """Hold the store, once what a killed process had begun is ended; if it refuses, it is taken as it is."""
+    """Lock the store, and complete what a killed process had begun; if that fails, go on without."""
     with ExitStack() as stack:
         if (store / MARKER).exists():
             with suppress(StoreError, OSError):
@@ -235,10 +235,10 @@ def _digest(path: Path, report: Report) -> str | None:
 
 
 def against_ledger(store: Path, runs: Sequence[StoredRun]) -> list[str]:
-    """Say what the ledger knows and the store has not, or has in another form, and the other way round."""
+    """Return the damages of the ledger, and a line for each record that it names and the store lacks."""
     ledger = read_ledger(store)
     damages = ledger.damages
-    if not ledger.lines:  # the store has none yet, or it is lost, which is named
+    if not ledger.lines:  # the store has none yet, or it is lost, which ``damages`` says
         return damages
     there = {run.key for run in runs}
     for place in ledger.seals:
@@ -253,10 +253,10 @@ def against_ledger(store: Path, runs: Sequence[StoredRun]) -> list[str]:
 
 
 def _verify_dvc(root: Path, report: Report, known: dict[str, Path]) -> list[tuple[Path, str]]:
-    """Hash the objects of DVC's cache, which are named by their own md5; DVC itself does not look again.
+    """Hash the objects of DVC's cache, which are named by their md5; DVC itself does not check them again.
 
     Returns:
-        Those that differ, and what is said of each.
+        The objects that differ, with a line for each.
     """
     bad: list[tuple[Path, str]] = []
     folder = _dvc_cache(root) / "files/md5"

@@ -1,6 +1,6 @@
-"""One run of the store, while it is written.
+"""Write one run of the store.
 
-What lies in its folder, and how it is read once it is finished: petseg.store.layout, petseg.store.run.
+petseg.store.layout lists the files in its folder, and petseg.store.run reads a finished run.
 """
 
 import json
@@ -56,29 +56,29 @@ from petseg.store.typed import Recorded, Row
 from petseg.training.history import EpochRecord, best_epoch
 from petseg.training.loop import TrainingState
 
-_LEVELS = np.array([0, 128, 255], np.uint8)  # of a picture of masks: background, border strip, pet
+_LEVELS = np.array([0, 128, 255], np.uint8)  # grey levels in pictures of masks: background, border, pet
 
 
 @dataclass
 class Run(StoredRun):
-    """One run of the store, held by this process alone. Made by ``open_run``."""
+    """One run of the store that only this process writes to; ``open_run`` returns it."""
 
     history: list[EpochRecord] = field(default_factory=list)
 
     def note(self, **values: Any) -> None:
-        """Add to the manifest."""
+        """Add entries to the manifest."""
         self.manifest |= values
         write_json(self.folder / MANIFEST, self.manifest)
 
     def show(self, photos: NDArray[np.uint8]) -> None:
-        """Keep the fixed photos, (K, S, S, 3), whose masks are kept for every epoch."""
+        """Store the fixed photos, (K, S, S, 3), whose masks are stored for every epoch."""
         with written_atomically(self.folder / SHOWN) as file:
             Image.fromarray(np.hstack(list(photos))).save(file, "PNG")
 
     def resume(self, state: TrainingState) -> None:
-        """Bring ``state`` to the last finished epoch whose checkpoint, and whose best one, are whole.
+        """Restore ``state`` to the last epoch for which its own and the best epoch's checkpoint are whole.
 
-        A damaged checkpoint is named, moved aside, and the one before it is used.
+        A damaged checkpoint is named and moved aside, and the one before it is used.
 
         Raises:
             OSError: a checkpoint can't be read; nothing is moved.
@@ -111,12 +111,12 @@ class Run(StoredRun):
         return whole
 
     def add(self, record: EpochRecord, state: TrainingState, masks: NDArray[np.bool_]) -> None:
-        """Keep a finished epoch: its masks, its whole state, its row, in this order.
+        """Store a finished epoch: its masks, its whole state and its row, in this order.
 
         Args:
-            record: what the epoch gave.
+            record: the results of the epoch.
             state: the state after it.
-            masks: (K, 2, S, S) predictions for the fixed photos, as OUTPUTS.
+            masks: (K, 2, S, S), predictions for the fixed photos, as OUTPUTS.
         """
         with written_atomically(self.folder / EVOLUTION / f"{record.epoch:05}.png") as file:
             Image.fromarray(np.hstack(list(_LEVELS[masks.sum(axis=1)]))).save(file, "PNG")
@@ -128,12 +128,12 @@ class Run(StoredRun):
         self._drop_old_checkpoints()
 
     def finish(self, about: dict[str, Any]) -> None:
-        """Write the weights of the best and of the last epoch, seal the manifest, make all read-only.
+        """Write the weights of the best and of the last epoch, seal the manifest, make all files read-only.
 
-        Then the checkpoints go: a finished run needs no optimizer's state.
+        Then the checkpoints are deleted: a finished run does not need the state of the optimizer.
 
         Args:
-            about: what is needed to use the weights.
+            about: the description that is needed to use the weights.
         """
         best = best_epoch(self.history)
         digest = save_tensors(self.folder / WEIGHTS, self.best_weights(), weights_about(self.key))
@@ -141,7 +141,7 @@ class Run(StoredRun):
         if (last := self.history[-1].epoch) != best.epoch:
             tensors, about_last = self._weights_of(last), weights_about(self.key, last)
             ended["last_tensors_sha256"] = save_tensors(self.folder / LAST_WEIGHTS, tensors, about_last)
-        # Without what another run of the same bits would measure: so DVC's copy of it is reproducible.
+        # Without times and speeds, which differ between runs, so that DVC's copy of it is reproducible.
         write_csv(self.folder / CURVES, [record.reproducible() for record in self.history])
         self._write_evolution_masks()
         described = about | {
@@ -155,7 +155,7 @@ class Run(StoredRun):
         drop_checkpoints(self)
 
     def _seal(self, ended: Mapping[str, Any]) -> None:
-        """Close the manifest over all files, and write it into the ledger."""
+        """Write the manifest with the hashes of all files, and log the run in the ledger."""
         store, apart = self.folder.parent, (MANIFEST, CARD, CHECKPOINTS, EVALUATIONS, FIGURES)
         parts = [part for part in listed(self.folder, "[!.]*") if part.name not in apart]
         found = (path for part in parts for path in (below(part) if part.is_dir() else [part]))
@@ -179,7 +179,7 @@ class Run(StoredRun):
         return validated(tensors)
 
     def environment_changes(self, present: Mapping[str, str | int]) -> list[str]:
-        """Name what differs from the environment that the run began in; its bits depend on it."""
+        """Return what differs from the environment in which the run began: its bits depend on that."""
         began: dict[str, str | int] = self.manifest["environment"]
         return [
             f"{key} {began.get(key)} then, {value} now"
@@ -203,7 +203,7 @@ class Run(StoredRun):
         return self.folder / CHECKPOINTS
 
     def _best_checkpoint(self, history: Sequence[EpochRecord]) -> Path | None:
-        """Return the checkpoint of the best epoch; None where no epoch has a validation Dice yet."""
+        """Return the checkpoint of the best epoch; None if no epoch has a validation Dice yet."""
         try:
             return self._checkpoint(best_epoch(history).epoch)
         except TrainingError:
@@ -226,25 +226,25 @@ class Run(StoredRun):
 def open_run(
     store: Path, key: str, description: dict[str, Any], changes: str = "", code: Callable[[], bytes] = bytes
 ) -> Iterator[Run]:
-    """Open a run of the store for this process alone, or make it.
+    """Open or create a run of the store, so that only this process can write to it.
 
     Args:
         store: folder of the runs.
-        key: of ``run_key``.
-        description: what the manifest of a new run says, besides its status.
-        changes: how the code differed from its commit, for a new run.
-        code: gives the files that its key hashed, as a ZIP archive, for a new run.
+        key: key of the run.
+        description: entries of a new run's manifest, besides its status.
+        changes: the difference of the code from its commit, for a new run.
+        code: returns the files that the key hashes, as a ZIP archive, for a new run.
 
     Raises:
-        RunLocked: another process holds it.
-        StoreError: it is not what it must be, or was edited, or the store's ledger is not what it must be.
+        RunLocked: another process holds the run.
+        StoreError: the run or the store's ledger was edited, or does not have the required form.
         OSError: it can't be read or written.
     """
     folder = store / key
     manifest = read_manifest(folder)
     if manifest:
         check_unedited(StoredRun(folder, manifest).edit())
-    if manifest.get("status") == "finished":  # nobody writes to it any more: many may read
+    if manifest.get("status") == "finished":  # nothing is written any more, so several processes may read it
         run = Run(folder, manifest, read_history(folder))
         drop_checkpoints(run)
         yield run
@@ -258,7 +258,7 @@ def open_run(
         if run.manifest:
             run.history = read_history(folder)
         else:
-            with changing(store) as held:  # so that a store that can't be finished to is named first
+            with changing(store) as held:  # an error of the ledger must come before the training
                 clone = held.clone
             for name, content in ((CHANGES, changes.encode(errors="surrogateescape")), (CODE, code())):
                 if content:
@@ -270,10 +270,10 @@ def open_run(
 
 
 def read_history(folder: Path) -> list[EpochRecord]:
-    """Read a run's rows.
+    """Read the history of a run.
 
     Raises:
-        BrokenRecord: they are not what they must be.
+        BrokenRecord: it does not have the required form.
     """
     try:
         return [EpochRecord.of(dict(row)) for row in read_lines(folder / HISTORY, Row)]
@@ -282,10 +282,10 @@ def read_history(folder: Path) -> list[EpochRecord]:
 
 
 def _epochs(about: dict[str, Any], checkpoint: Path) -> list[EpochRecord]:
-    """Return the epochs that a checkpoint says of itself, its own last.
+    """Return the epochs in the description of a checkpoint, its own epoch last.
 
     Raises:
-        BrokenRecord: it is not what a checkpoint says.
+        BrokenRecord: the description does not have the required form.
     """
     checked(about, Recorded, checkpoint)
     try:
@@ -295,6 +295,6 @@ def _epochs(about: dict[str, Any], checkpoint: Path) -> list[EpochRecord]:
 
 
 def _unstack(strip: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return the masks that ``Run.add`` has laid side by side, (K, 2, S, S)."""
+    """Return the masks, (K, 2, S, S), that ``Run.add`` has put side by side in a picture."""
     levels = np.stack(np.hsplit(strip, strip.shape[1] // strip.shape[0]))
     return np.stack([levels >= level for level in _LEVELS[1:]], axis=1)

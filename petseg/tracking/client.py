@@ -1,6 +1,6 @@
-"""The connection to MLflow's tracking store, and what is forgiven there.
+"""The connection to MLflow's tracking store, and what happens if MLflow fails.
 
-The store of runs comes first and MLflow second: a call that fails costs a warning, never a training.
+The store of runs comes first and MLflow second: a call that fails causes a warning, and stops no training.
 """
 
 import logging
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from mlflow.store.entities import PagedList
 
 EXPERIMENT, DATA_EXPERIMENT = "petseg", "petseg-data"
-_LOCKED_FOR_S = 120  # how long a locked database is waited for; MLflow itself gives up after 20 s
-_ANSWER_S = 3  # in which a server must say that it is there
-_MLFLOWS = {"mlflow", "requests", "filelock"}  # packages through which all that we ask of MLflow goes
+_LOCKED_FOR_S = 120  # how long to wait for a locked database; MLflow itself gives up after 20 s
+_ANSWER_S = 3  # within this time a server must answer
+_MLFLOWS = {"mlflow", "requests", "filelock"}  # every call of MLflow goes through one of these packages
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-# Of mlflow's own, so that a server that goes away costs seconds and not minutes, nothing is sent to
-# anybody, and weights are never unpickled.
+# MLflow's own settings. With them, a server that goes away costs seconds and not minutes, no telemetry is
+# sent, and weights are never unpickled.
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
@@ -48,22 +48,22 @@ _SETTINGS = {
 
 
 def connect() -> "MlflowClient":
-    """Return a client of the tracking store, where the experiments are; MLflow's errors go through."""
+    """Return a client of the tracking store, in which both experiments exist; MLflow's errors are raised."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     for name in ("alembic", "mlflow.pyfunc"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it tells, it raises too
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it raises what it logs
     uri = _without_credentials(tracking_uri())
     if uri.startswith(("http://", "https://")):
         import requests
 
-        # Any answer will do, also under a certificate that MLflow accepts by settings of its own.
+        # Any answer is enough. A bad certificate is ignored here, because MLflow has its own settings for it.
         with suppress(requests.exceptions.SSLError):
             requests.get(f"{uri}/health", timeout=_ANSWER_S)
     database = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and database.exists() and not database.is_file():
-        raise sqlite3.OperationalError(f"{database} is no regular file")  # SQLite would try for minutes
+        raise sqlite3.OperationalError(f"{database} is no regular file")  # SQLite would retry for minutes
     import mlflow
 
     mlflow.set_tracking_uri(uri)
@@ -71,7 +71,7 @@ def connect() -> "MlflowClient":
 
 
 def _without_credentials(uri: str) -> str:
-    """Hand the user and password of a server's URI to MLflow apart, so that it prints them nowhere."""
+    """Return a URI without user and password. Both go into the environment, because MLflow prints URIs."""
     scheme, separator, rest = uri.partition("://")
     credentials, found, host = rest.rpartition("@")
     if scheme not in ("http", "https") or not found:
@@ -85,7 +85,7 @@ def _without_credentials(uri: str) -> str:
 
 
 def _prepared(new_client: "Callable[[], MlflowClient]") -> "MlflowClient":
-    # Several processes that create the database at once break it.
+    # The database breaks if several processes create it at once.
     with FileLock(main_root() / ".dvc" / "tmp" / "petseg-mlflow.lock"):
         if (file := tracking_uri().removeprefix("sqlite:///")) != tracking_uri():
             relocate(Path(file), main_root(), EXPERIMENT)
@@ -96,10 +96,10 @@ def _prepared(new_client: "Callable[[], MlflowClient]") -> "MlflowClient":
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
-    """Return an experiment's id; made where there is none, with its artifacts in the main repository.
+    """Return an experiment's id; the experiment is created if needed, with artifacts in the main repository.
 
-    Left to itself MLflow would put them below the folder of whoever comes first, which may be a
-    temporary one.
+    By default, MLflow puts the artifacts below the current folder of the process that creates the experiment,
+    which may be a temporary folder.
     """
     from mlflow.exceptions import MlflowException
 
@@ -111,7 +111,7 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
         made = str(client.create_experiment(name, artifact_location=location))
     except MlflowException as error:
         if error.error_code == "RESOURCE_ALREADY_EXISTS" and client.get_experiment_by_name(name) is not None:
-            return experiment_id(client, name)  # somebody else was there first
+            return experiment_id(client, name)  # another process was faster
         raise
     if name == EXPERIMENT:
         save_view(client, made)
@@ -119,7 +119,7 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
 
 
 def every(page: "Callable[[str | None], PagedList[Any]]") -> "list[Any]":
-    """Return what all pages of a search hold."""
+    """Return the results of all pages of a search."""
     found: list[Any] = []
     token: str | None = None
     while token != "":
@@ -132,7 +132,7 @@ def every(page: "Callable[[str | None], PagedList[Any]]") -> "list[Any]":
 def patiently(
     call: "Callable[Arguments, Result]", *given: "Arguments.args", **named: "Arguments.kwargs"
 ) -> "Result":
-    """Call, and again for as long as another process locks the database."""
+    """Call a function, and call it again for as long as another process locks the database."""
     until = time.monotonic() + _LOCKED_FOR_S
     while True:
         try:
@@ -144,30 +144,35 @@ def patiently(
 
 
 def is_mlflow_trouble(error: Exception) -> bool:
-    """Tell whether an error came out of MLflow, or of what it stands on, and not out of our own code.
+    """Return whether an error comes from MLflow, or from a library below it, and not from petseg.
 
-    By where it was raised: what databases, artifact stores and servers raise has no base in common.
+    The traceback decides, because the errors of databases, artifact stores and servers have no common base.
     """
-    if isinstance(error, sqlite3.Error):  # raised by no Python of a package
+    if isinstance(error, sqlite3.Error):  # raised in C, so the traceback has no frame of a package
         return True
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(str(frame.f_globals.get("__name__")).split(".")[0] in _MLFLOWS for frame in frames)
 
 
 def why(error: Exception) -> str:
-    """Return what went wrong with MLflow in one line, without the password that a URL in it may carry."""
+    """Say in one line how MLflow failed, without the password that a URL in the error may have."""
     if is_mlflow_trouble(error):
         return f"does not answer ({reason(error)})"
-    return f"could not be told ({type(error).__name__}: {reason(error)})"
+    return f"could not be updated ({type(error).__name__}: {reason(error)})"
 
 
 def reason(error: Exception) -> str:
-    """Return an error in one line, without the user and password that a URL in it may carry."""
+    """Return an error as one line, without the user and password that a URL in it may have."""
     return f"{without_secrets(' '.join(str(error).split())):.200}"
 
 
-def warn(what: str) -> None:
-    """Say what MLflow does or does not, and what follows."""
+def warn(failure: str) -> None:
+    """Warn that MLflow failed, and say where the record is and what logs it later.
+
+    Args:
+        failure: what comes after "MLflow", such as "does not answer".
+    """
     print_lines(
-        f"warning: MLflow {what}; runs/ has the record, and `petseg runs sync` tells MLflow later", err=True
+        f"warning: MLflow {failure}; runs/ has the record, and `petseg runs sync` updates MLflow later",
+        err=True,
     )

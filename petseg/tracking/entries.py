@@ -1,4 +1,4 @@
-"""What MLflow is told of a training, an evaluation, a set of figures, and a stage before training."""
+"""What is logged in MLflow of a training, an evaluation, a set of figures, and a stage before training."""
 
 import math
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ from petseg.store.layout import ABOUT, CARD, EVOLUTION, SHOWN, WEIGHTS
 from petseg.store.run import StoredRun
 from petseg.tracking.outbox import DataRecord
 
-_COLUMNS = 3  # of the picture of an epoch
-_FADED = 0.2  # what is not pet keeps this share of its contrast
+_COLUMNS = 3  # photos in a row of an epoch's picture
+_FADED = 0.2  # the background keeps this share of its contrast
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Which data was read, by our own hash."""
+    """A data set that was read or made, with petseg's own hash."""
 
     name: str
     sha256: str
@@ -32,20 +32,20 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Record:
-    """One run of MLflow's, whole.
+    """Everything that is logged as one run of MLflow.
 
     Attributes:
-        stage: which stage it is of.
+        stage: the stage that the run is of.
         title: the run's name.
-        known_by: tags that no other run has; by them it is found again.
-        tags: the others.
-        params: flat.
+        known_by: tags that no other run has, by which the run is found again.
+        tags: the other tags.
+        params: the params, flat.
         metrics: single numbers.
-        datasets: what was read, or made.
-        files: what to keep, by the folder among the artifacts.
-        texts: the content of further files, by their path.
-        started, ended: UTC, ISO 8601; ended is empty while it goes on.
-        status: FINISHED, FAILED or KILLED, once it has ended.
+        datasets: the data sets that were read or made.
+        files: files to log, by their folder among the artifacts.
+        texts: the content of further files, by their path among the artifacts.
+        started, ended: UTC, ISO 8601; ended is empty while the stage runs.
+        status: FINISHED, FAILED or KILLED, once the stage has ended.
     """
 
     stage: str
@@ -63,7 +63,7 @@ class Record:
 
 
 def of_training(run: StoredRun) -> Record:
-    """Describe a training, finished or not: the row of its model."""
+    """Return the record of a training, finished or not, which is the row of its model."""
     manifest = run.manifest
     finished, rows = run.finished, run.rows()
     weights = tuple(path for name in (WEIGHTS, ABOUT) if (path := run.folder / name).exists())
@@ -95,7 +95,7 @@ def of_training(run: StoredRun) -> Record:
 
 
 def of_evaluation(run: StoredRun, evaluation: Evaluation) -> Record:
-    """Describe what infer found: a child of the model's row."""
+    """Return the record of an evaluation, which is a child of the model's row."""
     about, scores = evaluation.manifest, evaluation.headlines
     own, boundary = scores.get("own_resolution", {}), scores.get("boundary")
     metrics = {
@@ -103,7 +103,7 @@ def of_evaluation(run: StoredRun, evaluation: Evaluation) -> Record:
         for name, value in scores.items()
         if isinstance(value, float | int) and not isinstance(value, bool)
     }
-    for rule in get_args(Boundary):  # so that models of any headline stand in one table
+    for rule in get_args(Boundary):  # so that one table compares models with any data.boundary
         dice = (scores if rule == boundary else scores.get(f"boundary_{rule}", {})).get("dice_per_image")
         metrics |= {f"test/dice_{rule}": dice} if dice is not None else {}
     metrics |= {f"test_own_resolution/{name}": value for name, value in own.items() if value is not None}
@@ -122,7 +122,7 @@ def of_evaluation(run: StoredRun, evaluation: Evaluation) -> Record:
 
 
 def of_figures(run: StoredRun, figures: Addition) -> Record:
-    """Describe what plot drew: a child of the model's row."""
+    """Return the record of a set of figures, which is a child of the model's row."""
     about = figures.manifest
     return Record(
         "plot",
@@ -138,7 +138,7 @@ def of_figures(run: StoredRun, figures: Addition) -> Record:
 
 
 def of_data_stage(name: str, done: DataRecord) -> Record:
-    """Describe a stage before training."""
+    """Return the record of a stage before training."""
     datasets = tuple(Dataset(*described, context=done.stage) for described in done.datasets)
     return Record(
         done.stage,
@@ -156,7 +156,7 @@ def of_data_stage(name: str, done: DataRecord) -> Record:
 
 
 def _origin(run: StoredRun, about: Mapping[str, Any]) -> dict[str, object]:
-    """Say which run it belongs to, and by which commit, code and data it was made."""
+    """Return the tags that name the run, and the commit, code and data that made it."""
     git = about.get("git", {})
     return {
         "run_key": run.key,
@@ -177,7 +177,7 @@ def _pets(run: StoredRun, about: Mapping[str, Any], context: str) -> tuple[Datas
 
 
 def of_epoch(row: Mapping[str, Any]) -> dict[str, float]:
-    """Name an epoch's numbers for MLflow, which draws what shares a first word in one section."""
+    """Return an epoch's numbers by their metric names; MLflow groups metrics by the word before the slash."""
     return {
         "loss/train": row.get("train_loss"),
         "loss/val": row.get("val_loss"),
@@ -192,7 +192,7 @@ def of_epoch(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def picture_of_epoch(run: StoredRun, epoch: int) -> Image.Image | None:
-    """Draw the fixed validation photos as that epoch's network cut them out; None for a run without them.
+    """Draw the fixed validation photos, cut out by that epoch's network; None if the run has no such masks.
 
     The border strip is half faded.
     """
@@ -206,7 +206,7 @@ def picture_of_epoch(run: StoredRun, epoch: int) -> Image.Image | None:
 
 
 def _in_rows(strip: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay square pictures that stand side by side, (S, K * S, 3), in rows."""
+    """Put square pictures that are side by side, (S, K * S, 3), into rows of ``_COLUMNS``."""
     pictures = np.hsplit(strip, strip.shape[1] // strip.shape[0])
     blank = np.full_like(pictures[0], 255)
     rows = [pictures[i : i + _COLUMNS] for i in range(0, len(pictures), _COLUMNS)]

@@ -1,4 +1,4 @@
-"""A trained network as an MLflow model: made from this code and safetensors, without a pickle."""
+"""Logs a trained network as an MLflow model, made of this code and safetensors, without a pickle."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from mlflow.types.schema import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import petseg
 
-if TYPE_CHECKING:  # mlflow runs it from its file; named here, it counts as reached (petseg.pipeline.codehash)
+if TYPE_CHECKING:  # mlflow runs the file; the import lets petseg.pipeline.codehash know that it is used
     import petseg.tracking.pyfunc
 
 NAME, EVALUATION_TAG = "petseg", "evaluation"
@@ -36,8 +36,8 @@ _NEEDED = (
     "safetensors",
 )
 
-# An object tensor of one dimension is MLflow's word for "anything": a single photo, (H, W, 3), a batch,
-# (N, H, W, 3), and files in base64 have no other signature in common. The model checks what it gets.
+# In MLflow, an object tensor of one dimension allows any input: a photo, (H, W, 3), a batch, (N, H, W, 3),
+# and files in base64 have no other signature in common. The model checks its input itself.
 SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype("O"), (-1,))]),
     outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]),
@@ -54,16 +54,16 @@ def log_model(
     tags: Mapping[str, str],
     example: Any,
 ) -> str:
-    """Log a model as the given run's, once for each evaluation, and return its id.
+    """Log a model for a run, once for each evaluation, and return the model's id.
 
     Args:
-        client: of the tracking store.
-        run_id: of the run that trained it; it need not be open.
-        weights: model.safetensors.
-        about: model.json.
+        client: a client of the tracking store.
+        run_id: the MLflow run that trained the model; it need not be open.
+        weights: the path of model.safetensors.
+        about: the path of model.json.
         decision: ``thresholds`` and ``flip_average``, by which probability becomes a mask.
-        tags: of the model; EVALUATION_TAG is the key of what infer found with it.
-        example: (H, W, 3) uint8, an input to keep with the model; None for none.
+        tags: the model's tags; EVALUATION_TAG has the key of the evaluation.
+        example: an input to keep with the model, (H, W, 3) uint8; None for none.
     """
     experiment = client.get_run(run_id).info.experiment_id
     for known in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):

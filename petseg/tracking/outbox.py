@@ -1,11 +1,11 @@
 """What is still to be logged in MLflow: an entry for each run, and for each stage before training.
 
-Whoever logs something about a run locks its entry, and removes it once everything is logged. The system
-releases the lock however the process ends, so an entry that nobody holds is of a process that was killed, or
-that did not reach MLflow: the next ``petseg runs sync``, which stages start at their end, goes on with it.
+A process that logs a run locks the run's entry, and removes it once everything is logged. The system releases
+the lock however the process ends. So an entry that no process holds belongs to one that was killed, or that
+did not reach MLflow. The next ``petseg runs sync`` logs it; stages start that command when they end.
 
-An entry holds what the store of runs does not know: of a stage before training everything; of a run its
-uid, by which the row of one that was killed and pruned is closed, and how its training ended, if not well.
+An entry holds what the store of runs does not have. For a stage before training, that is everything. For a
+run, it is the uid, by which the row of a killed and pruned run is closed, and a failed training's status.
 """
 
 import json
@@ -33,21 +33,23 @@ from petseg.core.terminal import print_lines
 from petseg.core.urls import without_secrets
 from petseg.errors import BrokenRecord
 
-_DATA = "data-"  # how the name of a stage before training begins; a run's is its key
-_SLOW_S, _AT_MOST_S = 30, 300  # of what a stage waits for MLflow once its work is done
+_DATA = "data-"  # how the entry of a stage before training begins; a run's entry is named by its key
+_SLOW_S, _AT_MOST_S = 30, 300  # how long a stage waits at its end: until a message, and at most
 
 
 @dataclass
 class DataRecord:
-    """What a stage before training did, whole.
+    """Everything that is logged of a stage before training.
 
     Attributes:
-        stage: its name.
-        params: what it read of params.yaml, flat.
-        tags: what else is to be known.
+        stage: the stage's name.
+        params: the params that it read, flat.
+        tags: other facts.
         metrics: numbers.
-        datasets: what it read or made: name, sha256, origin.
-        texts: the content of files to keep, by their path among the artifacts.
+        datasets: the data sets that it read or made: name, sha256, origin.
+        texts: the content of files to log, by their path among the artifacts.
+        started, ended: UTC, ISO 8601; ended is empty while the stage runs.
+        status: FINISHED, FAILED or KILLED.
     """
 
     stage: str
@@ -77,7 +79,7 @@ class _DataEntry(TypedDict):
 
 
 class _RunEntry(TypedDict):
-    """What is to be known of a run besides what the store has."""
+    """What an entry holds of a run, besides what the store has."""
 
     uid: str
     status: NotRequired[str]
@@ -97,10 +99,10 @@ class Entry:
     logged: bool = False
 
     def read(self) -> dict[str, Any]:
-        """Return its content; empty where it was just made, or its process killed while writing.
+        """Return the entry's content; empty if it is new, or if its process was killed while writing.
 
         Raises:
-            BrokenRecord: it is not what it must be.
+            BrokenRecord: the content does not have the form of an entry.
         """
         text = read_bounded(self.path, MOST_BYTES)
         try:
@@ -111,20 +113,20 @@ class Entry:
         return cast("dict[str, Any]", checked(content, form, self.path))
 
     def write(self, content: Mapping[str, object]) -> None:
-        """Write down what is to be logged if this process does not come to it."""
+        """Write what another process needs to log the entry, if this one does not."""
         self.path.write_text(json.dumps(content), encoding="utf-8")
 
 
 @contextmanager
 def lock_entry(name: str, wait: bool = True) -> Iterator[Entry]:
-    """Hold an entry for this process alone; it is made where there is none.
+    """Lock an entry for this process; it is created if needed.
 
     Args:
-        name: a run's key, or what ``left_over`` gave.
-        wait: for a process that holds it.
+        name: a run's key, or a name from ``left_over``.
+        wait: whether to wait for another process that holds the entry.
 
     Raises:
-        Held: a process holds it, and was not waited for.
+        Held: another process holds the entry, and ``wait`` is false.
     """
     path = _folder() / name
     waiting = threading.Timer(1, print, ["waiting for another process that logs this run in MLflow"])
@@ -156,7 +158,7 @@ def left_over() -> list[str]:
             with held(_lock_of(path), wait=False):
                 if path.exists():
                     found.append(path.name)
-                else:  # another process was through with it meanwhile
+                else:  # another process has finished it meanwhile
                     _lock_of(path).unlink()
         except Held:
             continue
@@ -165,7 +167,7 @@ def left_over() -> list[str]:
 
 @contextmanager
 def recorded(stage: str, params: dict[str, object]) -> Iterator[DataRecord]:
-    """Record what a stage before training does, to be filled in, and tell MLflow however it ends."""
+    """Yield a record for a stage before training to fill in, and log it however the stage ends."""
     record = DataRecord(stage, params)
     try:
         yield record
@@ -180,20 +182,20 @@ def recorded(stage: str, params: dict[str, object]) -> Iterator[DataRecord]:
 
 
 def is_data_stage(name: str) -> bool:
-    """Tell the record of a stage before training from a run's."""
+    """Return whether an entry is of a stage before training, and not of a run."""
     return name.startswith(_DATA)
 
 
 def status_of(error: BaseException) -> str:
-    """Return how MLflow calls the end that an exception made."""
+    """Return MLflow's status of a run that ended with an exception."""
     return "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
 
 
 def flush_outbox(besides: str = "") -> bool:
-    """Log in MLflow what is still to be logged, in a process apart; return whether MLflow answered.
+    """Log in MLflow what is still to be logged, in another process; return whether MLflow answered.
 
-    So a stage that has nothing else to do with MLflow need not import it, and does not run again because
-    the code that logs was edited. Where MLflow does not answer, that process warns, and fails no stage.
+    So a stage that does not need MLflow itself does not import it, and does not run again because the code
+    that logs was edited. If MLflow does not answer, that process prints a warning, and the stage goes on.
 
     Args:
         besides: the entry that the caller logs by itself; this entry alone does not start a process.
@@ -203,15 +205,15 @@ def flush_outbox(besides: str = "") -> bool:
     package = str(Path(petseg.__file__).parent.parent)
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "petseg", "runs", "sync", "--quiet"]
-    waiting = threading.Timer(_SLOW_S, print, [f"MLflow is slow; at most {_AT_MOST_S} s are given to it"])
+    waiting = threading.Timer(_SLOW_S, print, [f"MLflow is slow; it has {_AT_MOST_S} s at most"])
     waiting.start()
     try:
         environment = os.environ | {"PYTHONPATH": path}
         done = subprocess.run(command, env=environment, check=False, timeout=_AT_MOST_S)
     except subprocess.TimeoutExpired:
         print_lines(
-            f"warning: MLflow was not told everything in {_AT_MOST_S} s; the record is in runs/, and "
-            "`petseg runs sync` goes on",
+            f"warning: not everything was logged in MLflow in {_AT_MOST_S} s; the record is in runs/, and "
+            "`petseg runs sync` logs the rest",
             err=True,
         )
         return False
@@ -221,7 +223,11 @@ def flush_outbox(besides: str = "") -> bool:
 
 
 def _folder() -> Path:
-    """Each tracking store is told for itself, by whoever: once connected, MLflow's URI has no password."""
+    """Return the folder of the tracking store's entries.
+
+    Each tracking store has its own. User and password are left out of its URI, because MLflow's URI has none
+    once it is connected.
+    """
     uri = without_secrets(tracking_uri()).replace("//***@", "//")
     store = sha256(uri.encode()).hexdigest()[:12]
     return main_root() / ".dvc" / "tmp" / "petseg-outbox" / store

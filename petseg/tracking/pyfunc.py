@@ -1,4 +1,4 @@
-"""What mlflow.pyfunc runs: this file is copied into each logged model."""
+"""The model that mlflow.pyfunc runs; this file is copied into each logged model."""
 
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,12 +28,12 @@ from petseg.tracking.serving import MAX_PHOTOS, Masks, take_over
 class PetSegmenter(PythonModel):  # type: ignore[misc]  # mlflow leaves it without types
     """Photos in, masks out, at the photos' own size."""
 
-    # MLflow would take predict's type hints for a schema, so they stand in a comment; and it warns
-    # where there are none, but for this. The signature is given when the model is logged.
+    # MLflow would use type hints of predict as a schema, so they are in a comment. The attribute turns off
+    # MLflow's warning about absent hints. The signature is given when the model is logged.
     _skip_type_hint_validation = True
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the network and the rule by which its probability becomes a mask.
+        """Load the network and the thresholds by which its probability becomes a mask.
 
         Raises:
             DamagedFile: one of the model's files is not what petseg wrote. Nothing in it is executed.
@@ -51,15 +51,15 @@ class PetSegmenter(PythonModel):  # type: ignore[misc]  # mlflow leaves it witho
 
         Args:
             context: unused.
-            model_input: as of ``segment``.
-            params: ``edge``, whole or tight: whether a mask is of the whole pet, or of the pet within its
-                border strip; ``as_is``, whether small islands and holes are left in it.
+            model_input: as for ``segment``.
+            params: ``edge``: whole for masks with the border strip around the pet, tight for masks without
+                it. ``as_is``: whether small islands and holes are kept.
 
         Returns:
-            As of ``segment``.
+            As for ``segment``.
 
         Raises:
-            MlflowException: the input is something else.
+            MlflowException: the input is invalid.
         """
         try:
             return self.segment(model_input, params)
@@ -71,17 +71,17 @@ class PetSegmenter(PythonModel):  # type: ignore[misc]  # mlflow leaves it witho
 
         Args:
             given: a photo, (H, W, 3) whole numbers from 0 to 255, RGB, as an array or nested lists; a
-                batch, (N, H, W, 3); a picture's file in base64; or a list of such files.
-            params: as of ``predict``.
-            most: how many photos at once, if there is a limit.
+                batch, (N, H, W, 3); an image file in base64; or a list of such files.
+            params: as for ``predict``.
+            most: the most photos at once; None for no limit.
 
         Returns:
             (H, W) uint8 for a photo, 1 is pet; (N, H, W) for a batch, and for a list of files a list.
 
         Raises:
-            BadImage: it is something else, or too much.
+            BadImage: the input is invalid or too large.
         """
-        if isinstance(given, np.ndarray) and given.dtype.kind in "OU":  # so MLflow hands on what JSON held
+        if isinstance(given, np.ndarray) and given.dtype.kind in "OU":  # an array that MLflow made of JSON
             given = given.tolist()
         if isinstance(given, str):
             return self.segment([given], params, most)[0]
@@ -102,7 +102,7 @@ class PetSegmenter(PythonModel):  # type: ignore[misc]  # mlflow leaves it witho
 
 
 def _mask_options(params: object) -> tuple[Edge, bool]:
-    """Return which mask is wanted, and whether small islands and holes are taken out of it."""
+    """Return which mask is wanted, and whether small islands and holes are removed from it."""
     given = {} if params is None else params
     if isinstance(given, Mapping) and given.keys() <= {"edge", "as_is"}:
         edge, as_is = given.get("edge", "tight"), given.get("as_is", False)
@@ -112,7 +112,7 @@ def _mask_options(params: object) -> tuple[Edge, bool]:
 
 
 def _decoded(files: list[str]) -> Iterator[Image.Image]:
-    """Decode pictures, which together may have as many pixels as one alone: a small file can hold many."""
+    """Decode image files; the limit of pixels is for all together, because a small file can have many."""
     pixels = 0
     for number, file in enumerate(files, start=1):
         try:
@@ -125,7 +125,7 @@ def _decoded(files: list[str]) -> Iterator[Image.Image]:
         if pixels > MAX_PIXELS:
             raise BadImage(f"the photos have together more than {MAX_PIXELS / 1e6:.0f} megapixels")
         yield image
-        del image  # before the next one is decoded
+        del image  # free the memory before the next one is decoded
 
 
 def _as_array(given: Any) -> NDArray[np.uint8]:
@@ -139,7 +139,7 @@ def _as_array(given: Any) -> NDArray[np.uint8]:
 
 
 def _from_lists(level: Any) -> NDArray[np.uint8]:
-    """Turn nested lists into an array: as np.array does, twice as fast, and taking no text for numbers."""
+    """Turn nested lists into an array, twice as fast as np.array, and without reading text as numbers."""
     try:
         shape = [len(level)]
         while level and isinstance(level[0], list):

@@ -1,4 +1,4 @@
-"""MLflow's registry: a version for each run's model, and the alias of the champion's."""
+"""MLflow's registry: a version for each run's model, and an alias for the champion's."""
 
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,11 @@ MODEL, ALIAS = "petseg", "champion"
 
 
 def follow(run: StoredRun) -> str | None:
-    """Point the alias at a run's model, registered once.
+    """Point the champion's alias at a run's model, which is registered if needed.
 
     Returns:
-        The version's number. None, with a warning that says why, where MLflow has no model of the run, or
-        does not answer; the store's own log holds in any case.
+        The version's number; None if MLflow has no model of the run or does not answer, with a warning. The
+        store's own log has the champion in any case.
     """
     why = "infer has not logged a model of it yet"
     try:
@@ -31,13 +31,13 @@ def follow(run: StoredRun) -> str | None:
             raise
         why = f"it does not answer ({reason(error)})"
     print_lines(
-        f"warning: MLflow's alias {ALIAS} does not follow: {why}; petseg runs promote again sets it", err=True
+        f"warning: MLflow's alias {ALIAS} is not updated: {why}; petseg runs promote ID sets it", err=True
     )
     return None
 
 
 def version_of(client: "MlflowClient", run: StoredRun) -> str | None:
-    """Return the version of a run's model; made where there is none, and None where it has no model."""
+    """Return the version of a run's model, which is created if needed; None if the run has no model."""
     from mlflow.entities import LoggedModelStatus
     from mlflow.exceptions import MlflowException
 

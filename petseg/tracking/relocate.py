@@ -1,6 +1,7 @@
-"""MLflow's files in a project that was moved, renamed or copied: its database has their whole paths.
+"""Mends MLflow's database after the project was moved, renamed or copied.
 
-Left alone, MLflow would go on with the folder of before: gone, or that of the original.
+The database has absolute paths. With the old ones, MLflow would use a folder that is gone, or that belongs to
+the original project.
 """
 
 import os
@@ -23,12 +24,12 @@ _COLUMNS = (
 
 
 def relocate(database: Path, root: Path, experiment: str) -> None:
-    """Lead the database of a project to the files beside it, if it leads to where the project was before.
+    """Let the project's database point to the artifacts beside it, if it points to an earlier place.
 
     Args:
-        database: of MLflow, by SQLite; in the root itself, or it is not the project's own.
-        root: of the project, where its artifacts lie too.
-        experiment: whose location says where they were.
+        database: MLflow's SQLite database. Outside the root it is not the project's own, and is left alone.
+        root: the project's root, which has the artifacts too.
+        experiment: the experiment whose location says where the artifacts were.
     """
     if database.parent != root or not database.is_file():
         return
@@ -48,11 +49,11 @@ def relocate(database: Path, root: Path, experiment: str) -> None:
 
 
 def _root_of(tables: sqlite3.Connection, experiment: str) -> Path | None:
-    """Return where the project was when its experiment was made; None where that can't be told."""
+    """Return where the project was when its experiment was made; None if that is not known."""
     try:
         query = "SELECT artifact_location FROM experiments WHERE name = ?"
         found = tables.execute(query, (experiment,)).fetchone()
-    except sqlite3.DatabaseError:  # no tables yet, or no database: MLflow says more
+    except sqlite3.DatabaseError:  # no tables yet, or no database: MLflow reports it
         return None
     location = unquote((found[0] if found else "").removeprefix("file://"))
     root, separator, rest = location.rpartition(f"/{ARTIFACTS}/")

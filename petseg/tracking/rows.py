@@ -1,4 +1,4 @@
-"""Records brought to MLflow: what is there already is not told again."""
+"""Logs records in MLflow; what is logged already is not logged again."""
 
 import json
 import math
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 _IMAGES = "evolution"  # the key of an epoch's picture in MLflow's image grid
-_BY_EPOCH = {"loss/train", "dice/train"}  # of which an epoch has one at least
+_BY_EPOCH = {"loss/train", "dice/train"}  # each epoch has at least one of these metrics
 _DATA_STAGES = ("download", "preprocess")
-_SLOW_S = 20  # for an epoch, after which a training does without MLflow
+_SLOW_S = 20  # if logging an epoch takes longer, the training goes on without MLflow
 
 
 @dataclass
 class Row:
-    """One run of MLflow's.
+    """A run of MLflow.
 
     Attributes:
-        client: of the tracking store.
-        run_id: MLflow's.
-        status: MLflow's, when it was found; what is FINISHED was told everything, and is not opened again.
+        client: a client of the tracking store.
+        run_id: MLflow's id of the run.
+        status: MLflow's status when the run was found. A FINISHED run is complete, and is not opened again.
     """
 
     client: "MlflowClient"
@@ -45,7 +45,7 @@ class Row:
 
     @classmethod
     def open(cls, client: "MlflowClient", record: Record, parent_id: str | None = None) -> Self:
-        """Find the row of a record, or make it; whoever calls holds its entry."""
+        """Find the row of a record, or create it. The caller must hold the record's entry."""
         experiment = experiment_id(client, DATA_EXPERIMENT if record.stage in _DATA_STAGES else EXPERIMENT)
         known_by = {"stage": record.stage, **record.known_by}
         query = " and ".join(f"tags.{key} = '{value}'" for key, value in known_by.items())
@@ -66,13 +66,13 @@ class Row:
     def finished(self) -> bool:
         return self.status == "FINISHED"
 
-    def knows(self, run: StoredRun) -> bool:
-        """Tell whether nothing of a training is new to it."""
+    def is_complete(self, run: StoredRun) -> bool:
+        """Return whether the row has everything of a training that the store has."""
         unchanged = self.status != "RUNNING" and not run.finished
         return self.finished or (unchanged and self.epochs.issuperset(row["epoch"] for row in run.rows()))
 
     def begin(self, record: Record) -> None:
-        """Tell what is known before the work is done: params, tags, data."""
+        """Open the row, and log what is known before the work is done: params, tags, data sets."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
         self.client.update_run(self.run_id, "RUNNING")
@@ -99,8 +99,8 @@ class Row:
         if inputs:
             self.client.log_inputs(self.run_id, inputs)
 
-    def tell_epochs(self, run: StoredRun) -> None:
-        """Tell the epochs that the store has and MLflow does not."""
+    def log_epochs(self, run: StoredRun) -> None:
+        """Log the epochs that the store has and MLflow does not."""
         for values in run.rows():
             epoch = values["epoch"]
             if epoch not in self.epochs:
@@ -113,19 +113,19 @@ class Row:
 
     @cached_property
     def epochs(self) -> set[int]:
-        """The epochs that MLflow has numbers of."""
+        """The epochs whose numbers MLflow has."""
         names = self.client.get_run(self.run_id).data.metrics.keys() & _BY_EPOCH
         points = (self.client.get_metric_history(self.run_id, name) for name in names)
         return {point.step for history in points for point in history}
 
     @cached_property
     def pictures(self) -> set[int]:
-        """The epochs that MLflow has both files of a picture of, the full one and then the small one."""
+        """The epochs whose picture MLflow has. The small file (.webp) is logged after the full one."""
         names = [Path(file.path).name for file in self.client.list_artifacts(self.run_id, "images")]
         return {int(name.split("+")[2]) for name in names if name.endswith(".webp")}
 
-    def tell_metrics(self, values: Mapping[str, float], model_id: str | None = None) -> None:
-        """Tell single numbers, those that are not what MLflow has of the run, or of the model, already."""
+    def log_metrics(self, values: Mapping[str, float], model_id: str | None = None) -> None:
+        """Log those numbers that MLflow does not have, or has with other values, for the run or a model."""
         if model_id is None:
             there = self.client.get_run(self.run_id).data.metrics
         else:
@@ -134,29 +134,29 @@ class Row:
         new = {key: value for key, value in values.items() if there.get(key) != value}
         self.client.log_batch(self.run_id, metrics=as_metrics(new, model_id=model_id, run_id=self.run_id))
 
-    def tell_files(self, record: Record) -> None:
-        """Copy files to the run's artifacts."""
+    def log_files(self, record: Record) -> None:
+        """Copy a record's files and texts to the run's artifacts."""
         for folder, paths in record.files.items():
             for path in paths:
-                with naming(path):  # as what copies it for MLflow does not
+                with naming(path):  # because MLflow's errors do not name the file
                     self.client.log_artifact(self.run_id, str(path), folder)
         for name, text in record.texts.items():
             self.client.log_text(self.run_id, text, name)
 
     def end(self, status: str, at: str = "") -> None:
-        """Close it as FINISHED, FAILED or KILLED."""
+        """Close the row as FINISHED, FAILED or KILLED."""
         self.client.set_terminated(self.run_id, status, milliseconds(at) if at else None)
 
 
 @dataclass
 class LiveRow:
-    """The row of a training that is going on.
+    """The row of a training while it runs.
 
     Attributes:
-        run: of the store.
-        row: once it is opened.
-        broken: whether MLflow has failed; then nothing more is told.
-        slow: whether it took too long for an epoch; then the rest is left to ``flush_outbox``.
+        run: the run in the store.
+        row: the row in MLflow, once it is open.
+        broken: whether MLflow has failed; then nothing more is logged.
+        slow: whether an epoch took too long to log; then the rest is left to ``flush_outbox``.
     """
 
     run: StoredRun
@@ -164,24 +164,24 @@ class LiveRow:
     broken: bool = False
     slow: bool = False
 
-    def tell_epochs(self) -> None:
-        """Tell the epochs that MLflow does not know yet."""
+    def log_epochs(self) -> None:
+        """Log the epochs that MLflow does not have yet."""
         began = time.monotonic()
-        told = self.try_to(lambda row: row.tell_epochs(self.run))
+        logged = self.try_to(lambda row: row.log_epochs(self.run))
         took_s = time.monotonic() - began
-        if told and took_s > _SLOW_S:
+        if logged and took_s > _SLOW_S:
             self.slow = True
             warn(f"took {took_s:.0f} s for an epoch")
 
-    def try_to(self, tell: Callable[[Row], object]) -> bool:
-        """Call with the row, opened first where it is not; return whether it succeeded, else warn."""
+    def try_to(self, log: Callable[[Row], object]) -> bool:
+        """Call a function with the row, which is opened if needed; return whether that worked, or warn."""
         if self.broken or self.slow:
             return False
         try:
             if self.row is None:
                 self.row = patiently(Row.open, connect(), of_training(self.run))
-            patiently(tell, self.row)
-        except Exception as error:  # noqa: BLE001  (no failure, of whatever kind, is worth a training)
+            patiently(log, self.row)
+        except Exception as error:  # noqa: BLE001  (no failure of MLflow may stop a training)
             self.broken = True
             warn(why(error))
         return not self.broken
@@ -189,9 +189,9 @@ class LiveRow:
 
 @contextmanager
 def live_row(run: StoredRun) -> Iterator[LiveRow]:
-    """Show a training in MLflow while it goes on, and close its row however it ends.
+    """Log a training in MLflow while it runs, and close its row however it ends.
 
-    Of a run that was finished before nothing is told here: it is noted for ``flush_outbox``, which knows of
+    A run that was finished before is not logged here. Its entry stays for ``flush_outbox``, which logs
     evaluations and figures too.
     """
     if run.finished:
@@ -209,20 +209,24 @@ def live_row(run: StoredRun) -> Iterator[LiveRow]:
             entry.write({"uid": run.uid, **ending})
             entry.logged = live.try_to(lambda row: row.end(ending["status"], ending["ended"]))
             raise
-        entry.logged = live.try_to(lambda row: tell_training(row, run, of_training(run)))
+        entry.logged = live.try_to(lambda row: log_training(row, run, of_training(run)))
 
 
-def tell_training(row: Row, run: StoredRun, record: Record) -> None:
-    """Tell of a training what MLflow does not know yet, and close its row."""
+def log_training(row: Row, run: StoredRun, record: Record) -> None:
+    """Log what MLflow does not have of a training yet, and close its row."""
     row.begin(record)
-    row.tell_epochs(run)
-    row.tell_metrics(record.metrics)
-    row.tell_files(record)
+    row.log_epochs(run)
+    row.log_metrics(record.metrics)
+    row.log_files(record)
     row.end(record.status, record.ended)
 
 
 def close_rows(client: "MlflowClient", uid: str) -> bool:
-    """Close what a killed process left open of a run that is no longer in the store."""
+    """Close the rows that a killed process left open, of a run that is no longer in the store.
+
+    Returns:
+        Whether there were any.
+    """
     found = []
     for tag in ("run_uid", "parent_uid"):
         query = f"tags.{tag} = '{uid}' and attributes.status = 'RUNNING'"
@@ -233,7 +237,7 @@ def close_rows(client: "MlflowClient", uid: str) -> bool:
 
 
 def as_metrics(values: Mapping[str, float | None], step: int = 0, **of_model: str | None) -> "list[Metric]":
-    """Return numbers as MLflow's; None, NaN and infinity are left out, since it can't say them."""
+    """Return numbers as MLflow's metrics, without None, NaN and infinity."""
     from mlflow.entities import Metric
 
     at = int(time.time() * 1000)
@@ -242,5 +246,5 @@ def as_metrics(values: Mapping[str, float | None], step: int = 0, **of_model: st
 
 
 def milliseconds(moment: str) -> int:
-    """Return a time of the store's as MLflow writes it."""
+    """Return a time from the store in milliseconds since 1970, as MLflow has it."""
     return int(datetime.fromisoformat(moment).timestamp() * 1000)

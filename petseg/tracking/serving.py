@@ -1,9 +1,9 @@
-"""What answers a served model's visitors, in place of MLflow's scoring server.
+"""Answers the requests to a served model, in place of MLflow's scoring server.
 
-MLflow's own handler copies an array number by number (a second for a small photo), answers a mistake
-with all of the input and a traceback, and has no limit on anything. So POST /invocations is answered
-here: who may ask, how much, and then a mask, or one line that says what is wrong. /ping, /health and
-/version stay MLflow's.
+MLflow's own handler copies an array number by number (a second for a small photo), answers a mistake with the
+whole input and a traceback, and has no limits. So POST /invocations is answered here. It checks who may ask
+and how much, and answers with masks, or with one line that says what is wrong. MLflow still answers /ping,
+/health and /version.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from petseg.core.loopback import WITHOUT_BODY, App, Gate, Limits, Message, Receive, Refused, Send, answer
 from petseg.errors import BadImage
 
-MAX_BYTES = 32_000_000  # of a request: in base64, the file of a phone's largest photos
+MAX_BYTES = 32_000_000  # of a request; enough for the largest files of a phone's camera, in base64
 MAX_PHOTOS = 64  # in a request
 MAX_REQUESTS = 8  # whose bodies are held in memory at once
 
@@ -40,14 +40,14 @@ Masks = NDArray[np.uint8] | list[NDArray[np.uint8]]
 
 
 def take_over(segment: Callable[[Any, Any], Masks]) -> None:
-    """Answer for MLflow's scoring server, if it is what loads the model; otherwise do nothing.
+    """Put ``Front`` before MLflow's scoring server, if that loads the model; otherwise do nothing.
 
-    ``mlflow models serve`` runs ``uvicorn mlflow.pyfunc.scoring_server.app:app``. That module loads
-    the model while it is imported, and MLflow has no hook for what comes after; so the module itself
-    is given a class in which its ``app`` is seen through ``Front``.
+    ``mlflow models serve`` runs ``uvicorn mlflow.pyfunc.scoring_server.app:app``. That module loads the model
+    while it is imported, and MLflow has no hook for later. So the module object gets a class whose property
+    ``app`` is MLflow's application behind a ``Front``.
 
     Args:
-        segment: from what a request holds, and its params, to masks; raises BadImage.
+        segment: maps a request's photos and params to masks; raises BadImage.
     """
     module = sys.modules.get(_SERVER)
     if module is None:
@@ -59,31 +59,31 @@ def take_over(segment: Callable[[Any, Any], Masks]) -> None:
             return Front(self.__dict__["app"], segment)
 
     module.__class__ = Served
-    # A photo as nested lists is 200,000 objects, for which the collector would look through all of
-    # torch and mlflow again and again: three quarters of the time that parsing takes.
+    # A photo as nested lists has 200,000 objects. While they are parsed, the garbage collector would go
+    # through all of torch and mlflow again and again, for three quarters of the time.
     gc.set_threshold(100_000)
 
 
 class Front(Gate):
-    """The ASGI application before MLflow's.
+    """The ASGI application in front of MLflow's.
 
     Args:
-        app: MLflow's.
-        segment: as of ``take_over``.
+        app: MLflow's application.
+        segment: as for ``take_over``.
     """
 
     def __init__(self, app: App, segment: Callable[[Any, Any], Masks]) -> None:
         timeout_s = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
         super().__init__(self._routed, _limits(timeout_s))
         self._mlflow, self._segment = app, segment
-        self._worker = ThreadPoolExecutor(1)  # a photo takes every core, and memory; the next one waits
+        self._worker = ThreadPoolExecutor(1)  # a photo takes every core and much memory, so the next waits
 
     def refusal(self, scope: Message, headers: dict[str, str]) -> Refused | None:
-        """Judge a request by all but its body."""
+        """Return why a request is refused, before its body is read; None if it is not."""
         return self.foreign(headers) or _misdirected(scope, headers) or self.too_much(scope, headers)
 
     async def _routed(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer what the gate lets through."""
+        """Answer a request that the gate lets through."""
         if scope["type"] != "http" or scope["method"] != "POST":
             return await self._mlflow(scope, receive, send)
         body = (await receive())["body"]
@@ -105,7 +105,7 @@ class Front(Gate):
 
 
 def _limits(timeout_s: float) -> Limits:
-    """Return the gate's limits; MLflow's variables list more that may ask, as its own server takes them."""
+    """Return the gate's limits; MLflow's own variables list more hosts and pages that may ask."""
     return Limits(
         max_bytes=MAX_BYTES,
         max_requests=MAX_REQUESTS,
@@ -127,7 +127,7 @@ def _limits(timeout_s: float) -> Limits:
 
 
 def _misdirected(scope: Message, headers: dict[str, str]) -> Refused | None:
-    """Judge what a request is for, and in which form; what is only read is left to MLflow."""
+    """Return why a request has a wrong path or content type; requests without a body are left to MLflow."""
     if scope["method"] in WITHOUT_BODY:
         return None
     if (scope["method"], scope["path"]) != ("POST", "/invocations"):
@@ -139,7 +139,7 @@ def _misdirected(scope: Message, headers: dict[str, str]) -> Refused | None:
 
 
 def _given(body: bytes) -> tuple[Any, Any]:
-    """Return what a request holds, out of the four forms in which MLflow takes it, and its params."""
+    """Return the photos of a request, which may have any of MLflow's four forms, and its params."""
     try:
         request = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -159,7 +159,7 @@ def _given(body: bytes) -> tuple[Any, Any]:
 
 
 def _as_json(masks: Masks) -> bytes:
-    """Return nested lists, as json.dumps does of ``tolist()``, a hundred times as fast."""
+    """Return masks as nested lists in JSON, as json.dumps of ``tolist()`` does, a hundred times as fast."""
     if isinstance(masks, list) or masks.ndim == 3:
         return b"[%b]" % b",".join(map(_as_json, masks))
     height, width = masks.shape

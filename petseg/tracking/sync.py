@@ -1,4 +1,4 @@
-"""Everything that the store knows of a run, brought to MLflow; what is there already is not told again."""
+"""Logs everything that the store has of a run in MLflow; what is logged already is not logged again."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,48 +30,48 @@ from petseg.tracking.client import (
 )
 from petseg.tracking.entries import Record, of_data_stage, of_evaluation, of_figures, of_training
 from petseg.tracking.outbox import DataRecord, Entry, is_data_stage, left_over, lock_entry
-from petseg.tracking.rows import Row, close_rows, tell_training
+from petseg.tracking.rows import Row, close_rows, log_training
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _INFER = Path(petseg.__file__).parent.parent / "stages" / "infer.py"
-_SHOWING = {"infer": "evaluation", "plot": "figures"}  # the row's tag that says which of them it shows
+_SHOWING = {"infer": "evaluation", "plot": "figures"}  # the row's tag that says which child it shows
 
 
 @dataclass
 class Delivery:
-    """What was told, by the names of runs and stages.
+    """What a sync did, by the names of runs and of stages before training.
 
     Attributes:
-        told: it is known now.
-        known: it was known before.
-        busy: another process is telling it.
-        broken: why a record can't be told; the others are.
+        logged: those of which something was logged.
+        already_logged: those of which MLflow had everything.
+        busy: those that another process is logging.
+        broken: for each record that can't be logged, why; the others are logged.
     """
 
-    told: list[str] = field(default_factory=list)
-    known: list[str] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
+    already_logged: list[str] = field(default_factory=list)
     busy: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
 
 def sync(store: Path, runs: Sequence[StoredRun] = ()) -> Delivery:
-    """Tell MLflow of the given runs, and of everything that it was not told in time.
+    """Log the given runs in MLflow, and everything that is still to be logged.
 
     Args:
-        store: folder of the runs.
-        runs: of the store, whether MLflow knows them or not.
+        store: the folder of the runs.
+        runs: runs of the store, whether MLflow has them or not.
 
     Raises:
-        StoreError: MLflow does not answer. What was not told is told at the next call.
+        StoreError: MLflow does not answer. The next call logs the rest.
     """
     done = Delivery()
     wanted = dict.fromkeys([run.key for run in runs] + left_over())
     if not wanted:
         return done
     client = _reached(connect)
-    for name in watched(wanted, "tell MLflow", len(wanted)):
+    for name in watched(wanted, "sync MLflow", len(wanted)):
         try:
             with lock_entry(name, wait=False) as entry:
                 _log_entry(client, store, entry, done)
@@ -81,10 +81,10 @@ def sync(store: Path, runs: Sequence[StoredRun] = ()) -> Delivery:
 
 
 def _log_entry(client: "MlflowClient", store: Path, entry: Entry, done: Delivery) -> None:
-    """Log what an entry is of, and note in ``done`` what came of it."""
+    """Log the run or stage of an entry, and add the outcome to ``done``."""
     name = entry.path.name
     try:
-        news = patiently(_tell, client, store, name, entry.read())
+        is_new = patiently(_log, client, store, name, entry.read())
     except StoreError as error:
         done.broken.append(str(error))
     except Exception as error:  # noqa: BLE001  (what one record raises must not stop the others)
@@ -92,87 +92,87 @@ def _log_entry(client: "MlflowClient", store: Path, entry: Entry, done: Delivery
         done.broken.append(f"{name}: MLflow {why(error)}")
     else:
         entry.logged = True
-        (done.told if news else done.known).append(name)
+        (done.logged if is_new else done.already_logged).append(name)
 
 
 def _reached(call: Callable[[], Result]) -> Result:
-    """Call; raise StoreError where MLflow is not there."""
+    """Call a function; raise StoreError if MLflow does not answer."""
     try:
         return call()
     except Exception as error:
         if not is_mlflow_trouble(error):
             raise
-        told = f"MLflow does not answer ({reason(error)}); petseg runs sync tells it later"
-        raise StoreError(told) from None
+        message = f"MLflow does not answer ({reason(error)}); petseg runs sync updates it later"
+        raise StoreError(message) from None
 
 
-def _tell(client: "MlflowClient", store: Path, name: str, said: Mapping[str, Any]) -> bool:
-    """Tell of a run, or of a stage before training; return whether anything was new."""
+def _log(client: "MlflowClient", store: Path, name: str, entry: Mapping[str, Any]) -> bool:
+    """Log a run, or a stage before training; return whether anything was new."""
     if is_data_stage(name):
-        if not said:  # its process was killed while it wrote
+        if not entry:  # its process was killed while it wrote
             return False
-        record = of_data_stage(name, DataRecord(**said))
-        return _tell_alone(Row.open(client, record), record)
+        record = of_data_stage(name, DataRecord(**entry))
+        return _log_data_stage(Row.open(client, record), record)
     if (run := run_of(store, name)) is not None:
-        return tell_run(client, run, said)
-    return close_rows(client, said["uid"]) if said else False  # it was pruned
+        return log_run(client, run, entry)
+    return close_rows(client, entry["uid"]) if entry else False  # the run was pruned
 
 
-def _tell_alone(row: Row, record: Record) -> bool:
+def _log_data_stage(row: Row, record: Record) -> bool:
     if row.finished:
         return False
     row.begin(record)
-    row.tell_metrics(record.metrics)
-    row.tell_files(record)
+    row.log_metrics(record.metrics)
+    row.log_files(record)
     row.end(record.status, record.ended)
     return True
 
 
-def tell_run(client: "MlflowClient", run: StoredRun, said: Mapping[str, Any]) -> bool:
-    """Tell of a training, its evaluations and its figures; return whether anything was new.
+def log_run(client: "MlflowClient", run: StoredRun, entry: Mapping[str, Any]) -> bool:
+    """Log a training, its evaluations and its figures; return whether anything was new.
 
     Args:
-        client: of the tracking store.
-        run: of the store.
-        said: what its file in the outbox says.
+        client: a client of the tracking store.
+        run: the run in the store.
+        entry: the content of its entry in the outbox.
     """
     record = of_training(run)
-    if not run.finished and "status" in said:
-        record = replace(record, status=said["status"], ended=said.get("ended", ""))
+    if not run.finished and "status" in entry:
+        record = replace(record, status=entry["status"], ended=entry.get("ended", ""))
     row = Row.open(client, record)
-    news = not row.knows(run)
-    if news:
+    is_new = not row.is_complete(run)
+    if is_new:
         run.check_whole(WEIGHTS, ABOUT, HISTORY)
-        tell_training(row, run, record)
+        log_training(row, run, record)
     for evaluation in run.evaluations:
-        news |= _tell_addition(row, run, evaluation, of_evaluation(run, evaluation))
+        is_new |= _log_addition(row, run, evaluation, of_evaluation(run, evaluation))
     for figures in run.figures:
-        news |= _tell_addition(row, run, figures, of_figures(run, figures))
-    return news
+        is_new |= _log_addition(row, run, figures, of_figures(run, figures))
+    return is_new
 
 
-def _tell_addition(row: Row, run: StoredRun, addition: Addition, record: Record) -> bool:
-    """Tell of an evaluation or of figures, as a child and on the row of the model, which shows the newest.
+def _log_addition(row: Row, run: StoredRun, addition: Addition, record: Record) -> bool:
+    """Log an evaluation or figures, both as a child and on the row of the model, which shows the newest.
 
-    Neither is opened again: what MLflow has of a run may grow, and its params never change.
+    A finished run of MLflow is not opened again: it still takes files and metrics, and its params are fixed.
     """
     child = Row.open(row.client, record, row.run_id)
     if child.finished:
         return False
     if damages := addition.damages():
         raise DamagedFile(damages[0])
-    model_id = _tell_model(row, run, addition) if isinstance(addition, Evaluation) else None
+    model_id = _log_model(row, run, addition) if isinstance(addition, Evaluation) else None
     child.begin(record)
-    for shown_by in (child, row):
-        shown_by.tell_files(record)
-        shown_by.tell_metrics(record.metrics, model_id if shown_by is row else None)
+    for target in (child, row):
+        target.log_files(record)
+        target.log_metrics(record.metrics, model_id if target is row else None)
     row.client.set_tag(row.run_id, _SHOWING[record.stage], addition.key)
     child.end(record.status, record.ended)
     return True
 
 
-def _tell_model(row: Row, run: StoredRun, evaluation: Evaluation) -> str | None:
-    """Log the network, with the thresholds that were chosen, as a model of the row, and register it once."""
+def _log_model(row: Row, run: StoredRun, evaluation: Evaluation) -> str | None:
+    """Log the network and its chosen thresholds as a model of the row, and register the model once."""
     weights, about = run.folder / WEIGHTS, run.folder / ABOUT
     if not run.usable:
         return None
@@ -195,7 +195,7 @@ def _tell_model(row: Row, run: StoredRun, evaluation: Evaluation) -> str | None:
 
 
 def _example(run: StoredRun) -> NDArray[np.uint8] | None:
-    """Return a photo as the model takes it, (S, S, 3)."""
+    """Return a photo as an example of the model's input, (S, S, 3); None if the run has none."""
     if not (run.folder / SHOWN).exists():
         return None
     strip = np.asarray(Image.open(run.folder / SHOWN))

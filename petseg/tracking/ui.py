@@ -1,4 +1,4 @@
-"""MLflow's pages, on this machine alone, opened where the trainings are."""
+"""Serves MLflow's pages to this machine only, and prints links to the trainings."""
 
 import os
 import socket
@@ -16,9 +16,10 @@ HOST = "127.0.0.1"
 
 
 def serve(port: int) -> Never:
-    """Say where the trainings are seen, and become MLflow's server, unless there is one already.
+    """Print links to the trainings, and become MLflow's server, unless the tracking store is a server.
 
-    One worker and no jobs of its language model tools: 2 processes of 0.5 GB and not 15 of 1.9 GB.
+    It has one worker, and no jobs for MLflow's language model tools: 2 processes with 0.5 GB instead of 15
+    with 1.9 GB.
 
     Raises:
         UsageError: the port is taken.
@@ -37,12 +38,12 @@ def serve(port: int) -> Never:
         if not is_mlflow_trouble(error):
             raise
         raise StoreError(f"MLflow does not answer ({reason(error)})") from None
-    address = tracking_uri() if remote else f"http://{HOST}:{port}"  # since connect() without a password
+    address = tracking_uri() if remote else f"http://{HOST}:{port}"  # connect() removed the password
     print_lines(f"the trainings:   {address}{link(experiment)}")
     print_lines(f"curves, masks:   {address}{link(experiment, charts=True)}")
     if remote:
         sys.exit(0)
-    # The URI by the environment, since a command line, and a password on it, is everybody's to read.
+    # The URI is passed in the environment, because every user can read a command line and a password in it.
     os.environ |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": uri}
     command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", HOST, "--port", f"{port}"]
     os.execv(sys.executable, command)

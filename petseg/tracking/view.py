@@ -1,6 +1,6 @@
 """How MLflow's pages show the trainings: a saved view, which is a tag of the experiment.
 
-Left to itself MLflow shows no param, no metric and no tag in its table of runs.
+By default, MLflow shows no param, no metric and no tag in its table of runs.
 """
 
 import json
@@ -17,10 +17,10 @@ VIEW, NAME = "trainings", "Trainings"
 _TAG = f"mlflow.sharedViewState.{VIEW}"
 _SECTIONS: dict[str, type[BaseModel]] = {"model": ModelParams, "train": TrainParams, "augment": AugmentParams}
 
-# What a person looks at first, and how wide it is.
+# The first columns, and their widths.
 _FIRST = {
     "attributes.`Run Name`": 140,
-    "runDateAndNestInfo": 125,  # when it was made
+    "runDateAndNestInfo": 125,  # when the run was made
     "params.`model.name`": 100,
     "metrics.`best/val_dice`": 110,
     "metrics.`test/dice_foreground`": 150,
@@ -32,22 +32,22 @@ _FIRST = {
     "attributes.`Version`": 80,  # the commit
     "tags.`dvc_experiment`": 130,
     "attributes.`Models`": 120,
-    "metrics.`test/dice_per_image`": 155,  # of the headline's rule, with its interval
+    "metrics.`test/dice_per_image`": 155,  # by the rule of data.boundary, with its interval
     "metrics.`test/dice_per_image_low`": 168,
     "metrics.`test/dice_per_image_high`": 172,
 }
-_WIDTH = 120  # of a param
+_WIDTH = 120  # of a param's column
 _ALWAYS = ("attributes.`Run Name`", "runDateAndNestInfo")  # shown without being selected
 
 
 def link(experiment_id: str, charts: bool = False) -> str:
-    """Return what comes after the server's address: the table of the trainings, or their charts."""
+    """Return the part of a link after the server's address: the table of the trainings, or their charts."""
     mode = "&compareRunsMode=CHART" if charts else ""
     return f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}{mode}"
 
 
 def save_view(client: "MlflowClient", experiment_id: str) -> None:
-    """Write the view and the links to it, unless they are there; a person may have changed them."""
+    """Write the view and the links to it, unless they exist: a user may have changed them."""
     known = client.get_experiment(experiment_id).tags
     table, charts = link(experiment_id)[1:], link(experiment_id, charts=True)[1:]
     note = f"[Table of all trainings]({table}), [their curves and masks]({charts})"

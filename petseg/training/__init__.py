@@ -1,4 +1,4 @@
-"""How a network learns: losses, optimizers, schedules, augmentation, the loop, and its history.
+"""Train a network: losses, optimizers, schedules, augmentation, the training loop, and its history.
 
-``loop.fit`` yields a record an epoch and writes nothing: the store and MLflow do not come in.
+``loop.fit`` yields one record per epoch and writes nothing: the store and MLflow may not come in.
 """

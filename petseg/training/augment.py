@@ -1,9 +1,9 @@
-"""Random changes of a whole batch at once, on the device where it lies.
+"""Augment a whole batch of photos and trimaps at once, on its device.
 
-Mirror, zoom, stretch, rotation and shift are one affine map a photo, so pixels are sampled once, to whatever
-size is trained at; brightness, contrast and saturation are one 3x4 colour matrix a photo. What happens to a
-photo is drawn from (seed, epoch, photo) alone: no worker or interruption changes it. Only pasting looks at
-another photo, its neighbour in the batch, and (seed, epoch) say which that is.
+Mirror, zoom, stretch, rotation and shift are one affine map per photo, so pixels are sampled only once, at
+the size of training. Brightness, contrast and saturation are one 3x4 colour matrix per photo. The changes of
+a photo are drawn from (seed, epoch, photo) alone, so they do not depend on workers or interruptions. Only
+pasting uses another photo, the neighbour in the batch, and (seed, epoch) determine which one that is.
 """
 
 import numpy as np
@@ -18,13 +18,13 @@ _DRAWS = (
     *("flip", "scale", "aspect", "rotate", "shift_x", "shift_y"),
     *("brightness", "contrast", "saturation", "paste"),
 )
-AUGMENTATIONS = len(_DRAWS)  # chances that are drawn for a photo
+AUGMENTATIONS = len(_DRAWS)  # random numbers that are drawn for a photo
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-_AUGMENTATION_STREAM = 1  # apart from the stream that orders the photos
+_AUGMENTATION_STREAM = 1  # separate from the stream that orders the photos
 
 
 def draw(seed: int, epoch: int, n: int) -> Tensor:
-    """Draw the chances of ``n`` photos for one epoch.
+    """Draw the random numbers of ``n`` photos for one epoch.
 
     Returns:
         (n, 10) float in [0, 1); row i is the same for every n > i.
@@ -36,18 +36,18 @@ def draw(seed: int, epoch: int, n: int) -> Tensor:
 def augment(
     photos: Tensor, trimaps: Tensor, draws: Tensor, params: AugmentParams, size_px: int
 ) -> tuple[Tensor, Tensor]:
-    """Change each photo of a batch by its own draws, and its trimap along with it.
+    """Change each photo of a batch by its own draws, and its trimap in the same way.
 
     Args:
         photos: (N, H, W, 3) uint8.
         trimaps: (N, H, W) uint8.
-        draws: (N, 10) float in [0, 1), of ``draw``.
-        params: how strong each change may be; 0 is off.
+        draws: (N, 10) float in [0, 1), from ``draw``.
+        params: how strong each change may be; 0 turns it off.
         size_px: side of the new photos, S.
 
     Returns:
         photos: (N, 3, S, S) float in [0, 1].
-        trimaps: (N, S, S), of the same labels.
+        trimaps: (N, S, S), with the same labels.
     """
     images = photos.permute(0, 3, 1, 2).to(torch.float32) / 255
     chance = dict(zip(_DRAWS, draws.to(images.device).unbind(1), strict=True))
@@ -66,12 +66,12 @@ def augment(
 
 
 def _around(chance: Tensor, centre: float, strength: float) -> Tensor:
-    """Spread [0, 1) over centre - strength to centre + strength."""
+    """Map [0, 1) to the range from centre - strength to centre + strength."""
     return centre + strength * (2 * chance - 1)
 
 
 def _affine(chance: dict[str, Tensor], params: AugmentParams) -> Tensor:
-    """Return (N, 2, 3): from a place in the new photo to its place in the old, both in [-1, 1]."""
+    """Return (N, 2, 3): maps from a place in the new photo to one in the old, both in [-1, 1]."""
     mirror = torch.where(chance["flip"] < params.flip, -1.0, 1.0)
     shrink = 1 / _around(chance["scale"], 1, params.scale)
     angle = torch.deg2rad(_around(chance["rotate"], 0, params.rotate_deg))
@@ -85,9 +85,9 @@ def _affine(chance: dict[str, Tensor], params: AugmentParams) -> Tensor:
 
 
 def _paste(images: Tensor, trimaps: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut the neighbour's pet out along its border and lay it over each of the chosen photos.
+    """Cut the neighbour's pet out along its border, and paste it onto each of the chosen photos.
 
-    Source: Ghiasi et al. 2021 (arXiv:2012.07177), without a change of size beyond the photos' own.
+    Source: Ghiasi et al. 2021 (arXiv:2012.07177), without a further change of size.
     """
     other_trimaps = trimaps.roll(1, 0)
     pet = (other_trimaps != BACKGROUND) & chosen.view(-1, 1, 1)

@@ -1,4 +1,4 @@
-"""What each epoch gave, which epoch is best (its weights are kept), and when training stops early."""
+"""The history of a training: its epochs, the best of them (whose weights are kept), and early stopping."""
 
 import math
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from typing import Any, Self
 
 from petseg.errors import TrainingError
 
-_MEASURED = ("images_per_s", "elapsed_s")  # differ from run to run of the same bits
+_MEASURED = ("images_per_s", "elapsed_s")  # differ between trainings that give the same bits
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch gave. Dice is averaged over photos, and over the network's two outputs.
+    """The results of one epoch. Dice is averaged over photos, and over the network's two outputs.
 
-    ``val_dice_whole`` and ``val_dice_tight`` are of one output each; NaN where a network had one alone.
+    ``val_dice_whole`` and ``val_dice_tight`` are for one output each; NaN if a network has only one.
     """
 
     epoch: int
@@ -31,18 +31,18 @@ class EpochRecord:
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Self:
-        """Return the record that a row of JSON holds, in which null is NaN."""
+        """Return the record for a row of JSON, in which null means NaN."""
         values: dict[str, Any] = {"val_dice_whole": math.nan, "val_dice_tight": math.nan}
         values |= {key: math.nan if value is None else value for key, value in row.items()}
         return cls(**values)
 
     def reproducible(self) -> dict[str, Any]:
-        """Return what the same training gives again, to the last bit: everything but times and speeds."""
+        """Return the values that a repeated training gives again bit for bit: all but times and speeds."""
         return {key: value for key, value in asdict(self).items() if key not in _MEASURED}
 
 
 def best_epoch(history: Sequence[EpochRecord]) -> EpochRecord:
-    """Return the first epoch of the highest validation Dice; NaN is never best.
+    """Return the first epoch with the highest validation Dice; NaN is never the best.
 
     Raises:
         TrainingError: no epoch has a validation Dice.
@@ -54,7 +54,7 @@ def best_epoch(history: Sequence[EpochRecord]) -> EpochRecord:
 
 
 def is_stale(history: Sequence[EpochRecord], patience: int | None) -> bool:
-    """Tell whether ``patience`` epochs have gone by without a better validation Dice."""
+    """Return whether ``patience`` epochs have passed without a better validation Dice."""
     if patience is None or len(history) <= patience:
         return False
     return history[-1].epoch - best_epoch(history).epoch >= patience

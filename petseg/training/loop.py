@@ -1,4 +1,4 @@
-"""Training: a generator of one record an epoch."""
+"""The training loop: a generator that yields one record per epoch."""
 
 import copy
 import time
@@ -31,7 +31,7 @@ _VALIDATION_BATCH = 64
 
 @dataclass
 class TrainingState:
-    """All that changes while training; what it holds after an epoch is enough to go on exactly."""
+    """Everything that changes during training; the state after an epoch is enough to continue exactly."""
 
     network: Network
     average: Network | None
@@ -47,9 +47,9 @@ class TrainingState:
 
         Args:
             model: which network.
-            train: how to learn; the weights are drawn from its seed.
-            device: where to learn.
-            encoder: file of the weights that the encoder begins with; None for random ones.
+            train: how to train; the weights are drawn from its seed.
+            device: where to train.
+            encoder: file of the weights that the encoder starts from; None for random ones.
         """
         with torch.random.fork_rng():
             torch.manual_seed(train.seed)
@@ -62,11 +62,11 @@ class TrainingState:
 
     @property
     def evaluated(self) -> Network:
-        """The network that is validated and kept: the moving average where there is one."""
+        """The network that is validated and kept: the moving average if there is one."""
         return self.average or self.network
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return every tensor of the state under one flat name each."""
+        """Return every tensor of the state, each under a flat name."""
         flat = {"val_dice": torch.tensor(self.val_dice, dtype=torch.float64)}
         flat |= {f"network/{name}": value for name, value in self.network.state_dict().items()}
         if self.average is not None:
@@ -78,7 +78,7 @@ class TrainingState:
         return flat
 
     def load(self, tensors: dict[str, Tensor], epoch: int) -> None:
-        """Become the state that ``tensors`` was taken from, after the given epoch."""
+        """Restore the state from which ``tensors`` was taken, after the given epoch."""
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimizer": {}, "val_dice": {}}
         for name, value in tensors.items():
             part, _, rest = name.partition("/")
@@ -105,23 +105,24 @@ def fit(
     augmentation: AugmentParams,
     on_step: Callable[[int], None] = lambda photos: None,
 ) -> Iterator[EpochRecord]:
-    """Train from ``state`` on to the last epoch; the state moves along.
+    """Train from ``state`` to the last epoch; the state is updated in place.
 
     Args:
         state: where to begin; after each yield it is that of the finished epoch.
-        train: photos to learn from.
+        train: photos to train on.
         val: photos to validate on.
-        params: how to learn.
+        params: how to train.
         augmentation: how the training photos are changed.
         on_step: called with the number of photos after each step.
 
     Yields:
-        One record an epoch.
+        One record per epoch.
 
     Raises:
         NonFiniteLoss: a step's loss is NaN or infinite.
     """
-    steps_per_epoch = max(1, min(-(-len(train) // params.batch_size), len(train) // 2))  # two for batch norm
+    # Batch norm needs at least two photos in a batch.
+    steps_per_epoch = max(1, min(-(-len(train) // params.batch_size), len(train) // 2))
     while state.epoch < params.epochs:
         started = time.monotonic()
         epoch = state.epoch + 1
@@ -129,7 +130,7 @@ def fit(
         draws = draw(params.seed, epoch, len(train)).to(train.images.device)
         losses, counts = [], []
         state.network.train()
-        with torch.random.fork_rng():  # dropout draws from the global state: fixed by the epoch
+        with torch.random.fork_rng():  # dropout uses the global random state: it is seeded by the epoch
             torch.manual_seed(params.seed + epoch)
             for batch, rows in enumerate(_batches(params.seed, epoch, len(train), steps_per_epoch)):
                 step = state.epoch * steps_per_epoch + batch
@@ -165,7 +166,7 @@ def fit(
 def training_size(params: TrainParams, epoch: int, image_size: int, size_step: int) -> int:
     """Return the side of an epoch's training photos, in pixels: it grows evenly up to ``image_size``.
 
-    Small photos cost a fraction, and what is coarse is learnt from them as well.
+    Small photos take a fraction of the time, and coarse shapes are learnt from them as well.
 
     Source: progressive resizing, as in Tan and Le 2021 (arXiv:2104.00298).
     """
@@ -182,7 +183,7 @@ def train_step(
     params: TrainParams,
     rate: float,
 ) -> tuple[Tensor, Tensor]:
-    """Forward, backward, one step of the optimizer.
+    """Run the forward pass, the backward pass, and one step of the optimizer.
 
     Returns:
         The loss, a 0-d tensor, and the logits, (N, 2, S, S) float32; both without a graph.
@@ -203,7 +204,7 @@ def train_step(
 
 @torch.inference_mode()
 def validate(network: nn.Module, photos: Photos, params: TrainParams) -> tuple[float, NDArray[np.float64]]:
-    """Return the mean loss over N photos, and each one's Dice at probability 0.5, (N, 2), as OUTPUTS.
+    """Return the mean loss over N photos, and the Dice of each at probability 0.5, (N, 2), as OUTPUTS.
 
     Nothing is augmented.
     """
@@ -230,9 +231,9 @@ def predict_masks(network: nn.Module, images: Tensor) -> NDArray[np.bool_]:
 
 
 def _batches(seed: int, epoch: int, n: int, steps: int) -> list[Tensor]:
-    """Shuffle n rows and deal them out to batches whose sizes differ by one at most.
+    """Shuffle n rows, and divide them into batches whose sizes differ by at most one.
 
-    A short last batch would give batch norm few photos to take its statistics from.
+    A short last batch would give batch norm too few photos for its statistics.
     """
     order = np.random.default_rng((seed, epoch, _ORDER_STREAM)).permutation(n)
     return [torch.from_numpy(rows) for rows in np.array_split(order, steps)]
@@ -241,7 +242,7 @@ def _batches(seed: int, epoch: int, n: int, steps: int) -> list[Tensor]:
 def _batch(
     photos: Photos, rows: Tensor, draws: Tensor, augmentation: AugmentParams, size_px: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the photos of these rows, changed and normalized, and their masks."""
+    """Return the photos of these rows, augmented and normalized, and their masks."""
     images, trimaps = augment(photos.images[rows], photos.trimaps[rows], draws[rows], augmentation, size_px)
     return normalize(images), masks_of_outputs(trimaps)
 

@@ -54,7 +54,7 @@ def bce_dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Cross entropy that pixels which are sure and right hardly add to, averaged as ``bce_loss``.
+    """Cross entropy in which confident and correct pixels hardly count, averaged as ``bce_loss``.
 
     Returns:
         Scalar, at least 0.
@@ -62,7 +62,7 @@ def focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
     Raises:
         ShapeMismatch: the shapes differ.
 
-    Source: Lin et al. 2017 (arXiv:1708.02002), gamma 2; without alpha, as pet and background are balanced.
+    Source: Lin et al. 2017 (arXiv:1708.02002), gamma 2; no alpha, because pet and background are balanced.
     """
     _check_shapes(logits, masks)
     per_pixel = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
@@ -71,7 +71,7 @@ def focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def tversky_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """One minus soft Tversky index, averaged over photos: Dice in which a missed pixel costs more.
+    """One minus soft Tversky index, averaged over photos: like Dice, but a missed pixel costs more.
 
     Returns:
         Scalar in [0, 1]. The sums are raised by one pixel, so that an empty mask has a gradient.

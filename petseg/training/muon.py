@@ -1,4 +1,4 @@
-"""Muon: SGD with momentum, whose steps of the convolutions' weights are made orthogonal.
+"""Muon: SGD with momentum in which the steps of convolution weights are made orthogonal.
 
 Sources: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"
 (kellerjordan.github.io/posts/muon): the iteration with its coefficients, Nesterov's momentum, and the scale
@@ -14,22 +14,22 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that drives singular values towards 1
-STEPS = 5  # of it; singular values then lie between 0.7 and 1.2
-BLOCK_ROWS = 128  # larger matrices are made orthogonal in blocks of so many rows, which costs less
-_SMALL = 1e-14  # against division by the squared norm of a gradient of zeros
+STEPS = 5  # iterations; singular values then lie between 0.7 and 1.2
+BLOCK_ROWS = 128  # larger matrices are made orthogonal in blocks of this many rows, which costs less
+_SMALL = 1e-14  # avoids a division by zero for a gradient of zeros
 
 
 class Muon(Optimizer):
     """SGD with Nesterov's momentum; a step of a matrix is made orthogonal, a step of a vector stays as it is.
 
-    A convolution's weight (out, in, h, w) is a matrix of out rows.
+    A convolution weight (out, in, h, w) counts as a matrix with ``out`` rows.
 
     Args:
-        groups: of parameters, each with its ``weight_decay``: the share of the rate by which weights shrink.
-        lr: the rate.
-        momentum: the share of the last step that goes on.
-        steps: of the iteration that makes a matrix orthogonal.
-        block_rows: matrices with more rows are made orthogonal in blocks of so many.
+        groups: groups of parameters with a ``weight_decay``: the share of the rate by which weights shrink.
+        lr: the learning rate.
+        momentum: the share of the last step that is kept.
+        steps: number of iterations that make a matrix orthogonal.
+        block_rows: matrices with more rows are made orthogonal in blocks of this many.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is taken
-        """Move each parameter that has a gradient."""
+        """Update each parameter that has a gradient."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
@@ -68,11 +68,11 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrices: Tensor, steps: int = STEPS) -> Tensor:
-    """Return the nearest orthogonal matrices, about: all singular values are brought near 1.
+    """Return approximately the nearest orthogonal matrices: all singular values are brought near 1.
 
     Args:
         matrices: (N, rows, columns) float.
-        steps: of the Newton-Schulz iteration.
+        steps: number of Newton-Schulz iterations.
     """
     wide = _wide(matrices)
     made = whitening(wide @ wide.mT, steps) @ wide
@@ -80,14 +80,14 @@ def orthogonal(matrices: Tensor, steps: int = STEPS) -> Tensor:
 
 
 def whitening(grams: Tensor, steps: int = STEPS) -> Tensor:
-    """Return by what matrices X are multiplied to become orthogonal, of their Gram matrices X X^T.
+    """Return the factors that make matrices X orthogonal, from their Gram matrices X X^T.
 
-    Each step of the iteration multiplies X by a polynomial of its Gram matrix; their product is returned. So
-    the wide matrices are multiplied twice, and not twice in each step.
+    Each step of the iteration multiplies X by a polynomial of its Gram matrix. The product of the polynomials
+    is returned, so the wide matrices are multiplied twice in all, and not twice in each step.
 
     Args:
         grams: (N, rows, rows) float.
-        steps: of the Newton-Schulz iteration.
+        steps: number of Newton-Schulz iterations.
     """
     a, b, c = _COEFFICIENTS
     squared_norm = grams.diagonal(dim1=1, dim2=2).sum(1).clamp(min=_SMALL)[:, None, None]
@@ -102,12 +102,12 @@ def whitening(grams: Tensor, steps: int = STEPS) -> Tensor:
 
 
 def _wide(matrices: Tensor) -> Tensor:
-    """Return matrices, (N, rows, columns), or transposed, so that they have no more rows than columns."""
+    """Return matrices, (N, rows, columns), transposed if they have more rows than columns."""
     return matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
 
 
 def _make_orthogonal(moves: list[Tensor], steps: int, block_rows: int) -> None:
-    """Replace moves of weights, (out, in, h, w), by orthogonal ones; those of as many rows at once."""
+    """Make moves of weights, (out, in, h, w), orthogonal in place; those with equally many rows at once."""
     blocks = [_in_blocks(move, block_rows) for move in moves]
     grams: dict[int, list[Tensor]] = defaultdict(list)
     for wide in map(_wide, blocks):
@@ -126,6 +126,6 @@ def _make_orthogonal(moves: list[Tensor], steps: int, block_rows: int) -> None:
 
 
 def _in_blocks(move: Tensor, block_rows: int) -> Tensor:
-    """Return a weight's move as matrices, (blocks, rows, columns); of channels_last it is a view."""
+    """Return a weight's move as matrices, (blocks, rows, columns); a view if it is channels_last."""
     blocks = len(move) // block_rows if len(move) % block_rows == 0 else 1
     return move.movedim(1, -1).reshape(blocks, len(move) // blocks, -1)

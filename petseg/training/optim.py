@@ -11,9 +11,9 @@ from petseg.params import TrainParams
 from petseg.training.muon import Muon
 
 MOMENTUM = 0.9
-_START_FACTOR = 1 / 25  # of the peak, as in torch's OneCycleLR
+_START_FACTOR = 1 / 25  # of the peak rate, as in torch's OneCycleLR
 
-# Fused: one pass over memory for each tensor, which for 24 million weights takes half the time.
+# Fused: one pass over the memory of each tensor, which takes half the time for 24 million weights.
 OPTIMIZERS: dict[str, Callable[[list[dict[str, object]], float], Optimizer]] = {
     "muon": lambda groups, rate: Muon(groups, rate, MOMENTUM),
     "sgd": lambda groups, rate: SGD(groups, lr=rate, momentum=MOMENTUM, nesterov=True, fused=True),
@@ -24,7 +24,7 @@ OPTIMIZERS: dict[str, Callable[[list[dict[str, object]], float], Optimizer]] = {
 
 
 def build_optimizer(network: nn.Module, params: TrainParams) -> Optimizer:
-    """Build the optimizer; biases and batch norm are not decayed."""
+    """Build the optimizer; weight decay does not apply to biases and batch norm."""
     matrices = [p for p in network.parameters() if p.ndim > 1]
     vectors = [p for p in network.parameters() if p.ndim <= 1]
     groups: list[dict[str, object]] = [
@@ -63,23 +63,23 @@ def onecycle(progress: float, warmup: float) -> float:
     return _cosine_to_zero((progress - warmup) / (1 - warmup))
 
 
-# From (share of the steps that are done, share that warms up) to a factor of the peak rate.
+# Each maps (share of the steps that are done, share of the warm-up) to a factor of the peak rate.
 SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "constant": constant,
     "cosine": cosine,
     "onecycle": onecycle,
-    "plateau": constant,  # and lower after each plateau
+    "plateau": constant,  # lowered after each plateau
 }
 
 
 def learning_rate(params: TrainParams, step: int, steps: int, val_dice: Sequence[float] = ()) -> float:
-    """Return the rate of a step.
+    """Return the learning rate of a step.
 
     Args:
-        params: how to learn.
-        step: counted from 0.
-        steps: of the whole training.
-        val_dice: of the epochs that are finished; only the plateau schedule looks at it.
+        params: how to train.
+        step: number of the step, counted from 0.
+        steps: number of steps in the whole training.
+        val_dice: validation Dice of the finished epochs; only the plateau schedule uses it.
     """
     factor = SCHEDULES[params.schedule]((step + 1) / (steps + 1), params.warmup_fraction)
     if params.schedule == "plateau":
@@ -88,11 +88,11 @@ def learning_rate(params: TrainParams, step: int, steps: int, val_dice: Sequence
 
 
 def plateaus(values: Sequence[float], patience: int) -> int:
-    """Count how often more than ``patience`` values in a row were no better than the best before.
+    """Count how often more than ``patience`` values in a row were no better than the best before them.
 
-    After each, counting begins anew. NaN is never better.
+    After each plateau, counting begins again. NaN is never better.
 
-    Source: torch's ReduceLROnPlateau, for a quantity that is to rise, with threshold 0.
+    Source: torch's ReduceLROnPlateau, for a value that should rise, with threshold 0.
     """
     best, waited, count = -math.inf, 0, 0
     for value in values:
@@ -109,8 +109,8 @@ def plateaus(values: Sequence[float], patience: int) -> int:
 def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
     """Move the averaged weights and batch norm statistics towards the network's.
 
-    The decay grows with the first steps, (1 + step) / (10 + step) at most, so that the random
-    weights of the beginning are soon forgotten.
+    In the first steps the decay is at most (1 + step) / (10 + step), so that the random weights of
+    the beginning are soon forgotten.
     """
     decay = min(decay, (1 + step) / (10 + step))
     averaged: list[Tensor] = []

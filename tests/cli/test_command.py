@@ -1,4 +1,4 @@
-"""The command ``petseg``: its help, its mistakes, and what it must not wait for."""
+"""The command ``petseg``: its help, its errors, and the slow imports that it must avoid."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ SLOW = {"torch", "mlflow", "pandas", "numpy", "matplotlib", "ruamel", "fastapi",
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Path]:
-    """A project without anything but params, and a folder below it to stand in."""
+    """A project that has only params, and a folder below it as the working folder."""
     (tmp_path / ".dvc").mkdir()
     (tmp_path / "below/photos/images").mkdir(parents=True)
     shutil.copy(ROOT / "params.yaml", tmp_path)
@@ -50,7 +50,7 @@ def test_the_help_names_every_command_on_one_screen() -> None:
 
 
 @pytest.mark.parametrize("command", [["--help"], ["runs", "list"], ["predict", "--help"]])
-def test_nothing_slow_is_imported_to_answer_soon(command: list[str], project: Path) -> None:
+def test_quick_commands_import_no_slow_modules(command: list[str], project: Path) -> None:
     code = (
         f"import sys; sys.argv[1:] = {command}; from petseg.cli import main\n"
         "try: main()\nexcept SystemExit: print('imported', *sys.modules)"
@@ -64,16 +64,16 @@ def test_nothing_slow_is_imported_to_answer_soon(command: list[str], project: Pa
 
 
 def test_a_shell_completes_commands() -> None:
-    said = run(_PETSEG_COMPLETE="complete_bash", COMP_WORDS="petseg re", COMP_CWORD="1")
-    assert said.split() == ["report"]
+    printed = run(_PETSEG_COMPLETE="complete_bash", COMP_WORDS="petseg re", COMP_CWORD="1")
+    assert printed.split() == ["report"]
 
 
-def test_wrong_params_are_told_before_anything_runs(project: Path) -> None:
+def test_wrong_params_are_named_before_anything_runs(project: Path) -> None:
     before = (project / "params.yaml").read_bytes()
     with pytest.raises(ParamsError) as error:
         petseg("train", "-epochs", "0", "-learning-rate", "-1", "-S", "train.los=dice")
-    told = str(error.value).splitlines()
-    assert [line.partition(": ")[2].partition(":")[0] for line in told] == [
+    mistakes = str(error.value).splitlines()
+    assert [line.partition(": ")[2].partition(":")[0] for line in mistakes] == [
         "train.epochs",
         "train.learning_rate",
         "train.los",
@@ -91,7 +91,7 @@ def test_wrong_params_are_told_before_anything_runs(project: Path) -> None:
     assert read_yaml(project / "params.yaml")["train"]["epochs"] == 50
 
 
-def test_a_data_path_is_of_where_it_is_typed(project: Path) -> None:
+def test_a_data_path_counts_from_the_working_folder(project: Path) -> None:
     assert source_of("photos", project) == "below/photos"
     assert source_of(str(project / "below/photos"), project) == "below/photos"
     assert source_of("/", project) == "/"
@@ -129,7 +129,7 @@ def test_long_cells_of_a_table_are_wrapped() -> None:
     assert body[-1].startswith("bbb")
 
 
-def test_ctrl_c_says_so(project: Path) -> None:
+def test_ctrl_c_ends_a_command_with_one_line(project: Path) -> None:
     code = (
         "import os, signal, sys; from petseg import cli; sys.argv[1:] = ['wait']\n"
         "cli.app.command('wait')(lambda: os.kill(os.getpid(), signal.SIGINT)); cli.main()"

@@ -1,4 +1,4 @@
-"""``petseg doctor``, on a small project that is broken in one way after the other."""
+"""``petseg doctor`` on a small project that is broken in one way after the other."""
 
 import json
 import os
@@ -37,7 +37,7 @@ stages:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A project that DVC knows, outside git, in which nothing has run; the working folder."""
+    """A DVC project without git in which nothing has run, as the working folder."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").write_text("[core]\n  no_scm = true\n  analytics = false\n")
@@ -49,11 +49,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def found(check: Check, root: Path) -> dict[str, tuple[str, str]]:
-    """State and words of each finding, by its name."""
+    """The state and the words of each finding, by its name."""
     return {finding.name: (finding.state, finding.words) for finding in check(root)}
 
 
-def test_a_folder_with_nothing_is_described_and_left_as_it_is(
+def test_an_empty_folder_is_described_and_not_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -70,7 +70,7 @@ def test_a_folder_with_nothing_is_described_and_left_as_it_is(
     assert all(finding.words in result.output for finding in findings)
 
 
-def test_no_check_stops_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_failing_check_does_not_stop_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ended = Event()
 
     def fails(root: Path) -> Iterator[Finding]:
@@ -90,13 +90,13 @@ def test_no_check_stops_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     ended.set()
     assert [(finding.name, finding.state, finding.words) for finding in findings] == [
         ("fails", "ok", "so far"),
-        ("fails", "problem", "can't be looked at: RuntimeError: over two lines"),
-        ("hangs", "warning", "says nothing within 0.2 s"),
+        ("fails", "problem", "can't be checked: RuntimeError: over two lines"),
+        ("hangs", "warning", "does not end within 0.2 s"),
         ("works", "ok", "well"),
     ]
 
 
-def test_packages_are_held_against_the_lock(project: Path) -> None:
+def test_packages_are_compared_with_the_lock(project: Path) -> None:
     assert found(checkup.check_packages, project)["python"][0] == "ok"
     pins = ["numpy==0.0.1 \\\n    --hash=sha256:00", "never-heard-of==1", "other==1 ; sys_platform == 'none'"]
     (project / "requirements.lock").write_text("\n".join(pins) + "\n")
@@ -106,7 +106,7 @@ def test_packages_are_held_against_the_lock(project: Path) -> None:
     assert "not 0.0.1, never-heard-of is absent; make env" in words
 
 
-def test_params_and_the_machine_are_held_against_each_other(project: Path) -> None:
+def test_params_are_compared_with_the_machine(project: Path) -> None:
     assert found(checkup.check_params, project)["params"][0] == "ok"
     text = (project / "params.yaml").read_text().replace("threads: 2", "threads: 999")
     (project / "params.yaml").write_text(text.replace("learning_rate: 5.0e-2", "learning_rate: -1"))
@@ -117,7 +117,7 @@ def test_params_and_the_machine_are_held_against_each_other(project: Path) -> No
     assert "train.learning_rate: -1" in finding.words
 
 
-def test_a_project_without_a_commit_can_not_be_traced(project: Path) -> None:
+def test_a_project_without_a_commit_is_a_problem(project: Path) -> None:
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
     subprocess.run([*git, "init", "-q"], check=True)
     assert found(checkup.check_git, project)["git"][0] == "problem"
@@ -126,7 +126,7 @@ def test_a_project_without_a_commit_can_not_be_traced(project: Path) -> None:
     assert found(checkup.check_git, project)["git"][0] == "ok"
 
 
-def test_what_is_stale_is_said_and_a_remote_that_is_not_there(project: Path) -> None:
+def test_stale_stages_and_an_absent_remote_are_named(project: Path) -> None:
     (project / "dvc.yaml").write_text("stages: {copy: {cmd: cp a b, deps: [a], outs: [b]}}")
     (project / "a").write_text("one")
     Repo(str(project)).reproduce()
@@ -148,7 +148,7 @@ def test_what_is_stale_is_said_and_a_remote_that_is_not_there(project: Path) -> 
     assert "/nowhere/at/all is not there" in after["dvc remote"][1]
 
 
-def test_one_wrong_byte_of_the_data_is_seen(project: Path) -> None:
+def test_one_wrong_byte_of_the_data_is_found(project: Path) -> None:
     archive = project / "data/archives/sub/images.tar.gz"
     archive.parent.mkdir(parents=True)
     archive.write_bytes(b"photos")
@@ -160,9 +160,9 @@ def test_one_wrong_byte_of_the_data_is_seen(project: Path) -> None:
     (project / "dvc.yaml").write_text(PIPELINE)
     recorded = {"download": {"outs": [{"path": "data/archives", "md5": out["md5"]}]}}
     (project / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": recorded}))
-    said = found(checkup.check_data, project)
-    assert said["data/archives"] == ("ok", "as in dvc.lock")
-    assert said["data/pets"][0] == "warning"
+    findings = found(checkup.check_data, project)
+    assert findings["data/archives"] == ("ok", "as in dvc.lock")
+    assert findings["data/pets"][0] == "warning"
 
     times = archive.stat()
     archive.chmod(0o644)
@@ -175,7 +175,7 @@ def test_one_wrong_byte_of_the_data_is_seen(project: Path) -> None:
     assert found(checkup.check_data, project)["data/archives"][0] == "warning"
 
 
-def test_weights_are_looked_for_in_the_store(project: Path) -> None:
+def test_weights_are_compared_with_the_store(project: Path) -> None:
     name = "models/model.safetensors"
     assert found(checkup.check_weights, project)[name][0] == "warning"
     run = make_run(project / "runs" / KEY, "unet")
@@ -185,12 +185,12 @@ def test_weights_are_looked_for_in_the_store(project: Path) -> None:
     assert "petseg runs adopt" in found(checkup.check_weights, project)[name][1]
 
 
-def test_the_store_and_its_champion(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_store_and_its_champion_are_checked(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(checkup.check_store, project).keys() == {"runs", "disk of the runs"}
     run = make_run(project / "runs" / KEY, "unet")
-    said = found(checkup.check_store, project)
-    assert said["runs"] == ("ok", "1 finished")
-    assert said["champion"] == ("warning", "none; petseg runs promote ID makes one")
+    findings = found(checkup.check_store, project)
+    assert findings["runs"] == ("ok", "1 finished")
+    assert findings["champion"] == ("warning", "none; petseg runs promote ID makes one")
     promote(run, force=False)
     assert found(checkup.check_store, project)["champion"] == ("ok", f"run {KEY}")
     monkeypatch.setattr(checkup, "LOW_BYTES", 10**18)
@@ -206,21 +206,21 @@ def test_the_store_and_its_champion(project: Path, monkeypatch: pytest.MonkeyPat
     assert ("runs", "problem") in [(one.name, one.state) for one in check_up(project)]
 
 
-def test_what_mlflow_was_not_told_is_said(project: Path) -> None:
+def test_records_missing_in_mlflow_are_counted(project: Path) -> None:
     with lock_entry(KEY) as entry:
         entry.write({})
-    said = found(checkup.check_mlflow, project)
-    assert said["mlflow"][0] == "ok"
-    assert said["mlflow outbox"] == ("warning", "1 records that MLflow does not know: petseg runs sync")
+    findings = found(checkup.check_mlflow, project)
+    assert findings["mlflow"][0] == "ok"
+    assert findings["mlflow outbox"] == ("warning", "1 record still to be logged: petseg runs sync")
     assert not (project / "mlflow.db").exists()
     (project / "mlflow.db").write_bytes(b"no database")
     state, words = found(checkup.check_mlflow, project)["mlflow"]
     assert (state, words.startswith("does not answer (")) == ("warning", True)
 
 
-def test_the_command_says_the_same_as_json(project: Path) -> None:
+def test_the_command_prints_the_findings_as_json(project: Path) -> None:
     findings = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).output)["findings"]
     assert {one["state"] for one in findings} <= {"ok", "warning", "problem"}
     assert {"python", "dvc cache", "champion"} - {one["name"] for one in findings} == {"champion"}
     result = CliRunner().invoke(app, ["doctor", "--source", "folder"])
-    assert "--source: is of --data" in str(result.exception)
+    assert "--source: goes with --data" in str(result.exception)

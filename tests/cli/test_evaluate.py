@@ -49,7 +49,7 @@ PATIENCE_S = 120
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which the pipeline has left its results where dvc.yaml says."""
+    """A project that has results of the pipeline at the paths of dvc.yaml."""
     root = tmp_path_factory.mktemp("project")
     (root / ".dvc").mkdir()
     (root / "stages").mkdir()
@@ -58,7 +58,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lay_out(root: Path, made: Results) -> None:
-    """Put results where dvc.yaml says."""
+    """Move results to the paths of dvc.yaml."""
     shutil.copy(ROOT / "dvc.yaml", root)
     path = stage_paths(root, "plot")
     for source, name in (
@@ -72,7 +72,7 @@ def lay_out(root: Path, made: Results) -> None:
 
 @pytest.fixture
 def here(project: Path) -> Iterator[Path]:
-    """A folder below the project's root, from which everything must work too."""
+    """Makes a folder below the root the working folder; everything must work from there too."""
     with chdir(project / "stages"):
         yield project
 
@@ -85,7 +85,7 @@ def evaluate(*arguments: str) -> str:
     return result.stdout
 
 
-# A view, and a text that stands in its picture alone.
+# Each view, and a text that only its picture has.
 OWN_TEXT = {
     "curves": "best epoch 3",
     "evolution": "epoch 4",
@@ -96,12 +96,12 @@ OWN_TEXT = {
     "histogram": "median",
     "thresholds": "in use: 0.5",
     "confusion": "rightly left out",
-    "calibration": "as it should be",
+    "calibration": "perfect calibration",
 }
 
 
 @pytest.mark.parametrize("view", OWN_TEXT)
-def test_each_view_is_its_own_picture(here: Path, tmp_path: Path, view: str) -> None:
+def test_each_view_draws_its_own_picture(here: Path, tmp_path: Path, view: str) -> None:
     path = here / f"plots/evaluate/{view}.png"
     assert evaluate(view).strip() == str(path)
     with Image.open(path) as picture:
@@ -109,8 +109,8 @@ def test_each_view_is_its_own_picture(here: Path, tmp_path: Path, view: str) -> 
     evaluate(view, "--out", str(tmp_path / "view.svg"))
     texts = re.findall(r"<!-- (.*?) -->", (tmp_path / "view.svg").read_text())
     assert any(OWN_TEXT[view] in text for text in texts), texts
-    said = any("masks of the whole pet, scored by the foreground rule" in text for text in texts)
-    assert said or view == "curves"  # which has both masks
+    has_title = any("masks of the whole pet, scored by the foreground rule" in text for text in texts)
+    assert has_title or view == "curves"  # the curves show both masks
 
 
 @pytest.mark.parametrize("view", [*OWN_TEXT, "photo"])
@@ -121,12 +121,12 @@ def test_each_view_shows_a_run_of_one_output(tmp_path: Path, view: str) -> None:
     with chdir(tmp_path):
         evaluate(*arguments, "--out", "view.svg")
     texts = re.findall(r"<!-- (.*?) -->", (tmp_path / "view.svg").read_text())
-    said = any("masks scored by the foreground rule" in text for text in texts)
-    assert said or view == "curves"
+    has_title = any("masks scored by the foreground rule" in text for text in texts)
+    assert has_title or view == "curves"
     assert not any("whole" in text or "both" in text for text in texts)
 
 
-def test_photos_are_as_many_as_asked_for(here: Path, tmp_path: Path) -> None:
+def test_the_number_of_photos_can_be_chosen(here: Path, tmp_path: Path) -> None:
     def height(n: str) -> int:
         evaluate("worst", "--n", n, "--out", str(tmp_path / "w.png"), "--force")
         with Image.open(tmp_path / "w.png") as picture:
@@ -145,7 +145,7 @@ def test_one_photo_is_shown_by_its_name(here: Path, tmp_path: Path) -> None:
         evaluate("evolution", "--photo", "pug_4")
 
 
-def test_mistakes_are_said(here: Path, tmp_path: Path) -> None:
+def test_mistakes_are_named(here: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"x\.gif: must end in \.png"):
         evaluate("curves", "--out", "x.gif")
     with pytest.raises(UsageError, match="no terminal for the menu; name a view"):
@@ -171,65 +171,65 @@ def test_the_last_lines_of_make_repro_have_the_dice_by_every_rule(tmp_path: Path
     shutil.copy(made.folder / HEADLINES, stage_paths(tmp_path, "infer")["metrics"])
     best = {"best_epoch": 3, "epochs": 4, "val_dice": 0.7123}
     write_json(stage_paths(tmp_path, "train")["metrics"], best)
-    lines, told = summary(tmp_path), made.headlines
+    lines, headlines = summary(tmp_path), made.headlines
     assert "18 photos" in lines[0]
     shown = [" ".join(line.split()) for line in lines if " (the border " in line]
     assert len(shown) == (3 if outputs == 2 else 1)
-    assert shown[0].startswith(f"{told['dice_per_image']:.4f} (")
+    assert shown[0].startswith(f"{headlines['dice_per_image']:.4f} (")
     mask = ": the whole pet" if outputs == 2 else ""
     assert shown[0].endswith(f") foreground (the border counts as pet){mask}")
     if outputs == 2:
-        assert shown[1].startswith(f"{told['boundary_background']['dice_per_image']:.4f} (")
+        assert shown[1].startswith(f"{headlines['boundary_background']['dice_per_image']:.4f} (")
         assert shown[1].endswith("(the border counts as background): the pet within its border")
 
 
 @pytest.mark.whole
-def test_the_menu_shows_views_until_there_is_enough(project: Path) -> None:
+def test_the_menu_shows_views_until_the_user_quits(project: Path) -> None:
     shutil.rmtree(project / "plots/evaluate", ignore_errors=True)
-    ours, theirs = pty.openpty()
+    terminal, other_end = pty.openpty()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "dumb"}
     environment.pop("DISPLAY", None)
     with subprocess.Popen(
         [sys.executable, "-P", "-m", "petseg", "evaluate"],
-        cwd=project / "plots", stdin=theirs, stdout=theirs, stderr=theirs, env=environment,
+        cwd=project / "plots", stdin=other_end, stdout=other_end, stderr=other_end, env=environment,
     ) as process:  # fmt: skip
-        os.close(theirs)
+        os.close(other_end)
         try:
-            menu = answer(ours, "", until="which: ")
+            menu = answer(terminal, "", until="which: ")
             for view in (*VIEWS, "calibration", "photo", "compare"):
                 assert view in menu
-            assert "plots/evaluate/curves.png" in answer(ours, "curves", until="which: ")
-            assert "99: must be a number from 1 to 12" in answer(ours, "99", until="which: ")
-            assert "how many [12]" in answer(ours, "4", until=": ")  # the fourth is worst
-            assert "greater than or equal to 1" in answer(ours, "0", until="which: ")
-            answer(ours, "worst", until=": ")
-            assert "plots/evaluate/worst.png" in answer(ours, "2", until="which: ")
-            assert "name of the test photo" in answer(ours, "photo", until=": ")
-            assert "nobody: no such test photo" in answer(ours, "nobody", until="which: ")
-            os.write(ours, b"q\n")
+            assert "plots/evaluate/curves.png" in answer(terminal, "curves", until="which: ")
+            assert "99: must be a number from 1 to 12" in answer(terminal, "99", until="which: ")
+            assert "how many photos [12]" in answer(terminal, "4", until=": ")  # the fourth view is worst
+            assert "greater than or equal to 1" in answer(terminal, "0", until="which: ")
+            answer(terminal, "worst", until=": ")
+            assert "plots/evaluate/worst.png" in answer(terminal, "2", until="which: ")
+            assert "name of the test photo" in answer(terminal, "photo", until=": ")
+            assert "nobody: no such test photo" in answer(terminal, "nobody", until="which: ")
+            os.write(terminal, b"q\n")
             assert process.wait(PATIENCE_S) == 0
         finally:
             process.kill()
-            os.close(ours)
+            os.close(terminal)
     assert {path.name for path in (project / "plots/evaluate").iterdir()} == {"curves.png", "worst.png"}
 
 
 def answer(terminal: int, text: str, until: str) -> str:
-    """Type a line, and return what is printed until a question."""
+    """Type a line, and return the output up to the next question."""
     if text:
         os.write(terminal, f"{text}\n".encode())
-    said, deadline = "", time.monotonic() + PATIENCE_S
-    while not said.removeprefix(f"{text}\r\n").endswith(until):
+    printed, deadline = "", time.monotonic() + PATIENCE_S
+    while not printed.removeprefix(f"{text}\r\n").endswith(until):
         ready, _, _ = select.select([terminal], [], [], max(0, deadline - time.monotonic()))
-        assert ready, said
-        said += os.read(terminal, 4096).decode()
-    return said
+        assert ready, printed
+        printed += os.read(terminal, 4096).decode()
+    return printed
 
 
-def test_the_report_is_made_of_what_is_there(here: Path, tmp_path: Path) -> None:
+def test_the_report_is_made_from_the_results_of_the_pipeline(here: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["report"])
     assert result.stdout.strip() == str(here / "plots/report.html")
-    assert result.stderr.strip() == f"run {KEY}, which is not in runs/: what DVC has of it"
+    assert result.stderr.strip() == f"run {KEY}, from DVC's files, because it is not in runs/"
     page = (here / "plots/report.html").read_bytes()
     assert b"pug_10" in page
     CliRunner().invoke(app, ["report", "--out", str(tmp_path / "new/copy.html")])
@@ -243,8 +243,8 @@ def test_the_report_is_made_of_what_is_there(here: Path, tmp_path: Path) -> None
     assert copy.read_bytes() == page
 
 
-def test_while_a_training_runs_the_store_has_the_last_scored_run(here: Path) -> None:
-    """DVC removes what it is about to make anew, and after a failure it stays away."""
+def test_during_a_training_the_last_scored_run_is_shown(here: Path) -> None:
+    """DVC removes outs before it makes them again, and after a failure they stay away."""
     about, shown = here / "models/model.json", here / "plots/test"
     run = stored(here, "a" * 16, finished="2026-01-02")
     stored(here, "b" * 16, finished="2026-01-01")
@@ -265,7 +265,7 @@ def test_while_a_training_runs_the_store_has_the_last_scored_run(here: Path) -> 
 
 @pytest.fixture
 def run(here: Path) -> Iterator[StoredRun]:
-    """The run that the pipeline trained last, in the store too."""
+    """The run that the pipeline trained last, as the store has it."""
     warn_once.cache_clear()
     yield stored(here, KEY, finished="2026-01-02")
     shutil.rmtree(here / "runs")
@@ -273,7 +273,7 @@ def run(here: Path) -> Iterator[StoredRun]:
 
 @pytest.mark.parametrize("command", [("report",), ("report", KEY), ("evaluate", "curves")])
 @pytest.mark.parametrize(
-    ("name", "old", "new", "said"),
+    ("name", "old", "new", "message"),
     [
         (CURVES, "0.7123", "0.9876", f"{CURVES}: differs from its recorded hash"),
         (MANIFEST, '"val_dice": 0.7', '"val_dice": 0.9', "differs from the hash that it holds"),
@@ -282,26 +282,26 @@ def run(here: Path) -> Iterator[StoredRun]:
         ("evaluations/e/evaluation.json", '"created": "', '"created": "3', "has no whole scores"),
     ],
 )
-def test_what_is_not_as_recorded_is_not_shown(
-    here: Path, run: StoredRun, command: tuple[str, ...], name: str, old: str, new: str, said: str
+def test_files_that_differ_from_their_record_are_not_shown(
+    here: Path, run: StoredRun, command: tuple[str, ...], name: str, old: str, new: str, message: str
 ) -> None:
     out = here / "page.html" if command[0] == "report" else here / "curves.png"
     edit(run.folder / name, old, new)
     result = CliRunner().invoke(app, [*command, "--out", str(out)])
-    assert said in str(result.exception)
+    assert message in str(result.exception)
     assert isinstance(result.exception, PetsegError)
     assert not out.exists()
-    if "no whole scores" in said:
+    if "no whole scores" in message:
         assert f"warning: {run.folder / name}: differs from" in result.stderr
 
 
 @pytest.mark.parametrize("name", [HEADLINES, "evaluation.json"])
-def test_scores_that_are_gone_are_not_said_to_have_never_been(run: StoredRun, name: str) -> None:
+def test_lost_scores_are_named(run: StoredRun, name: str) -> None:
     (run.folder / "evaluations/e" / name).unlink()
     assert "no whole scores" in str(CliRunner().invoke(app, ["report", KEY]).exception)
 
 
-def test_times_that_were_edited_are_not_on_the_page(here: Path, run: StoredRun) -> None:
+def test_edited_times_are_not_on_the_page(here: Path, run: StoredRun) -> None:
     edit(run.folder / HISTORY, "2.0", "9.0")
     assert "history.jsonl: differs" in str(CliRunner().invoke(app, ["report"]).exception)
 
@@ -316,7 +316,7 @@ def test_the_evaluation_before_a_damaged_one_is_shown(here: Path, run: StoredRun
     assert b"infer.flip_average" in (here / "plots/report.html").read_bytes()
 
 
-def test_the_stored_page_is_shown_where_the_photos_are_missing_and_nowhere_else(
+def test_the_stored_page_is_shown_only_if_the_photos_are_missing(
     here: Path, run: StoredRun, tmp_path: Path
 ) -> None:
     (tmp_path / PAGE).write_text("as plot made it")
@@ -347,7 +347,7 @@ def test_the_stored_page_is_shown_where_the_photos_are_missing_and_nowhere_else(
 
 
 def stored(root: Path, key: str, finished: str) -> StoredRun:
-    """Put a finished run into the store, with what the pipeline has left as its files."""
+    """Put a finished run into the store, whose files are the results of the pipeline."""
     path, folder = stage_paths(root, "plot"), root / "runs" / key
     folder.mkdir(parents=True)
     shutil.copy(path["evolution"], folder / EVOLUTION_MASKS)

@@ -1,4 +1,4 @@
-"""What others wrote, in the output of every command: it acts on no terminal, and begins no line."""
+"""Text of others in the output of every command: it has no control characters, and begins no line."""
 
 import asyncio
 import atexit
@@ -34,12 +34,12 @@ from tests.support.runs import make_run, trained
 KEY, BROKEN = "aaaa111122223333", "bbbb111122223333"
 ACTING = "\x1b[31m\x1b]0;title\x07\x9b2J\u202e\u2066\u200f\u2028\x85\r\b"
 HOSTILE = f"evil{ACTING}\nFORGED line\u2029FORGED"
-NAME = f"evil{ACTING}\nFORGED" + os.fsdecode(b"\xff")  # of a file; the last byte is no text
+NAME = f"evil{ACTING}\nFORGED" + os.fsdecode(b"\xff")  # the name of a file; the last byte is no UTF-8
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of which folder, files, branch, author, records and metadata hold what acts on a terminal."""
+    """A project with control characters in its folder, files, branch, author, records and metadata."""
     root = tmp_path_factory.mktemp("hostile") / f"project{ACTING[:6]}\u202e"
     (root / ".dvc/tmp").mkdir(parents=True)
     for name in ("params.yaml", "dvc.yaml"):
@@ -73,7 +73,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def leaves(command: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Yield the words of every command that has none below it."""
+    """Yield the words of each command that can be run."""
     below = getattr(command, "commands", {})
     if not below or getattr(command, "invoke_without_command", False):
         yield way
@@ -85,7 +85,7 @@ LEAVES = sorted(leaves(typer.main.get_command(app)))
 WEIGHTS = f"{NAME}.safetensors"
 TRAIN = [["--recipe", NAME], ["--recipe", f"{NAME}.yaml"], ["--data-path", NAME], ["-S", f"{HOSTILE}=1"]]
 PICTURE = [["--out", f"{NAME}.png"], ["--out", NAME]]
-# What each command is given, besides what all are; a new command needs an entry.
+# The arguments of each command, besides those that all commands get. A new command needs an entry.
 GIVEN: dict[tuple[str, ...], list[list[str]]] = {
     ("train",): [*TRAIN, ["-S", f"train.loss={HOSTILE}"], []],
     ("infer",): [*TRAIN, []],
@@ -128,13 +128,13 @@ GIVEN: dict[tuple[str, ...], list[list[str]]] = {
 }
 
 
-def test_each_command_is_among_them() -> None:
+def test_each_command_is_tested() -> None:
     assert sorted(GIVEN) == LEAVES
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("command", LEAVES, ids=" ".join)
-def test_no_command_prints_what_acts(
+def test_no_command_prints_control_characters(
     hostile: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(hostile)
@@ -147,7 +147,7 @@ def test_no_command_prints_what_acts(
 
 
 def keep_to_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin no server and no training, and change nothing of this process."""
+    """Make commands start no server and no training, and leave this process unchanged."""
     import petseg.cli.stages
     import petseg.predict.demo.server
 
@@ -159,7 +159,7 @@ def keep_to_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run petseg in this process; return all that it prints."""
+    """Run petseg in this process, and return all that it prints."""
     printed = io.BytesIO()
     stream = io.TextIOWrapper(printed, encoding="utf-8", write_through=True)
     with monkeypatch.context() as patch:
@@ -173,42 +173,42 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def check(text: str) -> None:
-    """Check that a text holds nothing that acts, nor a line that others began, nor a secret."""
-    assert not acting(text), text
+    """Check that a text has no control characters, no line that others began, and no secret."""
+    assert not control_characters(text), text
     assert not any(line.strip(' │|"').startswith("FORGED") for line in text.splitlines()), text
     assert "geheim" not in text
     assert "Traceback" not in text
 
 
-def acting(text: str) -> set[str]:
-    """Return what of a text moves a cursor, turns letters around or ends a line, but for line ends."""
+def control_characters(text: str) -> set[str]:
+    """Return the characters that move the cursor, reverse text or end a line, except the newline."""
     return {letter for letter in text if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")} - {
         "\n"
     }
 
 
-def test_a_card_holds_nothing_that_acts_nor_html_nor_links(hostile: Path) -> None:
+def test_a_card_has_no_control_characters_html_or_links(hostile: Path) -> None:
     run = StoredRun.open(hostile / "runs" / KEY)
     text = card(run)
     assert "evil" in text
     check(text)
     changes = {"params": {"model.name": "<img src=x> [a](javascript:b) | ![c](d) &lt; \\"}}
-    told = card(StoredRun(run.folder, run.manifest | changes))
+    text = card(StoredRun(run.folder, run.manifest | changes))
     for raw in ("<img", "[a]", "![c]", "&lt;", " | !"):
-        assert raw not in told.replace(f"\\{raw[:1]}", "")
-    assert r"\<img src=x\> \[a\](javascript:b) \| !\[c\](d) \&lt; \\" in told
+        assert raw not in text.replace(f"\\{raw[:1]}", "")
+    assert r"\<img src=x\> \[a\](javascript:b) \| !\[c\](d) \&lt; \\" in text
 
 
-def test_a_page_holds_nothing_that_acts() -> None:
+def test_a_page_has_no_control_characters() -> None:
     html = page._filled({"model": HOSTILE, HOSTILE: [HOSTILE, {"name": NAME}], "gallery": []}).decode()
-    assert not acting(html)
+    assert not control_characters(html)
     (data,) = [line for line in html.splitlines() if "FORGED" in line]
     found = json.loads(data[data.index("{") : data.rindex("}") + 1])
     check("".join((found["model"], *found)))
     check("".join(map(str, found.values())))
 
 
-def test_the_demo_offers_nothing_that_acts(hostile: Path) -> None:
+def test_the_demo_offers_no_control_characters(hostile: Path) -> None:
     from petseg.predict.demo.app import make_app
     from petseg.predict.demo.models import Models, Offer
 
@@ -229,7 +229,7 @@ def test_the_demo_offers_nothing_that_acts(hostile: Path) -> None:
 
 
 async def get(path: str, application: App) -> tuple[int, bytes]:
-    """Ask an ASGI application; return the status and the body of its answer."""
+    """Send a request to an ASGI application; return the status and the body of its answer."""
     answered: list[Message] = []
 
     async def receive() -> Message:
@@ -243,7 +243,7 @@ async def get(path: str, application: App) -> tuple[int, bytes]:
     return answered[0]["status"], b"".join(message.get("body", b"") for message in answered)
 
 
-def test_mlflow_is_told_nothing_that_acts(
+def test_no_control_characters_are_logged_to_mlflow(
     hostile: Path, mlflow_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from petseg.tracking.client import connect
@@ -263,7 +263,7 @@ def test_mlflow_is_told_nothing_that_acts(
     for record in (replace(training, files={}, ended=""), of_data_stage("data-1", stage)):
         row = Row.open(connect(), record)
         row.begin(record)
-        told = row.client.get_run(row.run_id)
-        texts = json.dumps([told.to_dictionary(), told.info.run_name], ensure_ascii=False)
+        logged = row.client.get_run(row.run_id)
+        texts = json.dumps([logged.to_dictionary(), logged.info.run_name], ensure_ascii=False)
         assert "evil" in texts
         check(texts)

@@ -1,4 +1,4 @@
-"""The committed lock proves a reproduction: what make repro says of it, and what make record writes."""
+"""The committed lock proves a reproduction: the report of make repro, and the files of make record."""
 
 import copy
 import json
@@ -34,7 +34,7 @@ LOCK: dict[str, Any] = {
 MADE_ON = dict.fromkeys(KIND, "x") | {"processor": "a processor", "threads": 1}
 
 
-def test_the_committed_record_is_of_the_committed_lock() -> None:
+def test_the_committed_record_matches_the_committed_lock() -> None:
     recorded = json.loads((ROOT / RECORDED).read_text())
     assert recorded["dvc_lock_sha256"] == sha256_file(ROOT / "dvc.lock"), "make record writes both"
     assert recorded["made_on"].keys() == set(KIND)
@@ -42,7 +42,7 @@ def test_the_committed_record_is_of_the_committed_lock() -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project whose lock is committed, and whose pipeline has left the same."""
+    """A project with a committed lock, whose pipeline has the same outs."""
     (tmp_path / ".dvc").mkdir()
     (tmp_path / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
     write_lock(tmp_path, LOCK)
@@ -64,7 +64,7 @@ def write_lock(folder: Path, lock: dict[str, Any]) -> None:
 
 
 def changed(part: str, **values: str) -> dict[str, Any]:
-    """The lock with another hash for some paths."""
+    """Return the lock with other hashes for some paths."""
     lock = copy.deepcopy(LOCK)
     for entry in lock["stages"]["train"][part]:
         entry["md5"] = values.get(entry["path"].rpartition("/")[2].partition(".")[0], entry["md5"])
@@ -77,23 +77,23 @@ def test_the_same_outs_are_a_reproduction(project: Path) -> None:
     assert "all 2 outs are as in the committed dvc.lock" in line
 
 
-def test_the_same_outs_by_other_code_say_so(project: Path) -> None:
+def test_the_same_outs_by_other_code_are_a_reproduction(project: Path) -> None:
     write_lock(project, changed("deps", training="c2"))
     (line,) = reproduction(project)
-    assert "came out again by other code, bit for bit" in line
+    assert "came out again, with other code, bit for bit" in line
 
 
-def test_other_outs_on_another_machine_are_named_with_what_differs(project: Path) -> None:
+def test_other_outs_on_another_machine_are_named_with_the_differences(project: Path) -> None:
     write_lock(project, changed("outs", model="w2"))
     made_on = MADE_ON | {"processor": "an older one", "threads": 2}
     write_json(project / RECORDED, {"dvc_lock_sha256": "s", "made_on": made_on})
     first, why = reproduction(project)
     assert "2 of 2 outs from the committed dvc.lock: models/model.safetensors, models/model.json" in first
-    assert "recorded on another kind of machine, which rounds otherwise" in why
+    assert "recorded on another kind of machine, which rounds differently" in why
     assert "processor an older one there, a processor here; threads 2 there, 1 here" in why
 
 
-def test_other_outs_on_the_same_kind_of_machine_are_no_matter_of_rounding(project: Path) -> None:
+def test_other_outs_on_the_same_kind_of_machine_have_another_cause(project: Path) -> None:
     write_lock(project, changed("outs", model="w2"))
     assert "on the same kind of machine, so something else changed them" in reproduction(project)[1]
 
@@ -106,7 +106,7 @@ def test_other_params_are_not_compared(project: Path) -> None:
     assert line == "recorded    with other params (train.epochs): there is nothing to compare"
 
 
-def test_where_nothing_is_committed_nothing_is_said(project: Path) -> None:
+def test_without_a_committed_lock_nothing_is_compared(project: Path) -> None:
     subprocess.run(["git", "update-ref", "-d", "HEAD"], check=True, cwd=project)
     assert reproduction(project) == []
 

@@ -1,4 +1,4 @@
-"""``petseg train``, when DVC fails: what it wrote into params.yaml is taken back, others' edits are not."""
+"""``petseg train`` when DVC fails: its changes of params.yaml are undone, but not the edits of others."""
 
 import os
 import signal
@@ -16,11 +16,11 @@ from tests.support import ROOT
 PARAMS = (ROOT / "params.yaml").read_bytes()
 BACK = "petseg: params.yaml is as it was before\n"
 LEFT = "petseg: params.yaml was edited meanwhile, and is left as it is now\n"
-# DVC as far as params.yaml sees it: the same function writes the file, and something happens afterwards.
+# A replacement of DVC: it writes params.yaml with DVC's own function. A test appends what happens then.
 FAKE_DVC = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-sys.path.pop(0)  # this file is not the real one
+sys.path.pop(0)  # so that the imports below find the real DVC
 from dvc.utils.hydra import apply_overrides
 words, params = sys.argv, Path("params.yaml")
 apply_overrides(params, [value for word, value in zip(words, words[1:]) if word == "-S"])
@@ -37,7 +37,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def start(project: Path, during: str, *options: str) -> "subprocess.Popen[str]":
-    """Start ``petseg train`` with a DVC that does this after it has written params.yaml."""
+    """Start ``petseg train`` with a DVC that runs this code after it has written params.yaml."""
     (project / "dvc.py").write_text(FAKE_DVC + during)
     return subprocess.Popen(
         [sys.executable, "-m", "petseg", "train", *options],
@@ -53,7 +53,7 @@ def start(project: Path, during: str, *options: str) -> "subprocess.Popen[str]":
     ("during", "code"),
     [("sys.exit(255)", 1), ("os.kill(os.getpid(), signal.SIGKILL)", 137)],
 )
-def test_what_dvc_wrote_is_taken_back(project: Path, during: str, code: int) -> None:
+def test_changes_by_dvc_are_undone(project: Path, during: str, code: int) -> None:
     (project / "params.yaml").chmod(0o644)
     with start(project, during, "--epochs", "60", "-S", "train.loss=dice") as process:
         _, stderr = process.communicate()
@@ -70,7 +70,7 @@ def test_what_dvc_wrote_is_taken_back(project: Path, during: str, code: int) -> 
         "params.unlink(); ",
     ],
 )
-def test_an_edit_meanwhile_stays(project: Path, edit: str) -> None:
+def test_an_edit_during_the_run_is_kept(project: Path, edit: str) -> None:
     with start(project, edit + "sys.exit(255)", "--epochs", "60") as process:
         _, stderr = process.communicate()
     assert process.returncode == 1
@@ -85,7 +85,7 @@ def test_an_edit_meanwhile_stays(project: Path, edit: str) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 255])
-def test_without_params_of_its_own_the_file_is_left_alone(project: Path, code: int) -> None:
+def test_without_overrides_the_file_is_not_changed(project: Path, code: int) -> None:
     during = f"params.write_bytes({PARAMS!r} + b'# mine\\n'); sys.exit({code})"
     with start(project, during) as process:
         assert process.communicate()[1] == ""
@@ -128,8 +128,8 @@ sys.exit(-subprocess.call([sys.executable, "-c", stage]))
 
 @pytest.mark.whole
 @pytest.mark.parametrize("edit", ["", COMMENT])
-def test_by_the_real_dvc(project: Path, edit: str) -> None:
-    """What DVC writes, through git's stash and back, is what is expected of it."""
+def test_the_real_dvc_behaves_like_its_replacement(project: Path, edit: str) -> None:
+    """The real DVC, which works with git's stash, writes the same as its replacement here."""
     (project / ".dvc").rmdir()
     (project / "probe.py").write_text(
         f"import sys\nfrom pathlib import Path\nparams = Path('params.yaml')\n"
@@ -159,7 +159,7 @@ def test_by_the_real_dvc(project: Path, edit: str) -> None:
     assert present.startswith(b"# mine\n") if edit else present == PARAMS
 
 
-def test_a_recipe_comes_before_what_is_typed(project: Path) -> None:
+def test_typed_params_override_a_recipe(project: Path) -> None:
     (project / "recipes").mkdir()
     (project / "recipes/mine.yaml").write_text("data:\n  image_size: 64\ntrain: {epochs: 7, loss: dice}\n")
     for recipe in ("mine", "../recipes/mine.yaml"):
@@ -190,7 +190,7 @@ def test_a_recipe_comes_before_what_is_typed(project: Path) -> None:
         ("train: [\n", "mine", "mine.yaml: is not valid YAML"),
     ],
 )
-def test_a_recipe_that_is_none_is_refused(project: Path, content: str, wanted: str, message: str) -> None:
+def test_an_invalid_recipe_is_refused(project: Path, content: str, wanted: str, message: str) -> None:
     (project / "recipes").mkdir()
     (project / "recipes/mine.yaml").write_text(content)
     with start(project, "", "--recipe", wanted) as process:

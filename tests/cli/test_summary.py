@@ -1,4 +1,4 @@
-"""The last lines of make repro: files that are not what the stages write are one line each."""
+"""The last lines of make repro: a file that differs from what the stages write is named in one line."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ TEST, BEST = Path("metrics/test.json"), Path("metrics/train.json")
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """What the pipeline has left, as far as the summary reads it."""
+    """The files of the pipeline that the summary reads."""
     (tmp_path / ".dvc").mkdir()
     for name in ("dvc.yaml", LOCK, TEST, BEST, RECORDED):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -31,7 +31,7 @@ def change(path: Path, **values: Any) -> None:
     write_json(path, json.loads(path.read_text()) | values)
 
 
-def test_scores_that_are_undefined_are_left_blank(project: Path) -> None:
+def test_undefined_scores_are_left_blank(project: Path) -> None:
     assert any(line.startswith("test Dice") for line in summary(project))
     change(project / BEST, val_dice=None)
     change(project / TEST, dice_per_image=None)
@@ -56,7 +56,7 @@ def test_odd_metrics_are_named(project: Path, name: Path, values: dict[str, Any]
     assert str(refused.value).startswith(f"{project / name}: can't be read ({reason}")
 
 
-def test_a_folder_in_the_place_of_metrics_ends_the_program_with_a_line(project: Path) -> None:
+def test_a_folder_at_the_path_of_metrics_gives_one_line(project: Path) -> None:
     (project / BEST).unlink()
     (project / BEST).mkdir()
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Where commands may write: never into what is kept, through links or not, and over no file unasked."""
+"""Where commands may write: not into protected folders, even through links, and not over files unasked."""
 
 import os
 import shutil
@@ -27,9 +27,9 @@ from tests.support.runs import make_run
 
 KEY = "aaaa111122223333"
 PATIENCE_S = 120
-DEAD = 99999999  # more than any process has
+DEAD = 99999999  # larger than any process id
 
-# A command up to its option, and what its file must end in.
+# Each command up to its option, and the ending of its file.
 COMMANDS: dict[str, tuple[list[str], str]] = {
     "restore": (["runs", "restore", KEY, "--to"], ".safetensors"),
     "export": (["runs", "export", KEY, "--onnx"], ".onnx"),
@@ -44,7 +44,7 @@ VIEWS = ("curves", "evolution", "best", "worst", "random", "breeds", "histogram"
 STORE, CACHE, MLFLOW = "the store of runs", "DVC's cache", "MLflow's files"
 GIT, DVC, SETTINGS = "git's own folder", "DVC's own folder", "the pipeline's files"
 
-# A place, without the ending, and in what it lies.
+# Each place, without the ending, and the protected part in which it lies.
 KEPT = {
     "runs/new": STORE,
     f"runs/{KEY}/model": STORE,
@@ -77,13 +77,13 @@ KEPT = {
     "to-cache/new": CACHE,
     "../local cache/new": CACHE,
     "../remote/files/new": CACHE,
-    "plots/test/new": SETTINGS,  # which the next dvc repro would delete
+    "plots/test/new": SETTINGS,  # the next dvc repro would delete it
     "data/sample/new": SETTINGS,
     "../other/petseg/core/new": SETTINGS,
     "../somebody's/cache/files/md5/aa/new": CACHE,
-    "../run elsewhere/new": STORE,  # a run's folder that is a link, where it really lies
+    "../run elsewhere/new": STORE,  # the target of a run's folder that is a link
     "../unknown run/new": STORE,
-    "../weights elsewhere": STORE,  # a run's file likewise
+    "../weights elsewhere": STORE,  # the target of a run's file that is a link
     "../before the ledger/new": STORE,
     "to-third/../dvc elsewhere/new": DVC,
     "../objects elsewhere/aa/new": CACHE,
@@ -108,7 +108,7 @@ def git(folder: Path, *arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home folder with a project, another one, and what both keep elsewhere."""
+    """A home folder with two projects, and the folders that both keep in other places."""
     home = tmp_path_factory.mktemp("home")
     project, other = home / "project", home / "other"
     for root in (project, other):
@@ -162,7 +162,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The home folder, to be left as it is; the working folder is the project."""
+    """The home folder, which no test may change. The working folder is the project."""
     monkeypatch.setenv("HOME", str(made))
     monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(made / "settings"))
     write(made / "settings/config", f"['remote \"backup\"']\n    url = {made}/local cache\n")
@@ -174,7 +174,7 @@ def home(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def state(folder: Path) -> dict[str, str]:
-    """Each file and folder, with what it holds or leads to; what libraries keep in a home folder apart."""
+    """Each file and folder with its hash or link target, except hidden ones, which libraries make."""
     return {
         str(path): str(path.readlink()) if path.is_symlink() else sha256_file(path) if path.is_file() else ""
         for below in folder.glob("[!.]*")
@@ -183,14 +183,14 @@ def state(folder: Path) -> dict[str, str]:
 
 
 def refusal(*arguments: str) -> str:
-    """Why a command refuses its arguments, in one line."""
+    """Return the one line with which a command refuses its arguments."""
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, UsageError), result.output
     assert "\n" not in str(result.exception)
     return str(result.exception)
 
 
-# A file and a folder go everywhere, and each command goes to a place of each kind.
+# One command that writes a file and one that writes a folder try all places; the others one of each kind.
 OF_EACH_KIND = ("to-to-runs/new", "link", "mlartifacts/1/new", ".git/new", ".dvc/new", "../cache of dvc/new")
 CASES = [
     (name, place)
@@ -201,22 +201,22 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "place"), CASES)
-def test_no_command_writes_where_something_is_kept(home: Path, name: str, place: str) -> None:
+def test_no_command_writes_into_a_protected_place(home: Path, name: str, place: str) -> None:
     command, ending = COMMANDS[name]
-    said = refusal(*command[:-1], f"{command[-1]}={place}{ending}", "--force")
-    assert said.startswith(f"{command[-1]} ")
-    assert f"lies in {KEPT[place]} (" in said
+    message = refusal(*command[:-1], f"{command[-1]}={place}{ending}", "--force")
+    assert message.startswith(f"{command[-1]} ")
+    assert f"lies in {KEPT[place]} (" in message
 
 
 @pytest.mark.parametrize("name", [name for name, (_, ending) in COMMANDS.items() if ending])
-def test_no_command_replaces_what_git_tracks(home: Path, name: str) -> None:
+def test_no_command_replaces_a_file_that_git_tracks(home: Path, name: str) -> None:
     command, ending = COMMANDS[name]
     for folder in ("", "../other/folder/../"):
-        said = refusal(*command, f"{folder}tracked{ending}", "--force")
-        assert said.endswith("is tracked by git; choose another place")
+        message = refusal(*command, f"{folder}tracked{ending}", "--force")
+        assert message.endswith("is tracked by git; choose another place")
 
 
-def test_what_git_tracks_is_tracked_though_it_is_away_or_a_link_or_reached_by_one(home: Path) -> None:
+def test_absent_and_linked_tracked_files_are_not_replaced(home: Path) -> None:
     for name in ("tracked.csv", "tracked-link.csv"):
         Path(f"../other/{name}").rename(f"../{name}")
         try:
@@ -231,7 +231,7 @@ def test_what_git_tracks_is_tracked_though_it_is_away_or_a_link_or_reached_by_on
         (home / "project/to-tracked.csv").unlink()
 
 
-def test_git_is_asked_whatever_its_variables_say(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_git_do_not_hide_tracked_files(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", str(home / "bare"))
     assert "is tracked by git" in refusal(*COMMANDS["csv"][0], "tracked.csv", "--force")
     many = [Path(f"new-{n}.csv") for n in range(300)]
@@ -240,7 +240,7 @@ def test_git_is_asked_whatever_its_variables_say(home: Path, monkeypatch: pytest
         check_targets("--out", *many, Path("tracked.png"), force=True)
 
 
-def test_what_git_can_not_say_is_no_yes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_written_where_git_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = home / "other/.git/index"
     kept = index.read_bytes()
     index.write_bytes(b"broken")
@@ -251,16 +251,18 @@ def test_what_git_can_not_say_is_no_yes(home: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("name", ["params.yaml", "dvc.yaml", "dvc.lock", "Params.yaml", "metrics/test.json"])
-def test_the_pipelines_files_are_kept_though_git_does_not_track_them(home: Path, name: str) -> None:
+def test_untracked_files_of_the_pipeline_are_not_replaced(home: Path, name: str) -> None:
     for folder in ("", "../other/"):
         assert f"lies in {SETTINGS}" in refusal(*COMMANDS["csv"][0], f"{folder}{name}", "--force")
 
 
 @pytest.mark.parametrize("name", ["mlflow.db", "mlflow.db-wal", "mlflow.db-journal", "../hers.db"])
-def test_mlflows_database_is_kept(home: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_the_database_of_mlflow_is_not_replaced(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     if name == "../hers.db":
         refused = CliRunner().invoke(app, [*COMMANDS["csv"][0], name, "--model", "none"])
-        assert "no such run" in str(refused.exception)  # the guard has let it pass
+        assert "no such run" in str(refused.exception)  # an error after the guard
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/hers.db")
     assert f"lies in {MLFLOW}" in refusal(*COMMANDS["csv"][0], name, "--force")
 
@@ -274,15 +276,15 @@ def test_each_view_has_the_guard(home: Path, view: str) -> None:
 def test_each_picture_of_predict_has_the_guard(home: Path, tmp_path: Path) -> None:
     for kind in ("masks", "overlays", "cutouts"):
         link(tmp_path / kind / kind, str(home / "project/runs"))
-        said = refusal("predict", "photo.jpg", "--out", str(tmp_path / kind), "--force")
-        assert f"--out {tmp_path / kind / kind}/photo." in said
-        assert f"lies in {STORE}" in said
+        message = refusal("predict", "photo.jpg", "--out", str(tmp_path / kind), "--force")
+        assert f"--out {tmp_path / kind / kind}/photo." in message
+        assert f"lies in {STORE}" in message
     write(tmp_path / "out/cutouts/photo.png")
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")
     for more in (["--force"], []):
-        said = refusal("predict", "photo.jpg", "--out", str(tmp_path / "out"), *more)
-        assert "cutouts/photo.png: is tracked by git" in said
+        message = refusal("predict", "photo.jpg", "--out", str(tmp_path / "out"), *more)
+        assert "cutouts/photo.png: is tracked by git" in message
     link(tmp_path / "far/sheet.jpg", str(home / "project/mlflow.db"))
     assert f"lies in {MLFLOW}" in refusal("predict", "photo.jpg", "--out", str(tmp_path / "far"), "--force")
 
@@ -297,7 +299,7 @@ def test_no_file_is_replaced_without_force(home: Path, tmp_path: Path, name: str
         of_no_run = ["none" if word == KEY else word for word in command]
         more = ["--model", "none"] if name == "csv" else []
         passed = CliRunner().invoke(app, [*of_no_run, str(target), "--force", *more])
-        assert passed.exception  # of what comes after the guard
+        assert passed.exception  # an error after the guard
         assert "is there already" not in str(passed.exception)
         target.unlink()
     if name != "csv":
@@ -315,21 +317,19 @@ def test_a_device_is_not_replaced(home: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["report", "restore"])
 @pytest.mark.parametrize("end", ["/dev/null", "/dev/stdout", "/dev/fd/1", "folder", "pipe"])
-def test_a_link_to_what_is_no_file_is_not_replaced(home: Path, tmp_path: Path, name: str, end: str) -> None:
+def test_a_link_to_an_irregular_file_is_not_replaced(home: Path, tmp_path: Path, name: str, end: str) -> None:
     command, ending = COMMANDS[name]
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     link(tmp_path / f"first{ending}", end)
     link(tmp_path / f"second{ending}", f"first{ending}")
     for first in ("first", "second"):
-        said = refusal(*command, str(tmp_path / f"{first}{ending}"), "--force")
-        assert said.endswith("is there, and is no regular file")
+        message = refusal(*command, str(tmp_path / f"{first}{ending}"), "--force")
+        assert message.endswith("is there, and is no regular file")
 
 
 @pytest.mark.parametrize("end", ["/dev/stdout", "/dev/fd/1"])
-def test_a_link_to_the_output_is_not_replaced_though_that_is_a_file_at_present(
-    home: Path, tmp_path: Path, end: str
-) -> None:
+def test_a_link_to_a_redirected_stdout_is_not_replaced(home: Path, tmp_path: Path, end: str) -> None:
     link(tmp_path / "page.html", end)
     command = [sys.executable, "-m", "petseg", *COMMANDS["report"][0], str(tmp_path / "page.html"), "--force"]
     with (tmp_path / "out").open("w") as out:
@@ -348,14 +348,16 @@ def test_predict_writes_no_file_twice(home: Path, tmp_path: Path) -> None:
         "masks/photo.png": "masks/photo.png",
         "Sheet.jpg": "sheet.jpg",
     }.items():
-        said = refusal(*command, "--csv", str(tmp_path / table))
-        assert said == f"--csv {tmp_path / table}: is written as {tmp_path / other} too; choose another place"
+        message = refusal(*command, "--csv", str(tmp_path / table))
+        assert (
+            message == f"--csv {tmp_path / table}: is written as {tmp_path / other} too; choose another place"
+        )
     (tmp_path / "masks").mkdir()
     link(tmp_path / "cutouts", "masks")
     assert f"is written as {tmp_path}/masks/photo.png too" in refusal(*command)
 
 
-def test_a_folder_that_is_no_repository_is_passed_over(home: Path, tmp_path: Path) -> None:
+def test_a_broken_repository_is_ignored(home: Path, tmp_path: Path) -> None:
     for name in ("empty", "broken"):
         (tmp_path / name / ".git").mkdir(parents=True)
     write(tmp_path / "broken/.git/HEAD", "nonsense")
@@ -373,14 +375,14 @@ def test_a_folder_that_is_no_repository_is_passed_over(home: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("setting", ["core.bare true", "core.worktree /", "core.worktree ../.."])
-def test_no_setting_of_a_repository_hides_what_it_tracks(home: Path, tmp_path: Path, setting: str) -> None:
+def test_no_setting_of_git_hides_tracked_files(home: Path, tmp_path: Path, setting: str) -> None:
     shutil.copytree(home / "other", tmp_path / "copy", symlinks=True)
     git(tmp_path / "copy", "config", *setting.split())
     assert "is tracked by git" in refusal(*COMMANDS["csv"][0], str(tmp_path / "copy/tracked.csv"), "--force")
 
 
 @pytest.mark.parametrize("ending", ["", "-wal", "-journal"])
-def test_a_database_of_mlflows_is_known_by_its_tables(home: Path, tmp_path: Path, ending: str) -> None:
+def test_a_database_of_mlflow_is_recognized_by_its_tables(home: Path, tmp_path: Path, ending: str) -> None:
     for name, table in (("hers", "experiments"), ("another", "photos")):
         with sqlite3.connect(tmp_path / f"{name}.db") as tables:
             tables.execute(f"CREATE TABLE {table} (id)")
@@ -392,7 +394,7 @@ def test_a_database_of_mlflows_is_known_by_its_tables(home: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("uri", ["sqlite+pysqlite:///{}/a b", "file://{}/a%20b", "file:{}/a%20b", "../a b"])
-def test_mlflows_files_are_kept_by_whatever_uri(
+def test_files_of_mlflow_are_protected_under_any_uri(
     home: Path, monkeypatch: pytest.MonkeyPatch, uri: str
 ) -> None:
     check_kept_out("--out", home / "a b")
@@ -402,7 +404,7 @@ def test_mlflows_files_are_kept_by_whatever_uri(
 
 
 @pytest.mark.parametrize("broken", ["[core\n", "[remote]\n    x = 1\n", "\udcff"])
-def test_broken_settings_of_dvc_are_named_as_what_they_say_is_not_guarded(
+def test_broken_settings_of_dvc_give_a_warning(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], broken: str
 ) -> None:
     write(tmp_path / ".dvc/config", "")
@@ -410,13 +412,13 @@ def test_broken_settings_of_dvc_are_named_as_what_they_say_is_not_guarded(
     (tmp_path / ".dvc/config").write_bytes(settings)
     with chdir(tmp_path):
         check_kept_out("--out", tmp_path / "new.png")
-    said = capfd.readouterr().err
-    assert said.startswith(f"warning: {tmp_path}/.dvc: DVC can't read its settings (")
-    assert said.endswith("), so the cache and the remotes that they name are not known\n")
-    assert said.count("\n") == 1
+    printed = capfd.readouterr().err
+    assert printed.startswith(f"warning: {tmp_path}/.dvc: DVC can't read its settings (")
+    assert printed.endswith("), so the cache and the remotes that they name are not known\n")
+    assert printed.count("\n") == 1
 
 
-def test_what_killed_commands_left_of_a_target_is_removed(home: Path, tmp_path: Path) -> None:
+def test_temporary_files_of_killed_commands_are_removed(home: Path, tmp_path: Path) -> None:
     left = ["here.safetensors.{}.tmp", "here.json.{}.tmp", "there.safetensors.{}.tmp", "here.{}.tmp"]
     for name in left:
         write(tmp_path / f".{name.format(DEAD)}")
@@ -425,11 +427,11 @@ def test_what_killed_commands_left_of_a_target_is_removed(home: Path, tmp_path: 
     to = str(tmp_path / "here.safetensors")
     assert CliRunner().invoke(app, ["runs", "restore", KEY, "--to", to]).exit_code == 0
     kept = {f".there.safetensors.{DEAD}.tmp", f".here.{DEAD}.tmp", ".here.safetensors.mine.tmp"}
-    # The name of this process's own is the one that restore itself has just used.
+    # The file with this process's id is gone because restore has used the same name.
     assert {path.name for path in tmp_path.glob(".*")} == kept
 
 
-def test_restore_replaces_neither_weights_nor_what_lies_beside_them(home: Path, tmp_path: Path) -> None:
+def test_restore_replaces_no_weights_and_no_description_without_force(home: Path, tmp_path: Path) -> None:
     target, about = tmp_path / "site/package.safetensors", tmp_path / "site/package.json"
     write(about, "of the site")
     assert f"--to {about}: is there already" in refusal("runs", "restore", KEY, "--to", str(target))
@@ -444,14 +446,14 @@ def test_restore_replaces_neither_weights_nor_what_lies_beside_them(home: Path, 
     assert "--to named.json: is tracked by git" in tracked
 
 
-def test_restore_to_its_own_place_replaces_what_a_run_has_alone(made: Path) -> None:
+def test_restore_to_the_default_path_replaces_only_files_of_a_run(made: Path) -> None:
     models = made / "project/models"
     with chdir(made / "project"):
         try:
             for _ in range(2):
                 assert CliRunner().invoke(app, ["runs", "restore", KEY]).exit_code == 0
             (models / ABOUT).write_text("of another model")
-            assert f"{models / ABOUT}: is what no run has" in refusal("runs", "restore", KEY)
+            assert f"{models / ABOUT}: no run has these weights" in refusal("runs", "restore", KEY)
             assert (models / ABOUT).read_text() == "of another model"
             assert CliRunner().invoke(app, ["runs", "restore", KEY, "--force"]).exit_code == 0
             shutil.rmtree(models)
@@ -461,10 +463,10 @@ def test_restore_to_its_own_place_replaces_what_a_run_has_alone(made: Path) -> N
             models.unlink(missing_ok=True)
 
 
-def test_a_link_is_replaced_and_what_it_leads_to_is_left_alone(home: Path, tmp_path: Path) -> None:
+def test_a_link_is_replaced_and_its_target_is_not(home: Path, tmp_path: Path) -> None:
     write(tmp_path / "far.safetensors")
     link(tmp_path / "near.safetensors", "far.safetensors")
-    os.link(home / "project/runs" / KEY / ABOUT, tmp_path / "near.json")  # with the store's bytes
+    os.link(home / "project/runs" / KEY / ABOUT, tmp_path / "near.json")  # shares its bytes with the store
     write(tmp_path / "two.safetensors")
     for name in ("near", "two"):
         to = str(tmp_path / f"{name}.safetensors")
@@ -473,7 +475,7 @@ def test_a_link_is_replaced_and_what_it_leads_to_is_left_alone(home: Path, tmp_p
     assert not (tmp_path / "near.safetensors").is_symlink()
 
 
-def test_links_in_a_circle_are_one_line(home: Path, tmp_path: Path) -> None:
+def test_circular_links_are_an_error(home: Path, tmp_path: Path) -> None:
     link(tmp_path / "one", "other")
     link(tmp_path / "other", "one")
     for name in ("report", "predict"):
@@ -481,7 +483,7 @@ def test_links_in_a_circle_are_one_line(home: Path, tmp_path: Path) -> None:
         assert isinstance(result.exception, PetsegError | OSError)
 
 
-def test_predict_writes_over_nothing_that_it_reads(home: Path, tmp_path: Path) -> None:
+def test_predict_replaces_no_file_that_it_reads(home: Path, tmp_path: Path) -> None:
     photo, model = tmp_path / "masks/pet.png", tmp_path / "net.safetensors"
     write(photo)
     write(model)
@@ -496,15 +498,15 @@ def test_predict_writes_over_nothing_that_it_reads(home: Path, tmp_path: Path) -
             "--out",
             str(tmp_path / "o"),
         )
-        said = refusal(*command, "--csv", str(tmp_path / table), "--force")
-        assert said == f"--csv {tmp_path / table}: is read too; choose another place"
-    said = refusal("predict", str(photo), "--out", str(tmp_path), "--force")
-    assert said == f"--out {photo}: is read too; choose another place"
+        message = refusal(*command, "--csv", str(tmp_path / table), "--force")
+        assert message == f"--csv {tmp_path / table}: is read too; choose another place"
+    message = refusal("predict", str(photo), "--out", str(tmp_path), "--force")
+    assert message == f"--out {photo}: is read too; choose another place"
     assert photo.read_text() == model.read_text() == "precious"
 
 
-def test_other_places_are_free(home: Path, tmp_path: Path) -> None:
-    """A guard that refuses too much is switched off: what looks like a store or a cache by its name alone."""
+def test_similar_names_are_not_protected(home: Path, tmp_path: Path) -> None:
+    """Names alone make no store and no cache: people would switch off a guard that refuses too much."""
     for name in (
         "runs/x.png",
         "yolo/runs/x.png",
@@ -532,13 +534,13 @@ def test_a_leading_tilde_is_the_home_folder(
     assert (tmp_path / "cut/x.safetensors").is_file()
     result = CliRunner().invoke(app, ["runs", "which", "~/cut/x.safetensors"])
     assert f"the weights of run {KEY}" in result.stdout
-    said = refusal("runs", "restore", KEY, "--to=~/cut/x.safetensors")
-    assert said == f"--to {tmp_path}/cut/x.safetensors: is there already; --force replaces it"
+    message = refusal("runs", "restore", KEY, "--to=~/cut/x.safetensors")
+    assert message == f"--to {tmp_path}/cut/x.safetensors: is there already; --force replaces it"
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link to a device", "device", "folder", "nothing"])
 @pytest.mark.parametrize("command", ["adopt", "which"])
-def test_what_is_no_file_is_not_read(home: Path, tmp_path: Path, command: str, kind: str) -> None:
+def test_an_irregular_file_is_not_read(home: Path, tmp_path: Path, command: str, kind: str) -> None:
     path = tmp_path / "weights.pt"
     match kind:
         case "pipe":
@@ -549,7 +551,7 @@ def test_what_is_no_file_is_not_read(home: Path, tmp_path: Path, command: str, k
             path = Path("/dev/zero")
         case "folder":
             path.mkdir()
-    done = subprocess.run(  # by itself, as it might never end
+    done = subprocess.run(  # in a process of its own, because it might never end
         [sys.executable, "-m", "petseg", "runs", command, str(path)],
         env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip

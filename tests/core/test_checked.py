@@ -1,4 +1,4 @@
-"""JSON that anybody may have edited: what it must be, or one line that names the file and the entry."""
+"""JSON that people may have edited: it is valid, or refused in a line that names the file and the entry."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ class Form(TypedDict):
     inner: NotRequired[dict[str, list[int]]]
 
 
-def test_what_is_right_is_returned_as_it_stands(tmp_path: Path) -> None:
+def test_a_valid_record_is_returned_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "record"
     path.write_text('{"count": 3, "share": 1, "more": {"any": [1.5, null]}}')
     assert read_record(path, Form) == {"count": 3, "share": 1, "more": {"any": [1.5, None]}}
@@ -59,7 +59,7 @@ def test_what_is_right_is_returned_as_it_stands(tmp_path: Path) -> None:
         ("\xff", "is no JSON ('utf-8' codec can't decode byte 0xff"),
     ],
 )
-def test_what_is_wrong_is_one_line_that_names_the_file_and_the_entry(
+def test_an_invalid_record_is_refused_with_the_file_and_the_entry(
     tmp_path: Path, text: str, reason: str
 ) -> None:
     path = tmp_path / "record.json"
@@ -74,7 +74,7 @@ def test_what_is_wrong_is_one_line_that_names_the_file_and_the_entry(
 
 
 def put(path: Path, what: str) -> None:
-    """Put what is no record where one belongs."""
+    """Put something that is not a record at the path of a record."""
     if what == "folder":
         path.mkdir()
     elif what == "pipe":
@@ -83,11 +83,11 @@ def put(path: Path, what: str) -> None:
         path.symlink_to("/dev/zero")
     else:
         path.touch()
-        os.truncate(path, 1 << 30)  # which takes no room on the disk
+        os.truncate(path, 1 << 30)  # sparse: takes no space on the disk
 
 
 @pytest.mark.parametrize("what", ["folder", "pipe", "device", "a gigabyte"])
-def test_what_has_no_end_or_far_too_much_is_not_read(tmp_path: Path, what: str) -> None:
+def test_what_is_no_regular_file_or_too_large_is_not_read(tmp_path: Path, what: str) -> None:
     path = tmp_path / "record.json"
     put(path, what)
     reason = "has 1,073,741,824 bytes, more than 16,777,216" if what == "a gigabyte" else "is no regular file"
@@ -95,7 +95,7 @@ def test_what_has_no_end_or_far_too_much_is_not_read(tmp_path: Path, what: str) 
         read_record(path, Form)
 
 
-def test_a_file_may_have_as_much_as_the_limit(tmp_path: Path) -> None:
+def test_a_file_may_be_as_large_as_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_bytes(b" " * (MOST_BYTES - 2) + b"{}")
     assert parsed(read_bounded(path, MOST_BYTES), path) == {}
@@ -103,7 +103,7 @@ def test_a_file_may_have_as_much_as_the_limit(tmp_path: Path) -> None:
         parsed(path.read_bytes() + b" ", path)
 
 
-def test_nan_is_read_where_it_may_be(tmp_path: Path) -> None:
+def test_nan_is_read_where_it_is_allowed(tmp_path: Path) -> None:
     found: Any = parsed(b'{"val_dice": NaN}', "checkpoint", nan=True)
     assert found["val_dice"] != found["val_dice"]
     with pytest.raises(BrokenRecord, match="Infinity is no number"):

@@ -1,4 +1,4 @@
-"""Files that a crash does not leave half done: what is flushed, in which order, and what an error leaves."""
+"""Files that a crash does not leave half written: the order of the flushes, and what an error leaves."""
 
 import os
 import stat
@@ -11,7 +11,7 @@ from petseg.core.files import copy_atomically, published_folder, sha256_file, wr
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is asked of the system, in order."""
+    """The flushes and renames, in order."""
     found: list[str] = []
     fsync, replace = os.fsync, Path.replace
 
@@ -37,11 +37,12 @@ def test_a_file_is_flushed_then_renamed_then_its_folder_is_flushed(tmp_path: Pat
     with written_atomically(tmp_path / "new/file") as file:
         file.write(b"content")
         assert not (tmp_path / "new/file").exists()
-    assert events == ["fsync folder", "fsync file", "rename to file", "fsync folder"]  # the first of "new"
+    # The first flush belongs to the creation of "new".
+    assert events == ["fsync folder", "fsync file", "rename to file", "fsync folder"]
     assert (tmp_path / "new/file").read_bytes() == b"content"
 
 
-def test_what_need_not_be_durable_waits_for_no_disk(tmp_path: Path, events: list[str]) -> None:
+def test_a_file_that_need_not_be_durable_is_not_flushed(tmp_path: Path, events: list[str]) -> None:
     with written_atomically(tmp_path / "file", durable=False) as file:
         file.write(b"content")
     assert events == ["rename to file"]
@@ -72,7 +73,7 @@ def test_a_folder_is_published_whole_and_read_only(tmp_path: Path, events: list[
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
-def test_a_folder_whose_maker_fails_is_not_there(tmp_path: Path) -> None:
+def test_a_folder_whose_creation_fails_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="stop"), published_folder(tmp_path / "made") as draft:
         stop_after((draft / "file").write_text("content"))
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The diff of an edited project makes the same files of a clean clone, whatever the user's git is set to."""
+"""The diff of an edited project turns a clean clone into the same files, under any settings of git."""
 
 import os
 import shutil
@@ -67,7 +67,7 @@ COMMITTED = {
     "metrics/test.json": b"{}\n",
     ".gitignore": b"/petseg/ignored.py\n/data/\n",
 }
-# Every file after the edit; no file where None.
+# Every file after the edit; None for a file that is deleted.
 EDITED: dict[str, bytes | None] = {
     "petseg/model.py": LINES.replace(b"line 3\n", b"line three\n").replace(b"line 25\n", b"line 25 \n"),
     "petseg/staged.py": b"a = 2\n",
@@ -98,7 +98,7 @@ BESIDES = (
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user without settings of git."""
+    """The home of a user who has no git settings."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
@@ -111,7 +111,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A repository as it was committed."""
+    """A repository without uncommitted edits."""
     return committed(tmp_path / "project", COMMITTED)
 
 
@@ -135,7 +135,7 @@ def committed(folder: Path, files: dict[str, bytes]) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     git(folder, "init", "-q")
-    for command in (("add", "-A", "-f"), ("commit", "-qm", "all")):  # the bytes, and no hooks
+    for command in (("add", "-A", "-f"), ("commit", "-qm", "all")):  # without filters and hooks
         neutral_git(folder, *command).check_returncode()
     return folder
 
@@ -156,12 +156,12 @@ def edit(project: Path) -> None:
             (project / name).write_bytes(content)
     (project / "petseg/tool.sh").chmod(0o755)
     (project / "petseg/link.py").symlink_to("./model.py")
-    # Without the user's filters: what is staged is not what is tested.
+    # Without the user's filters, because staging is not tested here.
     neutral_git(project, "add", "-f", *STAGED, "petseg/link.py").check_returncode()
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Return mode and bytes of each file, without git's own."""
+    """Return the mode and the bytes of each file, except those of git."""
     return {
         path.relative_to(folder).as_posix(): (path.lstat().st_mode & 0o170100, read(path))
         for path in folder.rglob("*")
@@ -170,7 +170,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def read(path: Path) -> bytes:
-    # Path.readlink would change a target such as "./a".
+    # Path.readlink would change a target such as "./a" to "a".
     return os.fsencode(os.readlink(path)) if path.is_symlink() else path.read_bytes()  # noqa: PTH115
 
 
@@ -179,7 +179,7 @@ def state_of(project: Path, *besides: str) -> GitState:
 
 
 def checked_out(project: Path, state: GitState, folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Return what the diff makes of a clean checkout of the commit."""
+    """Apply the diff to a clean checkout of the commit, and return the files."""
     assert state.commit is not None
     assert state.changes is not None
     neutral_git(project, "worktree", "add", "-q", "--detach", str(folder), state.commit).check_returncode()
@@ -220,7 +220,9 @@ def test_the_diff_is_the_same_under_any_setting(project: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", VARIABLES)
-def test_variables_do_not_mislead(project: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_environment_variables_do_not_change_the_diff(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     edit(project)
     before = state_of(project, *BESIDES)
     monkeypatch.setenv(name, VARIABLES[name])
@@ -234,9 +236,7 @@ def test_a_fresh_clone_is_clean_under_any_setting(project: Path, tmp_path: Path)
     assert git_state(tmp_path / "clone") == GitState(git(project, "rev-parse", "HEAD"), "")
 
 
-def test_a_clone_with_converted_line_endings_is_recorded_where_it_was_edited(
-    project: Path, tmp_path: Path
-) -> None:
+def test_a_clone_with_converted_line_ends_records_only_the_edited_file(project: Path, tmp_path: Path) -> None:
     git(tmp_path, "clone", "-q", "-c", "core.autocrlf=true", str(project), "clone")
     clone = tmp_path / "clone"
     text = (clone / "petseg/model.py").read_bytes()
@@ -250,7 +250,7 @@ def test_a_clone_with_converted_line_endings_is_recorded_where_it_was_edited(
 
 
 @pytest.mark.parametrize("bit", ["--assume-unchanged", "--skip-worktree"])
-def test_no_bit_of_the_index_hides_an_edit(project: Path, tmp_path: Path, bit: str) -> None:
+def test_no_flag_of_the_index_hides_an_edit(project: Path, tmp_path: Path, bit: str) -> None:
     git(project, "update-index", bit, "petseg/model.py")
     (project / "petseg/model.py").write_bytes(b"hidden = 1\n")
     assert git(project, "diff", "HEAD") == ""
@@ -259,7 +259,7 @@ def test_no_bit_of_the_index_hides_an_edit(project: Path, tmp_path: Path, bit: s
     assert checked_out(project, state, tmp_path / "again") == contents(project)
 
 
-def test_an_edit_that_keeps_size_and_time_is_seen(project: Path) -> None:
+def test_an_edit_that_keeps_size_and_time_is_found(project: Path) -> None:
     file = project / "petseg/staged.py"
     git(project, "config", "core.trustctime", "false")
     git(project, "update-index", "--refresh")
@@ -269,13 +269,13 @@ def test_an_edit_that_keeps_size_and_time_is_seen(project: Path) -> None:
     assert git_state(project).dirty
 
 
-def test_a_sparse_checkout_lacks_nothing(project: Path) -> None:
+def test_files_outside_a_sparse_checkout_are_not_changes(project: Path) -> None:
     git(project, "sparse-checkout", "set", "--no-cone", "/*", "!/petseg/deleted.py")
     assert not (project / "petseg/deleted.py").exists()
     assert git_state(project).changes == ""
 
 
-def test_what_git_does_not_track_counts_if_it_is_asked_for(project: Path) -> None:
+def test_an_untracked_file_counts_only_if_it_is_named(project: Path) -> None:
     (project / "petseg/untracked.py").write_bytes(b"x = 1\n")
     (project / "petseg/ignored.py").write_bytes(b"y = 1\n")
     assert git_state(project).changes == ""
@@ -286,8 +286,8 @@ def test_what_git_does_not_track_counts_if_it_is_asked_for(project: Path) -> Non
         assert changes.count("diff --git") == 1
 
 
-def test_what_the_pipeline_writes_is_no_change(project: Path) -> None:
-    for name in ("dvc.lock", "metrics/test.json", "params.yaml"):  # the last one's values are in every record
+def test_files_that_the_pipeline_writes_are_not_changes(project: Path) -> None:
+    for name in ("dvc.lock", "metrics/test.json", "params.yaml"):  # every record has the params
         (project / name).write_text("2")
     git(project, "add", "dvc.lock")
     assert state_of(project, "params.yaml") == GitState(git(project, "rev-parse", "HEAD"), "")
@@ -302,7 +302,7 @@ def test_code_behind_a_link_is_recorded(project: Path, tmp_path: Path, name: str
     (project / "helpers").symlink_to(target.parent)
     state = state_of(project, "petseg/linked.py", f"helpers/{target.name}")
     made = checked_out(project, state, tmp_path / "again")
-    if name.startswith("apart"):  # the link would lead nowhere elsewhere
+    if name.startswith("apart"):  # in another place the link would lead nowhere
         assert {made["petseg/linked.py"][1], made["helpers/lib.py"][1]} == {b"linked = 1\n"}
     else:
         assert made == contents(project)
@@ -322,7 +322,7 @@ def test_another_commit_of_a_submodule_is_recorded(project: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("where", ["worktree", "subdirectory", "temporary", "sha256", 'odd:"na\\me é'])
-def test_wherever_the_project_is(project: Path, tmp_path: Path, where: str) -> None:
+def test_the_diff_works_wherever_the_project_is(project: Path, tmp_path: Path, where: str) -> None:
     root = project
     match where:
         case "worktree":
@@ -330,7 +330,7 @@ def test_wherever_the_project_is(project: Path, tmp_path: Path, where: str) -> N
             git(project, "worktree", "add", "-q", "--detach", str(root))
         case "subdirectory":
             root = committed(tmp_path / "larger", {f"sub/{k}": v for k, v in COMMITTED.items()}) / "sub"
-        case "temporary":  # as dvc exp run --temp makes it
+        case "temporary":  # like a folder of dvc exp run --temp
             root = project / ".dvc/tmp/exps/standalone/tmp1"
             git(tmp_path, "clone", "-q", "--shared", str(project), str(root))
         case "sha256":
@@ -353,10 +353,10 @@ def test_wherever_the_project_is(project: Path, tmp_path: Path, where: str) -> N
     assert made == present
 
 
-def test_the_repository_is_only_read(project: Path) -> None:
+def test_reading_the_state_changes_no_file(project: Path) -> None:
     edit(project)
     git(project, "config", "core.splitIndex", "true")
-    git(project, "status")  # git's own refresh of the index
+    git(project, "status")  # lets git refresh its index
 
     def everything() -> dict[Path, bytes]:
         return {path: read(path) for path in project.rglob("*") if path.is_symlink() or path.is_file()}
@@ -366,7 +366,7 @@ def test_the_repository_is_only_read(project: Path) -> None:
     assert everything() == before
 
 
-def test_without_a_commit_there_is_nothing_to_differ_from(tmp_path: Path) -> None:
+def test_without_a_commit_there_is_no_diff(tmp_path: Path) -> None:
     assert git_state(tmp_path) == GitState(None, None)
     (tmp_path / "code.py").touch()
     git(tmp_path, "init", "-q")
@@ -380,7 +380,7 @@ def test_without_git_there_is_no_commit(project: Path, monkeypatch: pytest.Monke
     assert git_state(project) == GitState(None, None)
 
 
-def test_what_git_cannot_say_is_not_said_to_be_clean(project: Path) -> None:
+def test_a_repository_that_git_cannot_read_is_not_called_clean(project: Path) -> None:
     commit = git(project, "rev-parse", "HEAD")
     tree = git(project, "rev-parse", "HEAD:petseg")
     (project / ".git/objects" / tree[:2] / tree[2:]).unlink()
@@ -388,8 +388,8 @@ def test_what_git_cannot_say_is_not_said_to_be_clean(project: Path) -> None:
     assert (state, state.dirty) == (GitState(commit, None), None)
 
 
-def test_a_filter_hides_no_edit_of_code(project: Path, tmp_path: Path) -> None:
-    """What the filter makes on checkout is what runs, and a clone elsewhere lacks the filter."""
+def test_a_filter_does_not_hide_an_edit_of_code(project: Path, tmp_path: Path) -> None:
+    """The output of the filter is what runs, and another clone does not have the filter."""
     git(project, "config", "filter.swap.smudge", "sed s/1/2/")
     git(project, "config", "filter.swap.clean", "sed s/2/1/")
     (project / ".git/info/attributes").write_text("*.py filter=swap\n")
@@ -402,7 +402,7 @@ def test_a_filter_hides_no_edit_of_code(project: Path, tmp_path: Path) -> None:
     assert checked_out(project, state, tmp_path / "again")["petseg/staged.py"][1] == b"a = 2\n"
 
 
-def test_line_ends_that_git_converts_are_no_edit_of_code(project: Path, tmp_path: Path) -> None:
+def test_line_ends_that_git_converts_are_not_an_edit(project: Path, tmp_path: Path) -> None:
     git(tmp_path, "clone", "-q", "-c", "core.autocrlf=true", str(project), "clone")
     assert b"\r\n" in (tmp_path / "clone/petseg/model.py").read_bytes()
     assert state_of(tmp_path / "clone", "petseg/model.py").changes == ""
@@ -419,7 +419,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("why", REFUSALS)
-def test_why_git_refuses_is_said_once(
+def test_the_reason_of_gits_refusal_is_printed_once(
     project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], why: str
 ) -> None:
     match why:
@@ -437,13 +437,13 @@ def test_why_git_refuses_is_said_once(
             monkeypatch.setenv("PATH", str(project))
     for _ in range(2):
         assert git_state(project) == GitState(None, None)
-    said = capfd.readouterr().err
-    assert said.startswith(f"warning: no record has the commit of {project}, as git refuses to read it (")
-    assert REFUSALS[why] in said
-    assert said.count("\n") == 1
+    printed = capfd.readouterr().err
+    assert printed.startswith(f"warning: no record has the commit of {project}, as git refuses to read it (")
+    assert REFUSALS[why] in printed
+    assert printed.count("\n") == 1
 
 
-def test_where_there_is_no_commit_nothing_is_said(
+def test_a_folder_without_a_commit_prints_no_warning(
     project: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty/.git").mkdir(parents=True)

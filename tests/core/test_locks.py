@@ -19,7 +19,7 @@ def hold(
         free.wait(60)
 
 
-def test_a_lock_of_another_process_is_not_taken_and_says_whose_it_is(tmp_path: Path) -> None:
+def test_a_held_lock_is_not_taken_and_names_its_process(tmp_path: Path) -> None:
     path, taken, free = tmp_path / "new/lock", FORK.Event(), FORK.Event()
     other = FORK.Process(target=hold, args=(path, taken, free))
     other.start()
@@ -52,7 +52,7 @@ def count_up(path: Path, times: int) -> None:
             path.write_text(str(int(path.read_text()) + 1))
 
 
-def test_who_waits_comes_after(tmp_path: Path) -> None:
+def test_processes_that_wait_for_a_lock_take_turns(tmp_path: Path) -> None:
     path = tmp_path / "count"
     path.write_text("0")
     processes = [FORK.Process(target=count_up, args=(path, 20)) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""The gate before the servers on this machine."""
+"""The gate in front of the servers on this machine."""
 
 import asyncio
 import json
@@ -30,11 +30,11 @@ async def echo(scope: Message, receive: Receive, send: Send) -> None:
 
 
 class Visitor:
-    """A request, and what is answered.
+    """A request and its answer.
 
     Args:
-        chunks: of its body, of which nothing comes after the last one.
-        ends: whether the last chunk says that it is the last.
+        chunks: of the body; nothing arrives after the last one.
+        ends: whether the last chunk is marked as the last one.
         headers: of the request, besides its host.
     """
 
@@ -67,11 +67,11 @@ class Visitor:
         return self.answered[0]["status"], self.answered[1]["body"]
 
 
-def asked(*chunks: bytes, **how: Any) -> tuple[int, bytes]:
-    async def ask() -> tuple[int, bytes]:
+def request(*chunks: bytes, **how: Any) -> tuple[int, bytes]:
+    async def visit() -> tuple[int, bytes]:
         return await Visitor(chunks or (b"",), **how).visit(Gate(echo, LIMITS))
 
-    return asyncio.run(ask())
+    return asyncio.run(visit())
 
 
 def refused(status: int, line: str) -> tuple[int, bytes]:
@@ -79,17 +79,17 @@ def refused(status: int, line: str) -> tuple[int, bytes]:
 
 
 def test_a_body_arrives_whole() -> None:
-    assert asked(b"ab", b"cd") == (200, b"abcd")
-    assert asked(method="GET") == (200, b"")
+    assert request(b"ab", b"cd") == (200, b"abcd")
+    assert request(method="GET") == (200, b"")
 
 
-def test_a_body_that_is_too_large_is_refused_with_and_without_its_length() -> None:
-    assert asked(b"ab", b"cde") == refused(413, "too large")
-    assert asked(b"a", content_length="5") == refused(413, "too large")
+def test_a_body_that_is_too_large_is_refused() -> None:
+    assert request(b"ab", b"cde") == refused(413, "too large")
+    assert request(b"a", content_length="5") == refused(413, "too large")
 
 
 def test_a_body_that_does_not_arrive_is_refused() -> None:
-    assert asked(b"ab", ends=False) == refused(408, "late")
+    assert request(b"ab", ends=False) == refused(408, "late")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_body_that_does_not_arrive_is_refused() -> None:
 def test_only_known_hosts_and_pages_may_ask(
     headers: dict[str, str], expected: tuple[int, bytes], method: str
 ) -> None:
-    assert asked(method=method, **headers) == expected
+    assert request(method=method, **headers) == expected
 
 
 @pytest.mark.parametrize(
@@ -118,22 +118,20 @@ def test_only_known_hosts_and_pages_may_ask(
         ({"content_length": "5"}, refused(413, "too large")),
     ],
 )
-def test_what_is_refused_is_answered_before_its_body_is_read(
-    how: dict[str, str], expected: tuple[int, bytes]
-) -> None:
-    async def ask() -> tuple[int, bytes]:
+def test_a_refusal_is_sent_before_the_body_is_read(how: dict[str, str], expected: tuple[int, bytes]) -> None:
+    async def visit() -> tuple[int, bytes]:
         visitor = Visitor((b"a",), ends=False, **how)
-        visit = asyncio.create_task(visitor.visit(Gate(echo, LIMITS)))
+        task = asyncio.create_task(visitor.visit(Gate(echo, LIMITS)))
         while len(visitor.answered) < 2:
             await asyncio.sleep(0)
-        assert not visit.done()  # it reads on for a moment
-        visit.cancel()
+        assert not task.done()  # it still reads, for a moment
+        task.cancel()
         return visitor.answered[0]["status"], visitor.answered[1]["body"]
 
-    assert asyncio.run(ask()) == expected
+    assert asyncio.run(visit()) == expected
 
 
-def test_slow_bodies_keep_nobody_out_and_are_late_alone() -> None:
+def test_slow_bodies_do_not_block_other_requests() -> None:
     async def together() -> list[tuple[int, bytes]]:
         gate = Gate(echo, LIMITS)
         slow = [asyncio.create_task(Visitor((b"a",), ends=False).visit(gate)) for _ in range(200)]
@@ -146,7 +144,7 @@ def test_slow_bodies_keep_nobody_out_and_are_late_alone() -> None:
     assert slow == [refused(408, "late")] * 200
 
 
-def test_memory_for_what_arrives_is_bounded_and_the_stalled_are_given_up_first() -> None:
+def test_memory_of_bodies_is_bounded_and_stalled_ones_are_refused_first() -> None:
     async def together() -> tuple[int, tuple[int, bytes], bool]:
         gate = Gate(echo, replace(LIMITS, sending_s=60))
         stalled = asyncio.create_task(Visitor((b"abc",), ends=False).visit(gate))
@@ -162,13 +160,13 @@ def test_memory_for_what_arrives_is_bounded_and_the_stalled_are_given_up_first()
     assert asyncio.run(together()) == (3, refused(408, "late"), True)
 
 
-def test_a_visitor_who_hangs_up_leaves_no_half_a_body_to_work_on() -> None:
+def test_half_a_body_of_a_visitor_who_hung_up_is_not_processed() -> None:
     visitor = Visitor((b"ab",), ends=False)
     visitor._coming.append({"type": "http.disconnect"})
     assert asyncio.run(visitor.visit(Gate(echo, LIMITS))) == refused(408, "late")
 
 
-def test_a_place_is_taken_by_what_is_worked_on_and_free_as_soon_as_the_answer_begins() -> None:
+def test_a_request_takes_a_place_until_its_answer_begins() -> None:
     async def together() -> list[tuple[int, bytes]]:
         working = asyncio.Event()
 
@@ -180,12 +178,14 @@ def test_a_place_is_taken_by_what_is_worked_on_and_free_as_soon_as_the_answer_be
         reading = Visitor((b"c",))
         reading.reads.clear()
         first = asyncio.create_task(reading.visit(gate))
-        await asyncio.sleep(0)  # it holds the only place now,
+        await asyncio.sleep(0)  # it now holds the only place
         answers = [await Visitor().visit(gate)]
         working.set()
         while not reading.answered:
             await asyncio.sleep(0)
-        answers.append(await Visitor((b"d",)).visit(gate))  # and no more, though it is not read
+        answers.append(
+            await Visitor((b"d",)).visit(gate)
+        )  # the place is free, though the first answer is not read
         reading.reads.set()
         return [*answers, await first]
 

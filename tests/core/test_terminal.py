@@ -6,7 +6,7 @@ from petseg.core.terminal import cell, print_lines
 HOSTILE = "a\x1b[31mb\x07\r\u202ec\u2066\u200f\u2028\x85\x9b\ud800\ne"
 
 
-def test_a_line_is_one_line_of_letters(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_printed_line_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     print_lines(HOSTILE, "next")
     print_lines(HOSTILE, err=True)
     out, err = capsys.readouterr()
@@ -15,7 +15,7 @@ def test_a_line_is_one_line_of_letters(capsys: pytest.CaptureFixture[str]) -> No
     assert err == f"{line}\n"
 
 
-def test_a_cell_of_a_table_is_neither_markup_nor_controls() -> None:
+def test_a_table_cell_has_no_markup_and_no_control_characters() -> None:
     console = Console(width=200, no_color=True)
     with console.capture() as captured:
         console.print(cell(f"[bold]{HOSTILE}[/bold]"), soft_wrap=True)

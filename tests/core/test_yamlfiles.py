@@ -1,4 +1,4 @@
-"""YAML that anybody wrote: what is too much, and what is no plain value."""
+"""YAML of unknown origin: too large or too deep a file, and values that are not plain, are refused."""
 
 import os
 from pathlib import Path
@@ -46,20 +46,20 @@ ODD = {
 TOO_MUCH = {
     "aliases": (BOMB, "has more than 20,000 values, with those that its aliases repeat"),
     "merged sections": (MERGED, "has more than 20,000 values"),
-    "lists in lists": ("[" * 5000, f"has more than {MAX_DEPTH} sections and lists in each other"),
+    "lists in lists": ("[" * 5000, f"has more than {MAX_DEPTH} levels of sections and lists"),
     "sections in sections": (
         "".join(f"{' ' * n}a:\n" for n in range(300)),
-        f"has more than {MAX_DEPTH} sections and lists in each other",
+        f"has more than {MAX_DEPTH} levels of sections and lists",
     ),
-    "itself": ("a: &a [1, *a]", "has an alias that stands for what it is in"),
-    "itself merged": ("a: &a {<<: *a}", "has an alias that stands for what it is in"),
+    "itself": ("a: &a [1, *a]", "has an alias that repeats the section or list around it"),
+    "itself merged": ("a: &a {<<: *a}", "has an alias that repeats the section or list around it"),
     "text": ("a" * (MAX_BYTES + 1), "has more than 200,000 bytes"),
     "values": ("[" + "1," * 30_000 + "]", "has more than 20,000 values"),
 }
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_an_odd_value_is_one_line_that_names_the_key(tmp_path: Path, kind: str) -> None:
+def test_an_odd_value_is_refused_with_its_key(tmp_path: Path, kind: str) -> None:
     text, message = ODD[kind]
     (tmp_path / "odd.yaml").write_text(text)
     with pytest.raises(ParamsError, match=f"^odd.yaml: {message}") as error:
@@ -68,7 +68,7 @@ def test_an_odd_value_is_one_line_that_names_the_key(tmp_path: Path, kind: str) 
 
 
 @pytest.mark.parametrize("kind", TOO_MUCH)
-def test_what_is_too_much_is_refused(kind: str) -> None:
+def test_yaml_that_is_too_large_or_too_deep_is_refused(kind: str) -> None:
     text, message = TOO_MUCH[kind]
     with pytest.raises(ParamsError, match=message):
         parsed(text)
@@ -103,7 +103,9 @@ def test_plain_values_are_read_as_dvc_reads_them() -> None:
         ("flip: 0.5", "flip: 0.5\n  7: 0.6", "params.yaml: augment: 7 is a key, but no text"),
     ],
 )
-def test_params_name_the_key(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_a_mistake_in_params_yaml_is_named_by_its_key(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
     text = (ROOT / "params.yaml").read_text()
     assert old in text
     (tmp_path / "params.yaml").write_text(text.replace(old, new, 1))
@@ -111,7 +113,7 @@ def test_params_name_the_key(tmp_path: Path, old: str, new: str, message: str) -
         load_params(tmp_path / "params.yaml")
 
 
-def test_what_is_no_file_or_too_large_is_named(tmp_path: Path) -> None:
+def test_what_is_no_regular_file_or_too_large_is_named(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.mkdir()
     with pytest.raises(ParamsError, match=r"^params.yaml: is no regular file$"):

@@ -1,4 +1,4 @@
-"""Hostile and broken archives: cases 29 and 30 of what must be survived."""
+"""Hostile and broken archives: faults 29 and 30."""
 
 import gzip
 import io
@@ -14,7 +14,7 @@ from petseg.errors import ArchiveError
 from tests.support.pets import write_tar
 
 ALL = re.compile(".*")
-ZEROS = gzip.compress(bytes(64 << 20), 9)  # 64 MiB in 64 kB; gzip members may be put end to end
+ZEROS = gzip.compress(bytes(64 << 20), 9)  # 64 MiB in 64 kB; gzip members can be concatenated
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> bytes:
@@ -24,7 +24,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int =
 
 
 def write_raw(path: Path, *parts: bytes) -> Path:
-    """Write tar blocks, then parts that are gzip already."""
+    """Write the tar blocks, compressed, then the parts that are already gzip."""
     tar = [part for part in parts if not part.startswith(b"\x1f\x8b")]
     zipped = [part for part in parts if part.startswith(b"\x1f\x8b")]
     path.write_bytes(gzip.compress(b"".join(tar)) + b"".join(zipped))
@@ -73,7 +73,7 @@ def test_many_large_members_are_refused(tmp_path: Path) -> None:
             pass
 
 
-def test_an_honest_archive_is_read(tmp_path: Path) -> None:
+def test_a_valid_archive_is_read(tmp_path: Path) -> None:
     content = {"images/a.jpg": b"a" * 700, "./images/b.jpg": b"", "images/c.mat": b"c"}
     path = write_tar(tmp_path / "images.tar.gz", content)
     read = dict(read_members(path, re.compile(r"images/\w+\.jpg")))
@@ -81,7 +81,7 @@ def test_an_honest_archive_is_read(tmp_path: Path) -> None:
 
 
 def flipped(data: bytes) -> list[bytes]:
-    # After the header, which says when, by which system and from which name the file was packed.
+    # After the header, which only holds the time, the system and the name of the file.
     start = data.index(b"\0", 10) + 1
     places = [*range(start, len(data), max(1, len(data) // 40)), len(data) - 8, len(data) - 1]
     return [data[:p] + bytes([data[p] ^ 4]) + data[p + 1 :] for p in places]
@@ -103,13 +103,13 @@ def test_a_damaged_archive_is_refused_before_it_is_opened(
         path.write_bytes(data)
         with pytest.raises(ArchiveError, match=r"images\.tar\.gz"):
             verify(path, sha256 if known else None)
-        if not known and data:  # and the reader, which may be given an unverified file, sees it too
+        if not known and data:  # the reader finds it too, because it can get an unverified file
             with pytest.raises(ArchiveError, match=r"images\.tar\.gz"):
                 list(read_members(path, ALL))
 
 
-def test_tarfile_alone_would_not_notice(tmp_path: Path) -> None:
-    """Why verify() reads to the last byte: tarfile takes an archive whose checksum is wrong."""
+def test_tarfile_alone_accepts_a_wrong_checksum(tmp_path: Path) -> None:
+    """Because tarfile accepts an archive whose checksum is wrong, verify() must read to the last byte."""
     path = write_tar(tmp_path / "images.tar.gz", {"images/a.jpg": b"a" * 5000})
     data = bytearray(path.read_bytes())
     data[-8] ^= 1

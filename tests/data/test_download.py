@@ -1,4 +1,4 @@
-"""Fetching archives over a network that fails in every way; no request leaves this machine."""
+"""Downloads of archives over a network that fails in every way. No request leaves this machine."""
 
 import itertools
 import os
@@ -22,7 +22,7 @@ from tests.support.http_server import Server, closed_port
 from tests.support.pets import PetFolder
 
 SAMPLE = ROOT / "data/sample"
-FETCH = (  # as a process of its own
+FETCH = (  # for a process of its own
     "import sys; from pathlib import Path; from petseg.data.download import fetch\n"
     "fetch(sys.argv[1], Path('data/sample'), Path(sys.argv[2]), Path(sys.argv[3]))"
 )
@@ -36,7 +36,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_sample_is_put_in_place(tmp_path: Path) -> None:
+def test_the_sample_is_copied(tmp_path: Path) -> None:
     retrieved = run("sample", tmp_path)
     assert [archive.name for archive in retrieved] == list(ARCHIVES)
     for archive in retrieved:
@@ -44,7 +44,7 @@ def test_the_sample_is_put_in_place(tmp_path: Path) -> None:
         assert (SAMPLE / archive.name).read_bytes() == (tmp_path / "into" / archive.name).read_bytes()
 
 
-def test_a_folder_is_looked_for_from_the_main_repository(tmp_path: Path, pets: PetFolder) -> None:
+def test_a_relative_folder_counts_from_the_main_repository(tmp_path: Path, pets: PetFolder) -> None:
     pets.write()
     (tmp_path / "root").mkdir()
     run("../archives", tmp_path)
@@ -58,14 +58,14 @@ def test_a_url_is_downloaded(tmp_path: Path, server: Server) -> None:
     assert names(tmp_path / "root/data/fetched/partial") == set()
 
 
-def test_a_download_that_breaks_off_is_gone_on_with(tmp_path: Path, server: Server) -> None:
+def test_a_download_that_breaks_off_is_resumed(tmp_path: Path, server: Server) -> None:
     server.cut_after = [1000, 500]
     retrieved = run(server.url, tmp_path)
     assert server.ranges == [None, "bytes=1000-", "bytes=1500-", None]
     assert retrieved[0].sha256 == sha256_file(server.folder / PHOTOS)
 
 
-def test_the_next_call_goes_on_too(tmp_path: Path, server: Server) -> None:
+def test_the_next_call_resumes_a_failed_download(tmp_path: Path, server: Server) -> None:
     server.cut_after = [100] * 5
     with pytest.raises(DownloadError, match=r"can't download images.tar.gz .*5 tries; 500 bytes are kept"):
         run(server.url, tmp_path)
@@ -76,19 +76,19 @@ def test_the_next_call_goes_on_too(tmp_path: Path, server: Server) -> None:
     assert names(tmp_path / "into") == {PHOTOS, ANNOTATIONS}
 
 
-def test_without_a_checksum_nothing_is_gone_on_with(tmp_path: Path, server: Server) -> None:
+def test_a_download_without_a_checksum_is_not_resumed(tmp_path: Path, server: Server) -> None:
     (server.folder / CHECKSUMS).unlink()
     server.cut_after = [1000]
     run(server.url, tmp_path)
     assert server.ranges == [None, None, None]
 
 
-def test_passing_trouble_of_the_server_is_waited_out(tmp_path: Path, server: Server) -> None:
+def test_a_temporary_error_of_the_server_is_retried(tmp_path: Path, server: Server) -> None:
     server.status = [503, 500, 429]
     assert len(run(server.url, tmp_path)) == 2
 
 
-def test_a_wrong_beginning_is_thrown_away(tmp_path: Path, server: Server) -> None:
+def test_a_wrong_partial_file_is_discarded(tmp_path: Path, server: Server) -> None:
     server.cut_after = [1000] * 5
     with pytest.raises(DownloadError):
         run(server.url, tmp_path)
@@ -97,7 +97,7 @@ def test_a_wrong_beginning_is_thrown_away(tmp_path: Path, server: Server) -> Non
     assert run(server.url, tmp_path)[0].sha256 == sha256_file(server.folder / PHOTOS)
 
 
-def test_a_whole_partial_file_needs_no_more_bytes(tmp_path: Path, server: Server) -> None:
+def test_a_complete_partial_file_needs_no_download(tmp_path: Path, server: Server) -> None:
     server.cut_after = [1000] * 5
     with pytest.raises(DownloadError):
         run(server.url, tmp_path)
@@ -107,7 +107,7 @@ def test_a_whole_partial_file_needs_no_more_bytes(tmp_path: Path, server: Server
     assert names(tmp_path / "into") == {PHOTOS, ANNOTATIONS}
 
 
-def test_an_archive_that_is_not_what_its_checksum_says(tmp_path: Path, server: Server) -> None:
+def test_an_archive_with_another_checksum_is_refused(tmp_path: Path, server: Server) -> None:
     path = server.folder / PHOTOS
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -119,7 +119,7 @@ def test_an_archive_that_is_not_what_its_checksum_says(tmp_path: Path, server: S
     assert names(tmp_path / "into") == set()
 
 
-def test_a_page_that_is_not_there_is_said_at_once(tmp_path: Path, server: Server) -> None:
+def test_http_404_is_not_retried(tmp_path: Path, server: Server) -> None:
     (server.folder / PHOTOS).unlink()
     with pytest.raises(DownloadError, match=r"HTTP 404; 1 tries"):
         run(server.url, tmp_path)
@@ -135,7 +135,7 @@ def test_a_second_server_is_tried(tmp_path: Path, server: Server, monkeypatch: p
     ]
 
 
-def test_no_network_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_network_gives_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "OXFORD_URLS", (f"http://127.0.0.1:{closed_port()}",) * 2)
     with pytest.raises(DownloadError) as error:
         run("oxford", tmp_path)
@@ -155,7 +155,7 @@ def test_no_network_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.Monkey
         ("~nobody-of-this-name/x", "data.source: ~nobody-of-this-name/x"),
     ],
 )
-def test_a_source_that_is_none(tmp_path: Path, source: str, message: str) -> None:
+def test_an_invalid_source_is_refused(tmp_path: Path, source: str, message: str) -> None:
     (tmp_path / "root").mkdir()
     with pytest.raises(DownloadError, match=message):
         run(source, tmp_path)
@@ -184,20 +184,20 @@ def test_credentials_are_not_repeated(tmp_path: Path) -> None:
     assert "geheim" not in str(error.value)
 
 
-def test_a_killed_download_leaves_nothing_that_looks_whole(tmp_path: Path, server: Server) -> None:
+def test_a_killed_download_leaves_only_a_partial_file(tmp_path: Path, server: Server) -> None:
     server.delay_s = 0.2
     kill_half_way(server, tmp_path)
     assert names(tmp_path / "into") == set()
     assert len(names(tmp_path / "root/data/fetched/partial")) == 1
     server.delay_s = 0
     run(server.url, tmp_path)
-    assert any(asked for asked in server.ranges)
+    assert any(requested for requested in server.ranges)
     assert names(tmp_path / "into") == {PHOTOS, ANNOTATIONS}
     assert sha256_file(tmp_path / "into" / PHOTOS) == sha256_file(server.folder / PHOTOS)
 
 
 def kill_half_way(server: Server, tmp_path: Path) -> None:
-    """Kill a process that fetches, once something has come."""
+    """Kill a process that fetches archives, after it has received some bytes."""
     command = [sys.executable, "-c", FETCH, server.url, str(tmp_path / "into"), str(tmp_path / "root")]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     partials = tmp_path / "root/data/fetched/partial"
@@ -208,24 +208,24 @@ def kill_half_way(server: Server, tmp_path: Path) -> None:
     process.wait()
 
 
-def test_what_was_fetched_once_needs_no_network(
+def test_archives_that_were_fetched_once_need_no_network(
     tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = run(server.url, tmp_path)
-    asked = len(server.ranges)
-    shutil.rmtree(tmp_path / "into")  # as DVC does before the stage
+    requests = len(server.ranges)
+    shutil.rmtree(tmp_path / "into")  # DVC does that before the stage
     assert run(server.url, tmp_path) == first
-    assert len(server.ranges) == asked, "the archives were asked for again"
-    assert "what it gave before is used" not in capsys.readouterr().err
+    assert len(server.ranges) == requests, "the archives were requested again"
+    assert "the checksums that it gave before are used" not in capsys.readouterr().err
     server.shutdown()
     server.server_close()
     shutil.rmtree(tmp_path / "into")
     assert run(server.url, tmp_path) == first
-    assert "no connection; what it gave before is used" in capsys.readouterr().err
+    assert "no connection; the checksums that it gave before are used" in capsys.readouterr().err
     assert sha256_file(tmp_path / "into" / PHOTOS) == sha256_file(server.folder / PHOTOS)
 
 
-def test_the_published_archives_ask_nothing_of_the_network_again(
+def test_known_archives_are_not_requested_again(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = {name: sha256_file(server.folder / name) for name in ARCHIVES}
@@ -240,10 +240,10 @@ def test_the_published_archives_ask_nothing_of_the_network_again(
 
 
 def no_request(session: requests.Session, method: str, url: str, **_: object) -> None:
-    raise AssertionError(f"the network was asked for {url}")
+    raise AssertionError(f"a request was sent to {url}")
 
 
-def test_processes_at_once_fetch_an_archive_once(tmp_path: Path, server: Server) -> None:
+def test_two_processes_fetch_an_archive_once(tmp_path: Path, server: Server) -> None:
     server.delay_s = 0.01
     processes = [
         subprocess.Popen(
@@ -272,7 +272,7 @@ def test_a_kept_archive_that_differs_is_named_and_fetched_again(
     assert sha256_file(kept) == sha256_file(tmp_path / "into" / PHOTOS) == first[0].sha256
 
 
-def test_other_checksums_fetch_anew(tmp_path: Path, server: Server, pets: PetFolder) -> None:
+def test_other_checksums_cause_a_new_download(tmp_path: Path, server: Server, pets: PetFolder) -> None:
     run(server.url, tmp_path)
     pets.extra["images/new.jpg"] = b"x"
     pets.write()
@@ -281,16 +281,16 @@ def test_other_checksums_fetch_anew(tmp_path: Path, server: Server, pets: PetFol
     assert run(server.url, tmp_path)[0].sha256 == sha256_file(pets.folder / PHOTOS)
 
 
-def test_without_checksums_nothing_is_kept(tmp_path: Path, server: Server) -> None:
+def test_archives_without_checksums_are_not_kept(tmp_path: Path, server: Server) -> None:
     (server.folder / CHECKSUMS).unlink()
     run(server.url, tmp_path)
     assert [path.name for path in (tmp_path / "root/data/fetched").rglob("*.gz")] == []
-    asked = len(server.ranges)
+    requests = len(server.ranges)
     run(server.url, tmp_path)
-    assert len(server.ranges) == asked + 2
+    assert len(server.ranges) == requests + 2
 
 
-def test_without_checksums_nothing_is_left_of_a_download_that_failed(tmp_path: Path, server: Server) -> None:
+def test_a_failed_download_without_checksums_leaves_no_files(tmp_path: Path, server: Server) -> None:
     (server.folder / CHECKSUMS).unlink()
     server.cut_after = [1000] * 5
     with pytest.raises(DownloadError, match=r"5 tries\); without a network"):
@@ -298,7 +298,7 @@ def test_without_checksums_nothing_is_left_of_a_download_that_failed(tmp_path: P
     assert names(tmp_path / "root/data/fetched/partial") == set()
 
 
-def test_without_checksums_what_a_killed_download_left_is_replaced(tmp_path: Path, server: Server) -> None:
+def test_a_killed_download_without_checksums_starts_again(tmp_path: Path, server: Server) -> None:
     (server.folder / CHECKSUMS).unlink()
     server.delay_s = 0.2
     kill_half_way(server, tmp_path)
@@ -309,9 +309,7 @@ def test_without_checksums_what_a_killed_download_left_is_replaced(tmp_path: Pat
     assert sha256_file(tmp_path / "into" / PHOTOS) == sha256_file(server.folder / PHOTOS)
 
 
-def test_a_login_page_in_place_of_the_checksums_costs_nothing_that_is_kept(
-    tmp_path: Path, server: Server
-) -> None:
+def test_a_login_page_does_not_replace_kept_archives(tmp_path: Path, server: Server) -> None:
     first = run(server.url, tmp_path)
     (server.folder / CHECKSUMS).write_text("<html>log in first</html>")
     (server.folder / PHOTOS).write_text("<html>log in first</html>")
@@ -323,5 +321,5 @@ def test_a_login_page_in_place_of_the_checksums_costs_nothing_that_is_kept(
 
 
 @pytest.mark.skipif(not MINI.is_dir(), reason="the folder of original photos is not beside the checkout")
-def test_the_folder_of_original_photos(tmp_path: Path) -> None:
+def test_the_folder_of_original_photos_is_a_source(tmp_path: Path) -> None:
     assert [archive.bytes for archive in run(str(MINI), tmp_path)] == [56_023_889, 1_542_694]

@@ -1,4 +1,4 @@
-"""Photos of every kind, and broken ones: cases 31 to 33 of what must be survived."""
+"""Photos of every kind, and broken ones: faults 31 to 33."""
 
 import io
 import struct
@@ -45,7 +45,7 @@ def mean_difference(one: Image.Image, other: Image.Image) -> float:
     ],
     ids=["png", "jpeg", "grey", "cmyk", "palette", "gif", "rgba", "grey-alpha", "1-bit", "webp", "bmp"],
 )
-def test_whatever_the_file_is_the_photo_is_rgb(data: bytes, expected: Image.Image, tolerance: float) -> None:
+def test_a_photo_of_any_format_becomes_rgb(data: bytes, expected: Image.Image, tolerance: float) -> None:
     photo = decode_photo(data)
     assert photo.mode == "RGB"
     assert photo.size == expected.size
@@ -53,7 +53,7 @@ def test_whatever_the_file_is_the_photo_is_rgb(data: bytes, expected: Image.Imag
 
 
 def test_a_phone_s_heic_is_read_and_turned() -> None:
-    photo = decode_photo((HEIC).read_bytes())  # 64x48, with a red bar at its left
+    photo = decode_photo((HEIC).read_bytes())  # 64x48, with a red bar at the left
     assert (photo.mode, photo.size) == ("RGB", (48, 64))
     red, blue = photo.getpixel((40, 5)), photo.getpixel((40, 60))
     assert isinstance(red, tuple)
@@ -64,13 +64,13 @@ def test_a_phone_s_heic_is_read_and_turned() -> None:
         decode_photo((HEIC).read_bytes()[:400])
 
 
-def test_alpha_is_dropped_and_hides_nothing() -> None:
+def test_alpha_is_dropped_and_keeps_the_colours() -> None:
     glass = PHOTO.copy()
     glass.putalpha(7)
     assert mean_difference(decode_photo(encoded(glass, "PNG")), PHOTO) == 0
 
 
-def test_a_transparent_palette_is_no_warning() -> None:
+def test_a_transparent_palette_gives_no_warning() -> None:
     data = encoded(PHOTO.convert("P"), "PNG", transparency=b"\x00\x80")
     assert decode_photo(data).mode == "RGB"
 
@@ -83,7 +83,7 @@ def test_16_bit_grey_keeps_its_shades() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_exif_rotated_photo_comes_upright(orientation: int) -> None:
-    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that undoes each
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that undoes each orientation
     stored = PHOTO if orientation == 1 else PHOTO.transpose(Image.Transpose(back[orientation]))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -93,7 +93,7 @@ def test_an_exif_rotated_photo_comes_upright(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
-def test_metadata_that_can_not_be_read_does_not_matter(kind: str) -> None:
+def test_unreadable_metadata_is_ignored(kind: str) -> None:
     data = encoded(PHOTO, kind, exif=b"Exif\0\0no TIFF at all", quality=95)
     assert mean_difference(decode_photo(data), PHOTO) < 4
 
@@ -127,7 +127,7 @@ def test_any_bytes_give_a_photo_or_a_refusal() -> None:
 
 
 def giant_png(width: int, height: int) -> bytes:
-    """A real PNG of one colour, in a few hundred kilobytes."""
+    """Make a valid PNG of one colour, of a few hundred kilobytes."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -160,7 +160,7 @@ def test_200_megapixels_are_refused_in_little_memory() -> None:
 
 
 def header(kind: str, size: tuple[int, int], **options: object) -> bytes:
-    """The beginning of a picture that says that it has this size."""
+    """Make a small picture whose header claims this size."""
     small = encoded(Image.new("RGB", (24, 16)), kind, **options)
     if kind == "PNG":
         head = struct.pack(">II", *size) + small[24:29]
@@ -206,16 +206,14 @@ def with_tiles(side: int) -> bytes:
         (encoded(Image.new("L", (64, 64)), "ICO"), "not a picture of a known format"),
     ],
 )
-def test_what_would_take_much_memory_or_time_is_refused_before_it_is_decoded(
-    data: bytes, message: str
-) -> None:
+def test_a_costly_photo_is_refused_before_it_is_decoded(data: bytes, message: str) -> None:
     taken: list[int] = []
     with pytest.raises(BadImage, match=message):
         decode_photo(data, taken.append)
     assert taken == []
 
 
-def test_a_photo_says_what_it_takes_before_it_takes_it() -> None:
+def test_the_memory_of_a_photo_is_announced_before_it_is_used() -> None:
     taken: list[int] = []
     decode_photo(io.BytesIO(encoded(PHOTO, "PNG")), taken.append)
     decode_photo(encoded(PHOTO, "JPEG", progressive=True, subsampling=0), taken.append)
@@ -245,7 +243,7 @@ def test_a_colour_profile_of_megabytes_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("kind", [b"iCCP", b"zTXt"])
-def test_a_text_that_expands_is_refused_or_passed_over(kind: bytes) -> None:
+def test_a_text_that_expands_is_refused(kind: bytes) -> None:
     data = encoded(PHOTO, "PNG")
     body = b"name\0\0" + zlib.compress(bytes(50_000_000))
     chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -253,7 +251,7 @@ def test_a_text_that_expands_is_refused_or_passed_over(kind: bytes) -> None:
         decode_photo(data[:33] + chunk + data[33:])
 
 
-def test_of_an_animation_the_first_frame_is_taken() -> None:
+def test_the_first_frame_of_an_animation_is_used() -> None:
     frames = [Image.new("RGB", (60, 40), colour) for colour in ("red", "blue", "lime")]
     for kind in ("GIF", "WEBP", "PNG"):
         data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
@@ -289,19 +287,17 @@ def test_a_pair_is_resized_to_the_square() -> None:
 
 
 @pytest.mark.parametrize("size", [16, 32, 50])
-def test_photos_shrink_as_torchvision_shrinks_them(size: int) -> None:
+def test_photos_shrink_as_in_torchvision(size: int) -> None:
     ours = resize_photo(PHOTO, size).astype(int)
     tensor = torch.from_numpy(np.array(PHOTO)).permute(2, 0, 1)
     theirs = oracle.resize(tensor, [size, size], antialias=True).permute(1, 2, 0).numpy().astype(int)
     assert np.abs(ours - theirs).max() <= 1
 
 
-def test_a_large_photo_shrinks_in_two_steps_to_almost_the_same() -> None:
+def test_a_large_photo_shrinks_in_two_steps_to_nearly_the_same_pixels() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    for size, most in (
-        ((510, 380), 0),
-        ((4000, 3000), 6),
-    ):  # less than four times the square's side, and more
+    # The sizes are below and above four times the side of the square.
+    for size, most in (((510, 380), 0), ((4000, 3000), 6)):
         photo = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
         at_once = np.asarray(photo.resize((128, 128), Image.Resampling.BILINEAR)).astype(int)
         assert np.abs(resize_photo(photo, 128) - at_once).max() <= most

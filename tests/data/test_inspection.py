@@ -1,4 +1,4 @@
-"""What ``petseg doctor --data`` says of a data set."""
+"""The report of ``petseg doctor --data`` on a data set."""
 
 import json
 import shutil
@@ -22,16 +22,16 @@ from tests.support.pets import OwnFolder, PetFolder, encoded, mask, packed, pict
 SPLIT = SplitParams(seed=0, test_fraction=0.25, val_fraction=0.25, folds=None, fold=None)
 
 
-def seen(source: Path, masks: Masks = "binary_255", split: SplitParams = SPLIT) -> Inspection:
+def inspected(source: Path, masks: Masks = "binary_255", split: SplitParams = SPLIT) -> Inspection:
     return inspect(open_source(str(source), masks, Path("/none"), Path("/none")), 32, split)
 
 
-def told(found: Inspection) -> dict[str, tuple[str, str]]:
+def reasons_of(found: Inspection) -> dict[str, tuple[str, str]]:
     return {suspicion.name: (suspicion.verdict, suspicion.reason) for suspicion in found.suspicions}
 
 
-def refused(found: Inspection) -> set[str]:
-    return {name for name, (verdict, _) in told(found).items() if verdict == "refused"}
+def refused_names(found: Inspection) -> set[str]:
+    return {name for name, (verdict, _) in reasons_of(found).items() if verdict == "refused"}
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def own(tmp_path: Path) -> OwnFolder:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is one of petseg's, as far as the command looks."""
+    """A folder that has what the command needs of a project."""
     folder = tmp_path / "project"
     (folder / ".dvc").mkdir(parents=True)
     text = (ROOT / "params.yaml").read_text()
@@ -54,9 +54,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_what_a_good_folder_has(own: OwnFolder) -> None:
+def test_a_good_folder_is_described(own: OwnFolder) -> None:
     own.write("groups.csv", "name,group\npet_0,home\npet_1,home\n")
-    found = seen(own.folder)
+    found = inspected(own.folder)
     assert (found.photos, found.masks, found.pairs, found.suspicions) == (8, 8, 8, [])
     assert found.parts == {"train": 5, "val": 1, "test": 2}
     assert found.drawn == ["test", "val"]
@@ -68,7 +68,7 @@ def test_what_a_good_folder_has(own: OwnFolder) -> None:
     assert [pair.name for pair in found.sheet] == [f"pet_{n}" for n in range(8)]
     own.write("test.txt", "pet_3")
     own.write("val.txt", "pet_4")
-    assert seen(own.folder).drawn == []
+    assert inspected(own.folder).drawn == []
 
 
 def test_every_suspicious_pair_has_its_reason(own: OwnFolder, tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_every_suspicious_pair_has_its_reason(own: OwnFolder, tmp_path: Path) ->
     own.write("test.txt", "pet_28\npet_2")
     own.write("groups.csv", "name,group\npet_2,home\npet_3,home\n")
     own.write("masks/nobody.png", png)
-    found = seen(own.folder)
-    reasons = told(found)
+    found = inspected(own.folder)
+    reasons = reasons_of(found)
     assert reasons == {
         "group home": ("stops", "pet_2 is in test, pet_3 in trainval: a group must be on one side"),
         "pet_0": ("refused", "the same photo as pet_28, and in trainval where that one is in test"),
@@ -112,46 +112,50 @@ def test_every_suspicious_pair_has_its_reason(own: OwnFolder, tmp_path: Path) ->
     assert found.ignored == {"mask of no photo": 1}
     (own.folder / "groups.csv").unlink()
     _, report = packed(own, tmp_path)
-    assert {name for name, _ in report.rejected} == refused(found)
+    assert {name for name, _ in report.rejected} == refused_names(found)
     assert report.counts == found.parts
     assert {pair.name for pair in found.sheet if pair.reason} == {f"pet_{n}" for n in (0, 20, 21, 22, 24)}
 
 
-def test_a_split_that_can_not_be_made_is_said(own: OwnFolder) -> None:
-    assert told(seen(own.folder, split=SPLIT.model_copy(update={"folds": 9, "fold": 0})))["split"] == (
+def test_a_split_that_cannot_be_made_is_named(own: OwnFolder) -> None:
+    too_many = SPLIT.model_copy(update={"folds": 9, "fold": 0})
+    assert reasons_of(inspected(own.folder, split=too_many))["split"] == (
         "stops", "split.folds: 9 folds can't be made of 6 groups of photos"
     )  # fmt: skip
     own.write("test.txt", "")
     own.write("val.txt", "pet_0")
     own.write("test.txt", "\n".join(f"pet_{n}" for n in range(1, 8)))
-    assert told(seen(own.folder)) == {"train": ("stops", "no photo would be left for train")}
+    assert reasons_of(inspected(own.folder)) == {"train": ("stops", "no photo would be left for train")}
 
 
 @pytest.mark.parametrize(
     ("trimap", "doubt"),
     [
         (trimap(), None),
-        (Image.fromarray(4 - np.asarray(trimap())), None),  # its border strip, and its middle, are pet
+        (Image.fromarray(4 - np.asarray(trimap())), None),  # the strip of border and the middle are pet
         (Image.new("L", (9, 9), 3), "empty"),
         (Image.new("L", (9, 9), 1), "full"),
         (Image.new("L", (1, 1), 2), "empty"),
         (Image.fromarray(np.pad(np.full((8, 8), 2, np.uint8), 4, constant_values=1)), "inverted"),
-        (Image.fromarray(np.tile(np.array([[1], [1], [2]], np.uint8), 30)), None),  # lies at the frame
+        (
+            Image.fromarray(np.tile(np.array([[1], [1], [2]], np.uint8), 30)),
+            None,
+        ),  # the pet touches the frame
     ],
 )
-def test_doubts(trimap: Image.Image, doubt: str | None) -> None:
+def test_doubtful_masks_have_a_reason(trimap: Image.Image, doubt: str | None) -> None:
     found = doubt_of(np.asarray(trimap))
     assert found is None if doubt is None else found is not None and doubt in found
 
 
-def test_archives_are_looked_at_as_preprocess_does(pets: PetFolder, tmp_path: Path) -> None:
+def test_inspection_refuses_what_preprocess_refuses(pets: PetFolder, tmp_path: Path) -> None:
     pets.photos["images/Bengal_1.jpg"] = pets.photos["images/pug_7.jpg"]
     del pets.photos["images/Bengal_2.jpg"]
     del pets.trimaps["annotations/trimaps/pug_0.png"]
     pets.trimaps["annotations/trimaps/pug_1.png"] = encoded(mask(), "PNG")
     pets.lists["trainval"].append("Bengal_7")
-    found = seen(pets.write(), "trimap")
-    assert told(found) == {
+    found = inspected(pets.write(), "trimap")
+    assert reasons_of(found) == {
         "Bengal_1": ("refused", "the same photo as pug_7, and in trainval where that one is in test"),
         "Bengal_2": ("refused", f"listed, but absent from {PHOTOS}"),
         "Bengal_7": ("refused", "listed again in annotations/trainval.txt; the first listing counts"),
@@ -159,19 +163,19 @@ def test_archives_are_looked_at_as_preprocess_does(pets: PetFolder, tmp_path: Pa
         "pug_1": ("refused", "its trimap holds the value 0, expected only 1, 2 and 3"),
     }
     report = pack(pets.folder, tmp_path / "pets", tmp_path / "rejected.csv", 32, 1.0, SPLIT)
-    assert {name for name, _ in report.rejected} == refused(found)
+    assert {name for name, _ in report.rejected} == refused_names(found)
     assert report.counts == found.parts
     assert found.species == {"cat": 8, "dog": 8}
     assert found.parts == {"train": 6, "val": 2, "test": 4}
 
 
 def show(answer: Answer, as_json: bool = False) -> bool:
-    """Print an answer; return whether nothing is suspicious."""
+    """Print an answer, and return whether nothing is suspicious."""
     answer.print(as_json)
     return answer.exit_code == 0
 
 
-def test_the_command_shows_it(
+def test_the_command_prints_the_inspection(
     own: OwnFolder, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = set(tmp_path.rglob("*"))
@@ -193,7 +197,7 @@ def test_the_command_shows_it(
     assert "preprocess would refuse 2 of 9 photos, more than data.max_rejected (0.01) allows" in printed
 
 
-def test_the_command_draws_a_sheet_and_tells_programs(
+def test_the_command_draws_a_sheet_and_prints_json(
     own: OwnFolder, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own.write("images/猫.jpg", encoded(picture(50), "JPEG"))
@@ -209,7 +213,7 @@ def test_the_command_draws_a_sheet_and_tells_programs(
     assert np.asarray(Image.open(sheet)).std() > 0
 
 
-def test_sources_that_can_not_be_looked_at(own: OwnFolder, project: Path, tmp_path: Path) -> None:
+def test_sources_that_cannot_be_inspected_are_named(own: OwnFolder, project: Path, tmp_path: Path) -> None:
     cases: list[tuple[str, type[Exception], str]] = [
         ("oxford", DownloadError, "oxford is not on this machine; run dvc repro download"),
         ("https://user:geheim@host/pets", DownloadError, r"https://\*\*\*@host/pets is not on this mach"),

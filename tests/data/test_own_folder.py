@@ -1,4 +1,4 @@
-"""Own photos and masks: what is paired, what is refused and why, and the archives that they become."""
+"""The user's own photos and masks: how they are paired, why some are refused, and how they are packed."""
 
 import csv
 import os
@@ -27,7 +27,7 @@ def own(tmp_path: Path) -> OwnFolder:
 
 
 def with_palette(image: Image.Image) -> Image.Image:
-    """The same values as indices of colours that say something else."""
+    """The same values as indices of a palette with other colours."""
     indexed = Image.new("P", image.size)
     indexed.putdata(np.asarray(image).ravel().tolist())
     indexed.putpalette([7, 7, 7] * 256)
@@ -48,15 +48,13 @@ def test_an_encoding_becomes_a_trimap(masks: Masks) -> None:
         lambda image: image.convert("RGB"),
         lambda image: image.convert("LA"),
         lambda image: image.convert("RGBA"),
-        lambda image: Image.fromarray(np.asarray(image) > 0),  # 1 bit a pixel
+        lambda image: Image.fromarray(np.asarray(image) > 0),  # 1 bit per pixel
         lambda image: Image.fromarray(np.asarray(image).astype(np.uint16)),
         lambda image: with_palette(image),
     ],
     ids=["rgb", "grey-alpha", "rgba", "1-bit", "16-bit", "palette"],
 )
-def test_a_mask_may_be_stored_as_any_one_channel(
-    masks: Masks, change: Callable[[Image.Image], Image.Image]
-) -> None:
+def test_a_mask_may_be_stored_in_any_mode(masks: Masks, change: Callable[[Image.Image], Image.Image]) -> None:
     found = to_trimap(mask_values(encoded(change(mask(masks)), "PNG"), masks), masks)
     assert (found == np.where(np.asarray(trimap()) == 2, 2, 1)).all()
 
@@ -84,7 +82,7 @@ TWO_COLOURS = Image.merge("RGB", [mask(), mask(), Image.new("L", (60, 40))])
         (mask().convert("F"), "binary_255", "has mode F"),
     ],
 )  # fmt: skip
-def test_what_is_no_mask_is_refused(image: Image.Image, masks: Masks, message: str) -> None:
+def test_a_picture_that_is_no_mask_is_refused(image: Image.Image, masks: Masks, message: str) -> None:
     with pytest.raises(BadImage, match=message):
         to_trimap(mask_values(encoded(image, "TIFF"), masks), masks)
 
@@ -107,7 +105,7 @@ def test_a_mask_that_was_saved_as_jpeg_is_refused_by_name(tmp_path: Path) -> Non
     assert report.summary()["listed"] == 7
 
 
-def test_all_masks_of_another_encoding_fail_before_a_photo_is_decoded(own: OwnFolder, tmp_path: Path) -> None:
+def test_masks_of_another_encoding_fail_before_photos_are_decoded(own: OwnFolder, tmp_path: Path) -> None:
     archive(own.read(), "binary_1", tmp_path / "archives")
     with pytest.raises(DataError, match=r"4 of 4 listed photos were rejected.* did you mean binary_255\?"):
         pack(tmp_path / "archives", tmp_path / "pets", tmp_path / "rejected.csv", 32, 0.01, SPLIT)
@@ -118,7 +116,7 @@ def test_all_masks_of_another_encoding_fail_before_a_photo_is_decoded(own: OwnFo
 def test_pictures_are_paired_by_name_in_any_format_and_folder(own: OwnFolder, tmp_path: Path) -> None:
     own.write("images/dogs/Rex am See.PNG", encoded(picture(20), "PNG"))
     own.write("masks/dogs/Rex am See.bmp", encoded(mask(), "BMP"))
-    own.write("images/e\u0301te\u0301 1.webp", encoded(picture(21), "WEBP"))  # as a Mac writes it
+    own.write("images/e\u0301te\u0301 1.webp", encoded(picture(21), "WEBP"))  # decomposed, as on a Mac
     own.write("masks/été 1.png", encoded(mask(), "PNG"))
     arrays, report = packed(own, tmp_path)
     assert list(arrays.index["name"]) == ["a", "b", "c", "d", "dogs_Rex am See", "été 1"]
@@ -132,7 +130,7 @@ def test_pictures_are_paired_by_name_in_any_format_and_folder(own: OwnFolder, tm
     assert np.abs(arrays.images[row].astype(int) - np.asarray(picture(21).resize((32, 32)))).mean() < 20
 
 
-def test_what_can_not_be_paired_is_named(own: OwnFolder, tmp_path: Path) -> None:
+def test_files_that_cannot_be_paired_are_named(own: OwnFolder, tmp_path: Path) -> None:
     photo = encoded(picture(9), "JPEG")
     (tmp_path / "secret.jpg").write_bytes(photo)
     for name in ("alone", "outside", "dangling", "pi$t$a", "line\nbreak", "=sum", "twice", "big", "fifo"):
@@ -181,7 +179,7 @@ def test_what_can_not_be_paired_is_named(own: OwnFolder, tmp_path: Path) -> None
         ("x ", "ends"), ("\udc80", "can't be shown"), ("a\u202eb", "can't be shown"),
     ],
 )  # fmt: skip
-def test_names(name: str, why: str | None) -> None:
+def test_names_of_photos_are_checked(name: str, why: str | None) -> None:
     found = why_no_name(name)
     assert found is None if why is None else found is not None and why in found
 
@@ -196,7 +194,7 @@ def test_names(name: str, why: str | None) -> None:
         ({"test": "\ufeffa", "train": "b", "val": "c"}, {"a": "test", "b": "train", "c": "val"}),
     ],
 )
-def test_lists_say_which_part_a_photo_is_in(
+def test_lists_determine_the_part_of_a_photo(
     own: OwnFolder, lists: dict[str, str], parts: dict[str, str]
 ) -> None:
     for part, text in lists.items():
@@ -206,7 +204,7 @@ def test_lists_say_which_part_a_photo_is_in(
     assert left == set(own.read().left_out)
 
 
-def test_a_csv_of_pairs(own: OwnFolder) -> None:
+def test_a_csv_lists_pairs(own: OwnFolder) -> None:
     lines = (
         "image,mask,label,species,group,split",
         "images/a.jpg,masks/a.png,tabby,cat,home,train",
@@ -231,7 +229,7 @@ def test_a_csv_of_pairs(own: OwnFolder) -> None:
     assert [pair.listed for pair in read_own(direct).pairs] == [listed for listed, *_ in found]
 
 
-def test_files_that_a_csv_names_wrongly_are_refused_one_by_one(own: OwnFolder, tmp_path: Path) -> None:
+def test_wrong_paths_in_a_csv_are_refused_one_by_one(own: OwnFolder, tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(encoded(picture(1), "JPEG"))
     own.write(
         "pairs.csv",
@@ -277,13 +275,13 @@ CSV = "image,mask,label,species,group,split\n"
         ),
     ],
 )  # fmt: skip
-def test_a_wrong_list_is_an_error_that_says_where(own: OwnFolder, file: str, text: str, message: str) -> None:
+def test_an_error_in_a_list_names_the_line(own: OwnFolder, file: str, text: str, message: str) -> None:
     own.write(file, text.encode("latin-1") if "\xff" in text else text)
     with pytest.raises(DataError, match=message):
         own.read()
 
 
-def test_lists_that_contradict_each_other(own: OwnFolder) -> None:
+def test_contradicting_lists_are_refused(own: OwnFolder) -> None:
     own.write("test.txt", "a\nb")
     own.write("val.txt", "b.jpg\nno\nnot")
     with pytest.raises(DataError) as error:
@@ -295,7 +293,7 @@ def test_lists_that_contradict_each_other(own: OwnFolder) -> None:
     ]
 
 
-def test_a_group_that_lists_divide_is_refused(own: OwnFolder, tmp_path: Path) -> None:
+def test_a_group_that_is_divided_by_lists_is_refused(own: OwnFolder, tmp_path: Path) -> None:
     own.write("groups.csv", "name,group\na,home\nb.jpg,home\n")
     own.write("test.txt", "a")
     with pytest.raises(DataError, match=r"group home: by the lists a is in test, b in trainval;"):
@@ -304,7 +302,7 @@ def test_a_group_that_lists_divide_is_refused(own: OwnFolder, tmp_path: Path) ->
     assert [pair.listed.group for pair in own.read().pairs] == ["home", "home", "", ""]
 
 
-def test_photos_whose_masks_have_other_names(own: OwnFolder) -> None:
+def test_masks_with_other_names_are_refused(own: OwnFolder) -> None:
     for path in (own.folder / "masks").iterdir():
         path.rename(path.with_stem(f"{path.stem}_mask"))
     with pytest.raises(
@@ -325,7 +323,7 @@ def test_the_same_files_give_the_same_bytes(own: OwnFolder, tmp_path: Path) -> N
     assert [file.sha256 for file in first] == [sha256_file(tmp_path / "one" / f.name) for f in first]
 
 
-def test_a_photo_on_two_sides_stays_in_test(own: OwnFolder, tmp_path: Path) -> None:
+def test_a_photo_in_training_and_test_stays_in_test(own: OwnFolder, tmp_path: Path) -> None:
     own.write("images/e.png", encoded(picture(30), "PNG"))
     own.write("images/f.png", encoded(picture(30), "PNG", compress_level=1))
     own.write("masks/e.png", encoded(mask(), "PNG"))
@@ -351,7 +349,7 @@ def test_a_photo_on_two_sides_stays_in_test(own: OwnFolder, tmp_path: Path) -> N
         ),
     ],
 )
-def test_what_is_no_own_folder(
+def test_a_source_that_does_not_fit_the_masks_is_refused(
     tmp_path: Path, source: str, masks: Masks, message: str, kind: type[Exception]
 ) -> None:
     with pytest.raises(kind, match=message):
@@ -373,7 +371,7 @@ def test_what_is_no_own_folder(
         ),
     ],
 )  # fmt: skip
-def test_an_index_that_nobody_vouches_for(texts: dict[str, str], message: str) -> None:
+def test_an_invalid_index_is_refused(texts: dict[str, str], message: str) -> None:
     texts = {name: text.replace("{}", index_csv([]).decode()) for name, text in texts.items()}
     with pytest.raises(DataError, match=message):
         read_listing("annotations.tar.gz", texts)
@@ -405,8 +403,8 @@ def test_a_path_in_a_list_may_begin_with_the_home_folder(
     assert [pair.listed.group for pair in own.read().pairs] == ["one", "", "", ""]
 
 
-def test_what_becomes_a_pipe_or_a_sparse_file_is_left_out(tmp_path: Path, own: OwnFolder) -> None:
-    """After the folder was looked at: what is opened is looked at once more."""
+def test_a_file_that_becomes_a_pipe_or_huge_is_left_out(tmp_path: Path, own: OwnFolder) -> None:
+    """Files may change after the folder was read, so each is checked again when it is opened."""
     found = own.read()
     (own.folder / "masks/a.png").unlink()
     os.mkfifo(own.folder / "masks/a.png")

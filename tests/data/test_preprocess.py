@@ -28,7 +28,7 @@ def hashes(folder: Path) -> dict[str, str]:
     return {file.name: sha256_file(file) for file in folder.iterdir()}
 
 
-def test_what_is_packed(pets: PetFolder, tmp_path: Path) -> None:
+def test_packed_photos_are_listed_with_their_part(pets: PetFolder, tmp_path: Path) -> None:
     arrays, report = packed(pets.write(), tmp_path)
     assert arrays.images.shape == (16, 32, 32, 3)
     assert arrays.trimaps.shape == (16, 32, 32)
@@ -42,7 +42,7 @@ def test_what_is_packed(pets: PetFolder, tmp_path: Path) -> None:
     assert tests == set(pets.lists["test"])
 
 
-def test_the_same_archives_give_the_same_bytes_in_whatever_order(pets: PetFolder, tmp_path: Path) -> None:
+def test_the_order_of_an_archive_does_not_change_the_bytes(pets: PetFolder, tmp_path: Path) -> None:
     packed(pets.write(), tmp_path / "one")
     pets.photos = dict(reversed(pets.photos.items()))
     pets.trimaps = dict(reversed(pets.trimaps.items()))
@@ -58,7 +58,7 @@ def test_the_arrays_do_not_depend_on_the_split(pets: PetFolder, tmp_path: Path) 
     assert one["index.csv"] != other["index.csv"]
 
 
-def test_every_refusal_is_named_with_its_reason(pets: PetFolder, tmp_path: Path) -> None:
+def test_every_refusal_has_a_reason(pets: PetFolder, tmp_path: Path) -> None:
     jpeg = encoded(picture(50), "JPEG")
     pets.photos["images/Bengal_0.jpg"] = jpeg[:-200]
     pets.photos["images/Bengal_1.jpg"] = b""
@@ -92,7 +92,7 @@ def test_every_refusal_is_named_with_its_reason(pets: PetFolder, tmp_path: Path)
     assert len(table) == 10
     assert set(table["verdict"]) == {"rejected", "ignored"}
     assert set(arrays.index["name"]).isdisjoint(set(dict(report.rejected)) - {"Bengal_7"})
-    # What is left are the right photos, after rows were dropped between them.
+    # The remaining rows have the right photos, though rows between them were dropped.
     for name in ("Bengal_3", "pug_7"):
         other = PetFolder(tmp_path / "whole")
         whole, _ = packed(other.write(), tmp_path / "again")
@@ -100,7 +100,7 @@ def test_every_refusal_is_named_with_its_reason(pets: PetFolder, tmp_path: Path)
         assert (arrays.images[row] == whole.images[its]).all()
 
 
-def test_too_many_refusals_fail_but_leave_the_report(pets: PetFolder, tmp_path: Path) -> None:
+def test_too_many_refusals_are_an_error_and_leave_the_report(pets: PetFolder, tmp_path: Path) -> None:
     pets.photos["images/Bengal_0.jpg"] = b"x"
     pets.photos["images/pug_0.jpg"] = b"x"
     with pytest.raises(DataError, match=r"2 of 16 listed photos were rejected.*max_rejected \(0.1\)"):
@@ -109,7 +109,7 @@ def test_too_many_refusals_fail_but_leave_the_report(pets: PetFolder, tmp_path: 
     packed(pets.folder, tmp_path, max_rejected=0.125)
 
 
-def test_no_photo_is_twice(pets: PetFolder, tmp_path: Path) -> None:
+def test_no_photo_is_packed_twice(pets: PetFolder, tmp_path: Path) -> None:
     pets.photos["images/Bengal_1.jpg"] = pets.photos["images/Bengal_0.jpg"]
     recompressed = picture(3)
     pets.photos["images/pug_1.jpg"] = encoded(recompressed, "PNG")
@@ -132,7 +132,9 @@ def test_no_photo_is_twice(pets: PetFolder, tmp_path: Path) -> None:
         (lambda pets: pets.lists.pop("test"), r"annotations/test.txt missing"),
     ],
 )
-def test_lists_that_can_not_be_used(pets: PetFolder, tmp_path: Path, spoil: object, message: str) -> None:
+def test_lists_that_cannot_be_used_are_refused(
+    pets: PetFolder, tmp_path: Path, spoil: object, message: str
+) -> None:
     assert callable(spoil)
     spoil(pets)
     with pytest.raises(DataError, match=message):
@@ -160,7 +162,7 @@ def test_validation_is_stratified_and_exact(tmp_path: Path, params: Params) -> N
 
 
 @pytest.mark.whole
-def test_folds_share_trainval_among_them(tmp_path: Path) -> None:
+def test_folds_divide_trainval_among_them(tmp_path: Path) -> None:
     seen: list[int] = []
     for fold in range(5):
         split = SplitParams(seed=0, test_fraction=0.2, val_fraction=0.15, folds=5, fold=fold)
@@ -170,7 +172,7 @@ def test_folds_share_trainval_among_them(tmp_path: Path) -> None:
     assert sorted(seen) == sorted([*arrays.rows("train"), *arrays.rows("val")])
 
 
-def test_rows_are_written_in_any_order_and_dropped(tmp_path: Path) -> None:
+def test_rows_can_be_written_in_any_order_and_dropped(tmp_path: Path) -> None:
     values = np.arange(5 * 6, dtype=np.uint8).reshape(5, 2, 3)
     writer = RowWriter(tmp_path / "a.npy", 5, (2, 3))
     for row in (3, 0, 4, 2):
@@ -179,7 +181,7 @@ def test_rows_are_written_in_any_order_and_dropped(tmp_path: Path) -> None:
     assert (np.load(tmp_path / "a.npy") == values[[0, 2, 4]]).all()
 
 
-def test_arrays_that_do_not_belong_together_are_refused(pets: PetFolder, tmp_path: Path) -> None:
+def test_arrays_of_different_photos_are_refused(pets: PetFolder, tmp_path: Path) -> None:
     packed(pets.write(), tmp_path)
     index = tmp_path / "pets/index.csv"
     index.write_text("".join(index.read_text().splitlines(keepends=True)[:-1]))
@@ -189,7 +191,7 @@ def test_arrays_that_do_not_belong_together_are_refused(pets: PetFolder, tmp_pat
         PetArrays.open(tmp_path / "nowhere")
 
 
-def test_originals_come_at_their_own_size(pets: PetFolder) -> None:
+def test_originals_have_their_own_size(pets: PetFolder) -> None:
     (name, photo), *rest = first_originals(pets.write(), {"pug_0", "pug_1", "pug_2"}, 2)
     assert name == "pug_0"
     assert photo.shape == (40, 60, 3)
@@ -198,7 +200,7 @@ def test_originals_come_at_their_own_size(pets: PetFolder) -> None:
 
 @pytest.mark.whole
 def test_memory_does_not_grow_with_the_photos(pets: PetFolder, tmp_path: Path) -> None:
-    """3,000 photos of 256x256 are 590 MB of rows; the process must stay far below."""
+    """3,000 photos of 256x256 make 590 MB of rows; the process must use far less memory."""
     many = PetFolder(tmp_path / "many", trainval=2990, test=10)
     many.write()
     code = (
@@ -219,7 +221,7 @@ def test_memory_does_not_grow_with_the_photos(pets: PetFolder, tmp_path: Path) -
 
 @pytest.mark.whole
 @pytest.mark.skipif(not MINI.is_dir(), reason="the folder of original photos is not beside the checkout")
-def test_the_official_archives_oddities_are_listed(tmp_path: Path, params: Params) -> None:
+def test_oddities_of_the_official_archives_are_listed(tmp_path: Path, params: Params) -> None:
     _, report = packed(MINI, tmp_path, size=16, max_rejected=0.0, split=params.split)
     reasons = {reason for _, reason in report.ignored}
     assert reasons == {

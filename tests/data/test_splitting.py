@@ -1,4 +1,4 @@
-"""Who is in training, validation and test: shares, breeds, folds, and groups that stay whole."""
+"""The split into training, validation and test: shares, breeds, folds, and groups that stay together."""
 
 from collections import Counter
 
@@ -18,7 +18,7 @@ def params(seed: int = 0, folds: int | None = None, fold: int | None = None) -> 
 
 
 def animals(seed: int, n: int = 60, largest: int = 8) -> list[Listed]:
-    """Photos of n animals, one to eight of each."""
+    """Photos of n animals, one to ``largest`` photos of each."""
     random = np.random.default_rng(seed)
     return [
         Listed(f"{animal}_{photo}", BREEDS[animal % 3], "cat", f"animal {animal}", "")
@@ -32,7 +32,7 @@ def singles(n: int, part: str = "") -> list[Listed]:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_no_group_is_on_two_sides_and_shares_are_met(seed: int) -> None:
+def test_no_group_is_divided_and_shares_are_met(seed: int) -> None:
     photos = animals(seed)
     parts = split_photos(photos, params(seed))
     sides: dict[str, set[str]] = {}
@@ -49,14 +49,14 @@ def test_no_group_is_on_two_sides_and_shares_are_met(seed: int) -> None:
     assert parts == split_photos(photos, params(seed))
 
 
-def test_another_seed_is_another_draw() -> None:
+def test_another_seed_gives_another_split() -> None:
     photos = animals(0)
     drawn = {tuple(split_photos(photos, params(seed))) for seed in range(10)}
     assert len(drawn) == 10
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_folds_share_the_groups_among_them(seed: int) -> None:
+def test_folds_divide_the_groups_among_them(seed: int) -> None:
     photos = animals(seed)
     validated: list[str] = []
     tests = set()
@@ -66,12 +66,12 @@ def test_folds_share_the_groups_among_them(seed: int) -> None:
         validated += sorted({photo.group for photo in chosen})
         tests.add(tuple(part == "test" for part in parts))
         assert abs(len(chosen) - (len(photos) - parts.count("test")) / 5) <= 8
-    assert len(tests) == 1, "folds are of one and the same rest"
+    assert len(tests) == 1, "folds must not change the test part"
     tested = {photo.group for photo, test in zip(photos, next(iter(tests)), strict=True) if test}
     assert sorted(validated) == sorted({photo.group for photo in photos} - tested)
 
 
-def test_photos_without_a_group_are_taken_exactly() -> None:
+def test_shares_of_photos_without_groups_are_exact() -> None:
     photos = singles(200)
     parts = split_photos(photos, params())
     assert Counter(parts) == {"test": 40, "val": 24, "train": 136}
@@ -80,13 +80,13 @@ def test_photos_without_a_group_are_taken_exactly() -> None:
         assert abs(of_breed.count("test") - 0.2 * len(of_breed)) <= 1
 
 
-def test_lists_are_followed_and_only_the_rest_is_drawn() -> None:
+def test_lists_are_followed_and_only_other_photos_are_drawn() -> None:
     photos = singles(20, "test") + [Listed(f"t{i}", "pug", "dog", "", "trainval") for i in range(20)]
     assert Counter(split_photos(photos, params())) == {"test": 20, "val": 3, "train": 17}
-    told = [Listed(str(i), "pug", "dog", "", part) for i, part in enumerate(("train", "val", "test") * 3)]
-    assert split_photos(told, params()) == [photo.part for photo in told]
+    listed = [Listed(str(i), "pug", "dog", "", part) for i, part in enumerate(("train", "val", "test") * 3)]
+    assert split_photos(listed, params()) == [photo.part for photo in listed]
     with pytest.raises(DataError, match=r"split\.folds: the lists say which photos are validation"):
-        split_photos(told, params(folds=2, fold=0))
+        split_photos(listed, params(folds=2, fold=0))
 
 
 @pytest.mark.parametrize("sizes", [(5, 5, 5), (1, 1, 1), (30, 2, 9), (2, 20, 3, 3, 4)])
@@ -99,13 +99,13 @@ def test_few_groups_still_give_three_parts(sizes: tuple[int, ...]) -> None:
     assert set(split_photos(photos, params())) == {"train", "val", "test"}
 
 
-def test_more_folds_than_groups() -> None:
+def test_more_folds_than_groups_are_refused() -> None:
     photos = [Listed(f"{i}", "pug", "dog", f"g{i % 4}", "") for i in range(40)]
     with pytest.raises(DataError, match=r"5 folds can't be made of 3 groups"):
         split_photos(photos, params(folds=5, fold=0))
 
 
-def test_a_group_counts_as_the_breed_of_most_of_its_photos() -> None:
+def test_a_group_has_the_breed_of_most_of_its_photos() -> None:
     photos = [
         Listed(f"{i}_{j}", "pug" if j else "odd", "dog", f"g{i}", "") for i in range(40) for j in range(3)
     ]

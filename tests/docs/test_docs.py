@@ -1,4 +1,4 @@
-"""The pages say what the code says: params, command, links, and every message that is printed."""
+"""The pages agree with the code: params, commands, links, and every message that is printed."""
 
 import ast
 import re
@@ -21,17 +21,17 @@ SHOWN = {
     name
     for name, value in vars(petseg.errors).items()
     if isinstance(value, type) and issubclass(value, petseg.errors.PetsegError | petseg.errors.BadImage)
-} | {"Refused"}  # an answer of the servers
+} | {"Refused"}  # answered by the servers
 FIRST_WORDS = ("warning: ", "note: ", "petseg: ", "petseg ")
-FEWEST_LETTERS = 4  # of a fragment that one can search for
+FEWEST_LETTERS = 4  # that a fragment needs so that people can search for it
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_of_the_code_says_what_the_code_says(page: str) -> None:
+def test_a_generated_page_is_up_to_date(page: str) -> None:
     assert (DOCS / page).read_text() == PAGES[page](), "make docs writes it anew"
 
 
-def test_every_param_is_told_with_its_default_range_and_words() -> None:
+def test_every_param_is_listed_with_default_range_and_description() -> None:
     rows = dict(re.findall(r"^\| `([\w.]+)` (\|.*)$", params_page(ROOT), re.MULTILINE))
     values = read_yaml(ROOT / "params.yaml")
     keys = [f"{name}.{key}" for name, section in values.items() for key in section]
@@ -76,7 +76,7 @@ def without_code(text: str) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """Return what GitHub calls a page's headings."""
+    """Return the anchors that GitHub gives the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", without_code(page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -99,7 +99,7 @@ def test_every_message_of_the_demo_page_is_explained() -> None:
     assert [text for text in messages if text not in page] == []
 
 
-def test_a_message_is_known_by_its_longest_words() -> None:
+def test_a_message_is_found_by_its_longest_constant_text() -> None:
     code = """
 raise DataError(f"{path}: holds {n} photos, none of them upright; " "turn them")
 raise petseg.StoreError("gone for good")
@@ -113,34 +113,34 @@ print("all is well")
 
 
 def messages_of(code: str) -> Iterator[tuple[int, str]]:
-    """Yield the line and the longest fixed words of each error and each warning that code can show."""
+    """Yield the line and the longest constant text of each error and warning that the code can show."""
     for node in ast.walk(ast.parse(code)):
         match node:
-            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) as told if name in SHOWN:
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) as call if name in SHOWN:
                 pass
-            case ast.Call(func=ast.Name(id="print" | "_exit" | "SystemExit")) as told:
-                if not any(text.startswith(FIRST_WORDS) for text in literals(told)):
+            case ast.Call(func=ast.Name(id="print" | "_exit" | "SystemExit")) as call:
+                if not any(text.startswith(FIRST_WORDS) for text in literals(call)):
                     continue
             case _:
                 continue
-        words = max((" ".join(text.split()) for text in literals(told)), key=len, default="")
+        words = max((" ".join(text.split()) for text in literals(call)), key=len, default="")
         if sum(letter.isalpha() for letter in words) >= FEWEST_LETTERS:
             yield node.lineno, words
 
 
 def literals(node: ast.AST) -> Iterator[str]:
-    """Yield the texts in a call, but for those inside of an f-string's braces."""
+    """Yield the texts in a call, except those in the braces of an f-string."""
     match node:
         case ast.FormattedValue():
             return
         case ast.Constant(value=str(text)):
-            yield from re.split(r"\{\}", text)  # of str.format
+            yield from re.split(r"\{\}", text)  # filled in by str.format
         case _:
             for inner in ast.iter_child_nodes(node):
                 yield from literals(inner)
 
 
-def test_pages_say_what_cleaning_takes_away() -> None:
+def test_pages_state_the_limits_of_cleaning() -> None:
     for page in ("how-it-works.md", "scores.md"):
         text = (ROOT / "docs" / page).read_text()
         assert all(f"than {share * 100:g} %" in text for share in (ISLAND, HOLE)), page

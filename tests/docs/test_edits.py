@@ -1,4 +1,4 @@
-"""What an edit costs, by what DVC says of a copy of the project, and by the hash of the code."""
+"""What an edit costs: the stages that DVC calls stale in a copy of the project, and the hash of the code."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support.project import TINY, Project
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with the committed lock, which is of this code."""
+    """A copy of the project with the committed lock, which was made by this code."""
     folder = Project(tmp_path_factory.mktemp("edited"), TINY).folder
     (folder / "dvc.lock").write_bytes((ROOT / "dvc.lock").read_bytes())
     return folder
@@ -22,7 +22,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stale_by_code(copy: Path) -> Iterator[Callable[[], set[str]]]:
-    """Ask DVC, in this process, which stages are stale by their code."""
+    """A function that asks DVC, in this process, which stages are stale because their code changed."""
     from dvc.repo import Repo
 
     with Repo(str(copy)) as repo:
@@ -37,7 +37,7 @@ def stale_by_code(copy: Path) -> Iterator[Callable[[], set[str]]]:
 
 
 @pytest.mark.whole
-def test_an_edit_makes_stale_what_the_page_says(copy: Path, stale_by_code: Callable[[], set[str]]) -> None:
+def test_an_edit_makes_the_listed_stages_stale(copy: Path, stale_by_code: Callable[[], set[str]]) -> None:
     assert stale_by_code() == set(), "make record makes the lock anew"
     found = {}
     for name in costs(ROOT):
@@ -52,15 +52,15 @@ def test_an_edit_makes_stale_what_the_page_says(copy: Path, stale_by_code: Calla
 @pytest.mark.whole
 @pytest.mark.usefixtures("read_once")
 @pytest.mark.parametrize(("edit", "column"), [("# a comment", "comment"), ("ADDED = 1", "constant")])
-def test_an_edit_computes_anew_what_the_page_says(copy: Path, edit: str, column: str) -> None:
-    start = {stage: copy / f"stages/{stage}.py" for stage in KEPT_IN_THE_STORE}
-    keys = {stage: code_sha256(script) for stage, script in start.items()}
+def test_an_edit_makes_the_listed_stages_compute_again(copy: Path, edit: str, column: str) -> None:
+    scripts = {stage: copy / f"stages/{stage}.py" for stage in KEPT_IN_THE_STORE}
+    keys = {stage: code_sha256(script) for stage, script in scripts.items()}
     for name, cost in costs(ROOT).items():
         path = copy / name
         before = path.read_bytes()
         path.write_bytes(before + f"\n{edit}\n".encode())
-        anew = {stage for stage, script in start.items() if code_sha256(script) != keys[stage]}
+        anew = {stage for stage, script in scripts.items() if code_sha256(script) != keys[stage]}
         path.write_bytes(before)
         assert anew & set(cost.stale) == set(getattr(cost, column)) & set(KEPT_IN_THE_STORE), name
-        if anew - set(cost.stale):  # nothing but a docstring, and DVC does not look at it
+        if anew - set(cost.stale):  # DVC does not watch this file, which has only a docstring
             assert name == "petseg/__init__.py"

@@ -1,4 +1,4 @@
-"""The experiments behind the defaults: that each is a run the pipeline would take, and is found again."""
+"""The experiments behind the defaults: the pipeline accepts each of their runs, and each is found again."""
 
 import json
 import math
@@ -16,7 +16,7 @@ PRESENT = flatten(load_params(ROOT / "params.yaml"))
 CHANGES: tuple[dict[str, Any], ...] = ({"split.folds": 5}, {"split.folds": None}, {"train.epochs": 7})
 
 
-def written(flat: dict[str, Any], path: Path) -> Path:
+def write_params(flat: dict[str, Any], path: Path) -> Path:
     nested: dict[str, dict[str, Any]] = {}
     for key, value in flat.items():
         section, _, name = key.partition(".")
@@ -33,22 +33,22 @@ def record(key: str, params: dict[str, Any], dice: float) -> Record:
 
 
 @pytest.mark.parametrize("sweep", sweeps.read_sweeps(), ids=lambda sweep: sweep.name)
-def test_each_run_is_one_the_pipeline_takes(sweep: sweeps.Sweep, tmp_path: Path) -> None:
+def test_the_pipeline_accepts_each_run(sweep: sweeps.Sweep, tmp_path: Path) -> None:
     assert len(sweep.runs) > 1
     for run in sweep.runs:
         assert run.keys() <= PRESENT.keys()
-        load_params(written(PRESENT | run, tmp_path / "params.yaml"))
+        load_params(write_params(PRESENT | run, tmp_path / "params.yaml"))
 
 
 def test_only_what_differs_from_the_defaults_is_overridden() -> None:
     assert sweeps.overrides(dict(PRESENT)) == []
-    told = sweeps.overrides(
+    options = sweeps.overrides(
         PRESENT | {"train.loss": "tversky", "train.gradient_clip": 1.5, "split.fold": None}
     )
-    assert told == ["-S", "train.loss=tversky", "-S", "train.gradient_clip=1.5"]
+    assert options == ["-S", "train.loss=tversky", "-S", "train.gradient_clip=1.5"]
 
 
-def test_records_come_back_as_they_were_kept_and_find_their_sweep(
+def test_records_are_read_as_they_were_written_and_match_their_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (sweep,) = (sweep for sweep in sweeps.read_sweeps() if sweep.name == "loss")
@@ -70,7 +70,7 @@ def test_records_come_back_as_they_were_kept_and_find_their_sweep(
     assert "Not run yet." in "\n".join(sweeps.section(sweep, kept[:1]))
 
 
-def test_what_has_a_record_is_not_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_has_a_record_is_not_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (sweep,) = (sweep for sweep in sweeps.read_sweeps() if sweep.name == "loss")
     monkeypatch.setattr(sweeps, "RECORDS", tmp_path / "RECORDS")
     queued: list[dict[str, Any]] = []
@@ -80,6 +80,6 @@ def test_what_has_a_record_is_not_queued_again(tmp_path: Path, monkeypatch: pyte
     assert queued == sweep.runs[1:]
 
 
-def test_the_time_to_the_goal() -> None:
+def test_the_time_to_reach_the_goal() -> None:
     assert sweeps.to_goal(record("1", {}, 0.86)) == 3.0
     assert sweeps.to_goal(record("1", {}, 0.84)) is None

@@ -1,4 +1,4 @@
-"""What a person sees of two trainings in MLflow's pages, in a browser that has never been there."""
+"""MLflow's pages of two trainings, in a browser with a new profile."""
 
 import os
 import signal
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 PATIENCE_MS = 60_000
-SCREENSHOTS = "PETSEG_SCREENSHOTS"  # a folder, where the pages are to be kept as pictures
+SCREENSHOTS = "PETSEG_SCREENSHOTS"  # the variable that names a folder for screenshots of the pages
 
-# Each run has two traces a curve; every point of it has been logged.
+# Each run has a line for the metric, with every logged point.
 CURVES_ARE_DRAWN = """([metric, points]) => {
     const drawn = [...document.querySelectorAll(".js-plotly-plot")].flatMap(plot => plot.data);
     return Object.entries(points).every(([run, n]) =>
@@ -34,10 +34,10 @@ IMAGES_ARE_SHOWN = """([runs, epoch]) => runs.every(run =>
 
 @pytest.fixture
 def page(browser: "Browser") -> "Iterator[Page]":
-    """A tab of a fresh profile."""
+    """A tab with a new profile."""
     context = browser.new_context(viewport={"width": 1500, "height": 700})
     context.set_default_timeout(PATIENCE_MS)
-    # MLflow opens its assistant beside the first page that a profile ever sees.
+    # Otherwise MLflow opens its assistant beside the first page of a new profile.
     context.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
     yield context.new_page()
     context.close()
@@ -45,20 +45,20 @@ def page(browser: "Browser") -> "Iterator[Page]":
 
 @pytest.fixture(scope="module")
 def project(browser: "Browser", project: Project) -> Project:
-    """A project with two trainings, made as a user makes them."""
+    """A project with two trainings, run as a user runs them."""
     project.run("dvc", "exp", "run", "-n", "other-seed", "-S", "train.seed=1")
     return project
 
 
 @pytest.fixture(scope="module")
 def ui(project: Project) -> Iterator[str]:
-    """The address of ``make ui``."""
+    """The URL of ``make ui``."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     with (project.folder / "ui.log").open("w") as log:
-        # -o env: the tests' own environment is used, none is made.
+        # -o env: make uses the environment of the tests, and makes none.
         started = subprocess.Popen(
             ["make", "-o", "env", "ui", f"PORT={port}"],
             cwd=project.folder,
@@ -105,7 +105,7 @@ def test_the_charts_compare_curves_and_masks(ui: str, project: Project, page: "P
 def check_table(
     page: "Page", url: str, experiment_id: str, expected: Mapping[str, Mapping[str, str]]
 ) -> None:
-    """Open the table of the trainings, and find these texts by run and column, and no other run."""
+    """Open the table of the trainings. It must have these texts by run and column, and no other run."""
     from playwright.sync_api import expect
 
     page.goto(url + link(experiment_id))
@@ -117,7 +117,7 @@ def check_table(
 
 
 def check_charts(page: "Page", url: str, experiment_id: str, epochs: Mapping[str, int]) -> None:
-    """Open the charts of these runs: curves over all epochs, and the masks of the first and last."""
+    """Open the charts. They must show curves over all epochs, and the masks of the first and last epoch."""
     from playwright.sync_api import expect
 
     page.set_viewport_size({"width": 1500, "height": 1180})
@@ -134,12 +134,12 @@ def check_charts(page: "Page", url: str, experiment_id: str, epochs: Mapping[str
 
 
 def shown(value: float) -> str:
-    """A number as MLflow writes it in a table: all its digits, as JavaScript has them."""
+    """Format a number as MLflow's table does: with all digits, as JavaScript writes it."""
     return repr(value).removesuffix(".0")
 
 
 def keep(page: "Page", name: str) -> None:
-    """Keep the page as a picture for the README, where one is asked for."""
+    """Save a screenshot of the page for the README if the variable names a folder."""
     if folder := os.environ.get(SCREENSHOTS):
         page.get_by_role("button", name="Hide banner").click()
         page.mouse.move(0, 0)

@@ -1,4 +1,4 @@
-"""DVC's own views and copies: charts without a network, the table, and models and results taken elsewhere."""
+"""DVC's own views and copies: charts without a network, the table, and models and results in other places."""
 
 import json
 import re
@@ -20,7 +20,7 @@ METRICS = ["metrics/data.json", "metrics/train.json", "metrics/test.json"]
 
 @pytest.fixture(scope="module")
 def project(project: Project) -> Project:
-    """A project with a remote, a committed and tagged model, and one experiment, which is not applied."""
+    """A project with a remote, a committed and tagged model, and an experiment that is not applied."""
     project.run("dvc", "remote", "add", "-d", "shelf", str(project.folder.parent / "shelf"))
     project.commit("a remote")
     project.run(
@@ -33,17 +33,17 @@ def project(project: Project) -> Project:
     return project
 
 
-def test_the_page_is_its_source_with_the_scripts_that_dvc_asks_for() -> None:
+def test_the_page_has_the_scripts_that_dvc_requests() -> None:
     page = (ROOT / ".dvc/plots/offline.html").read_text()
     before, after = (ROOT / ".dvc/plots/page.html").read_text().split("{scripts}\n")
     assert page.startswith(before)
     assert page.endswith(after)
     scripts = page.removeprefix(before).removesuffix(after)
-    asked = re.findall(r'/npm/([^"]+)"', VegaRenderer.SCRIPTS)
-    assert re.findall(r"^/\* (\S+@\S+)$", scripts, re.M) == asked
-    assert scripts.count("<script>") == scripts.count("</script>") == len(asked) == 3
+    requested = re.findall(r'/npm/([^"]+)"', VegaRenderer.SCRIPTS)
+    assert re.findall(r"^/\* (\S+@\S+)$", scripts, re.M) == requested
+    assert scripts.count("<script>") == scripts.count("</script>") == len(requested) == 3
     assert scripts.count("Redistributions in binary form must reproduce the above copyright") == 3
-    # DVC replaces these wherever they stand.
+    # DVC replaces each occurrence of these.
     assert [page.count(word) for word in ("{plot_divs}", "{refresh_tag}", "{scripts}")] == [1, 1, 0]
 
 
@@ -54,7 +54,7 @@ def revisions(request: pytest.FixtureRequest) -> list[str]:
 
 @pytest.fixture(scope="module")
 def page(project: Project, revisions: list[str]) -> Path:
-    """The page that draws one revision, or compares two."""
+    """The page that draws one revision or compares two."""
     command = ["show"] if revisions == ["HEAD"] else ["diff", *revisions]
     project.run("dvc", "plots", *command, "--out", f"pages/{command[0]}")
     return project.folder / f"pages/{command[0]}/index.html"
@@ -128,8 +128,8 @@ def test_a_clone_pulls_everything_and_trains_nothing(project: Project, tmp_path:
 
 
 @pytest.mark.parametrize("version", [[], ["--rev", "v1.0.0"]], ids=["newest", "version"])
-def test_a_model_is_fetched_by_its_name(project: Project, tmp_path: Path, version: list[str]) -> None:
-    """From a repository without a cache, so that what arrives is from the remote."""
+def test_a_model_is_fetched_by_name(project: Project, tmp_path: Path, version: list[str]) -> None:
+    """The repository has no cache, so the files must come from the remote."""
     project.run("git", "clone", "-q", "--bare", ".", str(tmp_path / "bare"))
     elsewhere = ["dvc", "--cd", str(tmp_path)]
     project.run(*elsewhere, "artifacts", "get", "bare", "model", *version)

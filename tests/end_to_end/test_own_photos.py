@@ -1,4 +1,4 @@
-"""Own photos and masks through DVC."""
+"""The user's own photos and masks in the pipeline, run by DVC."""
 
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,6 @@ def test_an_own_folder_goes_through_the_pipeline(tmp_path: Path, forks: Path) ->
     assert (sides.nunique() == 1).all()
     assert set(np.unique(arrays.trimaps)) == {1, 2}
     project.edit("params.yaml", {"masks: binary_255": "masks: binary_1"})
-    told = project.run("dvc", "repro", "preprocess", fails=True)
-    assert "12 of 12 listed photos were rejected" in told
-    assert "did you mean binary_255?" in told
+    printed = project.run("dvc", "repro", "preprocess", fails=True)
+    assert "12 of 12 listed photos were rejected" in printed
+    assert "did you mean binary_255?" in printed

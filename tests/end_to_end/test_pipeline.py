@@ -1,4 +1,4 @@
-"""The pipeline as a user runs it: real photos, real DVC, real MLflow, in clones of this repository."""
+"""The pipeline as a user runs it: real photos, real DVC and real MLflow, in clones of this repository."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def test_the_pipeline_runs_from_a_clone(trained: Project) -> None:
     assert "warning" not in printed.lower()
 
 
-def test_what_the_pipeline_leaves(project: Project) -> None:
+def test_the_pipeline_leaves_scores_tables_figures_and_a_page(project: Project) -> None:
     metrics = json.loads((project.folder / "metrics/test.json").read_text())
     per_image = pd.read_csv(project.folder / "plots/test/per_image.csv")
     scored = ["dice", "iou", "boundary_f"]
@@ -81,7 +81,7 @@ def test_what_the_pipeline_leaves(project: Project) -> None:
     assert (project.folder / "plots/report.html").read_text() == page
 
 
-def test_one_row_tells_the_whole_story_of_the_model(project: Project) -> None:
+def test_one_row_in_mlflow_has_params_scores_data_and_artifacts(project: Project) -> None:
     (row,) = mlflow_runs(project.folder)
     run_file = json.loads((project.folder / "models/model.json").read_text())
     assert row.info.status == "FINISHED"
@@ -125,7 +125,7 @@ def test_the_store_has_the_run(project: Project) -> None:
     assert stored == (project.folder / "models/model.safetensors").read_bytes()
 
 
-def test_nothing_to_do_is_said(project: Project) -> None:
+def test_a_second_repro_has_nothing_to_do(project: Project) -> None:
     assert "Data and pipelines are up to date." in project.run("dvc", "repro")
 
 
@@ -142,19 +142,14 @@ def test_nothing_to_do_is_said(project: Project) -> None:
         ("params.yaml", "source: few", "source: oxford", {"download"}),
         ("params.yaml", "encoder_weights: none", "encoder_weights: imagenet", {"encoder", "train"}),
         ("petseg/report/page.css", ":root {", ":root  {", {"plot"}),
-        ("petseg/training/optim.py", '"""Optimizers', '"""Optimisers', {"train", "plot"}),
-        ("petseg/data/download.py", '"""Where', '"""From where', set(STAGES)),
-        (
-            "petseg/core/progress.py",
-            '"""Progress',
-            '"""The progress',
-            {"preprocess", "train", "infer", "plot"},
-        ),
-        ("petseg/tracking/rows.py", '"""Records', '"""Rows', set()),
-        ("petseg/models/predictor.py", '"""From', '"""Out of', {"train", "infer"}),
+        ("petseg/training/optim.py", '"""', '"""  ', {"train", "plot"}),
+        ("petseg/data/download.py", '"""', '"""  ', set(STAGES)),
+        ("petseg/core/progress.py", '"""', '"""  ', {"preprocess", "train", "infer", "plot"}),
+        ("petseg/tracking/rows.py", '"""', '"""  ', set()),
+        ("petseg/models/predictor.py", '"""', '"""  ', {"train", "infer"}),
     ],
 )
-def test_an_edit_touches_what_depends_on_it_and_nothing_else(
+def test_an_edit_makes_only_dependent_stages_stale(
     project: Project, file: str, old: str, new: str, stages: set[str]
 ) -> None:
     project.edit(file, {old: new})
@@ -164,14 +159,14 @@ def test_an_edit_touches_what_depends_on_it_and_nothing_else(
         project.run("git", "checkout", "-q", file)
 
 
-def test_only_what_changed_runs_again(project: Project) -> None:
+def test_only_changed_stages_run_again(project: Project) -> None:
     project.edit("params.yaml", {"examples: 6": "examples: 4"})
     printed = project.run("dvc", "repro")
     assert [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")] == [
         "plot"
     ]
     project.run("git", "checkout", "-q", "params.yaml")
-    assert "Running stage" not in project.run("dvc", "repro")  # DVC's run cache remembers
+    assert "Running stage" not in project.run("dvc", "repro")  # DVC's run cache has the outs
 
 
 def test_wrong_params_stop_everything_with_all_mistakes(project: Project) -> None:
@@ -197,14 +192,14 @@ def test_a_param_is_never_executed(project: Project, value: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["1e-4", "3e-05"])
-def test_numbers_written_as_people_write_them_are_numbers(project: Project, text: str) -> None:
+def test_numbers_in_scientific_notation_are_accepted(project: Project, text: str) -> None:
     overrides = ["-S", f"train.learning_rate={text}", "-S", "train.epochs=0"]
     printed = project.run("dvc", "exp", "run", "--temp", *overrides, fails=True)
     mistakes = [line for line in printed.splitlines() if line.startswith("petseg train: params.yaml")]
     assert mistakes == ["petseg train: params.yaml: train.epochs: 0 must be greater than or equal to 1"]
 
 
-def test_an_experiment_is_compared_with_what_was(project: Project) -> None:
+def test_an_experiment_is_compared_with_the_last_commit(project: Project) -> None:
     project.run("dvc", "exp", "run", "-n", "other-seed", "-S", "train.seed=1", "-S", "train.epochs=1")
     rows = {run.info.run_name: run for run in mlflow_runs(project.folder)}
     assert len(rows) == 2
@@ -227,9 +222,9 @@ def test_an_experiment_is_compared_with_what_was(project: Project) -> None:
 def test_runs_are_compared_by_key_and_by_filter(project: Project) -> None:
     project.run("dvc", "exp", "run", "--temp", "-S", "train.loss=dice", "-S", "train.epochs=1", "train")
     keys = sorted(project.manifests())
-    told = project.run("python", "-m", "petseg", "compare", *keys, "--figure", "drawn/compared.png")
-    assert "loss=dice" in told
-    assert "val Dice, 4 photos" in told
+    printed = project.run("python", "-m", "petseg", "compare", *keys, "--figure", "drawn/compared.png")
+    assert "loss=dice" in printed
+    assert "val Dice, 4 photos" in printed
     assert np.asarray(Image.open(project.folder / "drawn/compared.png")).std() > 0
     filtered = project.run("python", "-m", "petseg", "compare", "params.`train.loss` = 'dice'", "--json")
     (setting,) = json.loads(filtered)["settings"]
@@ -242,15 +237,15 @@ def test_runs_are_compared_by_key_and_by_filter(project: Project) -> None:
     assert mine["val_dice"] == pytest.approx(
         json.loads((project.folder / "metrics/train.json").read_text())["val_dice"], abs=1e-5
     )
-    for wrong, said in (("zz", "zz: no such run"), ("params.x =", "params.x =: is no MLflow filter")):
-        assert f"petseg: {said}" in project.run("python", "-m", "petseg", "compare", wrong, fails=True)
+    for wrong, message in (("zz", "zz: no such run"), ("params.x =", "params.x =: is no MLflow filter")):
+        assert f"petseg: {message}" in project.run("python", "-m", "petseg", "compare", wrong, fails=True)
 
 
 def petseg(project: Project, *arguments: str, fails: bool = False) -> str:
     return project.run("python", "-m", "petseg", "runs", *arguments, fails=fails)
 
 
-def test_a_run_is_listed_proved_restored_and_traced(project: Project) -> None:
+def test_a_run_is_listed_verified_restored_and_identified(project: Project) -> None:
     key = json.loads((project.folder / "models/model.json").read_text())["run_key"]
     metrics = json.loads((project.folder / "metrics/test.json").read_text())
     (row,) = [row for row in json.loads(petseg(project, "list", "--json"))["runs"] if row["id"] == key]
@@ -258,7 +253,7 @@ def test_a_run_is_listed_proved_restored_and_traced(project: Project) -> None:
     assert not row["changed"]
     report = json.loads(petseg(project, "verify", "--json"))
     assert report["damages"] == []
-    assert report["files"]["MLflow"] >= 2  # of the row, and of the logged model
+    assert report["files"]["MLflow"] >= 2  # the copies of the row and of the logged model
     assert report["files"]["DVC's cache"] > 10
     petseg(project, "restore", key, "--to", "away/copy.safetensors")
     assert f"the weights of run {key}" in petseg(project, "which", "away/copy.safetensors")
@@ -268,12 +263,12 @@ def test_a_run_is_listed_proved_restored_and_traced(project: Project) -> None:
     copy = next((project.folder / "mlartifacts").rglob("weights/model.safetensors"))
     data = copy.read_bytes()
     copy.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    told = petseg(project, "verify", fails=True)
+    printed = petseg(project, "verify", fails=True)
     copy.write_bytes(data)
-    assert "/weights/model.safetensors: differs from run" in told
+    assert "/weights/model.safetensors: differs from run" in printed
 
 
-def test_a_champion_is_mlflows_too(project: Project) -> None:
+def test_the_champion_has_the_alias_in_mlflow(project: Project) -> None:
     key = json.loads((project.folder / "models/model.json").read_text())["run_key"]
     assert "in MLflow models:/petseg@champion, version " in petseg(project, "promote", key)
     assert "was the champion already" in petseg(project, "promote", key)
@@ -286,10 +281,10 @@ def test_a_champion_is_mlflows_too(project: Project) -> None:
     assert "is the champion, and is not pruned" in petseg(project, "prune", key, fails=True)
 
 
-def test_a_run_whose_commit_is_gone_is_reproduced_by_the_code_that_it_keeps(
+def test_a_run_without_its_commit_is_reproduced_with_its_stored_code(
     project: Project, forks: Path, tmp_path: Path
 ) -> None:
-    """As where a clone was deleted before it was pushed, and its runs are all that is left."""
+    """A clone may be deleted before it was pushed, so that only its runs are left."""
     left = project.copy(tmp_path / "left", forks)
     key = json.loads((left.folder / "models/model.json").read_text())["run_key"]
     shutil.rmtree(left.folder / ".git")
@@ -320,7 +315,7 @@ def test_another_clone_in_a_temporary_folder_gives_the_same_bits(
         assert ours[f"data/{path}"] == theirs[f"data/{path}"]
     for path in ("model.safetensors", "model.json", "evolution.npz"):
         assert ours[f"models/{path}"] == theirs[f"models/{path}"]
-    # What must outlast the temporary folder is in the clone itself.
+    # The run and its row are in the clone itself, not in the temporary folder.
     (manifest,) = other.manifests().values()
     assert manifest["status"] == "finished"
     assert len(mlflow_runs(other.folder)) == 1

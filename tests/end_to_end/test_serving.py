@@ -1,4 +1,4 @@
-"""A model as a person serves it: what it answers, what it refuses, and that it answers after that."""
+"""A model that is served as a user does: its answers, its refusals, and that it still answers after those."""
 
 import json
 import os
@@ -37,7 +37,7 @@ HOSTS, ORIGINS = "pets.example:*", "https://pets.example"
 
 @dataclass
 class Served:
-    """A running server, and the same model in this process."""
+    """A running server, and the same model loaded in this process."""
 
     url: str
     pid: int
@@ -76,7 +76,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         uri = log_random_model(root, MODEL, 32, JPEGS[0])
         mlflow.set_tracking_uri(f"sqlite:///{root}/mlflow.db")
         folder = Path(mlflow.artifacts.download_artifacts(uri))
-        # Ghostscript, which Pillow would call for PostScript.
+        # In place of Ghostscript, which Pillow would call for PostScript.
         (root / "bin").mkdir()
         (root / "bin/gs").write_text("#!/bin/sh\necho 10; touch executed\n")
         (root / "bin/gs").chmod(0o755)
@@ -85,7 +85,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             yield Served(url, pid, root, folder, mlflow.pyfunc.load_model(str(folder)))
 
 
-def test_a_file_and_its_pixels_get_the_same_mask_of_the_photos_own_size(server: Served) -> None:
+def test_a_file_and_its_pixels_get_the_same_mask(server: Served) -> None:
     expected = server.expected(PHOTO)
     assert np.shape(expected) == PHOTO.shape[:2]
     assert 0 < np.mean(expected) < 1
@@ -102,7 +102,7 @@ def test_a_file_and_its_pixels_get_the_same_mask_of_the_photos_own_size(server: 
         assert server.masks(several) == [expected]
 
 
-def test_params_say_which_mask_is_wanted(server: Served) -> None:
+def test_params_choose_the_mask(server: Served) -> None:
     seen = set()
     for edge in ("whole", "tight"):
         for as_is in (False, True):
@@ -115,7 +115,7 @@ def test_params_say_which_mask_is_wanted(server: Served) -> None:
     assert server.masks({"inputs": FILES[0], "params": {}}) == server.expected(PHOTO)
 
 
-def test_photos_of_different_sizes_in_one_request(server: Served) -> None:
+def test_one_request_can_have_photos_of_different_sizes(server: Served) -> None:
     photos = [np.asarray(decode_photo(jpeg)) for jpeg in JPEGS]
     assert len({photo.shape for photo in photos}) > 1
     expected = [server.expected(photo) for photo in photos]
@@ -123,10 +123,10 @@ def test_photos_of_different_sizes_in_one_request(server: Served) -> None:
     assert server.masks({"dataframe_records": [{"image": file} for file in FILES]}) == expected
 
 
-def test_files_of_any_kind_are_turned_upright_and_to_rgb(server: Served) -> None:
+def test_files_of_any_kind_become_upright_rgb(server: Served) -> None:
     image = Image.fromarray(PHOTO)
     turned = Image.Exif()
-    turned[0x0112] = 6  # to be shown turned clockwise by a quarter
+    turned[0x0112] = 6  # viewers turn it clockwise by a quarter turn
     files = {
         "rotated": encoded(image, "JPEG", exif=turned, quality=95),
         "grey": encoded(image.convert("L"), "PNG"),
@@ -140,12 +140,12 @@ def test_files_of_any_kind_are_turned_upright_and_to_rgb(server: Served) -> None
     assert np.shape(masks[0]) == PHOTO.shape[1::-1]
 
 
-def test_in_python_files_go_as_well(server: Served) -> None:
+def test_the_model_takes_files_in_python_too(server: Served) -> None:
     assert (server.model.predict(np.array(FILES[:1])) == server.model.predict(PHOTO[None])).all()
 
 
 def bomb(side: int) -> str:
-    """A small file of a large black picture."""
+    """Return a small file of a large black picture, in base64."""
     return b64encode(encoded(Image.new("1", (side, side)), "PNG")).decode()
 
 
@@ -218,7 +218,7 @@ REFUSED: dict[str, tuple[int, Callable[[], object], str]] = {
 
 
 def check_refused(answer: requests.Response, status: int, message: str) -> None:
-    """Of an answer: one short line, with nothing of what was sent, nor of the server's inside."""
+    """Check that an answer is one short line that shows nothing of the request or of the server's code."""
     assert answer.status_code == status, answer.text
     assert list(answer.json()) == ["error"]
     (line,) = answer.json().values()
@@ -230,7 +230,7 @@ def check_refused(answer: requests.Response, status: int, message: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_photo_is_refused_in_one_line(server: Served, name: str) -> None:
+def test_a_bad_request_is_refused_in_one_line_and_little_memory(server: Served, name: str) -> None:
     status, body, message = REFUSED[name]
     before_kb = server.peak_kb()
     check_refused(server.post(body()), status, message)
@@ -246,7 +246,7 @@ def test_what_is_no_photo_is_refused_in_one_line(server: Served, name: str) -> N
         ("Host", "localhost:5001", True),
         ("Host", "[::1]:5001", True),
         ("Host", "pets.example:5001", True),
-        ("Host", "pets.example", False),  # the list has it with a port
+        ("Host", "pets.example", False),  # the list has this host only with a port
         ("Host", "evil.example", False),
         ("Host", "localhost.evil.example", False),
         ("Host", "127.0.0.1.evil.example:5001", False),
@@ -273,7 +273,7 @@ def test_foreign_hosts_and_pages_are_refused(server: Served, name: str, value: s
             check_refused(answer, 403, "a foreign .* MLFLOW_SERVER_")
 
 
-def test_what_is_not_asked_as_it_should_be(server: Served) -> None:
+def test_a_wrong_method_path_or_type_is_refused(server: Served) -> None:
     for kind in ("text/csv", "text/plain", "application/vnd.apache.parquet", ""):
         check_refused(server.post(b"secret", Content_Type=kind), 415, "application/json")
     for method, path in (("POST", "/ping"), ("PUT", "/invocations"), ("POST", "/invocations%0A")):
@@ -284,7 +284,7 @@ def test_what_is_not_asked_as_it_should_be(server: Served) -> None:
     assert requests.get(f"{server.url}/version", timeout=60).text == mlflow.__version__
 
 
-def test_visitors_that_send_half_a_body_keep_nobody_out(server: Served) -> None:
+def test_half_sent_bodies_do_not_block_others(server: Served) -> None:
     slow = (
         b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: 9\r\nExpect: 100-continue\r\n\r\n"
@@ -298,12 +298,12 @@ def test_visitors_that_send_half_a_body_keep_nobody_out(server: Served) -> None:
 
 
 @pytest.mark.parametrize("masks", [np.eye(2, 5, dtype=np.uint8), np.ones((2, 3, 1), np.uint8)])
-def test_masks_are_written_as_json_writes_them(masks: NDArray[np.uint8]) -> None:
+def test_masks_are_valid_json(masks: NDArray[np.uint8]) -> None:
     assert json.loads(_as_json(masks)) == masks.tolist()
 
 
 class Hostile:
-    """A pickle that leaves a file behind where it is loaded."""
+    """A pickle that makes a file if it is loaded."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ("touch executed",)

@@ -1,4 +1,4 @@
-"""Every way of running ends in the same place: one row a model, one run in the store, the same weights."""
+"""Every way of running has the same result: one row per model, one run in the store, the same weights."""
 
 import csv
 import shutil
@@ -16,8 +16,8 @@ from tests.support.project import Project, mlflow_runs
 OUTS = ["models/model.safetensors", "metrics/test.json", "plots/figures/curves.png"]
 
 
-def models(project: Project) -> dict[str, Any]:
-    """MLflow's row of each model, by its seed, once all that must hold of every one of them was checked."""
+def checked_rows(project: Project) -> dict[str, Any]:
+    """Check the rows of all models in MLflow, and return them by seed."""
     found = mlflow_runs(project.folder, children=True)
     rows = {row.data.params["train.seed"]: row for row in found if row.data.tags["stage"] == "train"}
     manifests = project.manifests()
@@ -50,23 +50,23 @@ def models(project: Project) -> dict[str, Any]:
 
 
 def workspace(project: Project) -> dict[str, str]:
-    """What an experiment elsewhere must leave as it is."""
+    """The state of the workspace, which an experiment in another folder must not change."""
     status = {"git": project.run("git", "status", "--porcelain")}
     return status | {name: sha256_file(project.folder / name) for name in [*OUTS, "params.yaml", "dvc.lock"]}
 
 
-def test_repro_from_a_subfolder(project: Project) -> None:
+def test_repro_works_from_a_subfolder(project: Project) -> None:
     project.edit("params.yaml", {"train:\n  seed: 0": "train:\n  seed: 9"})
     project.run("dvc", "repro", "../dvc.yaml", folder="docs")
-    assert not list((project.folder / "docs").glob("ml[!f]*"))  # no artifacts there,
-    assert not (project.folder / "docs/mlflow.db").exists()  # and no database
-    assert models(project).keys() == {"0", "9"}
+    assert not list((project.folder / "docs").glob("ml[!f]*"))  # no artifacts
+    assert not (project.folder / "docs/mlflow.db").exists()
+    assert checked_rows(project).keys() == {"0", "9"}
     project.run("git", "checkout", "-q", ".")
     project.run("dvc", "checkout")
 
 
-def test_the_data_of_a_training_is_that_of_the_stages_before(project: Project) -> None:
-    row = models(project)["0"]
+def test_a_training_has_the_data_of_the_stages_before(project: Project) -> None:
+    row = checked_rows(project)["0"]
     runs = mlflow_runs(project.folder, experiment="petseg-data")
     stages = {run.data.tags["stage"]: run for run in runs}
     assert stages.keys() == {"download", "preprocess"}
@@ -80,9 +80,9 @@ def test_the_data_of_a_training_is_that_of_the_stages_before(project: Project) -
     assert digests(prepared).items() > digests(stages["download"]).items() != set()
 
 
-def test_an_experiment_in_the_workspace(project: Project) -> None:
+def test_an_experiment_runs_in_the_workspace(project: Project) -> None:
     project.run("dvc", "exp", "run", "-n", "here", "-S", "train.seed=1")
-    row = models(project)["1"]
+    row = checked_rows(project)["1"]
     assert (row.info.run_name, row.data.tags["dvc_experiment"]) == ("here", "here")
     assert row.data.tags["source_file"] == str(project.folder / "stages/train.py")
     project.run("git", "checkout", "-q", ".")
@@ -94,7 +94,7 @@ def test_an_experiment_in_a_temporary_folder_runs_its_own_code(project: Project)
     before = workspace(project)
     project.run("dvc", "exp", "run", "--temp", "-n", "there", "-S", "train.seed=2")
     assert workspace(project) == before
-    row = models(project)["2"]
+    row = checked_rows(project)["2"]
     assert row.info.run_name == "there"
     source = Path(row.data.tags["source_file"])
     assert source.is_relative_to(project.folder / ".dvc/tmp/exps")
@@ -105,44 +105,44 @@ def test_an_experiment_in_a_temporary_folder_runs_its_own_code(project: Project)
     project.run("git", "checkout", "-q", ".")
 
 
-def test_a_queue_with_two_workers(project: Project) -> None:
+def test_a_queue_runs_with_two_workers(project: Project) -> None:
     before = workspace(project)
     project.run("dvc", "exp", "run", "--queue", "-S", "train.seed=3,4")
     project.run_queue(workers=2)
-    assert models(project).keys() == {"0", "1", "2", "3", "4", "9"}
+    assert checked_rows(project).keys() == {"0", "1", "2", "3", "4", "9"}
     assert workspace(project) == before
 
 
-def test_stages_as_scripts(project: Project) -> None:
+def test_stages_run_as_scripts(project: Project) -> None:
     project.edit("params.yaml", {"train:\n  seed: 0": "train:\n  seed: 5"})
     for stage in ("train", "infer", "plot"):
         project.run(*project.command(stage))
-    assert "5" in models(project)
+    assert "5" in checked_rows(project)
     project.run("git", "checkout", "-q", ".")
     project.run("dvc", "checkout", "--force")
 
 
-def test_the_command_petseg(project: Project) -> None:
+def test_the_command_petseg_runs_the_pipeline(project: Project) -> None:
     options = ("-batch_size", "4", "-data_path", "../few", "-S", "train.seed=8")
     command = ("python", "-m", "petseg", "infer", *options)
-    said = project.run(*command, folder="docs", environment={"PYTHONPATH": str(project.folder)})
-    assert "dvc exp run infer -S data.source=few -S infer.batch_size=4 -S train.seed=8" in said
+    printed = project.run(*command, folder="docs", environment={"PYTHONPATH": str(project.folder)})
+    assert "dvc exp run infer -S data.source=few -S infer.batch_size=4 -S train.seed=8" in printed
     project.run("dvc", "repro")
-    assert "8" in models(project)
+    assert "8" in checked_rows(project)
     assert read_yaml(project.folder / "params.yaml")["infer"]["batch_size"] == 4
     project.run("git", "checkout", "-q", ".")
     project.run("dvc", "checkout", "--force")
 
 
-def test_the_same_again_is_the_same_row(project: Project) -> None:
-    before = {row.info.run_id: row.info.end_time for row in models(project).values()}
+def test_the_same_training_again_keeps_its_row(project: Project) -> None:
+    before = {row.info.run_id: row.info.end_time for row in checked_rows(project).values()}
     project.run("dvc", "exp", "run", "--temp", "-S", "train.seed=4")
     project.run("dvc", "repro", "--force", "--single-item", "train")
     project.run("dvc", "repro", "--force", "--single-item", "infer")
-    assert {row.info.run_id: row.info.end_time for row in models(project).values()} == before
+    assert {row.info.run_id: row.info.end_time for row in checked_rows(project).values()} == before
 
 
-def test_another_folder_gives_the_same_weights_and_has_its_own_records(
+def test_another_folder_gives_the_same_weights_and_keeps_its_own_records(
     project: Project, tmp_path: Path, forks: Path, mlflow_database: Path
 ) -> None:
     other = Project(tmp_path / "other", {}, forks)
@@ -165,7 +165,7 @@ def test_another_folder_gives_the_same_weights_and_has_its_own_records(
         ("petseg/training/loop.py", '"""', '"""  ', "petseg/training/loop.py", 7),
     ],
 )
-def test_what_is_edited_during_a_stage_makes_it_fail(
+def test_an_edit_during_a_stage_makes_it_fail(
     project: Project, file: str, old: str, new: str, named: str, seed: int
 ) -> None:
     lock = (project.folder / "dvc.lock").read_bytes()
@@ -182,7 +182,7 @@ def test_what_is_edited_during_a_stage_makes_it_fail(
     project.run("git", "checkout", "-q", ".")
 
 
-def test_scores_of_other_weights_are_shown_for_no_training(project: Project) -> None:
+def test_a_training_does_not_show_scores_of_other_weights(project: Project) -> None:
     scores = project.folder / "metrics/test.json"
     assert scores.exists()
     project.run("dvc", "exp", "run", "-n", "unscored", "-S", "train.seed=11", "train")
@@ -190,7 +190,7 @@ def test_scores_of_other_weights_are_shown_for_no_training(project: Project) -> 
     table = list(csv.DictReader(project.run("dvc", "exp", "show", "--csv").splitlines()))
     (row,) = [row for row in table if row["Experiment"] == "unscored"]
     assert row["val_dice"]
-    assert row["dice_per_image"] == "!"  # by which DVC says that there is none
+    assert row["dice_per_image"] == "!"  # DVC's sign for an absent value
     assert "unscored" in project.run("make", "table")
     project.run("dvc", "repro")
     assert scores.exists()

@@ -1,4 +1,4 @@
-"""No test label can sway a choice: infer looks at none before everything is chosen and predicted."""
+"""No test label can affect a choice: infer reads none before it has made all choices and predictions."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ MODEL = ModelParams(name="unet", width=2, depth=2, dropout=0.0, encoder_weights=
 
 
 class Watched:
-    """Trimaps that note which rows are read."""
+    """Trimaps that record which rows are read."""
 
     def __init__(self, trimaps: NDArray[np.uint8], notes: list[tuple[str, set[int]]]) -> None:
         self.trimaps, self.notes = trimaps, notes
@@ -39,7 +39,7 @@ class Watched:
 
 @dataclasses.dataclass
 class Inferred:
-    """What the stage left, and what it did in which order."""
+    """The outputs of the stage, and its steps in order."""
 
     metrics: dict[str, Any]
     masks: bytes
@@ -59,7 +59,7 @@ def infer(params: Params, arrays: PetArrays, folder: Path, monkeypatch: pytest.M
     about.write_text(json.dumps(described))
     (folder / ".dvc/tmp").mkdir(parents=True)
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # not what is tested here
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # MLflow is not tested here
 
     notes: list[tuple[str, set[int]]] = []
     trimaps: Any = Watched(arrays.trimaps, notes)
@@ -68,11 +68,11 @@ def infer(params: Params, arrays: PetArrays, folder: Path, monkeypatch: pytest.M
     for name in ("choose_threshold", "choose_answers", "original_trimaps"):
         original = getattr(evaluate, name)
 
-        def noting(*arguments: Any, name: str = name, original: Any = original) -> Any:
+        def recording(*arguments: Any, name: str = name, original: Any = original) -> Any:
             notes.append((name, set()))
             return original(*arguments)
 
-        monkeypatch.setattr(evaluate, name, noting)
+        monkeypatch.setattr(evaluate, name, recording)
     predict = Predictor.probability
 
     def predicting(*arguments: Any) -> Any:
@@ -92,18 +92,18 @@ def honest(sample_arrays: PetArrays, tmp_path_factory: pytest.TempPathFactory) -
         return infer(params, sample_arrays, tmp_path_factory.mktemp("honest"), monkeypatch)
 
 
-def test_test_labels_come_after_every_choice(honest: Inferred, sample_arrays: PetArrays) -> None:
+def test_infer_reads_test_labels_only_after_every_choice(honest: Inferred, sample_arrays: PetArrays) -> None:
     test = set(sample_arrays.rows("test").tolist())
     names = [name for name, _ in honest.notes]
     looked = [i for i, (name, rows) in enumerate(honest.notes) if rows & test or name == "original_trimaps"]
     assert looked, "the test photos were never scored"
     chosen = max(i for i, name in enumerate(names) if name in ("choose_threshold", "choose_answers"))
-    assert names.count("choose_threshold") == 3  # of each output, and of the mean mask
+    assert names.count("choose_threshold") == 3  # for each output, and for the mean mask
     assert names.count("choose_answers") == 1
     assert max(chosen, names.index("predict test")) < looked[0]
 
 
-def test_other_test_labels_lead_to_the_same_choices_and_masks(
+def test_other_test_labels_give_the_same_choices_and_masks(
     honest: Inferred,
     params: Params,
     sample_arrays: PetArrays,
@@ -118,6 +118,5 @@ def test_other_test_labels_lead_to_the_same_choices_and_masks(
         assert other.metrics[chosen] == honest.metrics[chosen]
     assert other.masks == honest.masks
     assert other.metrics["dice_per_image"] != honest.metrics["dice_per_image"]
-    assert (
-        other.metrics["own_resolution"] == honest.metrics["own_resolution"]
-    )  # from the archive, which is as it was
+    # These scores come from the archive, which has not changed.
+    assert other.metrics["own_resolution"] == honest.metrics["own_resolution"]

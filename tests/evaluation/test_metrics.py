@@ -39,12 +39,12 @@ def test_scores_of_four_pixels(
     assert (counts.tp + counts.fp + counts.fn + counts.tn).item() == 4
 
 
-def test_pixels_that_do_not_count_do_not_count() -> None:
+def test_pixels_outside_the_valid_mask_are_not_counted() -> None:
     counts = count_pixels(mask(1, 1, 0, 0), mask(1, 0, 1, 0), torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]))
     assert [x.item() for x in (counts.tp, counts.fp, counts.fn, counts.tn)] == [1, 0, 0, 1]
 
 
-def test_a_mean_over_photos_is_not_that_of_all_pixels() -> None:
+def test_the_mean_over_photos_differs_from_the_pooled_score() -> None:
     predicted = torch.cat([mask(1, 0, 0, 0), mask(1, 1, 1, 1)])
     true = torch.cat([mask(0, 1, 0, 0), mask(1, 1, 1, 1)])
     result = scores(count_pixels(predicted, true))
@@ -61,8 +61,8 @@ def test_a_photo_without_a_score_is_left_out_of_the_mean() -> None:
     assert math.isnan(mean(np.array([NAN])))
 
 
-def test_against_torchmetrics_and_scikit_learn() -> None:
-    # Not above: both take long to import, and each process of a test run imports all files.
+def test_scores_equal_those_of_torchmetrics_and_scikit_learn() -> None:
+    # Imported here because both take long, and each process of a test run imports all files.
     from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
     from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
 
@@ -81,7 +81,7 @@ def test_against_torchmetrics_and_scikit_learn() -> None:
 
 
 @pytest.mark.whole
-def test_the_bootstrap_interval_covers_as_often_as_it_says() -> None:
+def test_the_bootstrap_interval_has_its_nominal_coverage() -> None:
     random = np.random.default_rng(1)
     covered = 0
     for trial in range(200):
@@ -90,7 +90,7 @@ def test_the_bootstrap_interval_covers_as_often_as_it_says() -> None:
     assert 0.89 <= covered / 200 <= 0.99
 
 
-def test_the_bootstrap_interval_is_the_same_each_time_and_leaves_nan_out() -> None:
+def test_the_bootstrap_interval_is_reproducible_and_leaves_nan_out() -> None:
     values = np.random.default_rng(0).random(50)
     assert bootstrap_interval(values) == bootstrap_interval(np.append(values, NAN))
     low, high = bootstrap_interval(values)
@@ -112,7 +112,7 @@ def test_shapes_must_agree(shape: tuple[int, ...]) -> None:
         ("ignore", [1, 0, 0, 0], [1, 1, 0, 0]),
     ],
 )
-def test_the_border_counts_as_told(
+def test_the_border_counts_by_the_rule(
     boundary: Boundary, expected: list[int], counted: list[int] | None
 ) -> None:
     trimaps = torch.tensor([[[1, 2], [3, 3]]], dtype=torch.uint8)

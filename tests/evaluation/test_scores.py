@@ -30,7 +30,7 @@ def square(size: int = 128, top: int = 32, left: int = 32, side: int = 64) -> ND
 
 
 def both(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """One mask as the answer of both outputs."""
+    """Stack one mask as the masks of both outputs."""
     return np.stack([mask, mask])
 
 
@@ -39,10 +39,10 @@ def boundary_f(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
 
 
 def test_the_boundary_of_a_shifted_square() -> None:
-    """Within 0.75 % of the diagonal, 1.36 px, a shift by one pixel costs nothing; by two, two sides."""
+    """The tolerance is 0.75 % of the diagonal, 1.36 px: a shift by 1 px costs nothing, by 2 px two sides."""
     assert boundary_f(square(), square()) == 1
     assert boundary_f(square(left=33), square()) == 1
-    # Of 252 pixels, the left and the right side (64 each) are two away, but for those near the others.
+    # Of 252 pixels, the left and the right side (64 each) are 2 px away, except those near the other sides.
     f = boundary_f(square(left=34), square())
     assert f == pytest.approx((252 - 2 * 62) / 252, abs=0.02)
     assert f < boundary_f(square(left=33), square())
@@ -53,16 +53,16 @@ def test_the_tolerance_grows_with_the_photo() -> None:
     assert boundary_f(square(128, 32, 35), square(128, 32, 32)) < 0.6
 
 
-def test_one_missing_side_is_recall_and_one_too_much_is_precision() -> None:
+def test_a_missing_side_lowers_recall_and_an_extra_side_precision() -> None:
     true, thin = square(), square()
     thin[32:96, 64:96] = False  # half of the square
-    said, real = 2 * (64 + 32) - 4, 252
-    precision = (said - 62) / said  # the new side lies inside
+    predicted, real = 2 * (64 + 32) - 4, 252
+    precision = (predicted - 62) / predicted  # the new side is inside the true square
     recall = (64 + 2 * 33) / real
     assert boundary_f(thin, true) == pytest.approx(2 * precision * recall / (precision + recall), abs=0.02)
 
 
-def test_a_mask_without_an_edge() -> None:
+def test_a_mask_without_an_edge_scores_zero_or_nan() -> None:
     nothing, everything = np.zeros((128, 128), bool), np.ones((128, 128), bool)
     for flat in (nothing, everything):
         assert boundary_f(flat, square()) == 0
@@ -83,12 +83,12 @@ def test_every_rule_for_the_border_is_scored() -> None:
         "background": pytest.approx(2 / 3),
         "ignore": 1.0,
     }
-    told = under_each_rule(tallies, "foreground")
-    assert told["dice_per_image"] == 1
-    assert isinstance(told["boundary_background"], dict)
-    assert told["boundary_background"]["dice_per_image"] == pytest.approx(2 / 3)
-    assert isinstance(told["boundary_ignore"], dict)
-    assert math.isnan(told["boundary_ignore"]["boundary_f_per_image"])
+    scores = under_each_rule(tallies, "foreground")
+    assert scores["dice_per_image"] == 1
+    assert isinstance(scores["boundary_background"], dict)
+    assert scores["boundary_background"]["dice_per_image"] == pytest.approx(2 / 3)
+    assert isinstance(scores["boundary_ignore"], dict)
+    assert math.isnan(scores["boundary_ignore"]["boundary_f_per_image"])
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_every_rule_for_the_border_is_scored() -> None:
     [("whole", 1.0), ("tight", pytest.approx(2 / 3))],
 )
 def test_each_rule_is_answered_by_its_own_mask(ignored_by: Edge, ignore: float) -> None:
-    """The whole mask is right with the border as pet; the tight one calls a pixel of pet background."""
+    """The whole mask is right if the border is pet; the tight one misses a pixel of pet."""
     trimap = np.array([[PET, PET], [BORDER, BACKGROUND]], np.uint8)
     whole, tight = np.array([[True, True], [True, False]]), np.array([[True, False], [False, False]])
     tallies = tally([("cat", np.stack([whole, tight]), trimap)], {**ANSWERS, "ignore": ignored_by})
@@ -112,7 +112,7 @@ def test_each_rule_is_answered_by_its_own_mask(ignored_by: Edge, ignore: float) 
     assert [tallies["foreground"].counts.tp.item(), tallies["background"].counts.tp.item()] == [1, 2]
 
 
-def test_the_edge_that_is_scored_is_that_of_the_mask_that_answers() -> None:
+def test_the_boundary_score_uses_the_mask_that_answers_the_rule() -> None:
     whole, tight = square(), square(top=40, left=40, side=48)
     trimap = np.where(tight, PET, np.where(whole, BORDER, BACKGROUND)).astype(np.uint8)
     tallies = tally([("cat", np.stack([whole, tight]), trimap)], ANSWERS)
@@ -122,7 +122,7 @@ def test_the_edge_that_is_scored_is_that_of_the_mask_that_answers() -> None:
     assert [tallies[rule].edge_f.item() for rule in ("foreground", "background")] == [0, 0]
 
 
-def test_photos_of_several_sizes_are_scored_in_their_own() -> None:
+def test_photos_are_scored_at_their_own_size() -> None:
     small, large = square(64, 8, 8, 16), square(128)
     trimaps = [np.where(mask, PET, BACKGROUND).astype(np.uint8) for mask in (small, large)]
     half = large & (np.arange(128) < 64)
@@ -138,7 +138,7 @@ def test_photos_of_several_sizes_are_scored_in_their_own() -> None:
     assert scores["dice_global"] == pytest.approx(2 * (256 + 2048) / (2 * 256 + 2048 + 4096))
 
 
-def test_empty_masks_are_left_out_only_where_truth_is_empty_too() -> None:
+def test_an_empty_mask_is_left_out_only_if_the_truth_is_empty_too() -> None:
     nothing = np.zeros((8, 8), bool)
     background = np.full((8, 8), BACKGROUND, np.uint8)
     pet = background.copy()
@@ -159,14 +159,14 @@ def test_groups_are_sorted_by_their_mean() -> None:
     assert (groups["dice_per_image_low"][1], groups["dice_per_image_high"][1]) == (low, high)
 
 
-def test_the_mean_mask_says_how_often_a_place_is_pet() -> None:
+def test_the_mean_mask_is_the_share_of_photos_with_pet_at_a_pixel() -> None:
     trimaps = torch.tensor([[[PET, BORDER]], [[BACKGROUND, BORDER]]], dtype=torch.uint8)
     assert mean_mask(trimaps, "foreground").tolist() == [[0.5, 1.0]]
     assert mean_mask(trimaps, "background").tolist() == [[0.5, 0.0]]
     assert mean_mask(trimaps, "ignore").tolist() == [[0.5, 0.0]]
 
 
-def test_counting_a_batch_and_counting_photo_by_photo_agree() -> None:
+def test_a_batch_has_the_same_counts_as_single_photos() -> None:
     random = np.random.default_rng(0)
     masks, trimaps = random.random((5, 16, 16)) > 0.5, random.integers(1, 4, (5, 16, 16)).astype(np.uint8)
     one_by_one = tally(zip("abcde", map(both, masks), trimaps, strict=True), ANSWERS)

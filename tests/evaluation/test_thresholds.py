@@ -1,4 +1,4 @@
-"""Hand-computed cases of four pixels a photo, and the slow way as the oracle."""
+"""Hand-computed cases with four pixels per photo, and a slow implementation as the oracle."""
 
 import math
 
@@ -30,7 +30,7 @@ TRIMAPS = torch.tensor(
 @pytest.mark.parametrize(
     ("threshold", "dice", "precision", "recall"),
     [
-        # The first photo's pixels of pet have 0.92 and 0.4; the second's, with the border, 0.5 and 1.
+        # The pet pixels of the first photo have 0.92 and 0.4; of the second, with the border, 0.5 and 1.
         (0.05, (2 * 2 / 6 + 2 * 2 / 5) / 2, 4 / 7, 1),
         (0.30, (2 * 2 / 5 + 2 * 2 / 5) / 2, 4 / 6, 1),
         (0.50, (2 * 1 / 4 + 1) / 2, 3 / 4, 3 / 4),
@@ -44,7 +44,7 @@ def test_scores_at_a_threshold(threshold: float, dice: float, precision: float, 
     assert row["recall"] == pytest.approx(recall)
 
 
-def test_the_border_is_left_out_of_both() -> None:
+def test_the_ignored_border_is_left_out_of_scores_and_calibration() -> None:
     row = threshold_scores(PROBABILITY, TRIMAPS, "ignore").loc[0.5]
     assert row["precision"] == pytest.approx(2 / 3)
     assert row["recall"] == pytest.approx(2 / 3)
@@ -52,12 +52,12 @@ def test_the_border_is_left_out_of_both() -> None:
 
 
 @pytest.mark.parametrize("boundary", RULES)
-def test_every_threshold_is_as_if_it_were_cut_there(boundary: Boundary) -> None:
+def test_scores_at_every_threshold_equal_those_of_the_cut_mask(boundary: Boundary) -> None:
     chance = torch.Generator().manual_seed(0)
     probability = torch.rand((300, 4, 4), generator=chance)
-    probability[0], probability[1] = 0.5, torch.tensor(GRID[:16]).view(4, 4)  # on the very thresholds
+    probability[0], probability[1] = 0.5, torch.tensor(GRID[:16]).view(4, 4)  # exactly on the thresholds
     trimaps = torch.randint(PET, BORDER + 1, (300, 4, 4), generator=chance, dtype=torch.uint8)
-    trimaps[2] = BACKGROUND  # for which Dice is undefined where no pixel is called pet
+    trimaps[2] = BACKGROUND  # its Dice is undefined if no pixel is predicted as pet
     table = threshold_scores(probability, trimaps, boundary)
     assert list(table.index) == list(GRID)
     for threshold in (0.01, 0.07, 0.5, 0.83, 0.99):
@@ -88,7 +88,7 @@ def test_a_bin_has_the_mean_of_its_pixels() -> None:
     assert row["mean_probability"] == pytest.approx(0.53)
 
 
-def test_nothing_to_count_is_undefined() -> None:
+def test_scores_without_valid_pixels_are_undefined() -> None:
     border = torch.full((1, 2, 2), BORDER, dtype=torch.uint8)
     nothing = torch.full((1, 2, 2), 0.5)
     assert threshold_scores(nothing, border, "ignore").isna().all(axis=None)
@@ -98,13 +98,13 @@ def test_nothing_to_count_is_undefined() -> None:
 @pytest.mark.parametrize(
     ("tight", "answer"),
     [
-        ([True, True, False, False], "tight"),  # right but for the border, which does not count
+        ([True, True, False, False], "tight"),  # right except for the border, which does not count
         ([True, False, False, False], "whole"),  # it misses half of the pet
-        ([True, True, True, True], "whole"),  # as the whole mask: of equals the first
+        ([True, True, True, True], "whole"),  # equal to the whole mask, which comes first
     ],
 )
 def test_validation_chooses_which_mask_answers_the_ignore_rule(tight: list[bool], answer: str) -> None:
-    """Of the pixels pet, pet, border, background the whole mask calls the last one pet too."""
+    """The pixels are pet, pet, border, background. The whole mask calls the last one pet too."""
     trimaps = torch.tensor([[[PET, PET], [BORDER, BACKGROUND]]], dtype=torch.uint8)
     masks = np.array([[[[True, True], [True, True]], np.reshape(tight, (2, 2))]])
     answers = choose_answers(masks, trimaps)

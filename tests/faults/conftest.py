@@ -1,6 +1,6 @@
-"""The faults that a training must survive, each really done to a small one.
+"""The faults that a training must survive. Each test really causes its fault in a small training.
 
-A test names its fault by number and words; `make faults` runs all of them, slow ones too, and prints a table.
+A test names its fault by a number and words. `make faults` runs all tests, slow ones too, and prints a table.
 """
 
 import shutil
@@ -18,7 +18,7 @@ from tests.support.project import FEW, TINY, Project
 
 @pytest.fixture(scope="session")
 def prepared(forks: Path, mlflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project with its photos packed, and nothing trained."""
+    """A project with packed photos, in which nothing is trained yet."""
     project = Project(tmp_path_factory.mktemp("faults"), TINY | FEW, forks)
     shutil.copy(mlflow_database, project.folder / "mlflow.db")
     project.run("dvc", "repro", "encoder", "preprocess")
@@ -37,14 +37,14 @@ def reference(prepared: Project, mlflow_database: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def project(prepared: Project, reference: dict[str, Any], mlflow_database: Path) -> Iterator[Project]:
-    """The project with an empty store, to be spoilt."""
+    """The prepared project with an empty store, which a test may damage."""
     yield prepared
     prepared.forget_trainings(mlflow_database)
 
 
 @pytest.fixture(scope="module")
 def two(trained: Project, forks: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project with two finished runs, the first of them scored and drawn; the second is better or worse."""
+    """A project with two finished runs. The first is scored and drawn; the second is better or worse."""
     project = trained.copy(tmp_path_factory.mktemp("two") / "project", forks)
     project.edit("params.yaml", {"train:\n  seed: 0": "train:\n  seed: 7"})
     project.run(*project.train_command)
@@ -55,13 +55,12 @@ def two(trained: Project, forks: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "fault(number, words): the fault that a test does")
+    config.addinivalue_line("markers", "fault(number, words): the fault that a test causes")
 
 
 _results: list[tuple[int, str, str, float]] = []
-_io_errors: list[
-    tuple[str, dict[str, int], int]
-] = []  # of a command: calls that failed, how many were too much
+# For each command: how many calls of each kind failed, and how many of them it did not survive.
+_io_errors: list[tuple[str, dict[str, int], int]] = []
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -80,29 +79,29 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print a line a fault: a fault that is done in several ways has passed if each of them has."""
+    """Print one line per fault. A fault that is caused in several ways has passed if each way has passed."""
     if not _results:
         return
     terminalreporter.write_line("\n| | fault | ways | result | s |\n|---|---|---|---|---|")
-    for (number, words), done in groupby(sorted(_results), key=lambda result: result[:2]):
-        _, _, outcomes, durations = zip(*done, strict=True)
-        told = ", ".join(sorted(set(outcomes)))
+    for (number, words), results in groupby(sorted(_results), key=lambda result: result[:2]):
+        _, _, outcomes, durations = zip(*results, strict=True)
+        outcome = ", ".join(sorted(set(outcomes)))
         terminalreporter.write_line(
-            f"| {number} | {words} | {len(outcomes)} | {told} | {sum(durations):.0f} |"
+            f"| {number} | {words} | {len(outcomes)} | {outcome} | {sum(durations):.0f} |"
         )
     if _io_errors:
         _write_io_errors(terminalreporter)
 
 
 def _write_io_errors(terminalreporter: Any) -> None:
-    """Print a line a command: how many calls of each kind failed, and how many of them all it survived."""
+    """Print one line per command: how many calls of each kind failed, and how many of these it survived."""
     rows: dict[str, Counter[str]] = {}
-    for name, made, wrong in _io_errors:
-        rows.setdefault(name, Counter()).update({**made, "": wrong})
+    for name, failed, not_survived in _io_errors:
+        rows.setdefault(name, Counter()).update({**failed, "": not_survived})
     kinds = ("open", "read", "write", "fsync", "rename", "link", "unlink", "mkdir")
     terminalreporter.write_line(f"\n| I/O errors in | {' | '.join(kinds)} | all | survived |")
     terminalreporter.write_line("|---" * (len(kinds) + 3) + "|")
-    for name, made in rows.items():
-        numbers = [*(made[kind] for kind in kinds), sum(made[kind] for kind in kinds)]
-        cells = " | ".join(map(str, [*numbers, numbers[-1] - made[""]]))
+    for name, failed in rows.items():
+        numbers = [*(failed[kind] for kind in kinds), sum(failed[kind] for kind in kinds)]
+        cells = " | ".join(map(str, [*numbers, numbers[-1] - failed[""]]))
         terminalreporter.write_line(f"| {name} | {cells} |")

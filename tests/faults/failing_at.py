@@ -1,7 +1,8 @@
-"""Import a program of petseg once, and run it again and again, each time with one call to the disk failing.
+"""Import a program of petseg once, and run it many times, each time with one call to the disk that fails.
 
-``python failing_at.py FUNCTION MODULE...``, where tests/faults/failing_io.c is before libc. Each line of its
-input is a request in JSON, for which the program is forked; a line with the exit code answers it.
+``python failing_at.py FUNCTION MODULE...`` runs with tests/faults/failing_io.c loaded before libc. Each line
+of its input is a request in JSON. It forks the program for each, and answers with a line that holds the exit
+code.
 """
 
 import ctypes
@@ -17,9 +18,9 @@ from typing import Any
 
 
 def main() -> None:
-    sys.path.insert(0, str(Path.cwd()))  # as python -m has it
+    sys.path.insert(0, str(Path.cwd()))  # as for python -m
     function, *modules = sys.argv[1:]
-    for module in modules:  # what is imported late too, so that imports are no calls to the disk
+    for module in modules:  # late imports too, so that the program itself reads no modules from the disk
         importlib.import_module(module)
     module, _, name = function.rpartition(".")
     program = getattr(importlib.import_module(module), name)
@@ -29,14 +30,14 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             run(program, request)
-            return  # to where the interpreter ends
-        print(code_of(pid, request["timeout_s"]), flush=True)
+            return  # so that the interpreter of the child ends as usual
+        print(exit_code_of(pid, request["timeout_s"]), flush=True)
 
 
 def run(program: Callable[[], Any], request: dict[str, Any]) -> None:
-    """Run the program as a process of its own that has just been started."""
+    """Run the program as if its process had just been started."""
     sys.argv = request["argv"]
-    # What others import late is looked for in each folder of the path: that is no call of the program.
+    # Late imports of libraries look into each folder of the path. These are no calls of the program.
     sys.path[:] = [folder for folder in sys.path if not Path(folder).resolve().is_relative_to(Path.cwd())]
     files = [(os.devnull, os.O_RDONLY), (request["stdout"], os.O_WRONLY), (request["stderr"], os.O_WRONLY)]
     for number, (path, flags) in enumerate(files):
@@ -57,8 +58,8 @@ def run(program: Callable[[], Any], request: dict[str, Any]) -> None:
     program()
 
 
-def code_of(pid: int, timeout_s: float) -> int:
-    """Wait for a process, which is killed after a while; return its exit code, negative for a signal."""
+def exit_code_of(pid: int, timeout_s: float) -> int:
+    """Wait for a process, and kill it after the timeout; return its exit code, negative for a signal."""
     watch = os.pidfd_open(pid)
     if not select.select([watch], [], [], timeout_s)[0]:
         os.kill(pid, signal.SIGKILL)

@@ -1,7 +1,8 @@
 /* Makes the N-th open, read, write, fsync, rename, link, unlink or mkdir below some folders fail.
  *
- * Put before libc by LD_PRELOAD; nothing fails until failing_io_arm is called. Built by tests/support/failing_io.py.
- * Each call that is seen, or the one that fails, is reported as a line: its kind, its name, whether it writes, its path.
+ * tests/support/failing_io.py compiles it, and LD_PRELOAD loads it before libc. No call fails before failing_io_arm is
+ * called. The call that fails is reported as a line: its kind, its name, whether it writes, its path. If none is to
+ * fail, each counted call is reported.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -23,16 +24,16 @@
 enum kind { OPEN, READ, WRITE, FSYNC, RENAME, LINK, UNLINK, MKDIR };
 static const char *const kinds[] = {"open", "read", "write", "fsync", "rename", "link", "unlink", "mkdir"};
 
-static const char *watched; /* absolute folders, a line each; nothing is seen while it is NULL */
+static const char *watched; /* absolute folders, one per line; no call is counted while it is NULL */
 static int wanted, error_number, report;
 static long failing, seen;
 
 /* Watch some folders.
  *
- * kind:  of the calls that are counted, by its place in `kinds`; -1 for all of them.
- * nth:   which of them fails, from 1; at 0 none fails, and each is reported.
- * error: the errno that it fails with.
- * to:    the file descriptor that reports are written to; its file must not be watched.
+ * kind:  the kind of calls that are counted, by its place in `kinds`; -1 for all kinds.
+ * nth:   the number of the call that fails, from 1; with 0 none fails, and each is reported.
+ * error: the errno of the failing call.
+ * to:    the file descriptor for the reports; its file must not be watched.
  */
 void failing_io_arm(const char *folders, int kind, long nth, int error, int to) {
     wanted = kind, failing = nth, error_number = error, report = to, seen = 0;
@@ -55,7 +56,7 @@ static void path_of_fd(int fd, char path[PATH_MAX]) {
     path[length > 0 ? length : 0] = 0;
 }
 
-/* Write down the absolute path that a call is given with an open folder. */
+/* Write the absolute path of a name in an open folder to `path`. */
 static void absolute(int folder, const char *name, char path[PATH_MAX]) {
     path[0] = 0;
     if (name[0] != '/') {
@@ -65,7 +66,7 @@ static void absolute(int folder, const char *name, char path[PATH_MAX]) {
     strncat(path, name, PATH_MAX - strlen(path) - 1);
 }
 
-/* Count a call on a path; tell whether it is the one that fails, and set errno then. */
+/* Count a call on a path. Return whether it must fail, and set errno if so. */
 static bool fails(enum kind kind, const char *call, bool writes, const char *path) {
     if ((wanted >= 0 && wanted != (int)kind) || !is_watched(path)) return false;
     bool now = __atomic_add_fetch(&seen, 1, __ATOMIC_SEQ_CST) == failing;
@@ -98,7 +99,7 @@ static bool fails_on(enum kind kind, const char *call, bool writes, int fd) {
     return now;
 }
 
-/* Define a function that fails if it is to, and otherwise is libc's own. */
+/* Define a function that returns `failure` if `failed`, and otherwise calls libc's own. */
 #define WRAP(result, name, parameters, arguments, failed, failure) \
     result name parameters {                                       \
         static result(*real) parameters;                           \
@@ -107,7 +108,7 @@ static bool fails_on(enum kind kind, const char *call, bool writes, int fd) {
         return real arguments;                                     \
     }
 
-/* The same for the calls that open, which have a mode where they create. */
+/* The same for the calls that open files. They have a mode if they create one. */
 #define WRITES(flags) (((flags) & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC)) != 0)
 #define WRAP_OPEN(name)                                                                   \
     int name(const char *path, int flags, ...) {                                          \
@@ -133,7 +134,7 @@ static bool fails_on(enum kind kind, const char *call, bool writes, int fd) {
     WRAP(FILE *, name, (const char *path, const char *mode), (path, mode), \
          fails_at(OPEN, #name, strpbrk(mode, "wa+") != NULL, AT_FDCWD, path), NULL)
 
-/* The same for calls that return -1, on a path in an open folder, and on an open file. */
+/* The same for calls that return -1: on a path in an open folder, and on an open file. */
 #define WRAP_AT(kind, result, name, parameters, arguments, folder, path) \
     WRAP(result, name, parameters, arguments, fails_at(kind, #name, true, folder, path), -1)
 #define WRAP_ON(kind, result, name, parameters, arguments, fd) \

@@ -1,4 +1,4 @@
-"""Run a stage, and kill it without warning at the N-th call of a function.
+"""Run a stage, and kill it with SIGKILL at the N-th call of a function.
 
 ``python killed_at.py MODULE NAME before|after N STAGE ARGUMENT...``
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 def main() -> None:
     module_name, name, when, nth, stage = sys.argv[1:6]
-    sys.path.insert(0, str(Path.cwd()))  # as python -m has it
+    sys.path.insert(0, str(Path.cwd()))  # as for python -m
     owner: Any = importlib.import_module(module_name)
     *path, function = name.split(".")
     for part in path:

@@ -1,4 +1,4 @@
-"""Crash and resume: faults 1 to 11."""
+"""Trainings that crash and are resumed: faults 1 to 11."""
 
 import json
 import os
@@ -21,14 +21,14 @@ KILLED_AT = str(Path(__file__).with_name("killed_at.py"))
 Manifest = dict[str, Any]
 
 
-def killed(project: Project, module: str, name: str, when: str, nth: int, *command: str) -> None:
-    """Start a program, training if none is named, and let it be killed at a call of a function."""
+def kill_at(project: Project, module: str, name: str, when: str, nth: int, *command: str) -> None:
+    """Run a program, by default the training, until it is killed at a call of a function."""
     command = command or tuple(project.train_command)
     project.run("python", KILLED_AT, module, name, when, str(nth), *command[2:], fails=True)
 
 
 def finish(project: Project, reference: Manifest) -> str:
-    """Start the same training again: it must end as if nothing had been."""
+    """Start the same training again, and assert that it ends as if it had not been disturbed."""
     printed = project.run(*project.train_command)
     assert_as_if_undisturbed(project, reference)
     return printed
@@ -43,8 +43,8 @@ def assert_as_if_undisturbed(project: Project, reference: Manifest) -> None:
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
     (row,) = mlflow_runs(project.folder)
     assert row.info.status == "FINISHED"
-    told = mlflow.MlflowClient().get_metric_history(row.info.run_id, "dice/val")
-    assert sorted(metric.step for metric in told) == [1, 2, 3, 4, 5, 6]
+    logged = mlflow.MlflowClient().get_metric_history(row.info.run_id, "dice/val")
+    assert sorted(metric.step for metric in logged) == [1, 2, 3, 4, 5, 6]
     assert not list(folder(project).rglob("*.tmp"))
 
 
@@ -54,8 +54,10 @@ def folder(project: Project) -> Path:
 
 
 @pytest.mark.fault(1, "SIGKILL before the first checkpoint")
-def test_killed_before_the_first_checkpoint(project: Project, reference: Manifest) -> None:
-    killed(project, "petseg.store.writer", "Run.add", "before", 1)
+def test_a_training_killed_before_the_first_checkpoint_starts_again(
+    project: Project, reference: Manifest
+) -> None:
+    kill_at(project, "petseg.store.writer", "Run.add", "before", 1)
     assert project.last_checkpoints() == []
     assert "goes on" not in finish(project, reference)
 
@@ -80,19 +82,21 @@ def test_killed_before_the_first_checkpoint(project: Project, reference: Manifes
         ),
     ],
 )
-def test_killed_while_writing(
+def test_a_training_killed_while_writing_finishes(
     project: Project, reference: Manifest, module: str, name: str, when: str, nth: int
 ) -> None:
-    killed(project, module, name, when, nth)
+    kill_at(project, module, name, when, nth)
     for path in project.last_checkpoints():
-        load_tensors(path)  # each is whole
+        load_tensors(path)  # raises if it is damaged
     finish(project, reference)
 
 
 @pytest.mark.slow
 @pytest.mark.fault(2, f"SIGKILL at {KILLS} random moments")
-def test_killed_at_random(project: Project, reference: Manifest, mlflow_database: Path) -> None:
-    """Each training is killed until it once comes to its end; then all is thrown away, and begun again."""
+def test_a_training_killed_at_random_moments_finishes(
+    project: Project, reference: Manifest, mlflow_database: Path
+) -> None:
+    """Each training is killed and resumed until it finishes; then it is removed, and a new one begins."""
     log, chance = project.folder / "training.log", random.Random(0)
     started = time.perf_counter()
     assert train(project, log, None) == 0, log.read_text()
@@ -108,18 +112,18 @@ def test_killed_at_random(project: Project, reference: Manifest, mlflow_database
             continue
         assert code == -signal.SIGKILL, log.read_text()
         kills += 1
-        before, newest = newest, whole_epochs(project)
+        before, newest = newest, intact_epochs(project)
         assert newest >= before, "an epoch was lost"
-        print(f"kill {kills}: {newest} epochs are there; {trainings} trainings have come to their end")
+        print(f"kill {kills}: {newest} epochs are stored; {trainings} trainings have finished")
 
 
-def whole_epochs(project: Project) -> int:
-    """Return how many epochs are there, once what they left is proved whole."""
+def intact_epochs(project: Project) -> int:
+    """Check that the files of all epochs are intact, and return the number of epochs."""
     found = project.last_checkpoints()
     for path in found:
         load_tensors(path)
     for key, manifest in project.manifests().items():
-        if manifest["status"] == "finished":  # and its checkpoints may be gone
+        if manifest["status"] == "finished":  # its checkpoints may already be removed
             run = StoredRun.open(project.folder / "runs" / key)
             assert list(run.damages()) == []
             return len(run.rows())
@@ -127,7 +131,7 @@ def whole_epochs(project: Project) -> int:
 
 
 def train(project: Project, log: Path, kill_after_s: float | None) -> int:
-    """Train without the seconds that imports take, kill it after a while unless it has ended.
+    """Train as a fork, without the seconds that imports take; kill it after a time if it has not ended.
 
     Returns:
         The exit code.
@@ -138,8 +142,9 @@ def train(project: Project, log: Path, kill_after_s: float | None) -> int:
 
 
 @pytest.mark.fault(3, "SIGKILL between checkpoint and history row")
-def test_killed_between_checkpoint_and_row(project: Project, reference: Manifest) -> None:
-    killed(project, "petseg.store.writer", "Run._write_history", "before", 3)  # the first is of resuming
+def test_a_training_killed_between_checkpoint_and_row_finishes(project: Project, reference: Manifest) -> None:
+    # The first call comes from the start of the run.
+    kill_at(project, "petseg.store.writer", "Run._write_history", "before", 3)
     assert len((folder(project) / "history.jsonl").read_text().splitlines()) == 1
     assert len(project.last_checkpoints()) == 2
     assert "goes on after epoch 2" in finish(project, reference)
@@ -148,34 +153,34 @@ def test_killed_between_checkpoint_and_row(project: Project, reference: Manifest
 SYNC = ("python", "-m", "petseg", "runs", "sync")
 
 
-def models(project: Project) -> list[tuple[str, str]]:
-    """The status of each logged model, and the run that it is of."""
+def logged_models(project: Project) -> list[tuple[str, str]]:
+    """The status of each logged model, and the id of its run."""
     (row,) = mlflow_runs(project.folder)
     found = mlflow.MlflowClient().search_logged_models([row.info.experiment_id])
     return [(str(model.status), model.source_run_id) for model in found]
 
 
 @pytest.mark.fault(4, "SIGKILL while the model is logged to MLflow")
-def test_killed_while_the_model_is_logged(project: Project) -> None:
+def test_a_model_whose_logging_was_killed_is_logged_once(project: Project) -> None:
     project.run(*project.train_command)
-    killed(project, "petseg.tracking.outbox", "flush_outbox", "before", 1, *project.command("infer"))
-    killed(project, "mlflow.tracking.client", "MlflowClient.log_model_artifacts", "before", 1, *SYNC)
-    assert [status for status, _ in models(project)] == ["PENDING"]
+    kill_at(project, "petseg.tracking.outbox", "flush_outbox", "before", 1, *project.command("infer"))
+    kill_at(project, "mlflow.tracking.client", "MlflowClient.log_model_artifacts", "before", 1, *SYNC)
+    assert [status for status, _ in logged_models(project)] == ["PENDING"]
     assert statuses(project) == ["FINISHED", "RUNNING"]
     project.run(*SYNC)
     (row,) = mlflow_runs(project.folder)
-    assert models(project) == [("READY", row.info.run_id)]
+    assert logged_models(project) == [("READY", row.info.run_id)]
     assert statuses(project) == ["FINISHED", "FINISHED"]
 
 
 @pytest.mark.fault(5, "SIGKILL after logging, before exit")
-def test_killed_after_the_model_was_logged(project: Project) -> None:
+def test_a_kill_after_logging_leaves_one_model(project: Project) -> None:
     project.run(*project.train_command)
-    killed(project, "petseg.tracking.outbox", "flush_outbox", "before", 1, *project.command("infer"))
-    killed(project, "petseg.tracking.logged_model", "log_model", "after", 1, *SYNC)
-    killed(project, "petseg.tracking.registry", "version_of", "after", 1, *SYNC)
+    kill_at(project, "petseg.tracking.outbox", "flush_outbox", "before", 1, *project.command("infer"))
+    kill_at(project, "petseg.tracking.logged_model", "log_model", "after", 1, *SYNC)
+    kill_at(project, "petseg.tracking.registry", "version_of", "after", 1, *SYNC)
     project.run(*SYNC)
-    assert len(models(project)) == 1
+    assert len(logged_models(project)) == 1
     promote = ("python", "-m", "petseg", "runs", "promote", *project.manifests())
     assert "champion, version 1" in project.run(*promote)
     mlflow_runs(project.folder)
@@ -184,13 +189,13 @@ def test_killed_after_the_model_was_logged(project: Project) -> None:
 
 
 def statuses(project: Project) -> list[str]:
-    """The status of each run of MLflow, children too."""
+    """The status of each run in MLflow, including child runs."""
     return sorted(run.info.status for run in mlflow_runs(project.folder, children=True))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.fault(6, "SIGTERM and SIGINT")
-def test_stopped_by_a_signal(
+def test_a_training_stopped_by_a_signal_is_resumed(
     project: Project, reference: Manifest, number: signal.Signals, code: int
 ) -> None:
     with project.start(*project.train_command) as process:
@@ -205,7 +210,7 @@ def test_stopped_by_a_signal(
 
 
 @pytest.mark.fault(7, "only dvc is killed, and training goes on as an orphan")
-def test_an_orphan_is_not_joined_by_a_second_training(project: Project) -> None:
+def test_a_second_training_does_not_start_beside_an_orphan(project: Project) -> None:
     project.edit("params.yaml", {"epochs: 6": "epochs: 500"})
     log = project.folder / "orphan.log"
     with project.start("bash", "-c", f"exec dvc repro --single-item train > {log.name} 2>&1") as dvc:
@@ -223,8 +228,8 @@ def test_an_orphan_is_not_joined_by_a_second_training(project: Project) -> None:
 
 
 @pytest.mark.fault(8, "one bit of the newest checkpoint flipped")
-def test_a_flipped_bit(project: Project, reference: Manifest) -> None:
-    killed(project, "petseg.store.writer", "Run.add", "after", 4)
+def test_a_checkpoint_with_a_flipped_bit_is_moved_aside(project: Project, reference: Manifest) -> None:
+    kill_at(project, "petseg.store.writer", "Run.add", "after", 4)
     newest = project.last_checkpoints()[-1]
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 4
@@ -235,23 +240,23 @@ def test_a_flipped_bit(project: Project, reference: Manifest) -> None:
 
 
 @pytest.mark.fault(9, "a truncated, an empty, a pickle-bearing checkpoint")
-def test_no_checkpoint_at_all(project: Project, reference: Manifest) -> None:
+def test_useless_checkpoints_are_moved_aside(project: Project, reference: Manifest) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, tuple[Path]]:
             return Path.touch, (project.folder / "EXECUTED",)
 
     for content in (b"", None, pickle.dumps(Trap())):
-        killed(project, "petseg.store.writer", "Run.add", "after", 1)
+        kill_at(project, "petseg.store.writer", "Run.add", "after", 1)
         newest = project.last_checkpoints()[-1]
         newest.write_bytes(newest.read_bytes()[:1000] if content is None else content)
     finish(project, reference)
     assert not (project.folder / "EXECUTED").exists()
-    assert len(list(folder(project).glob("checkpoints/*.damaged*"))) == 3  # none replaced another
+    assert len(list(folder(project).glob("checkpoints/*.damaged*"))) == 3  # none has replaced another
 
 
 @pytest.mark.fault(10, "a checkpoint of other params")
-def test_other_params_begin_anew(project: Project, reference: Manifest) -> None:
-    killed(project, "petseg.store.writer", "Run.add", "after", 3)
+def test_other_params_start_another_run(project: Project, reference: Manifest) -> None:
+    kill_at(project, "petseg.store.writer", "Run.add", "after", 3)
     before = {path: path.read_bytes() for path in folder(project).rglob("*.safetensors")}
     project.edit("params.yaml", {"epochs: 6": "epochs: 2", "plot:": "plot:  # of"})
     project.edit("params.yaml", {"[1, 6]": "[1, 2]"})

@@ -1,4 +1,4 @@
-"""The same params give the same bits, however they are run: faults 25 to 28."""
+"""The same params give the same bits in every way of running: faults 25 to 28."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ def digest(project: Project) -> str:
 
 
 @pytest.mark.fault(25, "two runs on one machine")
-def test_twice_the_same(project: Project, reference: Manifest) -> None:
+def test_two_runs_give_the_same_bits(project: Project, reference: Manifest) -> None:
     arrays = {path.name: path.read_bytes() for path in (project.folder / "data/pets").iterdir()}
     project.run("dvc", "repro", "--single-item", "--force", "preprocess")
     assert {path.name: path.read_bytes() for path in (project.folder / "data/pets").iterdir()} == arrays
@@ -28,8 +28,8 @@ def test_twice_the_same(project: Project, reference: Manifest) -> None:
 
 
 @pytest.mark.fault(27, "one core to preprocess with, or all")
-def test_any_number_of_workers(project: Project) -> None:
-    """Preprocessing has a worker for each core; training loads by none."""
+def test_one_core_preprocesses_to_the_same_bytes(project: Project) -> None:
+    """Preprocessing uses one worker per core; training loads its data without workers."""
     arrays = {path.name: path.read_bytes() for path in (project.folder / "data/pets").iterdir()}
     one_core = ("taskset", "-c", "0", *project.command("preprocess"))
     project.run(*one_core, environment=project.environment())
@@ -37,7 +37,7 @@ def test_any_number_of_workers(project: Project) -> None:
 
 
 @pytest.mark.fault(26, "another environment than the run's record")
-def test_another_environment_is_named(project: Project) -> None:
+def test_a_different_environment_is_named(project: Project) -> None:
     project.run(*project.train_command)
     (key,) = project.manifests()
     path = project.folder / "runs" / key / "manifest.json"
@@ -47,7 +47,7 @@ def test_another_environment_is_named(project: Project) -> None:
     path.write_text(json.dumps(sealed(manifest)))
     (project.folder / "runs/store.json").unlink()
     shutil.rmtree(project.folder / "runs/ledger")
-    begin_anew(project.folder / "runs")  # or the ledger shows that the record was edited
+    begin_anew(project.folder / "runs")  # the old ledger would show that the record was edited
     printed = project.run(*project.train_command)
     assert f"warning: run {key} began elsewhere, where bits may differ: torch 1.0 then" in printed
     assert "cpu_capability ABACUS then" in printed

@@ -1,4 +1,4 @@
-"""What others write, mutated: a refusal in one line, within ten seconds, in little memory, or it is read."""
+"""Each parser reads a mutated input, or refuses it in one line, within ten seconds and in little memory."""
 
 import os
 from pathlib import Path
@@ -11,12 +11,12 @@ from tests.support.fuzz.records import RECORDS
 from tests.support.fuzz.running import LIMIT_MB, Parser, fuzzed, kept, table
 
 INPUTS = 200  # of each parser; make fuzz gives it 10,000
-MOST_MB = 2000  # above what a process begins with
+MOST_MB = 2000  # beyond the memory that a process has at the start
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*PARSERS, *RECORDS])
-def test_no_mutated_input_is_too_much_for_a_parser(name: str, tmp_path: Path) -> None:
+def test_a_parser_reads_or_refuses_each_mutated_input(name: str, tmp_path: Path) -> None:
     outcome = fuzzed(name, (PARSERS | RECORDS)[name], INPUTS, seed=0)
     assert kept(outcome, name, tmp_path) == []
     assert outcome.tried == INPUTS
@@ -24,7 +24,7 @@ def test_no_mutated_input_is_too_much_for_a_parser(name: str, tmp_path: Path) ->
 
 
 def planted(folder: Path) -> Parser:
-    """A parser with a mistake of each kind, at the inputs that begin with these letters."""
+    """A parser with one mistake of each kind, which it makes at the inputs with these words."""
 
     def make(random: Random) -> bytes:
         return random.choice((b"ok", b"zero", b"hang", b"exit", b"huge"))
@@ -40,12 +40,12 @@ def planted(folder: Path) -> Parser:
                 os._exit(3)
             case b"huge":
                 return bytes(2 * LIMIT_MB << 20)
-        raise FileNotFoundError(2, "No such file", "x")  # as the system does: a line of a command
+        raise FileNotFoundError(2, "No such file", "x")  # an error of the system, which counts as a refusal
 
     return Parser(make, parse)
 
 
-def test_the_harness_finds_what_is_planted(tmp_path: Path) -> None:
+def test_the_harness_finds_planted_mistakes(tmp_path: Path) -> None:
     outcome = fuzzed("planted", planted, 7, seed=9, limit_s=1)
     assert outcome.tried == 7
     inputs = [planted(tmp_path).make(Random(f"9 planted {number}")) for number in range(7)]

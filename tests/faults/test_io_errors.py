@@ -1,11 +1,12 @@
-"""Calls to the disk that fail, one at a time, in every command and stage: faults 46 and 60.
+"""Calls to the disk that fail, one at a time, in commands and stages: faults 46 and 60.
 
-A call counts where it is on a path below the folder that holds the project, the photos and the output, once
-all is imported. After each there is the old state or the new one, nothing else is left, and the same succeeds
-when it is run again.
+A call counts if its path is below the folder that holds the project, the photos and the output, and if it
+comes after the imports. After each failure there is the old state or the new one and nothing else, and the
+same command succeeds when it is run again.
 
-`make test` lets a few calls of each kind fail; `make test-all` every call of what takes less than a second,
-and more of the others. With EVERY_CALL=1 in the environment every call fails, which takes hours.
+In `make test`, a few calls of each kind fail. In `make test-all`, every call of the commands that take less
+than a second fails, and more calls of the others. With EVERY_CALL=1 in the environment, every call fails;
+that takes hours.
 """
 
 import errno
@@ -28,19 +29,19 @@ from petseg.core.project import now
 from petseg.models.weights import load_tensors
 from petseg.store.ledger import changing
 from tests.support import ROOT, forked
-from tests.support.failing_io import HUNG, KINDS, Call, Ended, Folder, Program, built, imported
+from tests.support.failing_io import HUNG, KINDS, Call, Ended, Folder, Program, build_library, imported
 from tests.support.pets import sample_photos
 from tests.support.project import FEW, TINY, Project
 
-SOME, SOME_OF_SLOW = 3, 2  # calls of a kind that fail in `make test`; of what takes seconds each time
-FIRST = 14  # calls of what Command.above_all names
-SPREAD = 12  # calls of a kind that fail in `make test-all`, of what takes seconds each time
+SOME, SOME_OF_SLOW = 3, 2  # calls of each kind that fail in `make test`: of quick commands, of slow ones
+FIRST = 14  # of the calls that Command.above_all names
+SPREAD = 12  # calls of each kind that fail in `make test-all`, of slow commands
 STAGES = ("train", "infer", "plot")
 TWO_EPOCHS = {
     "epochs: 50": "epochs: 2",
     "evolution_epochs: [1, 2, 5, 10, 20, 35, 50]": "evolution_epochs: [1, 2]",
 }
-MODULES = sorted(  # of the command: many are imported late
+MODULES = sorted(  # of the command, which imports many of them late
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for file in (ROOT / "petseg").rglob("*.py")
     if file.stem not in ("__main__", "pyfunc")
@@ -50,7 +51,7 @@ LATE_IN_STAGES = ("petseg.tracking.registry", "petseg.tracking.rows", "petseg.tr
 
 _CHANGING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EROFS)
 _READING = (errno.EIO, errno.EACCES)
-ERRORS = {  # with which a call can fail
+ERRORS = {  # the errors that each kind of call can have
     "open": _CHANGING,
     "read": _READING[:1],
     "write": _CHANGING[:3],
@@ -61,12 +62,12 @@ ERRORS = {  # with which a call can fail
     "mkdir": _CHANGING,
 }
 
-# Of MLflow, which may know more or less after a fault, and what is still to be logged there.
+# The files of MLflow, which may know more or less after a fault, and the entries that are still to be logged.
 MLFLOWS = re.compile(r"project/(mlflow\.db|mlartifacts(/|$)|\.dvc/tmp(/|$))")
 MARKER = re.compile(r"/runs/store\.json$")
 PRUNED = re.compile(r"\.pruned\.tmp(/|$)")
 GOES_LATER = "goes with the next change"
-LOCK = re.compile(r"(^|/)\.[^/]*lock$")  # is never removed, lest two processes hold it
+LOCK = re.compile(r"(^|/)\.[^/]*lock$")  # never removed, because two processes could then hold it
 CHECKPOINT = re.compile(r"/runs/[0-9a-f]{16}/checkpoints(/epoch-\d+\.safetensors)?$")
 DRAFT = re.compile(r"\.tmp(/|$)|\.damaged")
 STOPS_NOTHING = re.compile(r"(petseg( \w+)?: )?(warning|note): | *predict: \d+ of \d+")
@@ -78,12 +79,12 @@ class Command:
     """A command or a stage, and how it is judged.
 
     Attributes:
-        argv: what it is called with; {word} is filled in by what is known of the runs.
-        state: that it begins in.
-        again: what it is called with after it has failed, if not with the same.
-        whole: whether it does all or nothing; if not, some of its files may be there.
-        slow: whether it takes seconds, so that not every call is tried.
-        above_all: what paths hold whose first calls are tried in any case.
+        argv: the command line; Machine.words replaces each {word}.
+        state: of the folder in which it starts.
+        again: the command line for the run after a failure, if it is another one.
+        whole: whether it does all or nothing; if not, it may leave some of its files.
+        slow: whether it takes seconds, so that only some of its calls are tried.
+        above_all: a part of paths; the first calls on such paths are tried in any case.
     """
 
     argv: str
@@ -114,7 +115,7 @@ COMMANDS = {
 
 
 class Machine:
-    """A project with several runs, whose disk fails where a test wants it to."""
+    """A project with several runs, in which a chosen call to the disk fails."""
 
     def __init__(self, base: Path, forks: Path, mlflow_database: Path, stack: ExitStack) -> None:
         self.base = base / "base"
@@ -133,7 +134,7 @@ class Machine:
     def _make_states(self, mlflow_database: Path) -> None:
         project, keep = self.project, self.folder.keep
         project.run("dvc", "repro", "encoder", "preprocess")
-        with changing(project.folder / "runs"):  # begins a ledger, whose name is another each time
+        with changing(project.folder / "runs"):  # begins the ledger here, because its name is random
             pass
         keep("prepared")
         killed_at = str(Path(__file__).with_name("killed_at.py"))
@@ -162,7 +163,7 @@ class Machine:
         keep("unlogged")
 
     def program(self, name: str) -> Program:
-        """Return a stage, or the command, imported."""
+        """Import a stage or the command once, and return it."""
         if name not in self._programs:
             stage = name in STAGES
             function, late = (
@@ -173,7 +174,7 @@ class Machine:
         return self._programs[name]
 
     def run(self, argv: str, kind: str | None = None, nth: int = 0, error: int = 0) -> Ended:
-        """Run a command or a stage; the nth call of a kind fails, or none."""
+        """Run a command or a stage. The nth call of a kind fails; with 0 none does."""
         words = [word.format(**self.words) for word in argv.split()]
         if words[0] in STAGES:
             words = self.project.command(words[0])[2:]
@@ -183,12 +184,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What a command does where no call fails: its calls, and what it changes below the folder.
+    """The calls and the changes of a command in which no call fails.
 
     Attributes:
         calls: in their order.
-        changes: as Folder.changes has them, without those of MLflow.
-        unequal: what is changed in another way each time.
+        changes: as returned by Folder.changes, without those of MLflow.
+        unequal: the paths whose content differs from run to run.
     """
 
     calls: list[Call]
@@ -197,7 +198,7 @@ class Undisturbed:
 
     @classmethod
     def of(cls, machine: Machine, command: Command) -> "Undisturbed":
-        """Run it twice."""
+        """Run the command twice."""
         changes: list[dict[str, str]] = []
         for _ in range(2):
             machine.folder.restore(command.state)
@@ -205,7 +206,7 @@ class Undisturbed:
             assert ended.code == 0, ended
             changes.append(own(machine.folder.changes()))
             started = now()
-            while now() == started:  # so that what holds the time differs
+            while now() == started:  # so that files that hold the time differ
                 time.sleep(0.05)
         assert changes[0].keys() == changes[1].keys()
         unequal = {path for path, content in changes[0].items() if changes[1][path] != content}
@@ -213,21 +214,23 @@ class Undisturbed:
         return cls(ended.calls, changes[0], unequal)
 
     def is_whole(self, changes: dict[str, str]) -> bool:
-        """Tell whether these changes are those of the command, done to its end."""
+        """Tell whether these are all the changes of the command."""
         return changes.keys() == self.changes.keys() and all(
             path in self.unequal or content == self.changes[path] for path, content in changes.items()
         )
 
 
 def own(changes: dict[str, str]) -> dict[str, str]:
-    """Leave out what is MLflow's, locks, and the store's marker, which may lag behind the ledger."""
-    apart = (MLFLOWS, LOCK, MARKER)
-    return {path: of for path, of in changes.items() if not any(each.search(path) for each in apart)}
+    """Leave out MLflow's files, locks, and the store's marker, which may lag behind the ledger."""
+    others = (MLFLOWS, LOCK, MARKER)
+    return {
+        path: content for path, content in changes.items() if not any(each.search(path) for each in others)
+    }
 
 
 @dataclass(frozen=True)
 class Failing:
-    """The call that fails: which of its kind, and with which errno."""
+    """The call that fails, its number among the calls of its kind, and its errno."""
 
     call: Call
     nth: int
@@ -240,7 +243,7 @@ class Failing:
 
 
 def failings(calls: Sequence[Call]) -> list[Failing]:
-    """Let each call fail, with one errno after the other."""
+    """Return a failure for each call. Its kind's errors take turns."""
     seen: Counter[str] = Counter()
     found = []
     for call in calls:
@@ -251,7 +254,7 @@ def failings(calls: Sequence[Call]) -> list[Failing]:
 
 
 def spread(found: Sequence[Failing], at_most: int) -> list[Failing]:
-    """Choose some of each kind, the first and the last among them."""
+    """Choose some failures of each kind, evenly spread, with the first and the last."""
     chosen = []
     for kind in KINDS:
         some = [each for each in found if each.call.kind == kind]
@@ -260,38 +263,38 @@ def spread(found: Sequence[Failing], at_most: int) -> list[Failing]:
     return chosen
 
 
-def in_turn(found: Sequence[Failing]) -> list[Failing]:
-    """Leave out, of calls of one name on one file in a row, those between the first and the last."""
+def first_and_last(found: Sequence[Failing]) -> list[Failing]:
+    """Keep only the first and the last of consecutive calls of the same function on the same file."""
     rows = (list(row) for _, row in groupby(found, lambda each: (each.call.name, each.call.path)))
     return [each for row in rows for each in (row[:1] + row[1:][-1:])]
 
 
 class Judge:
-    """What a command did when a call failed, held against what it does otherwise."""
+    """Compares what a command did when a call failed with what it does otherwise."""
 
     def __init__(self, machine: Machine, command: Command, undisturbed: Undisturbed) -> None:
         self.machine, self.command, self.undisturbed = machine, command, undisturbed
         self._followed: dict[tuple[frozenset[tuple[str, str]], bool], list[str]] = {}
 
     def complaints(self, failing: Failing) -> list[str] | None:
-        """Let a call fail; say what is wrong then, and None where the program did not come to it."""
+        """Make a call fail, and return what is wrong then, or None if the program did not make the call."""
         machine = self.machine
         machine.folder.restore(self.command.state)
         ended = machine.run(self.command.argv, failing.call.kind, failing.nth, failing.error)
         if not ended.calls:
             return None
         all_changes = machine.folder.changes()
-        later = GOES_LATER in ended.stderr  # what is left of a pruned run, and is named
-        left = {path: of for path, of in all_changes.items() if not (later and PRUNED.search(path))}
+        later = GOES_LATER in ended.stderr  # the command names what is left of a pruned run
+        left = {path: content for path, content in all_changes.items() if not (later and PRUNED.search(path))}
         changes = own(left)
-        found = [*self._of_lines(ended, Failing(ended.calls[0], failing.nth, failing.error))]
-        found += self._of_files(ended, left, changes)
+        found = [*self._wrong_lines(ended, Failing(ended.calls[0], failing.nth, failing.error))]
+        found += self._wrong_files(ended, left, changes)
         whole = ended.code == 0 or self.undisturbed.is_whole(changes)
-        found += self._of_what_follows(all_changes, done=whole)
+        found += self._wrong_afterwards(all_changes, done=whole)
         return [f"{text}\n{_last_lines(ended)}" for text in found]
 
-    def _of_lines(self, ended: Ended, failing: Failing) -> Iterator[str]:
-        """Say what is wrong with what it printed."""
+    def _wrong_lines(self, ended: Ended, failing: Failing) -> Iterator[str]:
+        """Yield what is wrong with the output."""
         lines = [line for line in ended.stderr.splitlines() if line.strip()]
         errors = [line for line in lines if not STOPS_NOTHING.match(line)]
         if ended.code == HUNG:
@@ -301,33 +304,35 @@ class Judge:
         elif ended.code != 0:
             if len(errors or lines) != 1:
                 yield f"{len(errors or lines)} lines say why it stopped"
-            elif not _names(failing, (errors or lines)[0]):
+            elif not _is_explained_by(failing, (errors or lines)[0]):
                 yield "its line does not name the file and the reason"
         if any(BLAMES.search(line) for line in ended.stdout.splitlines() + lines):
             yield "it calls a file damaged that could not be read"
 
-    def _of_files(self, ended: Ended, all_changes: dict[str, str], changes: dict[str, str]) -> Iterator[str]:
-        """Say what is wrong with what it left."""
+    def _wrong_files(
+        self, ended: Ended, all_changes: dict[str, str], changes: dict[str, str]
+    ) -> Iterator[str]:
+        """Yield what is wrong with the files that it left."""
         usual = self.undisturbed.changes
         if drafts := [
             path for path, content in all_changes.items() if DRAFT.search(path) and content != "gone"
         ]:
             yield f"a leftover: {' '.join(drafts)}"
         odd = {path: content for path, content in changes.items() if path not in usual and path not in drafts}
-        if ended.code != 0 and not self.command.whole:  # a training is gone on with from them
+        if ended.code != 0 and not self.command.whole:  # a training is resumed from its checkpoints
             odd = {path: content for path, content in odd.items() if not CHECKPOINT.search(path)}
         if odd:
-            yield f"it changed what it never does: {odd}"
+            yield f"it changed files that it otherwise does not change: {odd}"
         elif ended.code == 0 and not self.undisturbed.is_whole(changes):
             differing = {
                 path for path in usual if changes.get(path) != usual[path]
             } - self.undisturbed.unequal
-            yield f"it says that it is done, but these are not as they ought to be: {sorted(differing)}"
+            yield f"it reports success, but these files are wrong: {sorted(differing)}"
         elif self.command.whole and changes and not drafts and not self.undisturbed.is_whole(changes):
             yield f"neither the old state nor the new: {changes}"
 
-    def _of_what_follows(self, all_changes: dict[str, str], done: bool) -> list[str]:
-        """Say what is wrong with the store, and with the same command again; once for each state."""
+    def _wrong_afterwards(self, all_changes: dict[str, str], done: bool) -> list[str]:
+        """Return what is wrong with the store and with a second run, computed once for each state."""
         left = frozenset((path, content) for path, content in all_changes.items() if not LOCK.search(path))
         state = (left, done)
         if state not in self._followed:
@@ -335,23 +340,23 @@ class Judge:
             if left and (verified := self.machine.run("petseg runs verify")).code != 0:
                 found.append(f"runs verify: {(verified.stdout + verified.stderr).strip()}")
             if all_changes and not done:
-                found += self._of_another_run()
+                found += self._wrong_in_second_run()
             self._followed[state] = found
         return self._followed[state]
 
-    def _of_another_run(self) -> Iterator[str]:
-        """Say what is wrong with the same command, where no call fails any more."""
+    def _wrong_in_second_run(self) -> Iterator[str]:
+        """Yield what is wrong with a second run, in which no call fails."""
         again = self.machine.run(self.command.again or self.command.argv)
         changes = own(self.machine.folder.changes())
         if again.code != 0:
             yield f"it can't be run again: {(again.stdout + again.stderr)[-400:].strip()}"
         elif changes.keys() != self.undisturbed.changes.keys():
             wrong = sorted(changes.keys() ^ self.undisturbed.changes.keys())
-            yield f"it was run again, and these are not as they ought to be: {wrong}"
+            yield f"it was run again, and these files are wrong: {wrong}"
 
 
-def _names(failing: Failing, line: str) -> bool:
-    """Tell whether a line names what failed and why; of MLflow's files it need not name each."""
+def _is_explained_by(failing: Failing, line: str) -> bool:
+    """Tell whether a line names the file and the reason. For MLflow's files, the word MLflow is enough."""
     path = Path(failing.call.path)
     name = re.sub(r"^\.(.*?)(\.\d+)?\.tmp$", r"\1", path.name)
     if MLFLOWS.search(failing.call.path) and "MLflow" in line:
@@ -373,28 +378,30 @@ def _last_lines(ended: Ended) -> str:
 def judged(
     machine: Machine, name: str, choose: Callable[[Command, list[Failing]], list[Failing]]
 ) -> tuple[Counter[str], list[str]]:
-    """Let the chosen calls of a command fail; return how many of each kind did, and what was wrong."""
+    """Make the chosen calls of a command fail; return how many of each kind failed, and what was wrong."""
     command = COMMANDS[name]
     judge = Judge(machine, command, Undisturbed.of(machine, command))
-    made: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
     wrong: list[str] = []
     chosen = choose(command, failings(judge.undisturbed.calls))
     for place, failing in enumerate(chosen, 1):
         complaints = judge.complaints(failing)
         if complaints is not None:
-            made[failing.call.kind] += 1
+            failed[failing.call.kind] += 1
             if complaints:
                 wrong.append(f"{failing}\n    " + "\n    ".join(complaints))
                 print(wrong[-1], flush=True)
         if place % 25 == 0 or place == len(chosen):
             print(f"{name}: {place} of {len(chosen)} calls, {len(wrong)} not survived", flush=True)
-    return made, wrong
+    return failed, wrong
 
 
 def some_calls(command: Command, found: list[Failing]) -> list[Failing]:
     """Choose the calls that fail in `make test`."""
     ours = [each for each in found if not _of_mlflow(each)]
-    first = [each for each in in_turn(ours) if command.above_all and command.above_all in each.call.path]
+    first = [
+        each for each in first_and_last(ours) if command.above_all and command.above_all in each.call.path
+    ]
     return first[:FIRST] + spread(ours, SOME_OF_SLOW if command.slow else SOME)
 
 
@@ -403,7 +410,11 @@ def more_calls(command: Command, found: list[Failing]) -> list[Failing]:
     if command.slow and "EVERY_CALL" not in os.environ:
         ours = [each for each in found if not _of_mlflow(each)]
         theirs = [each for each in found if _of_mlflow(each)]
-        return some_calls(command, found) + spread(in_turn(ours), SPREAD) + spread(in_turn(theirs), SOME)
+        return (
+            some_calls(command, found)
+            + spread(first_and_last(ours), SPREAD)
+            + spread(first_and_last(theirs), SOME)
+        )
     return found
 
 
@@ -419,7 +430,7 @@ def machine(mlflow_database: Path) -> Iterator[Machine]:
         base = stack.enter_context(
             TemporaryDirectory(prefix="petseg-", dir=memory if memory.is_dir() else None)
         )
-        library = built(Path(short))
+        library = build_library(Path(short))
         if library is None:
             pytest.skip("needs Linux and a C compiler")
         forks = stack.enter_context(forked.running(Path(short), {"LD_PRELOAD": str(library)}))
@@ -434,20 +445,22 @@ def machine(mlflow_database: Path) -> Iterator[Machine]:
         for name, command in COMMANDS.items()
     ],
 )
-def test_io_errors(machine: Machine, name: str, record_property: Callable[[str, object], None]) -> None:
-    made, wrong = judged(machine, name, some_calls)
-    record_property("io_errors", [name, dict(made), len(wrong)])
-    assert made
+def test_some_failing_calls_are_survived(
+    machine: Machine, name: str, record_property: Callable[[str, object], None]
+) -> None:
+    failed, wrong = judged(machine, name, some_calls)
+    record_property("io_errors", [name, dict(failed), len(wrong)])
+    assert failed
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.slow
 @pytest.mark.fault(60, "an I/O error at every call of a command, at many of a stage")
 @pytest.mark.parametrize("name", COMMANDS)
-def test_io_errors_at_more_calls(
+def test_many_failing_calls_are_survived(
     machine: Machine, name: str, record_property: Callable[[str, object], None]
 ) -> None:
-    made, wrong = judged(machine, name, more_calls)
-    record_property("io_errors", [name, dict(made), len(wrong)])
-    assert made
+    failed, wrong = judged(machine, name, more_calls)
+    record_property("io_errors", [name, dict(failed), len(wrong)])
+    assert failed
     assert not wrong, "\n".join(wrong)

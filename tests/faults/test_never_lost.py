@@ -1,4 +1,4 @@
-"""What was trained once can be had again: faults 12 to 18."""
+"""Weights that were trained once can always be restored: faults 12 to 18."""
 
 import json
 import os
@@ -22,8 +22,8 @@ def petseg(project: Project, *arguments: str, fails: bool = False) -> str:
 
 
 @pytest.mark.fault(12, "dvc repro with another learning rate")
-def test_the_report_s_own_accident(project: Project, reference: Manifest) -> None:
-    """Trained again and again, with the same and with other params, by DVC and by the bare script."""
+def test_training_with_other_params_loses_no_weights(project: Project, reference: Manifest) -> None:
+    """Train many times, with the same and with other params, by DVC and by the script alone."""
     weights = project.folder / "models" / WEIGHTS
     made: dict[str, bytes] = {}
     for n in range(6):
@@ -42,7 +42,7 @@ def test_the_report_s_own_accident(project: Project, reference: Manifest) -> Non
 
 @pytest.mark.parametrize("by", ["dvc", "script"])
 @pytest.mark.fault(13, "weights laid by hand at the output's path")
-def test_what_was_laid_down_by_hand_is_kept(project: Project, by: str) -> None:
+def test_weights_laid_by_hand_are_kept(project: Project, by: str) -> None:
     project.run(*REPRO)
     weights = project.folder / "models" / WEIGHTS
     ours = weights.read_bytes()
@@ -50,7 +50,7 @@ def test_what_was_laid_down_by_hand_is_kept(project: Project, by: str) -> None:
         path.unlink()
         path.write_bytes(text)
     printed = project.run(*(REPRO if by == "dvc" else project.train_command))
-    assert "holds what no run has; kept as run" in printed
+    assert "is in no run of the store; kept as run" in printed
     assert weights.read_bytes() == ours
     assert [p.read_bytes() for p in project.folder.glob("runs/*/original.safetensors")] == [b"precious"]
     (described,) = [path for path in project.folder.glob("runs/*/model.json") if b"mine" in path.read_bytes()]
@@ -58,7 +58,7 @@ def test_what_was_laid_down_by_hand_is_kept(project: Project, by: str) -> None:
 
 
 @pytest.mark.fault(13, "weights laid by hand at the output's path")
-def test_what_is_laid_down_while_training_runs_is_kept(project: Project) -> None:
+def test_weights_laid_by_hand_during_a_training_are_kept(project: Project) -> None:
     weights = project.folder / "models" / WEIGHTS
     with project.start(*project.train_command) as process:
         wait_for(process, "epoch 2/6")
@@ -72,20 +72,23 @@ def test_what_is_laid_down_while_training_runs_is_kept(project: Project) -> None
 
 @pytest.mark.slow
 @pytest.mark.fault(14, "DVC's queue, two workers, one training failing, one killed")
-def test_the_queue(project: Project) -> None:
+def test_a_queue_with_a_failed_and_a_killed_training_loses_no_weights(project: Project) -> None:
     short = ("-S", "train.epochs=2", "-S", "plot.evolution_epochs=[1,2]")
     project.run("dvc", "exp", "run", "--queue", "-S", "train.seed=1,2", *short, "train")
     project.run("dvc", "exp", "run", "--queue", "-S", "train.learning_rate=1e30", *short, "train")
     project.run("dvc", "exp", "run", "--queue", "-S", "train.epochs=5000", "train")
-    project.run("bash", "-c", "dvc queue start -j 2 > queue.log 2>&1")  # whose workers keep what it prints to
+    # The workers keep the output open, so it must not be a pipe.
+    project.run("bash", "-c", "dvc queue start -j 2 > queue.log 2>&1")
     victim = None
-    while queued(project) or victim is None:
+    while is_queue_busy(project) or victim is None:
         time.sleep(0.5)
         for key, manifest in project.manifests().items():
             if manifest["params"]["train.epochs"] == 5000 and victim is None and checkpoints(project, key):
                 victim = key
                 os.kill(int((project.folder / "runs" / key / ".lock").read_text()), signal.SIGKILL)
-    assert not list(project.folder.glob(".dvc/tmp/exps/tmp*"))  # DVC has deleted where they ran
+    assert not list(
+        project.folder.glob(".dvc/tmp/exps/tmp*")
+    )  # DVC has deleted the folders of the experiments
     finished = {key: m for key, m in project.manifests().items() if m["status"] == "finished"}
     assert {manifest["params"]["train.seed"] for manifest in finished.values()} == {1, 2}
     for key in finished:
@@ -93,12 +96,12 @@ def test_the_queue(project: Project) -> None:
     for path in checkpoints(project, victim):
         load_tensors(path)
     assert "none differ" in petseg(project, "verify")
-    petseg(project, "sync")  # as the next stage does; it closes what the killed one left open
+    petseg(project, "sync")  # closes the row of the killed training, as the next stage would
     statuses = sorted(row.info.status for row in mlflow_runs(project.folder))
     assert statuses == ["FAILED", "FINISHED", "FINISHED", "KILLED"]
 
 
-def queued(project: Project) -> bool:
+def is_queue_busy(project: Project) -> bool:
     table = project.run("dvc", "queue", "status")
     return "Queued" in table or "Running" in table
 
@@ -108,7 +111,7 @@ def checkpoints(project: Project, key: str) -> list[Path]:
 
 
 @pytest.mark.fault(15, "a failed training")
-def test_a_failed_training_leaves_the_champion(project: Project) -> None:
+def test_a_failed_training_does_not_change_the_champion(project: Project) -> None:
     project.run(*project.train_command)
     (key,) = project.manifests()
     petseg(project, "promote", key)
@@ -121,7 +124,7 @@ def test_a_failed_training_leaves_the_champion(project: Project) -> None:
 
 
 @pytest.mark.fault(16, "dvc gc, dvc exp remove, mlflow gc")
-def test_the_store_outlasts_those_who_clean_up(project: Project) -> None:
+def test_the_store_survives_garbage_collection_by_dvc_and_mlflow(project: Project) -> None:
     project.run("dvc", "exp", "run", "-n", "one", "-S", "train.seed=5", "--single-item", "train")
     project.run("git", "checkout", "-q", ".")
     project.run("dvc", "exp", "remove", "one")
@@ -141,7 +144,7 @@ def test_the_store_outlasts_those_who_clean_up(project: Project) -> None:
 
 
 @pytest.mark.fault(17, "an object of DVC's cache, a file of the store corrupted")
-def test_what_is_corrupted_is_named(project: Project) -> None:
+def test_a_corrupted_file_is_named(project: Project) -> None:
     project.run(*REPRO)
     md5 = project.lock()["models/model.safetensors"]
     (key,) = project.manifests()
@@ -150,14 +153,14 @@ def test_what_is_corrupted_is_named(project: Project) -> None:
         content = path.read_bytes()
         path.chmod(0o644)
         path.write_bytes(content[:-1] + b"?")
-        told = petseg(project, "verify", fails=True)
-        assert f"{path.name}: differs" in told
-        assert told.count("differs") == 1
+        printed = petseg(project, "verify", fails=True)
+        assert f"{path.name}: differs" in printed
+        assert printed.count("differs") == 1
         path.write_bytes(content)
 
 
 @pytest.mark.fault(18, "two promotions at once")
-def test_two_promotions_at_once(project: Project) -> None:
+def test_of_two_promotions_at_once_none_is_lost(project: Project) -> None:
     keys: list[str] = []
     for seed in ("0", "1"):
         project.run("git", "checkout", "-q", "params.yaml")

@@ -1,4 +1,4 @@
-"""What is said of the store is proved by its bytes: faults 39 to 50 and 61, on one trained project."""
+"""What commands report about the store agrees with its bytes: faults 39 to 50, on one trained project."""
 
 import json
 import os
@@ -19,7 +19,7 @@ WEIGHTS = "model.safetensors"
 
 @pytest.fixture
 def project(two: Project, forks: Path, tmp_path: Path) -> Project:
-    """A copy of it, to be spoilt."""
+    """A copy of the project, which a test may damage."""
     return two.copy(tmp_path / "project", forks)
 
 
@@ -28,20 +28,20 @@ def petseg(project: Project, *words: str, fails: bool = False) -> str:
 
 
 def keys(project: Project) -> tuple[str, str]:
-    """The scored run, and the other."""
+    """The keys of the scored run and of the other one."""
     scored = [path.parents[2].name for path in project.folder.glob("runs/*/evaluations/*/test.json")]
     (other,) = project.manifests().keys() - set(scored)
     return scored[0], other
 
 
 def chain_of(project: Project) -> Path:
-    """The file of the ledger that this project goes on with; others are of what it is a copy of."""
+    """The file of the ledger to which this project adds lines. The others come from the project it copies."""
     runs = project.folder / "runs"
     return Path(runs, "ledger", json.loads((runs / "store.json").read_text())["clone"] + ".jsonl")
 
 
 def stored(project: Project) -> dict[str, str]:
-    """The hashes of what the store holds, but for its ledger and locks."""
+    """The hashes of the files of the store, except its ledger and locks."""
     runs = project.folder / "runs"
     files = [path for path in runs.glob("[!.]*/**/*") if path.is_file() and path.name != ".lock"]
     return {str(path.relative_to(runs)): sha256_file(path) for path in files if "ledger" not in path.parts}
@@ -53,15 +53,15 @@ def test_no_command_writes_into_the_store(project: Project) -> None:
     before = stored(project)
     (project.folder / "link").symlink_to("runs", target_is_directory=True)
     for target in (f"runs/{other}/{WEIGHTS}", f"link/{other}/new.safetensors", ".dvc/cache/x.safetensors"):
-        told = petseg(project, "restore", scored, "--to", target, "--force", fails=True)
-        assert told.count("\n") == 1
+        printed = petseg(project, "restore", scored, "--to", target, "--force", fails=True)
+        assert printed.count("\n") == 1
     petseg(project, "export", scored, "--onnx", f"runs/{other}/model.onnx", "--force", fails=True)
     assert stored(project) == before
     assert "none differ" in petseg(project, "verify")
 
 
 @pytest.mark.fault(40, "the stored copy is damaged, and the last good one passes by")
-def test_a_good_copy_heals_the_store(project: Project) -> None:
+def test_adopting_a_good_copy_heals_the_store(project: Project) -> None:
     _, other = keys(project)
     before = stored(project)
     file = project.folder / "runs" / other / WEIGHTS
@@ -70,7 +70,7 @@ def test_a_good_copy_heals_the_store(project: Project) -> None:
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     assert "put back from mine.safetensors" in petseg(project, "adopt", "mine.safetensors")
     assert stored(project) == before
-    file.unlink()  # of the other run DVC's cache has nothing, but its outs lie in models/
+    file.unlink()  # DVC's cache has nothing of the other run, but its outs are in models/
     shutil.copy(project.folder / "mine.safetensors", project.folder / "models" / WEIGHTS)
     assert "put back from " in petseg(project, "adopt", f"models/{WEIGHTS}")
     assert stored(project) == before
@@ -83,66 +83,66 @@ def test_dvcs_cache_heals_the_store(project: Project) -> None:
     before = stored(project)
     for name in (WEIGHTS, "history.csv"):
         (project.folder / "runs" / scored / name).unlink()
-    told = petseg(project, "verify", fails=True)
-    assert told.count("is gone") == 2
+    printed = petseg(project, "verify", fails=True)
+    assert printed.count("is gone") == 2
     assert f"{WEIGHTS}: was damaged or gone; put back from" in petseg(project, "verify", "--heal")
     assert stored(project) == before
 
 
 @pytest.mark.fault(41, "models/ holds the weights of one run, and the description of another")
-def test_scores_are_sealed_into_no_other_run(project: Project) -> None:
+def test_results_are_not_added_to_another_run(project: Project) -> None:
     scored, other = keys(project)
     before = stored(project)
     shutil.copy(project.folder / "runs" / other / WEIGHTS, project.folder / "models" / WEIGHTS)
-    told = project.run(*project.command("infer"), fails=True)
-    assert "it is of other weights" in told
+    printed = project.run(*project.command("infer"), fails=True)
+    assert "it is of other weights" in printed
     assert stored(project) == before
-    # The weights and scores of one, beside the curves and masks of the other.
+    # Now the weights and scores of one run are beside the curves and masks of the other.
     petseg(project, "restore", other, "--force")
     project.run(*project.command("infer"))
-    told = project.run(*project.command("plot"))
-    assert f"run {other} has other masks, curves or scores" in told
+    printed = project.run(*project.command("plot"))
+    assert f"run {other} has other masks, curves or scores" in printed
     assert not (project.folder / "runs" / other / "figures").exists()
     assert scored in project.manifests()
 
 
 @pytest.mark.fault(42, "a promotion while prune waits at its question")
-def test_the_champion_is_not_pruned_at_the_prompt(project: Project) -> None:
+def test_a_run_promoted_during_the_prompt_is_not_pruned(project: Project) -> None:
     scored, other = keys(project)
     petseg(project, "promote", scored, "--force")
     best, _ = sorted((scored, other), key=lambda key: -project.manifests()[key]["best"]["val_dice"])
-    asked = other if best == scored else scored
+    candidate = other if best == scored else scored
     petseg(project, "promote", best, "--force")
-    with prompting(project, "python", "-m", "petseg", "runs", "prune", asked) as (process, terminal):
-        petseg(project, "promote", asked, "--force")
+    with prompting(project, "python", "-m", "petseg", "runs", "prune", candidate) as (process, terminal):
+        petseg(project, "promote", candidate, "--force")
         os.write(terminal, b"y\n")
         assert process.wait(60) == 2
         assert "is the champion, and is not pruned" in read_all(terminal)
-    assert asked in project.manifests()
+    assert candidate in project.manifests()
     assert "none differ" in petseg(project, "verify")
 
 
 class prompting:
-    """Run a command before a terminal until it asks."""
+    """Run a command in a terminal until it asks a question."""
 
     def __init__(self, project: Project, *command: str) -> None:
         self.project, self.command = project, command
 
     def __enter__(self) -> "tuple[subprocess.Popen[bytes], int]":
-        self.terminal, theirs = pty.openpty()
+        self.terminal, other_end = pty.openpty()
         self.process = subprocess.Popen(
             self.command,
             cwd=self.project.folder,
             env=self.project.environment(),
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
+            stdin=other_end,
+            stdout=other_end,
+            stderr=other_end,
         )
-        os.close(theirs)
-        told = b""
+        os.close(other_end)
+        printed = b""
         until = time.monotonic() + 60
-        while b"[y/N]" not in told and time.monotonic() < until:
-            told += os.read(self.terminal, 1000)
+        while b"[y/N]" not in printed and time.monotonic() < until:
+            printed += os.read(self.terminal, 1000)
         return self.process, self.terminal
 
     def __exit__(self, *_: object) -> None:
@@ -152,17 +152,17 @@ class prompting:
 
 
 def read_all(terminal: int) -> str:
-    told = b""
+    printed = b""
     try:
         while part := os.read(terminal, 1000):
-            told += part
-    except OSError:  # the other end is closed
+            printed += part
+    except OSError:  # the command has closed the terminal
         pass
-    return told.decode()
+    return printed.decode()
 
 
-def edited(path: Path, **values: Any) -> None:
-    """Change a record, and take its seal away."""
+def edit_unsealed(path: Path, **values: Any) -> None:
+    """Change a record, and remove its seal."""
     record = json.loads(path.read_text())
     record.pop("sha256", None)
     path.chmod(0o644)
@@ -181,31 +181,31 @@ def test_verify_names_what_is_absent_or_edited(project: Project) -> None:
     kept = project.folder / "kept"
     shutil.copytree(runs, kept)
 
-    def spoil(told: str) -> None:
-        assert told in petseg(project, "verify", fails=True)
+    def verify_and_undo(message: str) -> None:
+        assert message in petseg(project, "verify", fails=True)
         shutil.rmtree(runs)
         shutil.copytree(kept, runs)
 
     (runs / other / "manifest.json").unlink()
-    spoil(f"{other}/manifest.json: is gone")
-    edited(runs / other / "manifest.json", best=manifest["best"] | {"val_dice": 0.99})
-    spoil(f"{other}/manifest.json: is not what the ledger says")
+    verify_and_undo(f"{other}/manifest.json: is gone")
+    edit_unsealed(runs / other / "manifest.json", best=manifest["best"] | {"val_dice": 0.99})
+    verify_and_undo(f"{other}/manifest.json: is not what the ledger says")
     shutil.rmtree(evaluation)
-    spoil("evaluation.json: is gone")
+    verify_and_undo("evaluation.json: is gone")
     shutil.rmtree(runs / scored)
-    spoil(f"{scored}: is the champion")
+    verify_and_undo(f"{scored}: is the champion")
     lines = whole.splitlines(keepends=True)
     chain.write_text("".join(lines[:-1]))
-    spoil("1 of its ")
+    verify_and_undo("1 of its ")
     chain.write_text(whole.replace("copied from", "moved from"))
-    spoil("line 2: does not hold the hash of the line before it")
+    verify_and_undo("line 2: does not hold the hash of the line before it")
     (runs / "ledger" / chain.name).unlink()
-    spoil(f"{chain.name}: is gone")
+    verify_and_undo(f"{chain.name}: is gone")
     assert "none differ" in petseg(project, "verify")
 
 
 @pytest.mark.fault(44, "one record that is empty, or lacks an entry")
-def test_one_broken_record_stops_nothing_else(project: Project) -> None:
+def test_one_broken_record_does_not_affect_other_runs(project: Project) -> None:
     scored, other = keys(project)
     (evaluation,) = (project.folder / "runs" / scored / "evaluations").iterdir()
     for path, content in (
@@ -224,7 +224,7 @@ def test_one_broken_record_stops_nothing_else(project: Project) -> None:
 
 
 @pytest.mark.fault(45, "a promotion cut by a full disk: half a line")
-def test_a_torn_line_is_dropped(project: Project) -> None:
+def test_a_torn_line_of_the_ledger_is_dropped(project: Project) -> None:
     scored, other = keys(project)
     petseg(project, "promote", scored, "--force")
     chain = chain_of(project)
@@ -238,29 +238,29 @@ def test_a_torn_line_is_dropped(project: Project) -> None:
 
 
 @pytest.mark.fault(48, "the project renamed, or copied")
-def test_a_project_that_was_moved_or_copied(project: Project, tmp_path: Path, forks: Path) -> None:
+def test_a_moved_or_copied_project_uses_its_own_files(project: Project, tmp_path: Path, forks: Path) -> None:
     scored, _ = keys(project)
     petseg(project, "promote", scored, "--force")
     petseg(project, "sync", "--all")
     copy = project.copy(tmp_path / "copy", forks)
     before = {path: path.read_bytes() for path in project.folder.rglob("*") if path.is_file()}
-    told = copy.run("bash", "-c", "python -m petseg doctor || true")
-    assert f"the project was at {project.folder} before" in told  # of the store,
-    assert f"the project was at {project.folder}\n" in told  # and of MLflow
+    printed = copy.run("bash", "-c", "python -m petseg doctor || true")
+    assert f"the project was at {project.folder} before" in printed  # about the store
+    assert f"the project was at {project.folder}\n" in printed  # about MLflow
     copy.run("dvc", "repro", "--force", "--single-item", "infer")
     assert {path: path.read_bytes() for path in project.folder.rglob("*") if path.is_file()} == before
     assert "none differ" in petseg(copy, "verify")
     project.folder.rename(tmp_path / "renamed")
     renamed = Project.open(tmp_path / "renamed", forks)
-    told = petseg(renamed, "sync", "--all") + petseg(renamed, "promote", scored)
-    assert "was moved here from" in told
-    assert "the project was at" in told
+    printed = petseg(renamed, "sync", "--all") + petseg(renamed, "promote", scored)
+    assert "was moved here from" in printed
+    assert "the project was at" in printed
     assert not project.folder.exists()
     assert "none differ" in petseg(renamed, "verify")
 
 
 @pytest.mark.fault(50, "a file of the user's beside a target, and a foreign table")
-def test_what_is_the_users_stays(project: Project) -> None:
+def test_files_of_the_user_are_not_replaced(project: Project) -> None:
     scored, _ = keys(project)
     (project.folder / "site").mkdir()
     (project.folder / "site/package.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Disks, servers, databases and clocks that fail: faults 19 to 24."""
+"""Failures of disks, servers, databases and clocks: faults 19 to 24."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def only_run(project: Project) -> Path:
     return project.folder / "runs" / key
 
 
-def finishes(project: Project, reference: Manifest) -> None:
+def assert_training_finishes(project: Project, reference: Manifest) -> None:
     project.run(*project.train_command)
     (manifest,) = project.manifests().values()
     assert manifest["tensors_sha256"] == reference["tensors_sha256"]
@@ -33,7 +33,7 @@ def finishes(project: Project, reference: Manifest) -> None:
 
 @contextmanager
 def mounted(folder: Path, *options: str) -> Iterator[None]:
-    """Mount a file system of memory; skip where that is not allowed."""
+    """Mount a tmpfs; skip the test if that is not allowed."""
     folder.mkdir(exist_ok=True)
     command = ["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)]
     try:
@@ -47,7 +47,7 @@ def mounted(folder: Path, *options: str) -> Iterator[None]:
 
 
 @pytest.mark.fault(19, "disk full: the store's file system")
-def test_a_full_disk(project: Project) -> None:
+def test_a_full_disk_stops_the_training_with_one_line(project: Project) -> None:
     with mounted(project.folder / "runs", "-o", "size=380k"):
         printed = project.run(*project.train_command, fails=True)
         assert re.search(r"^petseg train: /\S+: disk full \(.*\)$", printed, re.M)
@@ -59,20 +59,20 @@ def test_a_full_disk(project: Project) -> None:
 
 
 @pytest.mark.fault(19, "disk full: a limit on the size of files")
-def test_a_file_that_must_not_grow(project: Project, reference: Manifest) -> None:
+def test_a_training_that_met_a_file_size_limit_goes_on(project: Project, reference: Manifest) -> None:
     killed_at = str(Path(__file__).with_name("killed_at.py"))
-    before = ("petseg.store.writer", "Run.add", "before", "3")  # the code, which is larger, is there
+    before = ("petseg.store.writer", "Run.add", "before", "3")  # code.zip, which is larger, is written
     project.run("python", killed_at, *before, *project.train_command[2:], fails=True)
     largest = max(path.stat().st_size for path in project.last_checkpoints())
     limit = f"ulimit -f {largest // 1024 - 1}; exec {' '.join(project.train_command)}"
     printed = project.run("bash", "-c", limit, fails=True, environment=project.environment())
     assert "goes on after epoch 2" in printed
     assert re.search(r"^petseg train: /\S+: disk full \(.*\)$", printed, re.M)
-    finishes(project, reference)
+    assert_training_finishes(project, reference)
 
 
 @pytest.mark.fault(19, "disk full: MLflow's artifacts")
-def test_a_full_folder_of_artifacts(project: Project, reference: Manifest) -> None:
+def test_a_full_artifact_folder_does_not_stop_a_training(project: Project, reference: Manifest) -> None:
     with mounted(project.folder / "mlartifacts", "-o", "size=8k"):
         printed = project.run(*project.train_command)
     assert printed.count("warning: MLflow does not answer ([Errno 28] No space left") == 1
@@ -81,7 +81,7 @@ def test_a_full_folder_of_artifacts(project: Project, reference: Manifest) -> No
 
 
 @pytest.mark.fault(19, "disk full: DVC's cache")
-def test_a_full_cache(project: Project, reference: Manifest) -> None:
+def test_a_full_cache_costs_no_training(project: Project, reference: Manifest) -> None:
     repro = ("dvc", "repro", "--single-item", "train")
     with mounted(project.folder / ".dvc/cache", "-o", "size=12k"):
         assert "No space left on device" in project.run(*repro, fails=True)
@@ -91,7 +91,7 @@ def test_a_full_cache(project: Project, reference: Manifest) -> None:
 
 
 @pytest.mark.fault(20, "a read-only store")
-def test_a_read_only_store(project: Project) -> None:
+def test_a_read_only_store_stops_the_training_before_its_first_epoch(project: Project) -> None:
     with mounted(project.folder / "runs", "-o", "ro"):
         printed = project.run(*project.train_command, fails=True)
     assert ": Read-only file system" in printed
@@ -100,7 +100,9 @@ def test_a_read_only_store(project: Project) -> None:
 
 @pytest.mark.parametrize("kind", ["down", "silent"])
 @pytest.mark.fault(21, "MLflow's server down, or never answering")
-def test_a_server_that_does_not_answer(project: Project, reference: Manifest, kind: str) -> None:
+def test_a_server_that_does_not_answer_costs_only_a_warning(
+    project: Project, reference: Manifest, kind: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         if kind == "down":
@@ -117,7 +119,7 @@ def test_a_server_that_does_not_answer(project: Project, reference: Manifest, ki
 
 @pytest.mark.slow
 @pytest.mark.fault(22, "MLflow's database locked for 60 s")
-def test_a_locked_database(project: Project) -> None:
+def test_a_locked_database_is_updated_later(project: Project) -> None:
     lock = sqlite3.connect(project.folder / "mlflow.db", check_same_thread=False)
     with project.start(*project.train_command) as process:
         assert process.stdout is not None
@@ -133,7 +135,7 @@ def test_a_locked_database(project: Project) -> None:
 
 
 @pytest.mark.fault(22, "four processes that start on no database")
-def test_four_at_once_on_no_database(project: Project) -> None:
+def test_four_processes_create_one_database(project: Project) -> None:
     (project.folder / "mlflow.db").unlink()
     at_once = [
         project.start(
@@ -148,8 +150,8 @@ def test_four_at_once_on_no_database(project: Project) -> None:
 
 
 @pytest.mark.fault(23, "the clock set back one hour midway")
-def test_a_clock_that_is_set_back(project: Project, reference: Manifest) -> None:
-    """Set back for this program alone: Python's clock, from the fourth epoch on."""
+def test_a_clock_that_is_set_back_changes_no_result(project: Project, reference: Manifest) -> None:
+    """Only the clock of this Python process is set back, from the fourth epoch on."""
     program = (
         "import os, sys, time, runpy; sys.path.insert(0, os.getcwd())\n"
         "from petseg.store.writer import Run\n"
@@ -162,15 +164,15 @@ def test_a_clock_that_is_set_back(project: Project, reference: Manifest) -> None
     (manifest,) = project.manifests().values()
     assert manifest["tensors_sha256"] == reference["tensors_sha256"]
     (row,) = mlflow_runs(project.folder)
-    told = mlflow.MlflowClient().get_metric_history(row.info.run_id, "dice/val")
-    told.sort(key=lambda metric: metric.step)
-    assert told[-1].timestamp < told[0].timestamp - 3_000_000  # ms: it was really set back
-    assert [metric.step for metric in told] == [1, 2, 3, 4, 5, 6]
-    assert row.data.metrics["dice/val"] == told[-1].value  # the last step's, not the latest by the clock
+    logged = mlflow.MlflowClient().get_metric_history(row.info.run_id, "dice/val")
+    logged.sort(key=lambda metric: metric.step)
+    assert logged[-1].timestamp < logged[0].timestamp - 3_000_000  # ms; shows that the clock was set back
+    assert [metric.step for metric in logged] == [1, 2, 3, 4, 5, 6]
+    assert row.data.metrics["dice/val"] == logged[-1].value  # of the last step, not of the latest time
 
 
 @pytest.mark.fault(24, "the loss becomes NaN")
-def test_a_loss_that_is_not_a_number(project: Project) -> None:
+def test_a_loss_of_nan_stops_the_training_and_keeps_finite_checkpoints(project: Project) -> None:
     project.edit(
         "params.yaml",
         {"learning_rate: 5.0e-2": "learning_rate: 1.0e+6", "schedule: onecycle": "schedule: cosine"},

@@ -1,4 +1,4 @@
-"""MLflow's server, which may be away, die and come back: a real one, on loopback."""
+"""An MLflow server that is down, is killed and comes back: a real one, on loopback."""
 
 import uuid
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.support.mlflow_server import MlflowServer
 from tests.support.project import Project, mlflow_runs
 
 EPOCHS = 10
-SECRET = uuid.uuid4().hex  # in no file by chance, nor by this one
+SECRET = uuid.uuid4().hex  # random, so that no file has it by chance, and not even this one
 SYNC = ("python", "-m", "petseg", "runs", "sync")
 
 
@@ -32,7 +32,7 @@ def server(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def logging_to(server: MlflowServer) -> dict[str, str]:
-    """The environment of those who log to the server, with a password that must appear nowhere."""
+    """The environment of a program that logs to the server, with a password that must appear nowhere."""
     return {"MLFLOW_TRACKING_URI": server.uri.replace("//", f"//someone:with@{SECRET}@")}
 
 
@@ -46,7 +46,7 @@ def steps(run: Any, metric: str) -> list[int]:
     return sorted(p.step for p in mlflow.MlflowClient().get_metric_history(run.info.run_id, metric))
 
 
-def test_a_server_that_is_killed_midway_and_comes_back(
+def test_a_server_that_was_killed_gets_the_missed_rows_once(
     project: Project, server: MlflowServer, logging_to: dict[str, str]
 ) -> None:
     server.start()
@@ -68,10 +68,10 @@ def test_a_server_that_is_killed_midway_and_comes_back(
     (row,) = rows(server)
     assert row.info.status == "RUNNING"
     assert 3 <= len(steps(row, "loss/train")) < EPOCHS
-    told = project.run(*SYNC, environment=logging_to)
-    assert "MLflow was told of 1, and knew 0" in told
-    assert SECRET not in told
-    assert "MLflow was told of 0, and knew 0" in project.run(*SYNC, environment=logging_to)
+    printed_by_sync = project.run(*SYNC, environment=logging_to)
+    assert "logged in MLflow: 1; already logged: 0" in printed_by_sync
+    assert SECRET not in printed_by_sync
+    assert "logged in MLflow: 0; already logged: 0" in project.run(*SYNC, environment=logging_to)
     for attempt in ("once", "again"):
         found = {run.data.tags["stage"]: run for run in rows(server)}
         assert len(rows(server)) == 3, attempt
@@ -88,7 +88,7 @@ def test_a_server_that_is_killed_midway_and_comes_back(
     server.kill()
 
 
-def test_the_next_stage_tells_what_was_missed(
+def test_the_next_stage_logs_the_missed_rows(
     project: Project, server: MlflowServer, logging_to: dict[str, str]
 ) -> None:
     project.edit("params.yaml", {"threshold: auto": "threshold: 0.5"})
@@ -100,11 +100,11 @@ def test_the_next_stage_tells_what_was_missed(
     server.kill()
 
 
-def test_an_empty_store_is_filled_from_the_store_of_runs(project: Project) -> None:
+def test_an_empty_mlflow_is_filled_from_the_store(project: Project) -> None:
     elsewhere = {"MLFLOW_TRACKING_URI": f"sqlite:///{project.folder}/new/mlflow.db"}
     (project.folder / "new").mkdir()
-    assert "MLflow was told of 1, and knew 0" in project.run(*SYNC, "--all", environment=elsewhere)
-    assert "MLflow was told of 0, and knew 1" in project.run(*SYNC, "--all", environment=elsewhere)
+    assert "logged in MLflow: 1; already logged: 0" in project.run(*SYNC, "--all", environment=elsewhere)
+    assert "logged in MLflow: 0; already logged: 1" in project.run(*SYNC, "--all", environment=elsewhere)
     (row,) = mlflow_runs(project.folder / "new")
     assert len(mlflow_runs(project.folder / "new", children=True)) == 4
     assert steps(row, "loss/train") == list(range(1, EPOCHS + 1))
@@ -113,7 +113,7 @@ def test_an_empty_store_is_filled_from_the_store_of_runs(project: Project) -> No
     }
 
 
-def test_the_password_is_nowhere(project: Project, server: MlflowServer) -> None:
+def test_no_file_has_the_password(project: Project, server: MlflowServer) -> None:
     for folder in (project.folder, server.folder):
         for path in folder.rglob("*"):
             if path.is_file() and not path.is_symlink():

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of what changes the store: it is as before, or as after, and says so."""
+"""SIGKILL at random moments of the commands that change the store: it has its old state or the new one."""
 
 import os
 import random
@@ -11,12 +11,12 @@ from petseg.store.verify import verify
 from tests.support.project import Project, killed_after
 
 KILLS = 200
-MOST_S = {"infer": 3.0, "plot": 6.0}  # in which a command is killed; else 1 s
+MOST_S = {"infer": 3.0, "plot": 6.0}  # a command is killed within this time, the others within 1 s
 Commands = dict[str, Callable[[], list[str]]]
 
 
 def commands(project: Project, chance: random.Random) -> Commands:
-    """The commands that change the store, or what MLflow has of it; each with something to do."""
+    """The commands that change the store or MLflow. Each function prepares work for its command."""
     petseg = ["-m", "petseg", "runs"]
 
     def keys(adopted: bool) -> list[str]:
@@ -52,7 +52,7 @@ def commands(project: Project, chance: random.Random) -> Commands:
 
 @pytest.mark.slow
 @pytest.mark.fault(61, f"SIGKILL at {KILLS} random moments of what changes the store")
-def test_killed_at_random(two: Project) -> None:
+def test_a_store_stays_consistent_when_commands_are_killed(two: Project) -> None:
     chance = random.Random(0)
     makes = commands(two, chance)
     kills, ends = 0, 0
@@ -64,7 +64,7 @@ def test_killed_at_random(two: Project) -> None:
         assert report.damages == [], (name, printed)
         kills, ends = kills + (code == -signal.SIGKILL), ends + (code == 0)
         print(f"{name}: {kills} kills, {ends} came to their end", flush=True)
-    assert "none differ" in two.run("python", "-m", "petseg", "runs", "verify")  # MLflow's copies too
+    assert "none differ" in two.run("python", "-m", "petseg", "runs", "verify")  # also of MLflow's copies
     assert ends > KILLS / 10, "it was killed before it did anything"
     left = [path for path in (two.folder / "runs").rglob(".*.tmp") if str(os.getpid()) not in path.name]
     assert left == []

@@ -1,4 +1,4 @@
-"""What set_up_torch asks of the system, in a process of its own."""
+"""The settings that set_up_torch makes for its process."""
 
 import platform
 import subprocess
@@ -18,13 +18,13 @@ def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(20_000_000)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print([faults() for _ in range(20)][-1])  # it takes some until one fits where another was
+print([faults() for _ in range(20)][-1])  # only after some allocations does one fit into freed memory
 """
 
 
 @pytest.mark.whole
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other C library can be told to keep memory")
-def test_freed_memory_is_kept_for_what_comes_next() -> None:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be set to keep memory")
+def test_freed_memory_is_reused() -> None:
     fresh, kept = (page_faults(how) for how in ("not", "set up"))
     assert kept < 100 < 10_000 < fresh  # 80 MB are 19,532 pages
 

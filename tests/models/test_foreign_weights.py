@@ -1,4 +1,4 @@
-"""Weights of any origin: kept whatever their dtype, or refused before they take memory."""
+"""Weights of any origin are kept, whatever their dtype, or refused before they take memory."""
 
 import io
 import json
@@ -43,11 +43,17 @@ KEPT: dict[str, dict[str, Tensor]] = {
 REFUSED: dict[str, tuple[Any, str]] = {
     "sparse": ({"w": ONE.to_sparse()}, "w is sparse, nested or quantized; save it as a dense tensor"),
     "without values": ({"w": torch.empty(3, device="meta")}, "w has no values"),
-    "complex128": ({"w": ONE.to(torch.complex128)}, "w of complex128 is what safetensors can't hold"),
+    "complex128": (
+        {"w": ONE.to(torch.complex128)},
+        "w has the type complex128, which safetensors can't store",
+    ),
     "too large": ({"w": torch.ones(1).expand(4_000_000_000)}, "its tensors have more than 1 GB"),
     "too many": ({f"w{n}": torch.ones(1).expand(100_000_000) for n in range(9)}, "have more than 1 GB"),
-    "a name of no text": ({"\ud800": ONE}, r"\\ud800 of float32 is what safetensors can't hold"),
-    "the name of metadata": ({"__metadata__": ONE}, "__metadata__ of float32 is what safetensors can't hold"),
+    "a name of no text": ({"\ud800": ONE}, r"\\ud800 has the type float32, which safetensors can't store"),
+    "the name of metadata": (
+        {"__metadata__": ONE},
+        "__metadata__ has the type float32, which safetensors can't store",
+    ),
     "a list": ([ONE], "holds no state dict"),
     "numbers as names": ({1: ONE}, "holds no state dict"),
 }
@@ -60,7 +66,7 @@ def saved(weights: object, **options: Any) -> bytes:
 
 
 def repacked(content: bytes, zeros: int) -> bytes:
-    """A file of torch.save, packed, with so many bytes of zero for its tensor."""
+    """Compress a file of torch.save, and give its tensor this many zero bytes."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
@@ -96,7 +102,9 @@ BYTES = {
 }
 
 
-LEGACY = [kind for kind in KEPT if "float8" not in kind and "uint16" not in kind]  # which it had not yet
+LEGACY = [
+    kind for kind in KEPT if "float8" not in kind and "uint16" not in kind
+]  # that format does not know these
 
 
 @pytest.mark.parametrize(
@@ -120,7 +128,7 @@ def test_weights_are_adopted_byte_for_byte_and_as_safetensors(
     assert run.manifest["tensors_sha256"] == Weights.read(file).sha256 == sha256_tensors(tensors)
 
 
-def test_the_hash_of_usual_weights_is_as_it_was() -> None:
+def test_the_hash_of_common_dtypes_has_not_changed() -> None:
     one = {
         "a": torch.arange(6, dtype=torch.float32).view(2, 3),
         "b": torch.tensor(7),
@@ -130,7 +138,7 @@ def test_the_hash_of_usual_weights_is_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_can_not_be_weights_is_kept_as_a_file_and_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+def test_unusable_weights_are_kept_as_a_file_and_refused_in_one_line(tmp_path: Path, kind: str) -> None:
     weights, reason = REFUSED[kind]
     file, store = tmp_path / "w.pt", tmp_path / "runs"
     file.write_bytes(saved(weights))
@@ -154,7 +162,7 @@ def check_refused(file: Path, store: Path, reason: str) -> None:
     assert not list(store.glob(".*.tmp"))
 
 
-def test_what_is_no_file_or_too_large_leaves_nothing(tmp_path: Path) -> None:
+def test_an_irregular_or_huge_file_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with (tmp_path / "sparse").open("wb") as sparse:
         sparse.truncate(40_000_000_000)
@@ -190,7 +198,7 @@ def test_an_archive_that_expands_is_refused_in_little_memory(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.complex64, torch.float64])
-def test_an_encoder_takes_weights_of_any_dtype(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_an_encoder_loads_weights_of_any_real_dtype(tmp_path: Path, dtype: torch.dtype) -> None:
     network = ResNet34UNet(width=1)
     weights = {
         name: value.to(dtype) if value.is_floating_point() else value

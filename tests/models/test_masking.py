@@ -8,7 +8,7 @@ LIMITS: Thresholds = {"whole": 0.5, "tight": 0.4}
 
 
 def probability(*drawings: str) -> NDArray[np.float32]:
-    """Two maps as drawn, (2, H, W): # is pet, . is not."""
+    """Return two drawn maps, (2, H, W): # is pet, . is not."""
     rows = [
         [[0.9 if mark == "#" else 0.1 for mark in row] for row in drawing.split()] for drawing in drawings
     ]
@@ -23,8 +23,10 @@ def clean(found: NDArray[np.float32]) -> NDArray[np.float32]:
     return cleaned(found, LIMITS, island=0.2, hole=0.15)
 
 
-def test_the_tight_mask_lies_within_the_whole_one_at_any_thresholds() -> None:
-    found = np.array([[[0.9, 0.45, 0.45]], [[0.9, 0.45, 0.3]]], np.float32)  # 0.45 is above the tight one's
+def test_the_tight_mask_is_within_the_whole_one_at_any_thresholds() -> None:
+    found = np.array(
+        [[[0.9, 0.45, 0.45]], [[0.9, 0.45, 0.3]]], np.float32
+    )  # 0.45 is above the threshold of the tight mask
     assert cut(found, LIMITS).tolist() == [[[True, False, False]], [[True, False, False]]]
     batch = np.stack([found, found])
     assert cut(batch, LIMITS).shape == (2, 2, 1, 3)
@@ -32,14 +34,14 @@ def test_the_tight_mask_lies_within_the_whole_one_at_any_thresholds() -> None:
     assert cut(edge, {"whole": 0.5, "tight": float(np.float32(0.4))}).all()
 
 
-def test_an_island_goes_from_both_masks_and_a_second_pet_stays() -> None:
+def test_an_island_is_removed_from_both_masks_and_a_second_pet_stays() -> None:
     whole = "####.#.## ####...## .......## #........"
     tight = "####.#.## ####...## ......... #........"
     made = drawn(cut(clean(probability(whole, tight)), LIMITS))
     assert made == ["####...## ####...## .......## .........", "####...## ####...## ......... ........."]
 
 
-def test_an_island_of_the_tight_mask_alone_goes_from_it() -> None:
+def test_an_island_of_only_the_tight_mask_is_removed() -> None:
     whole, tight = "####### #######", "####..# ####..."
     assert drawn(cut(clean(probability(whole, tight)), LIMITS)) == [whole, "####... ####..."]
 
@@ -49,7 +51,7 @@ def test_pixels_that_touch_at_a_corner_are_one_component() -> None:
     assert drawn(cut(clean(probability(diagonal, diagonal)), LIMITS))[0] == diagonal
 
 
-def test_small_holes_are_filled_and_what_reaches_the_frame_is_none() -> None:
+def test_small_holes_are_filled_but_not_bays_at_the_frame() -> None:
     whole = "######. #.##.#. ######. #....#. #....#. #####.."
     filled = "######. ######. ######. #....#. #....#. #####.."
     assert drawn(cut(clean(probability(whole, whole)), LIMITS)) == [filled, filled]
@@ -57,18 +59,18 @@ def test_small_holes_are_filled_and_what_reaches_the_frame_is_none() -> None:
     assert drawn(cut(clean(probability(bay, bay)), LIMITS))[0] == bay
 
 
-def test_a_hole_of_the_tight_mask_alone_is_filled_too() -> None:
+def test_a_hole_of_only_the_tight_mask_is_filled() -> None:
     made = cut(clean(probability("##### ##### #####", "##### ##.## #####")), LIMITS)
     assert drawn(made) == ["##### ##### #####"] * 2
 
 
 @pytest.mark.parametrize("mark", [".", "#"])
-def test_nothing_and_everything_stay(mark: str) -> None:
+def test_empty_and_full_masks_do_not_change(mark: str) -> None:
     all_alike = probability(*[" ".join([mark * 5] * 4)] * 2)
     assert (clean(all_alike) == all_alike).all()
 
 
-def test_what_is_given_is_not_changed() -> None:
+def test_the_argument_is_not_changed() -> None:
     given = probability("####.# ####..", "####.# ####..")
     before = given.copy()
     assert (clean(given) != given).any()

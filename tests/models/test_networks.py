@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("width", "depth", "size"), [(4, 1, 16), (8, 3, 32), (16, 4, 128), (3, 5, 64)])
-def test_logits_have_the_photos_size(width: int, depth: int, size: int) -> None:
+def test_logits_have_the_size_of_the_photos(width: int, depth: int, size: int) -> None:
     network = UNet(width, depth).eval()
     assert network(torch.zeros(2, 3, size, size)).shape == (2, 2, size, size)
     assert network(torch.zeros(1, 3, size, 2 * size)).shape == (1, 2, size, 2 * size)
@@ -32,7 +32,7 @@ def model_of(name: str) -> ModelParams:
 
 
 def conv_pair(channels_in: int, channels_out: int) -> int:
-    """Parameters of two 3x3 convolutions without bias and two batch norms."""
+    """Count the parameters of two 3x3 convolutions without bias and two batch norms."""
     return 9 * channels_out * (channels_in + channels_out) + 4 * channels_out
 
 
@@ -43,14 +43,14 @@ def test_the_number_of_parameters() -> None:
     assert parameter_count(UNet(w, 4)) == down + up + 2 * (w + 1)
 
 
-def test_a_size_that_can_not_be_halved_is_refused() -> None:
+def test_a_size_that_cannot_be_halved_is_refused() -> None:
     with pytest.raises(
         ShapeMismatch, match=r"UNet and multiples of 8: shapes \(30, 32\) and \(24, 32\) differ"
     ):
         UNet(4, 3)(torch.zeros(1, 3, 30, 32))
 
 
-def test_dropout_is_of_training_alone() -> None:
+def test_dropout_acts_only_in_training() -> None:
     torch.manual_seed(0)
     network, photo = UNet(4, 1, dropout=0.5), torch.randn(2, 3, 16, 16)
     assert not torch.equal(network(photo), network(photo))
@@ -59,7 +59,7 @@ def test_dropout_is_of_training_alone() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (128, 128)])
-def test_a_resnet34_unet_takes_any_multiple_of_32(height: int, width: int) -> None:
+def test_a_resnet34_unet_accepts_any_multiple_of_32(height: int, width: int) -> None:
     network = ResNet34UNet(8).eval()
     assert network(torch.zeros(2, 3, height, width)).shape == (2, 2, height, width)
     with pytest.raises(
@@ -68,16 +68,16 @@ def test_a_resnet34_unet_takes_any_multiple_of_32(height: int, width: int) -> No
         network(torch.zeros(1, 3, 48, 32))
 
 
-def test_the_encoder_is_torchvisions_resnet34_with_its_names() -> None:
-    """Published weights then load under their own names, and none is silently left out."""
+def test_the_encoder_has_the_names_and_shapes_of_torchvision() -> None:
+    """So published weights load by their names, and none is silently left out."""
     oracle = resnet34()
     expected = {name: value.shape for name, value in oracle.state_dict().items() if not name.startswith("fc")}
     encoder = ResNet34UNet(16).encoder
     assert {name: value.shape for name, value in encoder.state_dict().items()} == expected
 
 
-def test_the_encoder_computes_what_torchvisions_does() -> None:
-    """Neither a norm nor a ReLU is left out between the layers, and no skip is changed in place."""
+def test_the_encoder_computes_the_same_as_torchvision() -> None:
+    """No norm and no ReLU between the layers is left out, and no skip is changed in place."""
     torch.manual_seed(0)
     network, photo = ResNet34UNet(4).eval(), torch.randn(1, 3, 64, 64)
     oracle = resnet34().eval()
@@ -105,7 +105,7 @@ def test_the_encoder_computes_what_torchvisions_does() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("place", [0, 1], ids=["below", "skip"])
-def test_what_comes_from_below_and_every_skip_reach_the_logits(name: str, place: int) -> None:
+def test_every_level_and_every_skip_affects_the_logits(name: str, place: int) -> None:
     torch.manual_seed(0)
     network, photo = build_network(model_of(name)), torch.randn(2, 3, 64, 64)
     whole = network(photo)
@@ -124,10 +124,10 @@ def test_what_comes_from_below_and_every_skip_reach_the_logits(name: str, place:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_weight_learns(name: str, params: Params) -> None:
-    """None is frozen, unused, or held twice under two names."""
+    """No weight is frozen, unused, or stored under two names."""
     torch.manual_seed(0)
     network = placed(build_network(model_of(name)), CPU)
-    # Adam's first step moves all that has a gradient, however small; decay would move the others too.
+    # Adam's first step changes each weight that has a gradient. Weight decay would change the others too.
     train = params.train.model_copy(update={"optimizer": "adam", "weight_decay": 0.0})
     optimizer = build_optimizer(network, train)
     photos, masks = torch.randn(2, 3, 64, 64), torch.rand(2, 2, 64, 64).round()
@@ -151,7 +151,7 @@ def test_the_second_logit_is_never_above_the_first(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_pixel_of_the_mask_depends_on_the_photo_around_it(name: str) -> None:
-    """What decodes to a shifted or half-sized place would learn only blobs."""
+    """A decoder with a shifted or half-sized output would learn only blobs."""
     torch.manual_seed(0)
     network = build_network(model_of(name)).eval()
     photo = torch.randn(1, 3, 64, 64, requires_grad=True)
@@ -162,14 +162,14 @@ def test_a_pixel_of_the_mask_depends_on_the_photo_around_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_settings_of_another_network_do_not_name_a_run(name: str) -> None:
+def test_settings_that_a_network_does_not_use_do_not_change_its_key(name: str) -> None:
     changed = model_of(name).model_copy(update={"depth": 2, "encoder_weights": "x"})
     other = {key for key, value in settings_of(changed).items() if settings_of(model_of(name))[key] != value}
     assert other == {"unet": {"model.depth"}, "resnet34_unet": {"model.encoder_weights"}}[name]
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_network_says_what_size_it_takes(name: str) -> None:
+def test_a_network_has_the_size_step_that_it_accepts(name: str) -> None:
     network = build_network(model_of(name)).eval()
     step = network.size_step
     assert network(torch.zeros(1, 3, step, 2 * step)).shape == (1, 2, step, 2 * step)

@@ -26,12 +26,17 @@ PHOTOS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint
 def files(tmp_path: Path) -> tuple[Path, Path]:
     torch.manual_seed(0)
     network = build_network(MODEL).train()
-    network(torch.randn(8, 3, 32, 32))  # so that the batch norms have seen something
+    network(torch.randn(8, 3, 32, 32))  # gives the batch norms statistics
     weights, about = tmp_path / "model.safetensors", tmp_path / "model.json"
     save_tensors(weights, network.state_dict(), {})
     digest = sha256_tensors(network.state_dict())
-    told = {"model": MODEL.model_dump(), "image_size": 32, "outputs": OUTPUTS, "tensors_sha256": digest}
-    about.write_text(json.dumps(told))
+    description = {
+        "model": MODEL.model_dump(),
+        "image_size": 32,
+        "outputs": OUTPUTS,
+        "tensors_sha256": digest,
+    }
+    about.write_text(json.dumps(description))
     return weights, about
 
 
@@ -43,7 +48,7 @@ def test_batches_do_not_change_a_prediction(files: tuple[Path, Path]) -> None:
     torch.testing.assert_close(predictor.probability(PHOTOS, 2), whole, atol=1e-6, rtol=0)
 
 
-def test_the_flip_average_is_blind_to_a_mirror(files: tuple[Path, Path]) -> None:
+def test_the_flip_average_gives_a_mirrored_photo_the_mirrored_mask(files: tuple[Path, Path]) -> None:
     mirror = np.ascontiguousarray(PHOTOS[:, :, ::-1])
     for flip_average in (False, True):
         predictor = Predictor.load(*files, CPU, flip_average)
@@ -53,7 +58,7 @@ def test_the_flip_average_is_blind_to_a_mirror(files: tuple[Path, Path]) -> None
         assert same is flip_average
 
 
-def test_a_mask_at_the_photos_own_size(files: tuple[Path, Path]) -> None:
+def test_masks_have_the_size_of_their_photos(files: tuple[Path, Path]) -> None:
     predictor = Predictor.load(*files, CPU, flip_average=False)
     probability = predictor.probability(PHOTOS, 8)
     thresholds: Thresholds = {"whole": float(probability[:, 0].median()), "tight": 0.2}
@@ -71,21 +76,23 @@ def test_a_mask_at_the_photos_own_size(files: tuple[Path, Path]) -> None:
     assert [mask.shape for mask in masks] == sizes
 
 
-def test_the_pet_is_never_more_probable_than_the_pet_or_its_border(files: tuple[Path, Path]) -> None:
+def test_the_tight_probability_is_never_above_the_whole_one(files: tuple[Path, Path]) -> None:
     for flip_average in (False, True):
         whole, tight = Predictor.load(*files, CPU, flip_average).probability(PHOTOS, 8).unbind(1)
         assert (tight <= whole).all()
         assert (tight < whole).any()
 
 
-def test_a_network_of_before_gives_its_one_output_twice(tmp_path: Path) -> None:
+def test_a_network_of_one_output_gives_it_twice(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = build_network(MODEL)
     network.keep_one_output()
     network.eval()
     weights, about = tmp_path / "model.safetensors", tmp_path / "model.json"
-    told = {"model": MODEL.model_dump(), "image_size": 32, "boundary": "foreground"}
-    about.write_text(json.dumps(told | {"tensors_sha256": save_tensors(weights, network.state_dict(), {})}))
+    description = {"model": MODEL.model_dump(), "image_size": 32, "boundary": "foreground"}
+    about.write_text(
+        json.dumps(description | {"tensors_sha256": save_tensors(weights, network.state_dict(), {})})
+    )
     for flip_average in (False, True):
         predictor = Predictor.load(weights, about, CPU, flip_average)
         assert not predictor.has_two_outputs
@@ -142,7 +149,7 @@ def test_a_description_that_does_not_fit_is_refused(files: tuple[Path, Path], te
 def test_an_odd_value_in_a_description_is_named(
     files: tuple[Path, Path], key: str, value: object, reason: str
 ) -> None:
-    """Of the networks of width 1024 one takes 3 TB: no memory is taken before the weights fit."""
+    """A network of width 1024 would take 3 TB: memory is taken only after the weights are known to fit."""
     files[1].write_text(json.dumps(json.loads(files[1].read_text()) | {key: value}))
     with pytest.raises(DamagedFile, match="does not describe") as error:
         Predictor.load(*files, CPU, False)
@@ -150,7 +157,7 @@ def test_an_odd_value_in_a_description_is_named(
     assert "\n" not in str(error.value)
 
 
-def test_weights_of_another_type_are_used_in_the_networks_own(files: tuple[Path, Path]) -> None:
+def test_weights_of_another_dtype_are_converted(files: tuple[Path, Path]) -> None:
     before = Predictor.load(*files, CPU, False)
     tensors, _ = load_tensors(files[0])
     doubles = {name: value.double() for name, value in tensors.items() if value.is_floating_point()}
@@ -165,7 +172,7 @@ def test_the_threshold_of_the_highest_dice_is_chosen() -> None:
     probability[:, :4] = 0.32
     trimaps = torch.full((3, 8, 8), 2, dtype=torch.uint8)
     trimaps[:, :4] = 1
-    # 0.15 to 0.30 are all perfect; of them the nearest to one half is chosen.
+    # 0.15 to 0.30 are all perfect; the nearest of them to 0.5 is chosen.
     assert choose_threshold(probability, trimaps, "foreground") == 0.3
     assert 0.5 in THRESHOLDS
     assert choose_threshold(torch.zeros(3, 8, 8), trimaps, "foreground") == 0.5
@@ -173,7 +180,7 @@ def test_the_threshold_of_the_highest_dice_is_chosen() -> None:
 
 @pytest.mark.whole
 @pytest.mark.parametrize("name", ["unet", "resnet34_unet"])
-def test_folding_batch_norms_changes_no_answer(name: str, tmp_path: Path) -> None:
+def test_folding_batch_norms_changes_no_prediction(name: str, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", name)
     predictor = Predictor.load(run.folder / WEIGHTS, run.folder / ABOUT, torch.device("cpu"), False)
     tensors, _ = load_tensors(run.folder / WEIGHTS)

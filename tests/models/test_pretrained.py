@@ -1,4 +1,4 @@
-"""Published weights of the encoder: fetched whole, loaded under their own names, or refused in a line."""
+"""Published weights of the encoder are fetched completely and loaded by their names, or refused in a line."""
 
 import shutil
 from collections.abc import Callable
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file as torchvision publishes them, of random weights."""
+    """A file in the format of torchvision, with random weights."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("published") / "resnet34.pth"
     torch.save(resnet34().state_dict(), path)
@@ -38,7 +38,7 @@ def state_from(params: Params, encoder: Encoder) -> TrainingState:
     return TrainingState.new(model, params.train, CPU, encoder.path)
 
 
-def first_part(network: nn.Module) -> Any:
+def encoder_of(network: nn.Module) -> Any:
     assert isinstance(network, ResNet34UNet)
     return network.encoder
 
@@ -56,16 +56,16 @@ def test_a_file_of_torchvision_loads_unchanged(tmp_path: Path, published: Path, 
     assert encoder.name == f"sha256:{encoder.sha256[:16]}"
     state = state_from(params, encoder)
     expected = {k: v for k, v in torch.load(published, weights_only=True).items() if not k.startswith("fc.")}
-    found = first_part(state.network).state_dict()
+    found = encoder_of(state.network).state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     assert state.average is not None
-    assert torch.equal(first_part(state.average).conv1.weight, expected["conv1.weight"])
+    assert torch.equal(encoder_of(state.average).conv1.weight, expected["conv1.weight"])
     random = state_from(params, fetch_encoder("none", tmp_path / "none", tmp_path))
-    assert not torch.equal(first_part(random.network).conv1.weight, expected["conv1.weight"])
+    assert not torch.equal(encoder_of(random.network).conv1.weight, expected["conv1.weight"])
 
 
-def test_what_was_chosen_before_is_gone(tmp_path: Path, published: Path) -> None:
+def test_another_choice_removes_the_old_weights(tmp_path: Path, published: Path) -> None:
     fetch_encoder(str(published), tmp_path / "encoder", tmp_path)
     assert fetch_encoder("none", tmp_path / "encoder", tmp_path).path is None
     assert not (tmp_path / "encoder" / pretrained.WEIGHTS).exists()
@@ -76,31 +76,33 @@ def test_a_relative_file_counts_from_the_repository(tmp_path: Path, published: P
     assert fetch_encoder("mine.pth", tmp_path / "encoder", tmp_path).origin == "mine.pth"
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_an_absent_weights_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         EncoderError, match=r"model.encoder_weights: gone.pth: no such file; allowed are none"
     ):
         fetch_encoder("gone.pth", tmp_path / "encoder", tmp_path)
 
 
-def served(monkeypatch: pytest.MonkeyPatch, url: str, sha256: str) -> None:
+def serve_at(monkeypatch: pytest.MonkeyPatch, url: str, sha256: str) -> None:
     where = Remote("resnet34-b627a593.pth", (url,), sha256, encoder_download.IMAGENET_WEIGHTS.otherwise)
     monkeypatch.setattr(encoder_download, "IMAGENET_WEIGHTS", where)
 
 
 @pytest.mark.whole
-def test_imagenet_weights_come_over_the_network_verified(
+def test_imagenet_weights_are_downloaded_and_verified(
     tmp_path: Path,
     published: Path,
     server: Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (server.folder / "resnet34-b627a593.pth").write_bytes(published.read_bytes())
-    served(monkeypatch, server.url, sha256_file(published))
+    serve_at(monkeypatch, server.url, sha256_file(published))
     encoder = fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0)
-    assert encoder.name == f"sha256:{sha256_file(published)[:16]}"  # as a file of one's own would be
+    assert (
+        encoder.name == f"sha256:{sha256_file(published)[:16]}"
+    )  # the name that a file of the user would have
     assert Encoder.open(tmp_path / "encoder", "imagenet") == encoder
-    served(monkeypatch, server.url, "0" * 64)
+    serve_at(monkeypatch, server.url, "0" * 64)
     with pytest.raises(DownloadError, match=r"sha256 is .* expected 0000"):
         fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0)
 
@@ -114,9 +116,9 @@ def test_imagenet_weights_are_fetched_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (server.folder / "resnet34-b627a593.pth").write_bytes(published.read_bytes())
-    served(monkeypatch, server.url, sha256_file(published))
+    serve_at(monkeypatch, server.url, sha256_file(published))
     server.cut_after = [1000] * 5
-    with pytest.raises(DownloadError, match="5,000 bytes are kept and gone on from next time"):
+    with pytest.raises(DownloadError, match="5,000 bytes are kept for the next try"):
         fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0)
     encoder = fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0)
     assert server.ranges[-1] == "bytes=5000-"
@@ -128,19 +130,19 @@ def test_imagenet_weights_are_fetched_once(
     assert fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0) == encoder
     assert f"{kept}: differs from its sha256; it is fetched again" in capsys.readouterr().err
 
-    asked = len(server.ranges)
+    requests = len(server.ranges)
     server.shutdown()
     server.server_close()
-    shutil.rmtree(tmp_path / "encoder")  # as DVC does before the stage
+    shutil.rmtree(tmp_path / "encoder")  # DVC does that before the stage
     assert fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0) == encoder
-    assert len(server.ranges) == asked
+    assert len(server.ranges) == requests
     assert sha256_file(tmp_path / "encoder" / pretrained.WEIGHTS) == sha256_file(published)
 
 
-def test_without_a_network_the_file_and_the_way_to_it_are_named(
+def test_without_a_network_the_file_and_its_url_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served(monkeypatch, f"http://127.0.0.1:{closed_port()}", "0" * 64)
+    serve_at(monkeypatch, f"http://127.0.0.1:{closed_port()}", "0" * 64)
     with pytest.raises(DownloadError) as error:
         fetch_encoder("imagenet", tmp_path / "encoder", tmp_path, backoff_s=0)
     assert "can't download resnet34-b627a593.pth (" in str(error.value)
@@ -150,7 +152,7 @@ def test_without_a_network_the_file_and_the_way_to_it_are_named(
 
 
 @pytest.mark.whole
-def test_a_file_of_something_else_is_refused(tmp_path: Path, params: Params) -> None:
+def test_a_file_of_other_weights_is_refused(tmp_path: Path, params: Params) -> None:
     contents = {
         "resnet18.pth": (resnet18().state_dict(), "is not a ResNet34 of torchvision"),
         "short.pth": (b"PK", "can't be read as weights"),
@@ -183,7 +185,7 @@ def test_hostile_weights_execute_nothing(tmp_path: Path, params: Params) -> None
     assert not (tmp_path / "EXECUTED").exists()
 
 
-def test_a_folder_that_was_tampered_with_is_refused(tmp_path: Path, published: Path) -> None:
+def test_an_edited_weights_file_is_refused(tmp_path: Path, published: Path) -> None:
     fetch_encoder(str(published), tmp_path / "encoder", tmp_path)
     with (tmp_path / "encoder" / pretrained.WEIGHTS).open("r+b") as file:
         file.seek(1000)

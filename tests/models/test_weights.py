@@ -24,7 +24,7 @@ TENSORS = {
 }
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_saved_tensors_are_loaded(tmp_path: Path) -> None:
     path = tmp_path / "deep/down/x.safetensors"
     digest = save_tensors(path, TENSORS, {"epoch": 3, "note": "Zürich"})
     tensors, about = load_tensors(path)
@@ -54,7 +54,7 @@ def test_the_hash_tells_tensors_apart(changed: dict[str, torch.Tensor]) -> None:
     assert sha256_tensors(changed) != sha256_tensors(TENSORS)
 
 
-def test_one_flipped_bit_anywhere_is_seen(tmp_path: Path) -> None:
+def test_a_flipped_bit_anywhere_is_found(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_tensors(path, TENSORS, {"epoch": 3})
     data = path.read_bytes()
@@ -65,7 +65,7 @@ def test_one_flipped_bit_anywhere_is_seen(tmp_path: Path) -> None:
                 tensors, about = load_tensors(path)
             except DamagedFile:
                 continue
-            # Whitespace that pads the header may differ; nothing else may.
+            # Only the whitespace that pads the header may differ.
             assert sha256_tensors(tensors) == sha256_tensors(TENSORS)
             assert about == {"epoch": 3}
 
@@ -125,7 +125,7 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def sealed_file(path: Path, text: object) -> None:
-    """Write weights whose metadata say this, and prove it."""
+    """Write weights with this text as metadata, and a valid seal."""
     proof = hashlib.sha256(str(text).encode(errors="replace")).hexdigest()
     sealed = json.dumps({"text": text, "sha256": proof})
     path.write_bytes(safetensors.torch.save(ONE, {"petseg": sealed}))
@@ -148,13 +148,13 @@ ABOUT = {"run_key": "aa", "record": {"epoch": 1, "val_dice": float("nan")}, "his
         ({"tensors_sha256": 5}, "tensors_sha256: Input should be a valid string"),
     ],
 )
-def test_odd_metadata_that_prove_themselves_are_named(
+def test_odd_metadata_with_a_valid_seal_is_named(
     tmp_path: Path, changes: dict[str, object], reason: str
 ) -> None:
-    path, told = tmp_path / "x.safetensors", {"tensors_sha256": sha256_tensors(ONE), "about": ABOUT}
-    sealed_file(path, json.dumps(told))
+    path, metadata = tmp_path / "x.safetensors", {"tensors_sha256": sha256_tensors(ONE), "about": ABOUT}
+    sealed_file(path, json.dumps(metadata))
     assert load_tensors(path)[1]["record"]["epoch"] == 1
-    sealed_file(path, json.dumps(told | changes))
+    sealed_file(path, json.dumps(metadata | changes))
     with pytest.raises(DamagedFile) as refused:
         load_tensors(path)
     assert str(refused.value).startswith(f"{path}: can't be read as petseg weights (its metadata: ")
@@ -162,7 +162,7 @@ def test_odd_metadata_that_prove_themselves_are_named(
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "[" * 99_999, '{"a": 1, "a": 2}', "\ud800", ""])
-def test_metadata_that_say_nothing_are_named(tmp_path: Path, text: str) -> None:
+def test_sealed_text_that_is_no_metadata_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.safetensors"
     sealed_file(path, text)
     with pytest.raises(DamagedFile, match="can't be read as petseg weights") as refused:
@@ -176,7 +176,7 @@ def test_metadata_that_say_nothing_are_named(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     "header", [b"[" * 99_999, b"{" * 99_999, b"\xff", b"[]", b'{"__metadata__": 5}', b""]
 )
-def test_a_header_of_any_kind_is_no_petsegs(tmp_path: Path, header: bytes) -> None:
+def test_an_odd_header_is_refused(tmp_path: Path, header: bytes) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     assert not is_sealed(path)

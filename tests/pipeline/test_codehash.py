@@ -1,4 +1,4 @@
-"""The run key sees all code that can change a result, and nothing else."""
+"""The run key depends on all code that can change a result, and on nothing else."""
 
 import ast
 import hashlib
@@ -24,7 +24,7 @@ from tests.support import ROOT
 
 pytestmark = pytest.mark.usefixtures("read_once")
 
-KEYED = ("train", "infer", "plot")  # the stages whose results are kept by their code's hash
+KEYED = ("train", "infer", "plot")  # the stages whose results the store keeps under a hash of their code
 LISTED_NAMES = sorted(
     {Path(path).name for path in LEFT_OUT if path.endswith(".py")}
     | {file.name for path in LEFT_OUT if path.endswith("/") for file in (ROOT / path).rglob("*.py")}
@@ -41,7 +41,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tree(copied: Path) -> Iterator[Path]:
-    """A copy of the code, which is as it was after each test."""
+    """A copy of the code, which is restored after each test."""
     before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
     yield copied
     for path in copied.rglob("*"):
@@ -52,7 +52,7 @@ def tree(copied: Path) -> Iterator[Path]:
 
 
 def with_a_constant_changed(text: str) -> str:
-    """Change the first constant that is no docstring; a module without one gets one."""
+    """Change the first constant that is no docstring; add one to a module that has none."""
     tree = ast.parse(text)
     docstrings = {
         id(node.body[0].value)
@@ -116,7 +116,7 @@ def test_a_file_of_a_listed_name_elsewhere_is_in_the_key(tree: Path, name: str) 
         ("petseg/models/extra/__init__.py", "from petseg.models.extra import WIDTH"),
     ],
 )
-def test_however_code_is_imported_the_key_holds_it(tree: Path, where: str, statement: str) -> None:
+def test_code_is_in_the_key_however_it_is_imported(tree: Path, where: str, statement: str) -> None:
     start, user, added = tree / "stages/train.py", tree / "petseg/models/unet.py", tree / where
     added.parent.mkdir(exist_ok=True)
     user.write_text(f"{user.read_text()}\n{statement}\n")
@@ -125,17 +125,17 @@ def test_however_code_is_imported_the_key_holds_it(tree: Path, where: str, state
     added.write_text("WIDTH = 2\n")
     changed = code_sha256(start)
     assert changed != before
-    (added.parent / "widths.json").write_text("{}")  # beside it, where it may be read
-    # In the root lie dvc.lock and mlflow.db too, which each run changes.
+    (added.parent / "widths.json").write_text("{}")  # beside the module, which could read it
+    # Files in the root do not count, because each run changes dvc.lock and mlflow.db there.
     assert (code_sha256(start) == changed) is (added.parent == tree)
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        b"WIDTH = (\n",  # no Python
+        b"WIDTH = (\n",  # not Python
         b"WIDTH = 1\0\n",
-        b"\xef\xbb\xbfWIDTH = 1\n",  # Python, in other encodings
+        b"\xef\xbb\xbfWIDTH = 1\n",  # Python in another encoding, as the next one
         b"# coding: latin-1\nWIDTH = '\xe9'\n",
     ],
 )
@@ -177,7 +177,7 @@ def test_an_import_in_any_block_is_followed(tmp_path: Path, source: str) -> None
     assert reached_files(start, tmp_path) == {start, wide}
 
 
-def test_what_is_loaded_without_an_import_statement_is_refused(tree: Path) -> None:
+def test_code_loaded_without_an_import_statement_is_refused(tree: Path) -> None:
     (tree / "stages/hidden.py").write_text("WIDTH = 1\n")
     (tree / "stages/probe.py").write_text(
         "import importlib\nfrom pathlib import Path\nfrom petseg.pipeline.codehash import check_reached\n"
@@ -191,7 +191,7 @@ def test_what_is_loaded_without_an_import_statement_is_refused(tree: Path) -> No
     assert "UnreachedCode: stages/hidden.py: loaded, but named by no import statement" in done.stderr
 
 
-def test_this_process_has_loaded_more_than_a_stage_reaches() -> None:
+def test_a_process_with_more_code_than_the_stage_imports_is_refused() -> None:
     with pytest.raises(UnreachedCode, match="named by no import statement"):
         check_reached(ROOT / "stages/train.py")
 
@@ -204,7 +204,7 @@ def test_comments_docstrings_and_layout_are_not_in_the_key(tree: Path) -> None:
         for node in ast.walk(tree_):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
                 node.body[0] = ast.Expr(ast.Constant("Another sentence."))
-        file.write_text(f"# a comment\n{ast.unparse(tree_)}\n")  # which knows nothing of quotes and lines
+        file.write_text(f"# a comment\n{ast.unparse(tree_)}\n")  # changes quotes and line breaks too
     assert code_sha256(start) == before
 
 
@@ -219,7 +219,7 @@ def test_comments_docstrings_and_layout_are_not_in_the_key(tree: Path) -> None:
         ("a = b; c", "a = c; b"), ("f(a, b=1)", "f(a, c=1)"), ("f(*a)", "f(**a)"), ("x = None", "x = 0"),
     ],
 )  # fmt: skip
-def test_what_means_something_else_is_written_otherwise(one: str, other: str) -> None:
+def test_code_with_another_meaning_has_another_form(one: str, other: str) -> None:
     assert canonical(ast.parse(one)) != canonical(ast.parse(other))
 
 
@@ -231,11 +231,11 @@ def test_what_means_something_else_is_written_otherwise(one: str, other: str) ->
         ("x = f'a' f'{b}' 'c'", "x = f'a{b}c'"), ("x = f'{a}' ''", "x = f'{a}'"), ("x = 1_000", "x = 1000"),
     ],
 )  # fmt: skip
-def test_what_means_the_same_is_written_alike(one: str, other: str) -> None:
+def test_code_with_the_same_meaning_has_the_same_form(one: str, other: str) -> None:
     assert canonical(ast.parse(one)) == canonical(ast.parse(other))
 
 
-def test_the_form_is_the_same_for_each_python() -> None:
+def test_the_form_is_the_same_in_each_python_version() -> None:
     """Python 3.11, 3.12 and 3.13 gave this hash."""
     source = '''
 """A docstring."""
@@ -265,7 +265,7 @@ class D(Base, metaclass=M):
     assert found == "c5bc7ef8271d5d58794dff2c5257f510cebf14dbcdd4076b0ce6bd1281dfa4f5"
 
 
-def test_each_entry_of_the_list_is_there_with_its_reason() -> None:
+def test_each_left_out_path_exists_and_has_a_reason() -> None:
     for path, reason in LEFT_OUT.items():
         assert (ROOT / path).exists(), path
         assert (ROOT / path).is_dir() is path.endswith("/"), path

@@ -1,4 +1,4 @@
-"""dvc.yaml against the code: each stage declares what its script reaches and reads, and no more."""
+"""dvc.yaml agrees with the code: each stage declares exactly the code and params that its script uses."""
 
 import ast
 import inspect
@@ -16,10 +16,10 @@ from tests.support import ROOT
 
 PIPELINE = read_yaml(ROOT / "dvc.yaml")
 STAGES: dict[str, Any] = PIPELINE["stages"]
-# No stage is stale by these: what is logged changes no out, and the other says that an environment is absent.
+# Edits of these files make no stage stale: logging changes no out, and the others change no result.
 LOGS = "petseg/tracking/"
 NO_DEP = {"stages/__init__.py", "petseg/py.typed"}
-# What download and encoder reach that neither fetches nor packs: an edit there must fetch nothing again.
+# Code that download and encoder import, but that neither fetches nor packs: its edits must not fetch again.
 FETCHES_NOTHING = {
     "download": ("petseg/errors.py", "petseg/params.py", "petseg/core/", "petseg/pipeline/"),
     "encoder": (
@@ -32,7 +32,7 @@ each_stage = pytest.mark.parametrize("stage", STAGES)
 
 
 def only_describes(file: Path) -> bool:
-    """Whether a module holds nothing but a docstring, as a package's __init__ may."""
+    """Tell whether a module has only a docstring, as the __init__ of a package may."""
     return all(isinstance(node, ast.Expr) for node in ast.parse(file.read_text()).body)
 
 
@@ -46,7 +46,7 @@ def outputs(stage: str) -> list[str]:
 
 
 def params_read(stage: str) -> set[str]:
-    """The params that a script reads: sections it hands on whole, and single keys, read from its source."""
+    """Return the params that a script reads, from its source: whole sections and single keys."""
     tree = ast.parse((ROOT / f"stages/{stage}.py").read_text())
     inner: set[ast.AST] = set()
     found = set()
@@ -68,7 +68,7 @@ def params_read(stage: str) -> set[str]:
 
 
 def code_reached(stage: str) -> set[str]:
-    """The files of code that a script reaches, but for those that hold nothing but a docstring."""
+    """Return the files of code that a script reaches, except those that have only a docstring."""
     reached = reached_files(ROOT / f"stages/{stage}.py", ROOT)
     files = {file for file in with_assets(reached, ROOT) if file.suffix != ".py" or not only_describes(file)}
     return {file.relative_to(ROOT).as_posix() for file in files} - NO_DEP
@@ -79,7 +79,7 @@ def covers(dep: str, file: str) -> bool:
 
 
 @each_stage
-def test_code_deps_cover_what_the_script_reaches_and_nothing_else(stage: str) -> None:
+def test_code_deps_are_the_code_that_the_script_reaches(stage: str) -> None:
     deps = {dep for dep in STAGES[stage]["deps"] if is_code(dep)}
     reached = {file for file in code_reached(stage) if not file.startswith(LOGS)}
     assert all((ROOT / dep).exists() for dep in deps)
@@ -89,41 +89,41 @@ def test_code_deps_cover_what_the_script_reaches_and_nothing_else(stage: str) ->
 
 
 @pytest.mark.parametrize("stage", ["train", "infer", "plot"])
-def test_what_is_in_a_key_makes_the_stage_stale_too(stage: str) -> None:
-    """Else the store would not even be asked."""
+def test_code_in_the_run_key_makes_the_stage_stale(stage: str) -> None:
+    """Otherwise DVC would not run the stage, and the stage could not look into the store."""
     deps = {dep for dep in STAGES[stage]["deps"] if is_code(dep)}
     keyed = {file for file in code_reached(stage) if not file.startswith(tuple(LEFT_OUT))}
     assert {file for file in keyed if not any(covers(dep, file) for dep in deps)} == set()
 
 
-def test_dvc_yaml_is_read_on_three_screens() -> None:
+def test_dvc_yaml_is_short() -> None:
     assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 170
 
 
 @each_stage
-def test_params_are_those_that_the_script_reads(stage: str) -> None:
+def test_declared_params_are_those_that_the_script_reads(stage: str) -> None:
     declared = set(STAGES[stage]["params"])
     read = params_read(stage)
     whole = {key for key in declared if "." not in key}
-    assert whole <= read, "a section is declared whole only if it is handed on whole"
+    assert whole <= read, "declare a whole section only if the script passes it on as a whole"
     assert {key for key in read if key.split(".")[0] not in whole} == declared - whole
 
 
 @each_stage
-def test_a_command_names_the_stages_files_and_no_param(stage: str) -> None:
+def test_a_command_names_the_files_of_its_stage_and_no_param(stage: str) -> None:
     command = STAGES[stage]["cmd"].split()
     assert command[:3] == ["python", "-m", f"stages.{stage}"]
     data = [dep for dep in STAGES[stage]["deps"] if not is_code(dep)]
     named = options(command[3:])
     assert command[3:] == [word for name, path in named.items() for word in (f"--{name}", path)]
-    beside = {"models/model.json"}  # always beside the weights
+    beside = {"models/model.json"}  # no option, because it is always beside the weights
     assert set(named.values()) == {*data, *outputs(stage)} - beside
     takes = list(inspect.signature(getattr(import_module(f"stages.{stage}"), stage)).parameters)
     assert takes == ["params", *named]
     assert len(named) <= 6
 
 
-def test_no_command_lets_the_shell_see_a_param() -> None:
+def test_no_command_contains_a_param() -> None:
     assert "${" not in (ROOT / "dvc.yaml").read_text()
 
 
@@ -145,10 +145,10 @@ def test_every_param_is_declared_by_a_stage() -> None:
     for section, field in Params.model_fields.items():
         assert field.annotation is not None
         for key in field.annotation.model_fields:
-            assert {section, f"{section}.{key}"} & declared, f"{section}.{key} reruns nothing"
+            assert {section, f"{section}.{key}"} & declared, f"{section}.{key} makes no stage run again"
 
 
-def test_the_drawn_files_exist_after_a_run() -> None:
+def test_the_files_that_dvc_plots_are_outs() -> None:
     produced = {output for stage in STAGES for output in outputs(stage)}
     for plot in PIPELINE["plots"]:
         if isinstance(plot, str):

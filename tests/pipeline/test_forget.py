@@ -1,4 +1,4 @@
-"""A copy of params.yaml that DVC made among git's objects, and that must go."""
+"""A copy of params.yaml that DVC wrote to git's objects, and that must be removed."""
 
 import subprocess
 from pathlib import Path
@@ -12,7 +12,7 @@ IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@t")
 
 @pytest.fixture
 def params(tmp_path: Path) -> Path:
-    """A file of a repository whose commit has other values."""
+    """A params.yaml whose committed version has other values."""
     file = tmp_path / "params.yaml"
     file.write_text("sample")
     for command in (["init", "-q"], ["add", "."], [*IDENTITY, "commit", "-qm", "first"]):
@@ -30,7 +30,7 @@ def has_copy(params: Path, blob: str) -> bool:
     return (params.parent / ".git/objects" / blob[:2] / blob[2:]).exists()
 
 
-def test_a_copy_that_nothing_refers_to_goes(params: Path) -> None:
+def test_a_copy_that_nothing_refers_to_is_removed(params: Path) -> None:
     blob = git(params.parent, "hash-object", "-w", "params.yaml")
     assert forget(params)
     assert not has_copy(params, blob)
@@ -38,7 +38,7 @@ def test_a_copy_that_nothing_refers_to_goes(params: Path) -> None:
     assert forget(params)
 
 
-def test_a_copy_of_dvcs_running_experiment_goes(params: Path) -> None:
+def test_a_copy_of_a_running_experiment_is_removed(params: Path) -> None:
     stash = git(params.parent, *IDENTITY, "stash", "create")
     git(params.parent, "update-ref", "refs/exps/exec/EXEC_MERGE", stash)
     blob = git(params.parent, "hash-object", "params.yaml")

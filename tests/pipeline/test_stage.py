@@ -1,4 +1,4 @@
-"""What stands around every stage, tried as a program."""
+"""The code around every stage, tested as a program."""
 
 import os
 import re
@@ -23,7 +23,7 @@ from petseg.params import Params
 from petseg.pipeline.stage import run_stage
 
 def probe(params: Params, what: Path) -> None:
-    """Do as told."""
+    """Do what the name says."""
     print("started", flush=True)
     match what.name:
         case "fail": raise DataError("no photo is left")
@@ -52,7 +52,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with one stage, which declares that it reads the section train."""
+    """A project with one stage, which declares the params train and data.boundary."""
     root = tmp_path / "project"
     shutil.copytree(ROOT / "petseg", root / "petseg", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "params.yaml", root)
@@ -93,7 +93,9 @@ def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("no-code", 1, "petseg probe: petseg/errors.py changed while the stage ran"),
     ],
 )
-def test_how_a_stage_ends(project: Path, what: str, code: int, message: str) -> None:
+def test_each_failure_of_a_stage_has_its_exit_code_and_line(
+    project: Path, what: str, code: int, message: str
+) -> None:
     done = run(project, "--what", what)
     assert (done.returncode, done.stdout) == (code, "started\n")
     assert done.stderr.startswith(message)
@@ -102,7 +104,7 @@ def test_how_a_stage_ends(project: Path, what: str, code: int, message: str) -> 
 
 @pytest.fixture
 def kept(project: Path) -> Path:
-    """The project, with what petseg, DVC, MLflow and git keep in it and elsewhere."""
+    """The project with the folders of petseg, DVC, MLflow and git, and a store in another place."""
     for folder in ("runs/aaaa111122223333", ".git", ".dvc", "mlartifacts", "plots/figures", "../far/store"):
         (project / folder).mkdir(parents=True)
     (project / "../far/store/store.json").touch()
@@ -129,7 +131,7 @@ PLACES = {
     "petseg/errors.py": "the pipeline's files",
     "metrics/other.json": "the pipeline's files",  # of another stage
 }
-# By hand, and in dvc.yaml, by which the last two would be the stage's own.
+# Typed by hand, and named in dvc.yaml. There, the last two would be outs of the stage.
 CASES = [*((place, False) for place in PLACES), *((place, True) for place in list(PLACES)[:-2])]
 WIRED = """stages:
   probe: {{cmd: python -m stages.probe --what {0}, outs: [{0}]}}
@@ -138,7 +140,7 @@ WIRED = """stages:
 
 
 @pytest.mark.parametrize(("place", "wired"), CASES)
-def test_a_stage_writes_into_nothing_that_is_kept(kept: Path, place: str, wired: bool) -> None:
+def test_a_stage_writes_into_no_protected_folder(kept: Path, place: str, wired: bool) -> None:
     (kept / "dvc.yaml").write_text(WIRED.format(place if wired else "fine"))
     done = run(kept, "--what", place)
     assert (done.returncode, done.stdout) == (2, "")
@@ -162,23 +164,23 @@ def test_a_stage_writes_over_no_file_that_git_tracks(kept: Path) -> None:
     done = run(kept, "--what", "tracked.md")
     assert (done.returncode, done.stdout) == (2, "")
     assert "--what tracked.md: is tracked by git; choose another place" in done.stderr
-    (kept / "dvc.yaml").write_text(WIRED.format("tracked.md"))  # as DVC's metrics are
+    (kept / "dvc.yaml").write_text(WIRED.format("tracked.md"))  # like the metrics
     assert run(kept, "--what", "tracked.md").returncode == 0
 
 
-def test_a_stage_writes_its_outs_and_reads_what_it_likes(kept: Path) -> None:
+def test_a_stage_writes_its_outs_and_reads_any_file(kept: Path) -> None:
     (kept / "dvc.yaml").write_text(WIRED.format("plots/test"))
     cached = kept / ".dvc/cache/files/md5/aa/bb"
     cached.mkdir(parents=True)
     (cached / "object").touch()
-    (kept / "plots/test").symlink_to("../.dvc/cache/files/md5/aa/bb/object")  # as DVC links an out
+    (kept / "plots/test").symlink_to("../.dvc/cache/files/md5/aa/bb/object")  # DVC can link outs
     for place in ("plots/test", "plots/new/deep", "/tmp/some/new"):
         assert run(kept, "--what", place).returncode == 0
     (kept / "dvc.yaml").write_text("stages: {probe: {cmd: python -m stages.probe --what data, deps: [data]}}")
     assert run(kept, "--what", "runs/aaaa111122223333/model.safetensors").returncode == 0
 
 
-def test_a_stage_works_in_an_experiment_of_dvcs_and_not_above_it(kept: Path) -> None:
+def test_a_stage_in_an_experiment_of_dvc_writes_only_there(kept: Path) -> None:
     there = kept / ".dvc/tmp/exps/tmpabc"
     (there / ".dvc").mkdir(parents=True)
     (kept / "dvc.yaml").write_text(WIRED.format("plots/test"))
@@ -190,7 +192,7 @@ def test_a_stage_works_in_an_experiment_of_dvcs_and_not_above_it(kept: Path) -> 
         assert "choose another place" in run(there, "--what", place).stderr
 
 
-def test_a_stage_removes_what_it_left_of_its_outputs_when_it_was_killed(kept: Path) -> None:
+def test_a_stage_removes_temporary_files_of_a_killed_run(kept: Path) -> None:
     left, other = kept / "plots/.new.csv.99999999.tmp", kept / "plots/.new.99999999.tmp"
     for path in (left, other):
         path.touch()
@@ -206,13 +208,13 @@ def test_a_bug_is_a_traceback(project: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(), ("a", "b"), ("--what",), ("--that", "a"), ("--what", "a", "b")])
-def test_wrong_arguments_are_told_the_right_ones(project: Path, arguments: tuple[str, ...]) -> None:
+def test_wrong_arguments_print_the_usage(project: Path, arguments: tuple[str, ...]) -> None:
     done = run(project, *arguments)
     assert done.returncode == 2
     assert done.stderr == "petseg probe: usage: python -m stages.probe --what PATH; dvc.yaml has the paths\n"
 
 
-def test_wrong_params_stop_it_before_it_starts_a_line_each(project: Path) -> None:
+def test_wrong_params_stop_a_stage_with_a_line_for_each(project: Path) -> None:
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(
         text.replace("epochs: 50", "epochs: 0").replace("examples: 6", "example: 6")
@@ -227,16 +229,16 @@ def test_wrong_params_stop_it_before_it_starts_a_line_each(project: Path) -> Non
 
 
 @pytest.fixture
-def signals_heard() -> Iterator[None]:
-    """A background job of a shell ignores SIGINT, and so would what it starts."""
+def sigint_not_ignored() -> Iterator[None]:
+    """A background job of a shell ignores SIGINT, and its child processes would inherit that."""
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, inherited)
 
 
-@pytest.mark.usefixtures("signals_heard")
+@pytest.mark.usefixtures("sigint_not_ignored")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals(project: Path, number: signal.Signals, code: int) -> None:
+def test_a_signal_ends_a_stage_without_a_traceback(project: Path, number: signal.Signals, code: int) -> None:
     command = [sys.executable, "-m", "stages.probe", "--what", "wait"]
     with subprocess.Popen(
         command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -249,7 +251,7 @@ def test_signals(project: Path, number: signal.Signals, code: int) -> None:
     assert "Traceback" not in error
 
 
-def test_without_its_environment_a_stage_says_so() -> None:
+def test_a_stage_without_its_environment_names_the_remedy() -> None:
     code = (
         "import sys, importlib.util as u\n"
         "sys.path.insert(0, '.'); u.find_spec = lambda name: None; import stages"
@@ -260,8 +262,8 @@ def test_without_its_environment_a_stage_says_so() -> None:
 
 
 @pytest.mark.whole
-def test_programs_of_an_environment_that_is_not_activated_call_its_own_python() -> None:
-    """So `.venv/bin/dvc repro` runs the stages by it, thanks to a line that make env writes."""
+def test_programs_of_an_inactive_environment_use_its_own_python() -> None:
+    """So `.venv/bin/dvc repro` runs the stages with that Python. `make env` writes a line for this."""
     if not list(Path(sysconfig.get_path("purelib")).glob("petseg_path.pth")):
         pytest.skip("this environment was not made by make env")
     code = (

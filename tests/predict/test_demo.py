@@ -1,4 +1,4 @@
-"""``petseg demo``: what its server answers and refuses, and the page in a browser."""
+"""``petseg demo``: the answers and refusals of its server, and the page in a browser."""
 
 import asyncio
 import base64
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 KEY, OTHER = "aaaa111122223333", "bbbb111122223333"
 (JPEG,) = sample_photos(1)
 SIZE = Image.open(io.BytesIO(JPEG)).size
-SCREENSHOTS = "PETSEG_SCREENSHOTS"  # a folder, where the page is to be kept as pictures
+SCREENSHOTS = "PETSEG_SCREENSHOTS"  # the variable that names a folder for screenshots of the page
 
 
 @dataclass
@@ -53,12 +53,12 @@ class Demo:
     url: str
     root: Path
 
-    def post(self, kind: str, data: bytes, **asked: Any) -> requests.Response:
-        params = {"model": KEY} | asked
+    def post(self, kind: str, data: bytes, **query: Any) -> requests.Response:
+        params = {"model": KEY} | query
         return requests.post(f"{self.url}/api/{kind}", data=data, params=params, timeout=60)
 
-    def refusal(self, status: int, kind: str, data: bytes, **asked: object) -> str:
-        answer = self.post(kind, data, **asked)
+    def refusal(self, status: int, kind: str, data: bytes, **query: object) -> str:
+        answer = self.post(kind, data, **query)
         assert answer.status_code == status
         [(name, line)] = answer.json().items()
         assert name == "error"
@@ -68,7 +68,7 @@ class Demo:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """The command, in a project with two finished runs, one of them of before networks had two outputs."""
+    """The command in a project with two finished runs. The network of one of them has one output."""
     root = tmp_path_factory.mktemp("project")
     (root / ".dvc").mkdir()
     make_run(root / "runs" / OTHER, "resnet34_unet", one_output=True, spread=True)
@@ -97,13 +97,13 @@ def from_url(url: str) -> NDArray[np.uint8]:
 
 @pytest.mark.whole
 @pytest.mark.parametrize("key", [KEY, OTHER])
-def test_the_pictures_are_those_of_petseg_predict(demo: Demo, key: str) -> None:
+def test_the_demo_gives_the_pictures_of_petseg_predict(demo: Demo, key: str) -> None:
     found = {}
     for edge, as_is in product(OUTPUTS, (False, True)):
         options = ["--edge", edge, "--threshold", "0.4", *(["--as-is"] if as_is else []), "--force"]
         with chdir(demo.root):
-            said = CliRunner().invoke(app, ["predict", "photo.jpg", "--model", key, *options])
-        assert said.exit_code == 0, said.output
+            result = CliRunner().invoke(app, ["predict", "photo.jpg", "--model", key, *options])
+        assert result.exit_code == 0, result.output
         for kind, folder in (("mask", "masks"), ("cutout", "cutouts")):
             answer = demo.post(kind, JPEG, model=key, threshold=0.4, edge=edge, as_is=as_is)
             written = (demo.root / f"predicted/{folder}/photo.png").read_bytes()
@@ -111,10 +111,10 @@ def test_the_pictures_are_those_of_petseg_predict(demo: Demo, key: str) -> None:
             assert pixels(written).shape[:2] == SIZE[::-1]
             found[kind, edge, as_is] = answer.content
     masks = {content for (kind, *_), content in found.items() if kind == "mask"}
-    assert len(masks) == (4 if key == KEY else 2)  # with one output, both edges are one
+    assert len(masks) == (4 if key == KEY else 2)  # with one output, both edges are the same
 
 
-def test_the_page_gets_both_probabilities_as_they_are(demo: Demo) -> None:
+def test_the_page_gets_both_raw_probabilities(demo: Demo) -> None:
     seen = demo.post("probability", JPEG).json()
     assert seen["thresholds"] == {"whole": 0.45, "tight": 0.27}
     greys = {edge: from_url(url) for edge, url in seen["probability"].items()}
@@ -122,14 +122,14 @@ def test_the_page_gets_both_probabilities_as_they_are(demo: Demo) -> None:
     for edge in OUTPUTS:
         mask = pixels(demo.post("mask", JPEG, threshold=0.5, edge=edge, as_is=True).content) == 255
         shown = (greys[edge] >= 0.5 * 255) & (greys["whole"] >= 0.45 * 255)
-        assert (shown != mask).mean() < 0.01  # where the rounding to 8 bits matters
+        assert (shown != mask).mean() < 0.01  # only pixels affected by the rounding to 8 bits
         assert seen["empty"][edge]["limit"] == edge
         assert seen["empty"][edge]["highest"] == pytest.approx(greys[edge].max() / 255, abs=0.01)
     old = demo.post("probability", JPEG, model=OTHER).json()
     assert old["probability"]["whole"] == old["probability"]["tight"]
 
 
-def test_a_photo_that_browsers_do_not_decode_comes_back_upright(demo: Demo) -> None:
+def test_a_photo_that_browsers_cannot_decode_comes_back_upright(demo: Demo) -> None:
     seen = demo.post("probability", HEIC.read_bytes()).json()
     assert (seen["width"], seen["height"]) == (48, 64)
     assert from_url(seen["photo"]).shape == (64, 48, 3)
@@ -140,12 +140,12 @@ def test_a_photo_that_browsers_do_not_decode_comes_back_upright(demo: Demo) -> N
 
 @pytest.mark.whole
 def test_the_finished_runs_are_offered(demo: Demo) -> None:
-    told: dict[str, Any] = requests.get(f"{demo.url}/api/models", timeout=60).json()
-    assert told["first"] == KEY
-    assert {model["key"]: model["champion"] for model in told["models"]} == {KEY: True, OTHER: False}
+    answer: dict[str, Any] = requests.get(f"{demo.url}/api/models", timeout=60).json()
+    assert answer["first"] == KEY
+    assert {model["key"]: model["champion"] for model in answer["models"]} == {KEY: True, OTHER: False}
     both, one = {"whole": 0.45, "tight": 0.27}, {"whole": 0.45, "tight": 0.45}
-    assert {model["key"]: model["thresholds"] for model in told["models"]} == {KEY: both, OTHER: one}
-    assert {model["key"]: model["two_outputs"] for model in told["models"]} == {KEY: True, OTHER: False}
+    assert {model["key"]: model["thresholds"] for model in answer["models"]} == {KEY: both, OTHER: one}
+    assert {model["key"]: model["two_outputs"] for model in answer["models"]} == {KEY: True, OTHER: False}
     first, other = (demo.post("probability", JPEG, model=key).json() for key in (KEY, OTHER))
     assert first["probability"] != other["probability"]
 
@@ -156,7 +156,7 @@ def test_without_options_it_is_the_first_model_with_its_threshold(demo: Demo) ->
     assert given.content == demo.post("mask", JPEG, threshold=threshold).content
 
 
-def test_what_can_not_be_answered_is_refused_in_one_line(demo: Demo) -> None:
+def test_a_bad_request_is_refused_in_one_line(demo: Demo) -> None:
     assert demo.refusal(400, "probability", b"hello") == "not a picture of a known format"
     assert demo.refusal(400, "probability", JPEG[:3000]).startswith("can't be decoded")
     assert "megapixels" in demo.refusal(
@@ -169,7 +169,7 @@ def test_what_can_not_be_answered_is_refused_in_one_line(demo: Demo) -> None:
     assert refusal.startswith("edge: Input should be 'whole' or 'tight'; as_is: Input should be a valid bool")
 
 
-def test_whoever_asks_for_the_page_without_its_content_is_answered(demo: Demo) -> None:
+def test_a_head_request_is_answered(demo: Demo) -> None:
     answer = requests.head(demo.url, timeout=60)
     assert (answer.status_code, answer.content) == (200, b"")
 
@@ -186,14 +186,14 @@ def test_foreign_pages_and_names_are_refused(demo: Demo, headers: dict[str, str]
         assert answer.json()["error"].startswith("a foreign")
 
 
-def test_only_so_many_photos_in_any_minute() -> None:
+def test_the_number_of_photos_per_minute_is_limited() -> None:
     rate = Rate(2, 60)
     assert [rate.allows(now) for now in (0, 1, 2, 59, 60, 60.5, 61)] == [
         *(True, True, False, False, True, False, True)
     ]
 
 
-def test_only_so_many_photos_are_held_at_once() -> None:
+def test_the_number_of_photos_at_once_is_limited() -> None:
     async def ask(gate: DemoGate) -> int:
         answered: list[Message] = []
 
@@ -215,7 +215,7 @@ def test_only_so_many_photos_are_held_at_once() -> None:
 
         gate = DemoGate(app)
         first = [asyncio.create_task(ask(gate)) for _ in range(MAX_REQUESTS)]
-        await asyncio.sleep(0)  # each begins
+        await asyncio.sleep(0)  # lets each of them begin
         refused = await ask(gate)
         worked_on.set()
         return refused, [*await asyncio.gather(*first), await ask(gate)]
@@ -223,13 +223,13 @@ def test_only_so_many_photos_are_held_at_once() -> None:
     assert asyncio.run(together()) == (503, [200] * (MAX_REQUESTS + 1))
 
 
-def test_a_taken_port_is_named_and_another_one(demo: Demo) -> None:
+def test_a_taken_port_is_named_with_a_free_one(demo: Demo) -> None:
     port = int(demo.url.rpartition(":")[2])
     with pytest.raises(UsageError, match=f"port {port} of 127.0.0.1 is taken; try --port {port + 1}"):
         listen(port)
 
 
-def test_weights_of_no_run_are_offered_too(tmp_path: Path) -> None:
+def test_weights_without_a_run_are_offered(tmp_path: Path) -> None:
     from petseg.models.device import set_up_torch
     from petseg.predict.demo.models import GIVEN, Models
 
@@ -248,20 +248,20 @@ def test_weights_of_no_run_are_offered_too(tmp_path: Path) -> None:
 
 @pytest.fixture
 def page(browser: "Browser", demo: Demo) -> "Iterator[Page]":
-    """The page, of which no request leaves the machine and no script fails."""
+    """The page in a browser. No script may fail, and no request may leave this machine."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
-    asked: list[str] = []
-    wrong: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    # What the server refuses, the browser itself logs.
-    page.on("console", lambda said: wrong.append(said.text) if "status of 400" not in said.text else None)
+    requested: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    # The browser itself logs the server's refusals.
+    page.on("console", lambda log: errors.append(log.text) if "status of 400" not in log.text else None)
     page.goto(demo.url)
     page.locator("#about", has_text="Dice").wait_for()
     yield page
-    assert wrong == []
-    assert [url for url in asked if not url.startswith((demo.url, "data:", f"blob:{demo.url}"))] == []
+    assert errors == []
+    assert [url for url in requested if not url.startswith((demo.url, "data:", f"blob:{demo.url}"))] == []
     context.close()
 
 
@@ -269,27 +269,27 @@ def files(*given: tuple[str, bytes]) -> Any:
     return [{"name": name, "mimeType": "image/jpeg", "buffer": data} for name, data in given]
 
 
-def told(page: "Page", name: str = "cat.jpg") -> Any:
+def card_of(page: "Page", name: str = "cat.jpg") -> Any:
     return page.locator("article", has_text=name)
 
 
-def test_photos_are_cut_out_and_looked_at(page: "Page", demo: Demo) -> None:
+def test_photos_are_cut_out_and_shown(page: "Page", demo: Demo) -> None:
     from playwright.sync_api import expect
 
     page.set_input_files(
         "#files", files(("cat.jpg", JPEG), ("turned.heic", HEIC.read_bytes()), ("a.txt", b"a"))
     )
     expect(page.locator("#status")).to_have_text("2 of 3 cut out, 1 refused.")
-    expect(told(page, "a.txt").get_by_role("alert")).to_have_text("not a picture of a known format")
-    expect(told(page, "turned.heic").locator(".told")).to_contain_text("48 × 64 px")
+    expect(card_of(page, "a.txt").get_by_role("alert")).to_have_text("not a picture of a known format")
+    expect(card_of(page, "turned.heic").locator(".facts")).to_contain_text("48 × 64 px")
 
-    card = told(page)
+    card = card_of(page)
     shown = coverage(card)
     assert shown == pytest.approx(exact_coverage(demo), abs=1)
     page.get_by_label("Threshold").fill("0.99")
     expect(card.get_by_role("alert")).to_contain_text("Empty mask: nothing is this probable")
     page.get_by_role("button", name="Back to 0.27").click()
-    expect(card.locator(".told")).to_contain_text(f"{shown:.1f} %")
+    expect(card.locator(".facts")).to_contain_text(f"{shown:.1f} %")
 
     canvas = card.locator("canvas")
     pictures = set()
@@ -301,27 +301,27 @@ def test_photos_are_cut_out_and_looked_at(page: "Page", demo: Demo) -> None:
     card.locator(".picture").click()
     expect(page.get_by_role("radio", name="Photo")).to_be_checked()
     keep(page, "demo")
-    told(page, "a.txt").get_by_role("button", name="Remove").click()
+    card_of(page, "a.txt").get_by_role("button", name="Remove").click()
     expect(page.locator("article")).to_have_count(2)
 
 
-def exact_coverage(demo: Demo, **asked: Any) -> float:
-    """Of the mask that is downloaded, in percent."""
-    return float((pixels(demo.post("mask", JPEG, **{"threshold": 0.27} | asked).content) == 255).mean()) * 100
+def exact_coverage(demo: Demo, **query: Any) -> float:
+    """The coverage of the mask that is downloaded, in percent."""
+    return float((pixels(demo.post("mask", JPEG, **{"threshold": 0.27} | query).content) == 255).mean()) * 100
 
 
 def coverage(card: Any) -> float:
-    """As the page has it, in percent."""
-    return float(card.locator(".told").inner_text().partition(" %")[0])
+    """The coverage that the page shows, in percent."""
+    return float(card.locator(".facts").inner_text().partition(" %")[0])
 
 
-def test_each_edge_has_a_threshold_of_its_own(page: "Page", demo: Demo) -> None:
+def test_each_edge_has_its_own_threshold(page: "Page", demo: Demo) -> None:
     from playwright.sync_api import expect
 
     page.set_input_files("#files", files(("cat.jpg", JPEG)))
-    card, value = told(page), page.locator("#value")
-    expect(card.locator(".told")).to_contain_text("is pet")
-    page.get_by_label("Drop islands, fill holes").uncheck()  # done here at another size than by the server
+    card, value = card_of(page), page.locator("#value")
+    expect(card.locator(".facts")).to_contain_text("is pet")
+    page.get_by_label("Drop islands, fill holes").uncheck()  # the page cleans at another size than the server
     page.get_by_label("Threshold").fill("0.40")
     choose_edge(page, "Whole")
     expect(value).to_have_text("0.45")
@@ -331,7 +331,7 @@ def test_each_edge_has_a_threshold_of_its_own(page: "Page", demo: Demo) -> None:
     page.get_by_label("Threshold").fill("0.35")
     choose_edge(page, "Tight")
     expect(value).to_have_text("0.40")
-    # The whole mask is cut where validation chose, as in what is downloaded, and not at its slider.
+    # The whole mask is cut at the threshold that validation chose, as in the download, not at the slider's.
     tight = exact_coverage(demo, threshold=0.4, as_is=True)
     assert whole - tight > 3
     assert coverage(card) == pytest.approx(tight, abs=1)
@@ -343,12 +343,12 @@ def test_each_edge_has_a_threshold_of_its_own(page: "Page", demo: Demo) -> None:
     assert found == demo.post("mask", JPEG, edge="whole", threshold=0.35, as_is=True).content
 
 
-def test_masks_may_be_left_uncleaned(page: "Page", demo: Demo) -> None:
+def test_masks_can_be_left_uncleaned(page: "Page", demo: Demo) -> None:
     from playwright.sync_api import expect
 
     page.set_input_files("#files", files(("cat.jpg", JPEG)))
-    card = told(page)
-    expect(card.locator(".told")).to_contain_text("is pet")
+    card = card_of(page)
+    expect(card.locator(".facts")).to_contain_text("is pet")
     clean, as_is = exact_coverage(demo), exact_coverage(demo, as_is=True)
     assert abs(clean - as_is) > 2
     assert coverage(card) == pytest.approx(clean, abs=1)
@@ -368,12 +368,14 @@ def test_a_model_with_one_output_has_one_edge(page: "Page", demo: Demo) -> None:
     page.get_by_label("Model").select_option(OTHER)
     expect(page.get_by_role("radio", name="Whole")).to_be_disabled()
     expect(page.locator("#strip")).to_have_text("This model has one output, and so one edge.")
-    expect(told(page).locator(".told")).to_contain_text("is pet")
-    page.get_by_label("Threshold").fill("0.10")  # of both masks, or the tight one would stay within the whole
+    expect(card_of(page).locator(".facts")).to_contain_text("is pet")
+    page.get_by_label("Threshold").fill(
+        "0.10"
+    )  # of both masks; otherwise the whole one would limit the tight one
     exact = exact_coverage(demo, model=OTHER, threshold=0.1)
     assert exact - exact_coverage(demo, model=OTHER, threshold=0.45) > 3
     wait_until_drawn(page)
-    assert coverage(told(page)) == pytest.approx(exact, abs=1)
+    assert coverage(card_of(page)) == pytest.approx(exact, abs=1)
     page.get_by_label("Model").select_option(KEY)
     expect(page.get_by_role("radio", name="Whole")).to_be_enabled()
 
@@ -399,8 +401,8 @@ BY_THE_PAGE = """async ({ probability, levels, width, shares, edge, softness }) 
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_page_cleans_and_fades_as_petseg_predict_does(page: "Page", seed: int) -> None:
-    """On smooth noise, with islands, holes, and both at the frame; where there is a strip, and where not."""
+def test_the_page_cleans_and_fades_like_petseg_predict(page: "Page", seed: int) -> None:
+    """Smooth noise has islands and holes, also at the frame. Some seeds have a strip, others none."""
     edge = OUTPUTS[seed % 2]
     width, height = 60, 40
     coarse = np.random.default_rng(seed).uniform(0, 1, (9, 12)).astype(np.float32)
@@ -427,7 +429,7 @@ def test_the_page_cleans_and_fades_as_petseg_predict_does(page: "Page", seed: in
     assert np.abs(by_page[2] - alpha.astype(int)).max() <= 1
 
 
-def test_a_cutout_is_downloaded_at_the_photos_own_size(page: "Page", demo: Demo) -> None:
+def test_a_cutout_is_downloaded_at_the_size_of_the_photo(page: "Page", demo: Demo) -> None:
     from playwright.sync_api import expect
 
     page.set_input_files("#files", files(("cat.one.jpg", JPEG)))
@@ -439,18 +441,18 @@ def test_a_cutout_is_downloaded_at_the_photos_own_size(page: "Page", demo: Demo)
     assert np.array_equal(pixels(found), pixels(demo.post("cutout", JPEG, threshold=0.5).content))
     assert pixels(found).shape == (*SIZE[::-1], 4)
 
-    before = page.locator(".told").inner_text()
+    before = page.locator(".facts").inner_text()
     page.get_by_label("Model").select_option(OTHER)
-    expect(page.locator(".told")).to_contain_text("px")
-    assert page.locator(".told").inner_text().partition("%")[0] != before.partition("%")[0]
+    expect(page.locator(".facts")).to_contain_text("px")
+    assert page.locator(".facts").inner_text().partition("%")[0] != before.partition("%")[0]
 
 
-def test_a_photo_out_of_sight_is_drawn_when_it_comes_into_it(page: "Page") -> None:
+def test_a_photo_is_drawn_when_it_scrolls_into_view(page: "Page") -> None:
     from playwright.sync_api import expect
 
     page.set_input_files("#files", files(*((f"{n}.jpg", JPEG) for n in range(16))))
     expect(page.locator("#status")).to_have_text("16 of 16 cut out.")
-    first, last = (page.locator("article .told").nth(n) for n in (0, 15))
+    first, last = (page.locator("article .facts").nth(n) for n in (0, 15))
     expect(first).to_contain_text("is pet")
     assert "is pet" not in last.inner_text()
     last.scroll_into_view_if_needed()
@@ -460,7 +462,7 @@ def test_a_photo_out_of_sight_is_drawn_when_it_comes_into_it(page: "Page") -> No
     expect(last).not_to_have_text(coverage)
 
 
-def test_a_file_that_is_gone_says_so(page: "Page", tmp_path: Path) -> None:
+def test_a_photo_that_is_gone_is_marked(page: "Page", tmp_path: Path) -> None:
     from playwright.sync_api import expect
 
     photo = tmp_path / "cat.jpg"
@@ -470,10 +472,10 @@ def test_a_file_that_is_gone_says_so(page: "Page", tmp_path: Path) -> None:
     photo.unlink()
     page.get_by_label("Model").select_option(OTHER)
     expect(page.locator("#status")).to_have_text("0 of 1 cut out, 1 refused.")
-    expect(told(page).get_by_role("alert")).to_contain_text("It can't be read: the file is gone")
+    expect(card_of(page).get_by_role("alert")).to_contain_text("It can't be read: the file is gone")
 
 
-def test_photos_may_be_dropped(page: "Page") -> None:
+def test_photos_can_be_dropped(page: "Page") -> None:
     from playwright.sync_api import expect
 
     dropped = page.evaluate_handle(
@@ -489,7 +491,7 @@ def test_photos_may_be_dropped(page: "Page") -> None:
     expect(page.locator("#status")).to_have_text("1 of 1 cut out.")
 
 
-def test_it_fits_a_phone_and_the_dark(page: "Page") -> None:
+def test_the_page_fits_a_phone_and_dark_mode(page: "Page") -> None:
     from playwright.sync_api import expect
 
     page.set_viewport_size({"width": 390, "height": 844})
@@ -504,6 +506,6 @@ def test_it_fits_a_phone_and_the_dark(page: "Page") -> None:
 
 
 def keep(page: "Page", name: str) -> None:
-    """Keep the page as a picture, where one is asked for."""
+    """Save a screenshot of the page if the variable names a folder."""
     if folder := os.environ.get(SCREENSHOTS):
         page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)

@@ -1,4 +1,4 @@
-"""Which model is used where none is named."""
+"""The model that is used if none is named."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ BEST = "the best on these photos by validation Dice"
 
 @dataclass
 class Project:
-    """A project with packed photos, to which runs are added, each newer than the one before."""
+    """A project with packed photos. Each run that is added is newer than the one before."""
 
     root: Path
     template: Path
@@ -55,7 +55,7 @@ class Project:
         return StoredRun.open(folder)
 
     def pull(self, run: StoredRun) -> None:
-        """Put a run's weights where the pipeline does."""
+        """Put the weights of a run where the pipeline puts them."""
         (self.root / "models").mkdir(exist_ok=True)
         for name in (WEIGHTS, ABOUT):
             shutil.copy(run.folder / name, self.root / "models" / name)
@@ -94,13 +94,13 @@ def project(tmp_path: Path, template: Path) -> Project:
     return project
 
 
-def test_the_champion_comes_before_a_better_run(project: Project) -> None:
+def test_the_champion_precedes_a_better_run(project: Project) -> None:
     project.add(A, 0.9)
     promote(project.add(B, 0.8, data="other photos"), force=False)
     assert project.chosen == f"run {B}, the champion"
 
 
-def test_a_champion_that_is_gone_is_an_error(project: Project) -> None:
+def test_an_absent_champion_is_an_error(project: Project) -> None:
     project.add(A, 0.9)
     champion = project.add(B, 0.8)
     promote(champion, force=True)
@@ -109,7 +109,7 @@ def test_a_champion_that_is_gone_is_an_error(project: Project) -> None:
         _ = project.chosen
 
 
-def test_without_a_champion_it_is_the_best_by_validation(project: Project) -> None:
+def test_without_a_champion_the_best_by_validation_is_used(project: Project) -> None:
     project.add(A, 0.7)
     project.add(B, 0.8)
     project.add(C, 0.75)
@@ -119,7 +119,7 @@ def test_without_a_champion_it_is_the_best_by_validation(project: Project) -> No
     assert run.key == B
 
 
-def test_of_equals_it_is_the_newer(project: Project) -> None:
+def test_of_equal_runs_the_newest_is_used(project: Project) -> None:
     for key in (B, C, A):
         project.add(key, 0.8)
     assert project.chosen == f"run {A}, {BEST}"
@@ -136,7 +136,7 @@ def test_of_equals_it_is_the_newer(project: Project) -> None:
     ],
     ids=["other photos", "other boundary rule", "fold", "not finished", "no description"],
 )
-def test_what_can_not_be_compared_is_left_apart(project: Project, apart: dict[str, Any]) -> None:
+def test_a_run_that_cannot_be_compared_is_not_used(project: Project, apart: dict[str, Any]) -> None:
     project.add(A, 0.7, **split(None))
     project.add(B, 0.9, **apart)
     assert project.chosen == f"run {A}, {BEST}"
@@ -145,19 +145,19 @@ def test_what_can_not_be_compared_is_left_apart(project: Project, apart: dict[st
         _ = project.chosen
 
 
-def test_a_run_that_has_no_validation_dice_is_left_apart(project: Project) -> None:
+def test_a_run_without_a_validation_dice_is_not_used(project: Project) -> None:
     project.add(A, 0.1)
     project.add(B, None)
     assert project.chosen == f"run {A}, {BEST}"
 
 
-def test_a_run_of_two_outputs_comes_before_those_of_one(project: Project) -> None:
+def test_a_run_of_two_outputs_precedes_those_of_one(project: Project) -> None:
     project.add(A, 0.9, boundary="foreground")
     project.add(B, 0.7)
     assert project.chosen == f"run {B}, {BEST}"
 
 
-def test_the_rule_of_runs_of_one_output_is_that_of_params_yaml(project: Project) -> None:
+def test_runs_of_one_output_must_have_the_rule_of_params_yaml(project: Project) -> None:
     project.add(A, 0.9, boundary="foreground")
     project.add(B, 0.7, boundary="ignore")
     params = project.root / "params.yaml"
@@ -169,7 +169,9 @@ def test_the_rule_of_runs_of_one_output_is_that_of_params_yaml(project: Project)
 
 
 @pytest.mark.parametrize("left", [(), (IMAGES, TRIMAPS)], ids=["nothing", "a part"])
-def test_without_packed_photos_it_is_the_best_on_the_newest_runs(project: Project, left: Any) -> None:
+def test_without_packed_photos_the_best_on_the_newest_runs_photos_is_used(
+    project: Project, left: Any
+) -> None:
     project.add(A, 0.9, data="older photos")
     project.add(B, 0.8, data="newer photos")
     project.add(C, 0.7, data="newer photos")
@@ -181,15 +183,13 @@ def test_without_packed_photos_it_is_the_best_on_the_newest_runs(project: Projec
     assert project.chosen == f"run {B}, the best on the newest run's photos by validation Dice"
 
 
-def test_packed_photos_that_are_just_being_written_count_as_not_there(project: Project) -> None:
+def test_half_written_packed_photos_count_as_absent(project: Project) -> None:
     project.add(A, 0.9, data="newer photos")
     (project.arrays / IMAGES).write_bytes(b"")
     assert project.chosen == f"run {A}, the best on the newest run's photos by validation Dice"
 
 
-def test_packed_photos_that_go_while_they_are_read_count_as_not_there(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packed_photos_that_vanish_count_as_absent(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.add(A, 0.9, data="newer photos")
     whole = PetArrays.open(project.arrays)
     shutil.rmtree(project.arrays)
@@ -197,26 +197,26 @@ def test_packed_photos_that_go_while_they_are_read_count_as_not_there(
     assert project.chosen == f"run {A}, the best on the newest run's photos by validation Dice"
 
 
-def test_while_a_training_runs_the_store_has_the_model(project: Project) -> None:
+def test_during_a_training_a_model_of_the_store_is_used(project: Project) -> None:
     run = project.add(A, 0.8)
     project.add(B, None, status="running")
     project.pull(run)
-    (project.root / "models" / ABOUT).unlink()  # as DVC does, before it runs train
+    (project.root / "models" / ABOUT).unlink()  # DVC does that before it runs train
     assert project.chosen == f"run {A}, {BEST}"
 
 
-def test_after_dvc_pull_it_is_what_was_pulled(project: Project, template: Path) -> None:
+def test_after_dvc_pull_the_pulled_model_is_used(project: Project, template: Path) -> None:
     project.pull(StoredRun.open(template))
     weights = project.root / "models" / WEIGHTS
-    assert project.chosen == f"{weights}, of no run of this store, as runs/ has none to choose from"
+    assert project.chosen == f"{weights}, of no run of this store, because runs/ has none to choose from"
     project.add(A, 0.8, data="other photos")
-    assert project.chosen == f"{weights}, of run {A}, as runs/ has none to choose from"
+    assert project.chosen == f"{weights}, of run {A}, because runs/ has none to choose from"
     weights.with_suffix(".json").unlink()
     with pytest.raises(UsageError, match="there is no model yet"):
         _ = project.chosen
 
 
-def test_without_anything_there_is_no_model(project: Project) -> None:
+def test_a_project_without_runs_has_no_model(project: Project) -> None:
     with pytest.raises(UsageError, match="there is no model yet: dvc repro trains one, and --model FILE"):
         _ = project.chosen
     (project.root / "dvc.yaml").unlink()
@@ -224,7 +224,7 @@ def test_without_anything_there_is_no_model(project: Project) -> None:
         _ = project.chosen
 
 
-def test_a_run_that_can_not_be_read_is_named_and_the_others_are_compared(
+def test_an_unreadable_run_is_named_and_the_others_are_compared(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.add(A, 0.7)
@@ -235,7 +235,7 @@ def test_a_run_that_can_not_be_read_is_named_and_the_others_are_compared(
 
 
 @pytest.mark.parametrize("is_sealed", [True, False])
-def test_a_run_whose_record_was_edited_is_named_and_the_others_are_compared(
+def test_a_run_with_an_edited_record_is_named_and_the_others_are_compared(
     project: Project, capsys: pytest.CaptureFixture[str], is_sealed: bool
 ) -> None:
     project.add(A, 0.7)
@@ -252,7 +252,7 @@ def test_a_run_whose_record_was_edited_is_named_and_the_others_are_compared(
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, ABOUT])
-def test_a_damaged_best_run_is_named_and_no_other_is_taken(project: Project, name: str) -> None:
+def test_a_damaged_best_run_is_named_and_no_other_is_used(project: Project, name: str) -> None:
     project.add(A, 0.7)
     path = project.add(B, 0.8).folder / name
     path.write_bytes(path.read_bytes()[:-9])
@@ -269,7 +269,7 @@ def test_a_best_run_that_lost_a_file_is_named(project: Project, name: str) -> No
 
 
 @pytest.mark.whole
-def test_weights_of_another_run_are_not_taken_for_the_best(project: Project, tmp_path: Path) -> None:
+def test_weights_of_another_run_in_the_best_run_are_refused(project: Project, tmp_path: Path) -> None:
     best = project.add(A, 0.8).folder
     other = make_run(tmp_path / "other", "resnet34_unet").folder
     for name in (WEIGHTS, ABOUT):
@@ -278,15 +278,15 @@ def test_weights_of_another_run_are_not_taken_for_the_best(project: Project, tmp
         _ = project.chosen
 
 
-def test_runs_of_an_earlier_petseg_are_compared_too(project: Project) -> None:
+def test_runs_of_an_earlier_petseg_are_compared(project: Project) -> None:
     run = project.add(A, 0.8)
     manifest = {k: v for k, v in run.manifest.items() if k not in ("data_sha256", "params")}
-    write_json(run.folder / MANIFEST, manifest)  # as of a run whose making is not known
-    project.add(B, 0.7)  # without "split" and "data", as runs had none once
+    write_json(run.folder / MANIFEST, manifest)  # like a run whose origin is not known
+    project.add(B, 0.7)  # without "split" and "data", like older runs
     assert project.chosen == f"run {B}, {BEST}"
 
 
-def test_a_threshold_is_of_one_edge_or_of_the_only_one(tmp_path: Path) -> None:
+def test_a_threshold_changes_one_edge_or_the_only_one(tmp_path: Path) -> None:
     device = torch.device("cpu")
     two = Model.of_run(make_run(tmp_path / "two", "unet"), device)
     assert two.shown_as("tight", 0.1).thresholds == {"whole": 0.45, "tight": 0.1}

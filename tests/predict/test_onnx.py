@@ -26,7 +26,7 @@ from tests.support.runs import make_run
 
 @pytest.fixture(scope="module")
 def photos() -> list[NDArray[np.uint8]]:
-    """Real photos, each of its own size."""
+    """Real photos of several sizes."""
     with tarfile.open(ROOT / "data/sample/images.tar.gz") as archive:
         members = [member for member in archive if member.name.endswith(".jpg")][::60]
         files = [archive.extractfile(member) for member in members]
@@ -37,7 +37,7 @@ def photos() -> list[NDArray[np.uint8]]:
 
 @pytest.mark.whole
 @pytest.mark.parametrize("name", ["unet", pytest.param("resnet34_unet", marks=pytest.mark.slow)])
-def test_onnx_gives_what_torch_gives_on_real_photos(
+def test_onnx_gives_the_results_of_torch_on_real_photos(
     name: str, photos: list[NDArray[np.uint8]], sample_arrays: PetArrays, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "run", name)
@@ -45,7 +45,7 @@ def test_onnx_gives_what_torch_gives_on_real_photos(
     assert (made.thresholds, made.compared) == ({"whole": 0.45, "tight": 0.27}, 6)
     assert made.difference is not None
     assert 0 < made.difference < 1e-4
-    assert str(ROOT).encode() not in made.path.read_bytes()  # it says nothing of whose machine made it
+    assert str(ROOT).encode() not in made.path.read_bytes()  # it does not name the machine that made it
     session = onnxruntime.InferenceSession(made.path)
     known = session.get_modelmeta().custom_metadata_map
     assert json.loads(known["run_key"]) == "run"
@@ -57,16 +57,16 @@ def test_onnx_gives_what_torch_gives_on_real_photos(
         assert probability.shape == (1, 2, *photo.shape[:2])
         ours = exporting.PhotoToProbability(predictor)(torch.from_numpy(photo[None])).detach().numpy()
         np.testing.assert_allclose(probability, ours, atol=1e-4)
-        small = np.array([resize_photo(Image.fromarray(photo), 64)])  # by Pillow, to whole shades
+        small = np.array([resize_photo(Image.fromarray(photo), 64)])  # resized by Pillow, to 8-bit values
         usual = at_own_size(predictor.probability(small, 1)[0].numpy(), photo.shape[:2])
         assert np.abs(probability[0] - usual).mean() < 0.005
     batch = np.stack([photos[0], photos[0][:, ::-1]])
     (both,) = session.run(None, {INPUT: batch})
-    np.testing.assert_allclose(both[0], both[1][..., ::-1], atol=1e-4)  # it averages over the mirror image
+    np.testing.assert_allclose(both[0], both[1][..., ::-1], atol=1e-4)  # it averages over the mirrored photo
 
 
 @pytest.mark.whole
-def test_what_differs_is_not_written(
+def test_an_export_with_other_results_is_not_written(
     sample_arrays: PetArrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run", "unet")
@@ -85,7 +85,7 @@ def test_a_run_that_is_no_network_is_refused(tmp_path: Path, change: dict[str, A
         export_onnx(run, None, tmp_path / "net.onnx")
 
 
-def test_only_a_new_onnx_file_is_written(tmp_path: Path) -> None:
+def test_only_a_new_file_named_onnx_is_written(tmp_path: Path) -> None:
     taken = tmp_path / "taken.onnx"
     taken.write_bytes(b"precious")
     for path, reason in ((taken, "is there already"), (tmp_path / "net.pt", "must end in .onnx")):

@@ -1,4 +1,4 @@
-"""A PNG file is right when others read it, whatever wrote it."""
+"""A PNG file of petseg is correct if other programs read it."""
 
 import io
 

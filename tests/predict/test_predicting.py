@@ -1,4 +1,4 @@
-"""``petseg predict``, on photos of every kind."""
+"""``petseg predict`` on photos of every kind."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(store: Path, tmp_path: Path) -> Iterator[Path]:
-    """A copy to work in, with photos of two sizes in photos/."""
+    """A copy of the project as the working folder, with photos of several sizes in photos/."""
     root = tmp_path / "project"
     shutil.copytree(store, root, copy_function=shutil.copy)
     for name, size in (("a.jpg", (60, 40)), ("b.png", (90, 120)), ("below/c.webp", (64, 64))):
@@ -84,10 +84,10 @@ def pixels(path: Path) -> NDArray[np.uint8]:
         return np.asarray(image)
 
 
-def test_each_photo_gets_a_mask_an_overlay_and_a_cutout_of_its_own_size(project: Path) -> None:
-    said = predict("photos", "--out", "out").output
-    assert "3 photos cut out" in said
-    assert f"run {KEY}, tight masks, threshold 0.27" in said
+def test_each_photo_gets_a_mask_an_overlay_and_a_cutout(project: Path) -> None:
+    printed = predict("photos", "--out", "out").output
+    assert "3 photos cut out" in printed
+    assert f"run {KEY}, tight masks, threshold 0.27" in printed
     names = {f"{kind}/{name}.{suffix}" for name in ("a", "b", "below/c") for kind, suffix in (
         ("masks", "png"), ("overlays", "jpg"), ("cutouts", "png")
     )}  # fmt: skip
@@ -102,7 +102,7 @@ def test_each_photo_gets_a_mask_an_overlay_and_a_cutout_of_its_own_size(project:
         assert not cutout[cutout[..., 3] == 0].any()
 
 
-def test_a_mask_is_what_the_network_says(project: Path) -> None:
+def test_a_mask_is_that_of_the_network(project: Path) -> None:
     predictor = choose(project, KEY, set_up_torch("cpu", 1)).predictor
     small = predictor.probability_of(Image.open(project / "photos/b.png"))
     chosen: Thresholds = {"whole": 0.45, "tight": 0.27}
@@ -115,8 +115,8 @@ def test_a_mask_is_what_the_network_says(project: Path) -> None:
             assert (expected == (pixels(project / "out/masks/b.png") == 255)).all()
 
 
-def test_a_cutout_falls_over_the_border_strip(project: Path) -> None:
-    """It is opaque where the tight mask is, and has something wherever the whole one is."""
+def test_a_cutout_fades_over_the_border_strip(project: Path) -> None:
+    """It is opaque in the tight mask, and fades within the whole one."""
     alpha, masks = {}, {}
     for edge in OUTPUTS:
         predict("photos/b.png", "--out", "out", "--edge", edge, "--as-is", "--force")
@@ -130,8 +130,8 @@ def test_a_cutout_falls_over_the_border_strip(project: Path) -> None:
     assert ((alpha["whole"] >= 128) == masks["whole"]).all()
 
 
-def test_nothing_fades_apart_from_the_mask() -> None:
-    """Neither a part of the whole mask that has no tight pixel, nor what is left around a dropped island."""
+def test_only_pixels_next_to_the_mask_fade() -> None:
+    """A part of the whole mask without a tight pixel is not drawn, nor the rim of a dropped island."""
     limits: Thresholds = {"whole": 0.5, "tight": 0.5}
     whole = np.array([[0.9, 0.9, 0.1, 0.9, 0.1, 0.45]], np.float32)
     tight = np.array([[0.9, 0.48, 0.1, 0.48, 0.1, 0.1]], np.float32)
@@ -146,7 +146,7 @@ def test_nothing_fades_apart_from_the_mask() -> None:
         assert alpha[0].tolist() == expected
 
 
-def test_neither_the_batch_nor_the_run_nor_the_company_changes_a_byte(project: Path) -> None:
+def test_batch_size_and_other_photos_do_not_change_a_byte(project: Path) -> None:
     predict("photos", "--out", "one", "--batch-size", "1")
     predict("photos", "--out", "many", "--batch-size", "32")
     predict("photos/a.jpg", "--out", "alone", "-batch_size", "7")
@@ -154,12 +154,12 @@ def test_neither_the_batch_nor_the_run_nor_the_company_changes_a_byte(project: P
     assert files(project / "alone")["masks/a.png"] == files(project / "one")["masks/a.png"]
 
 
-def test_photos_are_upright_as_the_camera_says(project: Path) -> None:
+def test_pictures_are_upright_by_exif(project: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     write(project / "turned.jpg", picture(0), exif=exif)
     predict("turned.jpg", str(HEIC), "--out", "out")
-    for name in ("turned.jpg", "turned.heic"):  # two of one name keep what tells them apart
+    for name in ("turned.jpg", "turned.heic"):  # two photos of one name keep their suffixes
         mask = pixels(project / f"out/masks/{name}.png")
         assert mask.shape == {"turned.jpg": (60, 40), "turned.heic": (64, 48)}[name]
 
@@ -212,7 +212,7 @@ def test_strict_stops_at_the_first_bad_file(project: Path) -> None:
     assert not (project / "out/masks/b.png").exists()
 
 
-def test_nothing_is_overwritten_unasked(project: Path) -> None:
+def test_nothing_is_overwritten_without_force(project: Path) -> None:
     predict("photos", "--out", "out")
     before = files(project / "out")
     with pytest.raises(UsageError, match=r"out/\S+ and 9 more files are there already; --force"):
@@ -224,7 +224,7 @@ def test_nothing_is_overwritten_unasked(project: Path) -> None:
     assert after["masks/a.png"] != before["masks/a.png"]
 
 
-def test_what_was_broken_off_is_gone_on_with(project: Path) -> None:
+def test_an_interrupted_prediction_is_resumed(project: Path) -> None:
     predict("photos/a.jpg", "--out", "out")
     before = (project / "out/masks/a.png").stat().st_mtime_ns
     assert "2 photos cut out" in predict("photos", "--out", "out", "--resume").output
@@ -232,7 +232,7 @@ def test_what_was_broken_off_is_gone_on_with(project: Path) -> None:
     assert "0 photos cut out" in predict("photos", "--out", "out", "--resume").output
 
 
-def test_going_on_replaces_nothing_and_adds_to_the_table(project: Path) -> None:
+def test_resuming_replaces_nothing_and_adds_to_the_table(project: Path) -> None:
     predict("photos/a.jpg", "--out", "out", "--csv", "t.csv")
     (project / "out/masks/b.png").write_bytes(b"somebody's own")
     sheet = (project / "out/sheet.jpg").read_bytes()
@@ -257,7 +257,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_a_foreign_table_is_not_gone_on_with(project: Path, kind: str) -> None:
+def test_a_foreign_table_is_not_extended(project: Path, kind: str) -> None:
     (project / "t.csv").write_bytes(FOREIGN[kind])
     with pytest.raises(UsageError, match=r"t\.csv: is no table of petseg predict, whose columns are photo, "):
         predict("photos/a.jpg", "--out", "out", "--resume", "--csv", "t.csv")
@@ -265,7 +265,7 @@ def test_a_foreign_table_is_not_gone_on_with(project: Path, kind: str) -> None:
     assert not (project / "out").exists()
 
 
-def test_a_table_takes_a_place_and_leaves_alone_what_had_it(project: Path) -> None:
+def test_a_replaced_table_does_not_change_other_links_to_it(project: Path) -> None:
     (project / "kept.csv").write_text("name,phone\n")
     (project / "t.csv").hardlink_to("kept.csv")
     with pytest.raises(UsageError, match=r"t\.csv is there already; --force"):
@@ -284,8 +284,8 @@ def test_a_leading_tilde_is_the_home_folder(project: Path, monkeypatch: pytest.M
     write(project / "below/mine/one.jpg", picture(1))
     for file in (WEIGHTS, ABOUT):
         shutil.copy(project / "runs" / OTHER / file, project / "below")
-    said = predict("~/mine/*.jpg", "--out=~/cut", "--csv=~/t.csv", f"--model=~/{WEIGHTS}").stdout
-    assert f"of run {OTHER}" in said
+    printed = predict("~/mine/*.jpg", "--out=~/cut", "--csv=~/t.csv", f"--model=~/{WEIGHTS}").stdout
+    assert f"of run {OTHER}" in printed
     assert (project / "below/cut/masks/one.png").is_file()
     assert "one.jpg" in (project / "below/t.csv").read_text()
     assert not (project / "~").exists()
@@ -300,7 +300,7 @@ def test_a_pipe_or_a_device_among_the_photos_is_a_bad_file(project: Path) -> Non
     assert "3 photos cut out" in result.stdout
 
 
-def test_what_is_no_file_or_too_large_is_named_and_the_rest_is_predicted(project: Path) -> None:
+def test_irregular_and_huge_files_are_named_and_the_rest_is_predicted(project: Path) -> None:
     with (project / "photos/sparse.jpg").open("wb") as sparse:
         sparse.truncate(40_000_000_000)
     (project / "photos/status.png").symlink_to("/proc/self/status")
@@ -315,10 +315,8 @@ def test_what_is_no_file_or_too_large_is_named_and_the_rest_is_predicted(project
     assert "3 photos cut out" in result.stdout
 
 
-def test_a_large_photo_in_strips_gets_the_bits_of_a_small_one(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Columns of the masks, rows of the pictures, and the temporary file of one that is turned."""
+def test_a_photo_in_strips_gets_the_same_bits(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks are made in columns and pictures in rows, and a turned photo uses a temporary file."""
     exif = Image.Exif()
     exif[0x0112] = 8
     for seed in range(3):
@@ -342,9 +340,7 @@ def test_a_large_photo_in_strips_gets_the_bits_of_a_small_one(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_fades_apart_is_found_over_the_bands_of_a_picture(
-    monkeypatch: pytest.MonkeyPatch, seed: int
-) -> None:
+def test_fading_parts_are_found_across_bands(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     coarse = np.random.default_rng(seed).uniform(0.2, 0.6, (2, 40, 50)).astype(np.float32)
     coarse[1] = np.minimum(*coarse)
     own = OwnSize(coarse, (40, 50), {"whole": 0.45, "tight": 0.42})
@@ -355,7 +351,7 @@ def test_what_fades_apart_is_found_over_the_bands_of_a_picture(
         assert np.array_equal(alpha_of(own, edge), alpha)
 
 
-def test_photos_in_work_share_their_memory() -> None:
+def test_photos_share_a_memory_limit() -> None:
     memory, worked = Memory(10), []
 
     def work() -> None:
@@ -373,24 +369,24 @@ def test_photos_in_work_share_their_memory() -> None:
 
 
 @pytest.mark.parametrize("name", ["two\nlines.jpg", "odd\udcff.jpg", "\x1b[31mred.jpg"])
-def test_names_may_have_anything(project: Path, name: str) -> None:
+def test_names_may_have_any_characters(project: Path, name: str) -> None:
     write(project / "odd" / name, picture(0))
     (project / "odd" / f"empty {name}").write_bytes(b"")
     result = predict("odd", "--out", "out", "--csv", "t.csv", code=3)
-    assert len(result.stderr.splitlines()) == 2  # of the empty file, and how far it is
+    assert len(result.stderr.splitlines()) == 2  # the line of the empty file, and the progress
     assert result.stderr.replace("\n", "").isprintable()
     assert (project / "t.csv").read_text().isascii()
     assert len(list((project / "out/masks").iterdir())) == 1
 
 
-def test_a_name_that_is_too_long_is_one_bad_file(project: Path) -> None:
+def test_a_name_that_is_too_long_is_a_bad_file(project: Path) -> None:
     write(project / "photos" / f"{'n' * 250}.jpg", picture(0))
     result = predict("photos", "--out", "out", code=3)
     assert "its name is too long for its pictures; left out" in result.stderr
     assert "3 photos cut out" in result.stdout
 
 
-def test_what_can_not_be_written_to_is_told_before_the_work(project: Path) -> None:
+def test_an_unusable_output_is_refused_before_the_work(project: Path) -> None:
     (project / "file").write_text("")
     with pytest.raises(UsageError, match="--out file: must be a folder"):
         predict("photos", "--out", "file")
@@ -399,25 +395,25 @@ def test_what_can_not_be_written_to_is_told_before_the_work(project: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("whole", "tight", "thresholds", "edge", "said"),
+    ("whole", "tight", "thresholds", "edge", "reason"),
     [
-        (0.998, 0.998, (1, 1), "whole", "is 0.998, and pet is what has 1 or more; a threshold of 0.9 would"),
+        (0.998, 0.998, (1, 1), "whole", "is 0.998, and pet begins at 1; a threshold of 0.9 would"),
         (0.009, 0.009, (0.01, 0.01), "tight", "; a threshold of 0.0081 would show something"),
         (0.14, 0.1, (0.5, 0.5), "whole", "sees no cat or dog: its highest probability is 0.14"),
-        (0.6, 0.4, (0.5, 0.5), "tight", "is 0.4, and pet is what has 0.5 or more; a threshold of 0.36 would"),
-        # The tight mask lies within the whole one, so its own threshold is not what it is empty by.
-        (0.4, 0.35, (0.5, 0.3), "tight", "is 0.4, and pet is what has 0.5 or more; with the whole edge, a "),
+        (0.6, 0.4, (0.5, 0.5), "tight", "is 0.4, and pet begins at 0.5; a threshold of 0.36 would"),
+        # The tight mask is within the whole one, so here its own threshold is not why it is empty.
+        (0.4, 0.35, (0.5, 0.3), "tight", "is 0.4, and pet begins at 0.5; with the whole edge, a "),
     ],
 )
-def test_why_a_mask_is_empty_is_true(
-    whole: float, tight: float, thresholds: tuple[float, float], edge: Edge, said: str
+def test_the_reason_of_an_empty_mask_is_correct(
+    whole: float, tight: float, thresholds: tuple[float, float], edge: Edge, reason: str
 ) -> None:
     probability = np.array([[[0, whole]], [[0, tight]]], np.float32)
     by: Thresholds = dict(zip(OUTPUTS, thresholds, strict=True))
-    assert said in why_empty(OwnSize(probability, (1, 2), by), edge)
+    assert reason in why_empty(OwnSize(probability, (1, 2), by), edge)
 
 
-def test_a_tight_mask_is_empty_by_what_is_within_the_whole_one() -> None:
+def test_the_highest_tight_probability_counts_within_the_whole_mask() -> None:
     probability = np.array([[[0.6, 0.4]], [[0.1, 0.35]]], np.float32)
     by: Thresholds = {"whole": 0.5, "tight": 0.3}
     assert not cut(probability, by)[1].any()
@@ -425,16 +421,16 @@ def test_a_tight_mask_is_empty_by_what_is_within_the_whole_one() -> None:
     assert (limit, round(highest, 3)) == ("tight", 0.1)
 
 
-def test_an_empty_mask_says_so_and_why(project: Path) -> None:
+def test_an_empty_mask_is_reported_with_its_reason(project: Path) -> None:
     result = predict("photos/a.jpg", "--out", "out", "--threshold", "1", "--json")
-    told = json.loads(result.stdout)
-    assert told["empty"] == ["photos/a.jpg"]
-    assert (told["done"], told["failed"], told["threshold"]) == (1, {}, 1)
+    summary = json.loads(result.stdout)
+    assert summary["empty"] == ["photos/a.jpg"]
+    assert (summary["done"], summary["failed"], summary["threshold"]) == (1, {}, 1)
     assert "photos/a.jpg: empty mask; the model" in result.stderr
     assert not pixels(project / "out/masks/a.png").any()
 
 
-def test_photos_are_found_once_and_never_in_the_output(project: Path) -> None:
+def test_photos_are_found_once_and_not_in_the_output(project: Path) -> None:
     write(project / "photos/out/masks/old.png", picture(1))
     (project / "photos/gone.jpg").symlink_to("nowhere")
     (project / "photos/notes.txt").write_text("no photo")
@@ -451,26 +447,26 @@ def test_photos_are_found_once_and_never_in_the_output(project: Path) -> None:
     [
         (["nowhere.jpg"], "nowhere.jpg: no such photo or folder"),
         ([""], "an empty name is no photo"),
-        (["photos/*.gif"], "no photo fits it as a pattern"),
+        (["photos/*.gif"], "no photo matches it as a pattern"),
         (["runs"], "runs: no photo is in this folder"),
-        (["photos/a.jpg", "twin/a.jpg"], "photos/a.jpg and twin/a.jpg would have one name"),
+        (["photos/a.jpg", "twin/a.jpg"], "photos/a.jpg and twin/a.jpg would have the same name"),
     ],
 )
-def test_what_names_no_photo_is_refused(project: Path, wanted: list[str], reason: str) -> None:
+def test_a_name_without_a_photo_is_refused(project: Path, wanted: list[str], reason: str) -> None:
     write(project / "twin/a.jpg", picture(5))
     with pytest.raises(UsageError, match=reason):
         predict(*wanted, "--out", "out")
     assert not (project / "out").exists()
 
 
-def test_the_model_is_the_champion_or_the_last_trained_or_what_is_named(project: Path) -> None:
+def test_the_model_is_the_named_one_the_champion_or_the_last_trained(project: Path) -> None:
     def name(*model: str) -> str:
         result = CliRunner().invoke(app, ["predict", "photos/a.jpg", "--json", "--force", *model])
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         return str(json.loads(result.stdout)["model"])
 
-    for key in (KEY, OTHER):  # of a cross-validation: none is chosen by itself
+    for key in (KEY, OTHER):  # folds of a cross-validation, which are not chosen by themselves
         manifest = json.loads((project / "runs" / key / MANIFEST).read_text())
         write_json(project / "runs" / key / MANIFEST, manifest | {"split": {"split.fold": 0}})
     with pytest.raises(UsageError, match="there is no model yet: dvc repro trains one"):
@@ -488,7 +484,7 @@ def test_the_model_is_the_champion_or_the_last_trained_or_what_is_named(project:
     with pytest.raises(UsageError, match="cccc: no such run"):
         name("--model", "cccc")
     (project / "models" / ABOUT).unlink()
-    with pytest.raises(DamagedFile, match=r"model.json, which says of which network they are, is not beside"):
+    with pytest.raises(DamagedFile, match=r"model.json, which describes the network, is not beside"):
         name("--model", "models/model.safetensors")
     (project / "runs" / OTHER / WEIGHTS).write_bytes(b"broken")
     with pytest.raises(DamagedFile, match=f"{OTHER}/{WEIGHTS}: differs from its recorded hash"):
@@ -511,7 +507,7 @@ def test_the_contact_sheet_has_the_first_24(project: Path) -> None:
     assert contact_sheet([("a name that is much too long for its cell", picture(0))]).width < 300
 
 
-def test_a_few_photos_are_taken_ahead_and_no_more() -> None:
+def test_only_a_few_photos_are_read_ahead() -> None:
     taken = []
 
     def items() -> Iterator[int]:

@@ -20,7 +20,7 @@ TRIMAPS = RANDOM.integers(1, 4, (3, 16, 16), dtype=np.uint8)
 
 
 def texts(figure: Figure) -> str:
-    """All that is written in a figure that can be drawn."""
+    """Draw a figure, and return all its texts."""
     file = io.BytesIO()
     figure.savefig(file, format="png")
     picture = np.asarray(Image.open(file))
@@ -38,7 +38,7 @@ def test_curves_mark_the_best_epoch() -> None:
     written = texts(figures.curves(history))
     for part in ("best epoch 2: 0.712", "best epoch 2: 0.600", "validation", "training, augmented", "epoch"):
         assert part in written
-    assert "mean of both" not in written  # a network of one output
+    assert "mean of both" not in written  # the network has one output
 
 
 def test_curves_have_both_outputs_beside_their_mean() -> None:
@@ -55,7 +55,7 @@ def test_curves_have_both_outputs_beside_their_mean() -> None:
     assert not [line for line in loss.lines if "whole" in str(line.get_label())]
 
 
-def test_one_epoch_is_a_curve_too() -> None:
+def test_one_epoch_is_drawn_as_a_curve() -> None:
     row = {"epoch": 1, "train_loss": 1, "val_loss": 1, "train_dice": 0.5, "val_dice": 0.5}
     assert "best epoch 1" in texts(figures.curves(pd.DataFrame([row])))
 
@@ -74,19 +74,19 @@ def test_preprocessing_shows_sizes_and_both_masks() -> None:
     written = texts(figure)
     for part in ("pug_2, 30x22 px", "packed, 16x16 px", "trimap", "border", "to learn: the whole pet"):
         assert part in written
-    whole, tight = (np.asarray(axes.images[0].get_array()) for axes in figure.axes[8:10])  # of the second row
+    whole, tight = (np.asarray(axes.images[0].get_array()) for axes in figure.axes[8:10])  # in the second row
     assert np.array_equal(whole, TRIMAPS[1] != 2)
     assert np.array_equal(tight, TRIMAPS[1] == 1)
 
 
-def test_augmentation_says_how_strong_each_is(params: Params) -> None:
+def test_augmentation_names_each_strength(params: Params) -> None:
     settings = params.augment.model_copy(update={"translate": 0.0})
     written = texts(mask_figures.augmentation(PHOTOS[:2], TRIMAPS[:2], settings))
     for part in ("flip 0.5", "rotate_deg 15", "translate off", "all, at random"):
         assert part in written
 
 
-def test_examples_colour_what_is_wrong() -> None:
+def test_examples_colour_wrong_pixels() -> None:
     truth, predicted = np.zeros((2, 4, 4), bool)
     truth[:2], predicted[1:3] = True, True
     example = mask_figures.Example("pug_1, Dice 0.500", np.full((4, 4, 3), 90, np.uint8), truth, predicted)
@@ -114,7 +114,7 @@ def test_breeds_are_sorted_and_counted() -> None:
     assert "Dice of a test photo" in written
 
 
-def test_breeds_of_no_known_species_are_drawn_too() -> None:
+def test_breeds_of_unknown_species_are_drawn() -> None:
     table = pd.DataFrame({
         "breed": ["unknown"] * 3, "species": ["unknown", "rabbit", "cat"], "dice": [0.2, 0.4, np.nan],
     })  # fmt: skip
@@ -123,7 +123,7 @@ def test_breeds_of_no_known_species_are_drawn_too() -> None:
         assert species in written
 
 
-def test_a_sheet_says_what_is_odd() -> None:
+def test_a_data_sheet_names_doubts() -> None:
     photos = [np.full((20 + n, 30, 3), 90, np.uint8) for n in range(8)]
     trimaps = [TRIMAPS[0], np.full((16, 16), 2, np.uint8), *[TRIMAPS[0]] * 6]
     captions = [f"rex_{n}, 40 % pet" for n in range(8)]
@@ -137,13 +137,13 @@ def test_a_sheet_says_what_is_odd() -> None:
 
 
 @pytest.mark.parametrize("values", [[0.5], [0.1, 0.9, np.nan]])
-def test_the_histogram_names_mean_median_and_trivial(values: list[float]) -> None:
+def test_the_histogram_has_mean_median_and_trivial_score(values: list[float]) -> None:
     written = texts(figures.dice_histogram(pd.Series(values), 0.56, TITLE))
     for part in (TITLE, "mean 0.500", "median 0.500", "all foreground, mean 0.560", "n = "):
         assert part in written
 
 
-def test_threshold_curves_mark_the_one_in_use() -> None:
+def test_threshold_curves_mark_the_threshold_in_use() -> None:
     scores = ("val_dice_per_image", "test_dice_per_image", "test_precision", "test_recall")
     table = pd.DataFrame({"threshold": [0.25, 0.5, 0.75]} | {name: [0.5, 0.7, np.nan] for name in scores})
     written = texts(figures.threshold_curves(table, 0.35, TITLE))
@@ -151,7 +151,7 @@ def test_threshold_curves_mark_the_one_in_use() -> None:
         assert part in written
 
 
-def test_calibration_says_how_far_off_it_is() -> None:
+def test_the_calibration_diagram_has_the_mean_distance() -> None:
     table = pd.DataFrame({
         "low": [0.0, 0.5], "high": [0.5, 1.0], "mean_probability": [0.25, np.nan],
         "pet_share": [0.375, np.nan], "pixels": [8, 0],

@@ -1,4 +1,4 @@
-"""Files of the pipeline that are not what its stages write: one line names each, and nothing is drawn."""
+"""Files of the pipeline that differ from what its stages write: a line names each, and nothing is drawn."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(made: Path, tmp_path: Path) -> Iterator[Path]:
-    """A project with the results of a pipeline, to be spoilt."""
+    """A project with the results of a pipeline, which a test may damage."""
     (tmp_path / ".dvc").mkdir()
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     path = stage_paths(tmp_path, "plot")
@@ -53,15 +53,15 @@ def project(made: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def place(project: Path, name: str) -> Path:
-    """Return where the pipeline has a file, by its name in what ``write_results`` writes."""
+    """Return the pipeline's path of a file, by its name among the files of ``write_results``."""
     path = stage_paths(project, "plot")
     folder, _, file = name.rpartition("/")
     own = {"history.csv": path["history"], "evolution.npz": path["evolution"]}
     return own[name] if name in own else {"test": path["results"], "pets": path["arrays"]}[folder] / file
 
 
-def refused(*command: str) -> str:
-    """Run a command, which must fail by one line, and draw nothing; return that line."""
+def refusal_of(*command: str) -> str:
+    """Run a command that must fail with one line and draw nothing; return the line."""
     result = CliRunner().invoke(app, [*command, "--out", "out.svg"])
     assert isinstance(result.exception, DataError), (result.exception, result.output)
     assert "\n" not in str(result.exception)
@@ -91,7 +91,7 @@ def test_an_odd_table_is_named(project: Path, name: str, odd: str) -> None:
     path.write_bytes(ODD_TABLES[odd](path.read_text()))
     line = rf"{re.escape(str(path))}: can't be read \(.+\); run dvc repro, or dvc pull"
     for command in [("report",), *([("evaluate", view)] if view else [])]:
-        assert re.fullmatch(line, refused(*command))
+        assert re.fullmatch(line, refusal_of(*command))
 
 
 ODD_JSON = {
@@ -105,7 +105,7 @@ ODD_JSON = {
 def test_an_odd_json_file_is_named(project: Path, odd: str) -> None:
     path = place(project, "test/scores.json")
     path.write_text(ODD_JSON[odd])
-    assert f"{path}: can't be read" in refused("report")
+    assert f"{path}: can't be read" in refusal_of("report")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_odd_scores_are_named(project: Path, key: str, value: object) -> None:
     path = place(project, "test/test.json")
     write_json(path, json.loads(path.read_text()) | {key: value})
     for command in (("report",), ("evaluate", "histogram"), ("evaluate", "confusion")):
-        assert f"{path}: can't be read (test.json: {key}" in refused(*command)
+        assert f"{path}: can't be read (test.json: {key}" in refusal_of(*command)
 
 
 def masks_like(path: Path, spoil: Callable[[dict[str, Any]], object]) -> bytes:
@@ -139,7 +139,7 @@ def masks_like(path: Path, spoil: Callable[[dict[str, Any]], object]) -> bytes:
 
 
 @pytest.mark.parametrize("key", ["5", "[1]", "null", '"../.."', '"a b"', '{"a": 1}'])
-def test_a_key_that_is_none_names_no_run(project: Path, key: str) -> None:
+def test_an_invalid_key_names_no_run(project: Path, key: str) -> None:
     stage_paths(project, "train")["weights"].with_suffix(".json").write_text(f'{{"run_key": {key}}}')
     result = CliRunner().invoke(app, ["evaluate", "curves"])
     assert str(result.exception) == "nothing has been trained and scored here yet; dvc repro does both"
@@ -185,7 +185,7 @@ def test_odd_masks_are_named(project: Path, name: str, odd: str) -> None:
     path.write_bytes(ODD_MASKS[odd](path))
     line = rf"{re.escape(str(path))}: can't be read as packed masks \(.+\); run dvc repro, or dvc pull"
     for command in (("report",), ("evaluate", MASKS[name])):
-        assert re.fullmatch(line, refused(*command))
+        assert re.fullmatch(line, refusal_of(*command))
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -193,7 +193,7 @@ def test_odd_masks_are_named(project: Path, name: str, odd: str) -> None:
 def test_masks_of_other_photos_are_named(project: Path, name: str, rows: int) -> None:
     path = place(project, name)
     masks_like(path, lambda arrays: arrays.update(rows=arrays["rows"] + rows))
-    assert f"{path}: is of other photos than" in refused("evaluate", MASKS[name])
+    assert f"{path}: is of other photos than" in refusal_of("evaluate", MASKS[name])
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -201,7 +201,7 @@ def test_masks_of_another_size_are_named(project: Path, name: str) -> None:
     path = place(project, name)
     masks, beside = load_masks(path)
     save_masks(path, masks[..., ::2, ::2], **beside)
-    assert f"{path}: is of other photos than" in refused("evaluate", MASKS[name])
+    assert f"{path}: is of other photos than" in refusal_of("evaluate", MASKS[name])
 
 
 ODD_PHOTOS: dict[str, Callable[[Path], object]] = {
@@ -224,7 +224,7 @@ def test_odd_packed_photos_are_named(project: Path, odd: str) -> None:
     pets = stage_paths(project, "plot")["arrays"]
     np.savez(pets.parent / "masks.npz", np.zeros(3))
     ODD_PHOTOS[odd](pets)
-    assert f"{pets}: can't read the packed photos" in refused("evaluate", "best")
+    assert f"{pets}: can't read the packed photos" in refusal_of("evaluate", "best")
 
 
 def test_a_history_without_a_validation_dice_is_named(project: Path) -> None:
@@ -232,12 +232,12 @@ def test_a_history_without_a_validation_dice_is_named(project: Path) -> None:
     head, row = path.read_text().splitlines()[:2]
     path.write_text(f"{head}\n{row.replace(',0.4,', ',,')}\n")
     for command in (("report",), ("evaluate", "curves")):
-        assert f"{path}: no epoch has a validation Dice; run dvc repro" in refused(*command)
+        assert f"{path}: no epoch has a validation Dice; run dvc repro" in refusal_of(*command)
 
 
 @pytest.mark.parametrize("undefined", [True, False])
-def test_what_is_undefined_everywhere_or_of_one_photo_is_drawn(project: Path, undefined: bool) -> None:
-    """No score is a possible outcome, and so is a single row; no view may fail for them."""
+def test_undefined_scores_and_single_rows_are_drawn(project: Path, undefined: bool) -> None:
+    """A score can be undefined, and a table can have a single row. No view may fail for that."""
     for name in TABLES:
         path = place(project, name)
         text = path.read_text()
@@ -248,8 +248,8 @@ def test_what_is_undefined_everywhere_or_of_one_photo_is_drawn(project: Path, un
         path.write_text(text)
     if undefined:
         path = place(project, "test/test.json")
-        told = json.loads(path.read_text(), parse_float=lambda text: None)
-        write_json(path, told | {"threshold": 0.5, "thresholds": IN_USE})
+        headlines = json.loads(path.read_text(), parse_float=lambda text: None)
+        write_json(path, headlines | {"threshold": 0.5, "thresholds": IN_USE})
     for command in [("report",), *(("evaluate", view) for view in VIEWS)]:
         result = CliRunner().invoke(app, [*command, "--out", "out.svg", "--force"])
         assert result.exit_code == 0, (command, result.exception)

@@ -1,4 +1,4 @@
-"""The report page: what it says, how large it is, and what a person can do with it in a browser."""
+"""The report page: its content, its size, and its controls in a browser."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def results(files: Results) -> Results:
 
 @pytest.fixture(scope="module")
 def run(files: Results) -> StoredRun:
-    """A finished run of the store, with the evaluation that the results are of."""
+    """A finished run of the store, with the evaluation from which the results come."""
     folder = files.folder.parent / KEY
     manifest = trained(
         created="2026-01-02T03:04:05+00:00",
@@ -71,33 +71,33 @@ def run(files: Results) -> StoredRun:
     return run
 
 
-def shown(page: bytes) -> dict[str, Any]:
-    """The data in a page."""
+def data_of(page: bytes) -> dict[str, Any]:
+    """Return the data in a page."""
     (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.decode(), re.S)
-    told: dict[str, Any] = json.loads(text)
-    return told
+    data: dict[str, Any] = json.loads(text)
+    return data
 
 
-def test_the_page_has_all_that_is_known(results: Results, run: StoredRun) -> None:
-    told = shown(report(results, run))
-    assert told["model"] == "unet, width 2, depth 2"
-    assert told["run"] == KEY
+def test_the_page_has_scores_curves_params_and_commands(results: Results, run: StoredRun) -> None:
+    data = data_of(report(results, run))
+    assert data["model"] == "unet, width 2, depth 2"
+    assert data["run"] == KEY
     scores = results.headlines
-    assert [answer["name"] for answer in told["answers"]][-1] == "every pixel is pet"
-    assert told["title"] == "masks of the whole pet, scored by the foreground rule"
-    assert [(row["name"], row["mask"], row["main"]) for row in told["answers"][:3]] == [
+    assert [answer["name"] for answer in data["answers"]][-1] == "every pixel is pet"
+    assert data["title"] == "masks of the whole pet, scored by the foreground rule"
+    assert [(row["name"], row["mask"], row["main"]) for row in data["answers"][:3]] == [
         ("foreground rule", "the whole pet", True),
         ("background rule", "the pet within its border", False),
         ("ignore rule", "the pet within its border", False),
     ]
-    assert told["answers"][0]["dice"] == scores["dice_per_image"]
-    assert told["answers"][1]["dice"] == scores["boundary_background"]["dice_per_image"]
-    assert told["answers"][-1]["low"] == scores["all_foreground"]["dice_per_image_low"]
-    rules, sizes, blind = (table["rows"] for table in told["scores"])
+    assert data["answers"][0]["dice"] == scores["dice_per_image"]
+    assert data["answers"][1]["dice"] == scores["boundary_background"]["dice_per_image"]
+    assert data["answers"][-1]["low"] == scores["all_foreground"]["dice_per_image_low"]
+    rules, sizes, blind = (table["rows"] for table in data["scores"])
     assert [row["iou"] for row in rules] == [
         each["iou_per_image"] for each in (scores, scores["boundary_background"], scores["boundary_ignore"])
     ]
-    assert rules[2]["boundary_f"] is None  # the ignore rule leaves out where the edge is
+    assert rules[2]["boundary_f"] is None  # the ignore rule leaves out the strip that has the edge
     assert [(row["name"], row["main"]) for row in sizes] == [
         ("as they are, at the packed size", True),
         ("cleaned, at the packed size", False),
@@ -105,62 +105,62 @@ def test_the_page_has_all_that_is_known(results: Results, run: StoredRun) -> Non
         ("cleaned, at the photos' own size", False),
     ]
     assert len(blind) == 2
-    assert told["other_thresholds"] == [["the pet within its border", 0.4]]
-    assert told["output_curves"]["the whole pet"] == [0.5, 0.7, 0.8123, 0.8]
-    assert told["validation"] == {"dice": 0.7123, "epoch": 3, "epochs": EPOCHS}
-    assert dict(told["params"]) == {
+    assert data["other_thresholds"] == [["the pet within its border", 0.4]]
+    assert data["output_curves"]["the whole pet"] == [0.5, 0.7, 0.8123, 0.8]
+    assert data["validation"] == {"dice": 0.7123, "epoch": 3, "epochs": EPOCHS}
+    assert dict(data["params"]) == {
         "model.name": "unet", "model.width": "2", "model.depth": "2",
         "train.gradient_clip": "null", "infer.flip_average": "true",
     }  # fmt: skip
-    facts = dict(told["facts"])
+    facts = dict(data["facts"])
     assert facts["code"] == f"commit {'f00d' * 10}, changed: see changes.diff"
     assert "d" * 64 in facts["sha256 of the data"]
     assert "c" * 64 in facts["sha256 of the code"]
-    assert [command for command, _ in told["ways_back"]] == [
+    assert [command for command, _ in data["ways_back"]] == [
         f"petseg runs {word} {KEY}" for word in ("restore", "verify", "reproduce")
     ]
-    assert told["limits"] == list(LIMITS)
-    assert sum(told["histogram"]["photos"]) == TEST - 1
+    assert data["limits"] == list(LIMITS)
+    assert sum(data["histogram"]["photos"]) == TEST - 1
     total = results.counts.total()
-    assert told["confusion"] == {name: int(getattr(total, name)) for name in ("tp", "fn", "fp", "tn")}
-    assert [breed["name"] for breed in told["breeds"]] == results.breeds["breed"].to_list()
-    assert [len(photo["predicted"]) for photo in told["evolution"]["photos"]] == [EPOCHS] * VAL
-    assert {photo["name"] for photo in told["gallery"]} == set(results.table["name"])
+    assert data["confusion"] == {name: int(getattr(total, name)) for name in ("tp", "fn", "fp", "tn")}
+    assert [breed["name"] for breed in data["breeds"]] == results.breeds["breed"].to_list()
+    assert [len(photo["predicted"]) for photo in data["evolution"]["photos"]] == [EPOCHS] * VAL
+    assert {photo["name"] for photo in data["gallery"]} == set(results.table["name"])
 
 
-def test_the_page_of_a_run_that_is_not_here_says_what_it_knows(results: Results) -> None:
-    told = shown(report(results, None))
-    assert (told["model"], told["params"], told["facts"], told["ways_back"]) == (None, [], [], [])
-    assert told["answers"][0]["dice"] == results.headlines["dice_per_image"]
+def test_the_page_of_an_absent_run_has_only_scores(results: Results) -> None:
+    data = data_of(report(results, None))
+    assert (data["model"], data["params"], data["facts"], data["ways_back"]) == (None, [], [], [])
+    assert data["answers"][0]["dice"] == results.headlines["dice_per_image"]
 
 
-def test_the_page_of_a_network_with_one_output_shows_its_one_mask_and_rule(tmp_path: Path) -> None:
+def test_the_page_of_a_network_with_one_output_has_one_mask_and_rule(tmp_path: Path) -> None:
     results = write_results(tmp_path / "old", TEST, outputs=1)
-    told = shown(report(results, None))
-    assert told["title"] == "masks scored by the foreground rule"
-    assert [row["name"] for row in told["answers"]] == [
+    data = data_of(report(results, None))
+    assert data["title"] == "masks scored by the foreground rule"
+    assert [row["name"] for row in data["answers"]] == [
         "foreground rule", "the mean training mask, for every photo", "every pixel is pet",
     ]  # fmt: skip
-    assert {row["mask"] for table in told["scores"] for row in table["rows"]} == {""}
-    assert told["scores"][1]["title"] == "By size, by the foreground rule"
-    assert [row["name"] for row in told["scores"][1]["rows"]] == ["at the photos' own size"]
-    assert (told["output_curves"], told["other_thresholds"]) == ({}, [])
-    assert [len(photo["predicted"]) for photo in told["evolution"]["photos"]] == [EPOCHS] * VAL
+    assert {row["mask"] for table in data["scores"] for row in table["rows"]} == {""}
+    assert data["scores"][1]["title"] == "By size, by the foreground rule"
+    assert [row["name"] for row in data["scores"][1]["rows"]] == ["at the photos' own size"]
+    assert (data["output_curves"], data["other_thresholds"]) == ({}, [])
+    assert [len(photo["predicted"]) for photo in data["evolution"]["photos"]] == [EPOCHS] * VAL
 
 
 def test_the_same_results_give_the_same_bytes(files: Results, run: StoredRun) -> None:
     assert report(replace(files), run) == report(replace(files), run)
 
 
-def test_no_name_ends_the_data_or_becomes_markup(results: Results, run: StoredRun) -> None:
+def test_no_name_becomes_markup(results: Results, run: StoredRun) -> None:
     page = report(results, run).decode()
     assert HOSTILE not in page
-    assert HOSTILE in {photo["breed"] for photo in shown(page.encode())["gallery"]}
+    assert HOSTILE in {photo["breed"] for photo in data_of(page.encode())["gallery"]}
     assert "innerHTML" not in page
     assert re.findall(r"(?:src|href)=\"(?!#|data:)[^\"]*\"|@import|url\(", page) == []
 
 
-def test_epochs_are_thinned_where_there_are_many(results: Results) -> None:
+def test_many_epochs_are_thinned(results: Results) -> None:
     epochs = np.arange(1, 1002)
     evolution = replace(
         results.evolution,
@@ -168,11 +168,11 @@ def test_epochs_are_thinned_where_there_are_many(results: Results) -> None:
         masks=np.repeat(results.evolution.masks[-1:], len(epochs), axis=0),
         dices=np.ones((len(epochs), VAL)),
     )
-    vars(results)["evolution"] = evolution  # where a cached property keeps its value
+    vars(results)["evolution"] = evolution  # the place of a cached property's value
     kept = content(results, None)["evolution"]["epochs"]
     assert MOST_EPOCHS <= len(kept) <= MOST_EPOCHS + 1
     assert (kept[0], kept[-1]) == (1, 1001)
-    assert 3 in kept  # the best
+    assert 3 in kept  # the best epoch
 
 
 def test_places_are_evenly_spread() -> None:
@@ -191,7 +191,7 @@ def test_large_photos_are_shrunk() -> None:
 
 @pytest.mark.whole
 def test_the_page_of_the_whole_data_set_stays_small(files: Results, tmp_path: Path) -> None:
-    """Of 3,669 photos that no JPEG makes small, those in the page are evenly chosen by their rank."""
+    """The page has a part of 3,669 photos that JPEG cannot make small, chosen evenly by rank."""
     count, random = 3669, np.random.default_rng(0)
     names = [f"breed_{n % 37}_{n}" for n in range(count)]
     photos = {"name": names, "breed": [name.rpartition("_")[0] for name in names], "species": "cat"}
@@ -207,15 +207,15 @@ def test_the_page_of_the_whole_data_set_stays_small(files: Results, tmp_path: Pa
         tmp_path / "evolution.npz", np.ones((EPOCHS, 6, 64, 64), bool), rows=rows[:6], epochs=rows[1:5]
     )
     pd.DataFrame(photos | {"dice": dice, "iou": dice}).to_csv(tmp_path / "test/per_image.csv", index=False)
-    told = json.loads((files.folder / HEADLINES).read_text())
-    write_json(tmp_path / "test/test.json", told | {"photos": count})
+    headlines = json.loads((files.folder / HEADLINES).read_text())
+    write_json(tmp_path / "test/test.json", headlines | {"photos": count})
     whole = Results(tmp_path / "pets", tmp_path / "evolution.npz", files.history_file, tmp_path / "test")
 
     page = report(whole, None)
     assert 0.9 * LIMIT_BYTES < len(page) < LIMIT_BYTES
-    told = shown(page)
-    assert told["photos"] == count
-    ranks = [round((1 - photo["dice"]) * count) for photo in told["gallery"]]
+    data = data_of(page)
+    assert data["photos"] == count
+    ranks = [round((1 - photo["dice"]) * count) for photo in data["gallery"]]
     assert (ranks[0], ranks[-1]) == (1, count)
     steps = np.diff(ranks)
     assert steps.max() - steps.min() <= 1
@@ -224,10 +224,10 @@ def test_the_page_of_the_whole_data_set_stays_small(files: Results, tmp_path: Pa
 # ---- failure notes ----
 
 
-def told_of(
+def notes_for(
     dice: list[float], tp: list[int], fp: list[int], fn: list[int], breeds: "pd.DataFrame | None" = None
 ) -> str:
-    """The notes of photos of 100 pixels each."""
+    """Return the notes for photos of 100 pixels each."""
     tn = [100 - sum(each) for each in zip(tp, fp, fn, strict=True)]
     table = pd.DataFrame({"name": [f"n{i}" for i in range(len(dice))], "dice": dice})
     results: Any = SimpleNamespace(
@@ -241,9 +241,9 @@ def told_of(
 
 
 def test_notes_count_poor_photos_and_name_the_worst() -> None:
-    told = told_of([0.9, 0.6, 0.8, 0.71], [10] * 4, [0] * 4, [1] * 4)
-    assert "25 % of the photos are cut out poorly: 1 of 4 have a Dice below 0.7." in told
-    assert "Half of all lie above 0.755; the worst is `n1`, at 0.600." in told
+    text = notes_for([0.9, 0.6, 0.8, 0.71], [10] * 4, [0] * 4, [1] * 4)
+    assert "25 % of the photos are cut out poorly: 1 of 4 have a Dice below 0.7." in text
+    assert "The median is 0.755; the worst is `n1`, at 0.600." in text
 
 
 @pytest.mark.parametrize(
@@ -254,56 +254,56 @@ def test_notes_count_poor_photos_and_name_the_worst() -> None:
         (21, 20, "about as many were missed as", "51 % are background called pet, 49 % are pet that was"),
     ],
 )
-def test_notes_say_which_errors_dominate(fp: int, fn: int, heading: str, text: str) -> None:
-    told = told_of([0.9], [20], [fp], [fn])
-    assert f"Of all wrong pixels, {heading}" in told
-    assert text in told
-    assert "below 0.7, " not in told  # no photo is poor
+def test_notes_name_the_dominating_errors(fp: int, fn: int, heading: str, text: str) -> None:
+    found = notes_for([0.9], [20], [fp], [fn])
+    assert f"Of all wrong pixels, {heading}" in found
+    assert text in found
+    assert "below 0.7, " not in found  # no photo is poor
 
 
-def test_notes_tell_poor_photos_errors_apart() -> None:
-    told = told_of([0.9, 0.2], [20, 20], [40, 0], [0, 9])
-    assert "Of all wrong pixels, most are background" in told
-    assert "Of the wrong pixels of photos below 0.7, most are pet that was missed: 0 % are background" in told
+def test_notes_name_the_errors_of_poor_photos() -> None:
+    text = notes_for([0.9, 0.2], [20, 20], [40, 0], [0, 9])
+    assert "Of all wrong pixels, most are background" in text
+    assert "Of the wrong pixels of photos below 0.7, most are pet that was missed: 0 % are background" in text
 
 
-def test_notes_compare_small_pets_only_where_it_shows() -> None:
+def test_notes_compare_small_and_large_pets_only_if_they_differ() -> None:
     sizes = list(range(1, 41))
-    clear = told_of([0.5 + size / 100 for size in sizes], sizes, [0] * 40, [0] * 40)
+    clear = notes_for([0.5 + size / 100 for size in sizes], sizes, [0] * 40, [0] * 40)
     assert "Small pets are cut out worse than large ones" in clear
     assert "smallest pets, up to 10 % of the photo" in clear
     assert "the largest, from 31 %" in clear
-    reverse = told_of([0.9 - size / 100 for size in sizes], sizes, [0] * 40, [0] * 40)
+    reverse = notes_for([0.9 - size / 100 for size in sizes], sizes, [0] * 40, [0] * 40)
     assert "Large pets are cut out worse than small ones" in reverse
-    same = told_of([0.7 + (size % 3) / 10 for size in sizes], sizes, [0] * 40, [0] * 40)
+    same = notes_for([0.7 + (size % 3) / 10 for size in sizes], sizes, [0] * 40, [0] * 40)
     assert "Small and large pets are not shown to differ" in same
-    assert "quarter" not in told_of([0.5, 0.9], [1, 9], [0, 0], [0, 0])  # of two photos
+    assert "quarter" not in notes_for([0.5, 0.9], [1, 9], [0, 0], [0, 0])  # there are only two photos
 
 
-def test_notes_say_of_breeds_no_more_than_intervals_do() -> None:
+def test_notes_call_a_breed_hard_only_if_its_interval_shows_it() -> None:
     columns = ["breed", "photos", "dice_per_image", "dice_per_image_low", "dice_per_image_high"]
     rows = [("few", 2, 0.1, 0.0, 0.2), ("Maine_Coon", 9, 0.6, 0.5, 0.7), ("pug", 9, 0.7, 0.6, 0.85)]
-    told = told_of([0.9], [1], [0], [0], pd.DataFrame(rows, columns=columns))
-    assert "Maine Coon 0.6000 (0.500 to 0.700), 9 photos; pug 0.7000 (0.600 to 0.850), 9 photos." in told
-    assert "Maine Coon lies below the mean of all photos, 0.800" in told
-    assert "few" not in told
-    told = told_of([0.9], [1], [0], [0], pd.DataFrame([rows[0], rows[2]], columns=columns))
-    assert "none is shown to be harder" in told
+    text = notes_for([0.9], [1], [0], [0], pd.DataFrame(rows, columns=columns))
+    assert "Maine Coon 0.6000 (0.500 to 0.700), 9 photos; pug 0.7000 (0.600 to 0.850), 9 photos." in text
+    assert "The whole interval of Maine Coon is below the mean of all photos, 0.800" in text
+    assert "few" not in text
+    text = notes_for([0.9], [1], [0], [0], pd.DataFrame([rows[0], rows[2]], columns=columns))
+    assert "none is shown to be harder" in text
 
 
-def test_notes_name_what_is_empty_or_undefined() -> None:
-    told = told_of([0.0, np.nan, 0.9], [0, 0, 9], [0, 0, 0], [5, 0, 1])
-    assert "In one photo no pet was found: Not one pixel reached the threshold: `n0`." in told
-    assert "Of one photo Dice is undefined" in told
-    assert "`n1`" in told
-    assert "undefined" not in told_of([0.9], [9], [0], [1])
+def test_notes_name_photos_with_empty_masks_or_undefined_dice() -> None:
+    text = notes_for([0.0, np.nan, 0.9], [0, 0, 9], [0, 0, 0], [5, 0, 1])
+    assert "In one photo no pet was found: Not one pixel reached the threshold: `n0`." in text
+    assert "Dice is undefined for one photo" in text
+    assert "`n1`" in text
+    assert "undefined" not in notes_for([0.9], [9], [0], [1])
 
 
 # ---- in a browser ----
 
 
 class Visit:
-    """A page that is open offline, and what went wrong in it."""
+    """A page that is open offline, with its errors and requests."""
 
     def __init__(self, browser: "Browser", file: Path, **options: Any) -> None:
         self.context = browser.new_context(offline=True, **options)
@@ -319,7 +319,7 @@ class Visit:
         self.errors.append(message.text)
 
     def drawn(self, selector: str, label: str) -> str:
-        """Wait for a picture with that label, and return what is drawn."""
+        """Wait for a picture with this label, and return its pixels."""
         canvas = self.page.locator(f'{selector}[aria-label="{label}"]')
         canvas.wait_for()
         return str(canvas.evaluate("canvas => canvas.toDataURL()"))
@@ -337,7 +337,7 @@ def file(files: Results, run: StoredRun, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def visit(browser: "Browser", file: Path) -> Iterator[Visit]:
-    """The page in a browser; at the end nothing has gone wrong, and nothing was asked of anybody."""
+    """The page in a browser. At the end there must be no errors, and no requests to others."""
     visit = Visit(browser, file, viewport={"width": 1200, "height": 900})
     visit.page.set_default_timeout(10_000)
     yield visit
@@ -346,17 +346,17 @@ def visit(browser: "Browser", file: Path) -> Iterator[Visit]:
     visit.context.close()
 
 
-def test_a_person_sees_the_scores_and_the_record(visit: Visit, results: Results) -> None:
+def test_the_page_shows_the_scores_and_the_record(visit: Visit, results: Results) -> None:
     text = visit.page.locator("body").inner_text()
-    told = results.headlines
-    tight = told["boundary_background"]
+    headlines = results.headlines
+    tight = headlines["boundary_background"]
     scores = (
         "unet, width 2, depth 2",
         KEY,
-        f"{told['dice_per_image']:.3f}",
+        f"{headlines['dice_per_image']:.3f}",
         f"{tight['dice_per_image']:.3f}",
     )
-    words = ("every pixel is pet", "Of one photo Dice is undefined", f"petseg runs restore {KEY}", LIMITS[0])
+    words = ("every pixel is pet", "Dice is undefined for one photo", f"petseg runs restore {KEY}", LIMITS[0])
     for part in (*scores, *words, "0.712", "the best by the mean of both masks"):
         assert part in text
     assert text.count(results.title) >= 6  # each section says which masks it shows
@@ -366,12 +366,12 @@ def test_a_person_sees_the_scores_and_the_record(visit: Visit, results: Results)
     assert visit.page.locator("#score-table tr.main").count() == 2
     assert visit.page.locator("#unknown").is_hidden()
     assert visit.page.title() == f"unet, width 2, depth 2: run {KEY}"
-    assert visit.page.locator("#breed-table tr").count() == len(BREEDS) + 1  # and the scale
+    assert visit.page.locator("#breed-table tr").count() == len(BREEDS) + 1  # with the scale
     visit.page.locator("summary").click()
     assert "train.gradient_clip" in visit.page.locator("#params").inner_text()
 
 
-def test_curves_are_read_by_keys_and_by_pointing(visit: Visit) -> None:
+def test_curves_are_read_with_keys_and_pointer(visit: Visit) -> None:
     legend = visit.page.locator("#dice-chart .legend")
     assert "epoch 3, the best" in legend.inner_text()
     for part in ("mean of both 0.712", "validation, the whole pet 0.812", "the pet within its border 0.612"):
@@ -384,15 +384,15 @@ def test_curves_are_read_by_keys_and_by_pointing(visit: Visit) -> None:
     assert "epoch 1" in legend.inner_text()
     box = chart.bounding_box()
     assert box
-    chart.hover(position={"x": box["width"] - 10, "y": 60})  # once the page has scrolled to it
+    chart.hover(position={"x": box["width"] - 10, "y": 60})  # also scrolls to the chart
     assert "epoch 4" in legend.inner_text()
     visit.page.mouse.move(0, 0)
     assert "epoch 3, the best" in legend.inner_text()
     for place in ("threshold", "trade", "calibration"):
-        told = visit.page.locator(f"#{place}-chart .legend")
-        before = told.inner_text()
+        legend = visit.page.locator(f"#{place}-chart .legend")
+        before = legend.inner_text()
         visit.page.locator(f"#{place}-chart svg").press("Home")
-        assert told.inner_text() != before
+        assert legend.inner_text() != before
     histogram = visit.page.locator("#histogram svg")
     histogram.press("End")
     assert "0.95 to 1.00" in visit.page.locator("#histogram .legend").inner_text()
@@ -401,20 +401,20 @@ def test_curves_are_read_by_keys_and_by_pointing(visit: Visit) -> None:
 def test_the_slider_goes_through_the_epochs(visit: Visit, results: Results) -> None:
     name, page = results.evolution.names[0], visit.page
     slider = page.get_by_label("Epoch", exact=True)
-    told, dice = page.locator("#epoch-told"), page.locator("#evolution-photos .dice").first
-    assert told.inner_text().startswith("epoch 3, the best")
+    caption, dice = page.locator("#epoch-text"), page.locator("#evolution-photos .dice").first
+    assert caption.inner_text().startswith("epoch 3, the best")
     last = visit.drawn("#evolution-photos canvas", f"{name}: prediction")
     seen = {dice.inner_text()}
     for epoch in (2, 1):
         slider.press("ArrowLeft")
-        assert told.inner_text().startswith(f"epoch {epoch}:")
-        assert slider.get_attribute("aria-valuetext") == told.inner_text()
+        assert caption.inner_text().startswith(f"epoch {epoch}:")
+        assert slider.get_attribute("aria-valuetext") == caption.inner_text()
         seen.add(dice.inner_text())
     assert len(seen) == 3
     changed = "([selector, before]) => document.querySelector(selector).toDataURL() !== before"
     page.wait_for_function(changed, arg=["#evolution-photos canvas", last])
     page.get_by_role("button", name="Best epoch: 3").click()
-    assert told.inner_text().startswith("epoch 3, the best")
+    assert caption.inner_text().startswith("epoch 3, the best")
     page.locator("#evolution-views").get_by_text("truth").click()
     assert visit.drawn("#evolution-photos canvas", f"{name}: truth") != last
 
@@ -443,7 +443,7 @@ def test_the_gallery_is_sorted_and_filtered(visit: Visit, results: Results) -> N
     assert page.locator("img").count() == 0
 
 
-def test_views_are_chosen_by_click_and_by_key(visit: Visit) -> None:
+def test_views_are_chosen_with_clicks_and_keys(visit: Visit) -> None:
     name = visit.page.locator("#photos .name").first.inner_text().replace(" ", "_")
     assert visit.page.locator("#photos canvas").first.get_attribute("aria-label") == name  # not drawn yet
     visit.page.locator("#gallery").scroll_into_view_if_needed()
@@ -457,7 +457,7 @@ def test_views_are_chosen_by_click_and_by_key(visit: Visit) -> None:
     assert len(seen) == 4
 
 
-def test_one_photo_is_looked_at_large_by_keyboard_alone(visit: Visit) -> None:
+def test_a_photo_is_enlarged_with_the_keyboard_alone(visit: Visit) -> None:
     page, names = visit.page, visit.names()
     dialog, title = page.locator("dialog"), page.locator("#large-title")
     first = page.locator("#photos button").first
@@ -476,7 +476,9 @@ def test_one_photo_is_looked_at_large_by_keyboard_alone(visit: Visit) -> None:
     assert visit.drawn("#large-picture", f"{raw}: photo") != errors
     page.locator("#large-picture").click()
     visit.drawn("#large-picture", f"{raw}: truth")
-    assert page.locator("#gallery-views input:checked").get_attribute("value") == "errors"  # of the others
+    assert (
+        page.locator("#gallery-views input:checked").get_attribute("value") == "errors"
+    )  # for the other photos
     page.keyboard.press("Escape")
     assert dialog.is_hidden()
     assert first.evaluate("button => document.activeElement === button")
@@ -503,7 +505,7 @@ def test_text_is_legible_in_light_and_dark(browser: "Browser", file: Path, schem
     visit = Visit(browser, file, color_scheme=scheme)
     background = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", background))) < 384) is (scheme == "dark")
-    for selector in ("h1", ".muted", "dt", "select", "#gallery-views label:last-of-type", "pre", ".told"):
+    for selector in ("h1", ".muted", "dt", "select", "#gallery-views label:last-of-type", "pre", ".value"):
         assert visit.page.locator(selector).first.evaluate(CONTRAST) >= 4.5, selector
     visit.context.close()
 
@@ -524,9 +526,7 @@ def test_a_phone_scrolls_in_one_direction_only(browser: "Browser", file: Path) -
     visit.context.close()
 
 
-def test_a_page_of_one_output_is_drawn_without_what_it_does_not_have(
-    browser: "Browser", tmp_path: Path
-) -> None:
+def test_a_page_of_one_output_has_no_second_mask(browser: "Browser", tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_bytes(report(write_results(tmp_path / "old", TEST, outputs=1), None))
     visit = Visit(browser, path)
@@ -540,7 +540,7 @@ def test_a_page_of_one_output_is_drawn_without_what_it_does_not_have(
     visit.context.close()
 
 
-def test_a_clone_without_the_run_says_so(browser: "Browser", results: Results, tmp_path: Path) -> None:
+def test_the_page_of_an_absent_run_is_marked(browser: "Browser", results: Results, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_bytes(report(results, None))
     before = sha256_file(path)

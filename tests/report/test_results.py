@@ -1,4 +1,4 @@
-"""What the pipeline left, and which photos are chosen of it."""
+"""The files that the pipeline leaves, and the photos that are chosen from them."""
 
 import json
 import shutil
@@ -26,12 +26,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def results(written: Path, tmp_path: Path) -> Results:
-    """Results of its own, to be spoilt."""
+    """Results that a test may damage."""
     shutil.copytree(written, tmp_path / "results")
     return results_in(tmp_path / "results")
 
 
-def test_photos_are_ranked_by_dice_and_undefined_ones_left_out(results: Results) -> None:
+def test_photos_are_ranked_by_dice_without_undefined_ones(results: Results) -> None:
     dice = results.table["dice"]
     order = results.ranked()
     assert len(order) == len(dice) - 1 == 17
@@ -70,7 +70,7 @@ def test_an_example_is_the_photo_and_both_masks(results: Results) -> None:
 def test_the_evolution_has_the_dice_of_each_mask(results: Results) -> None:
     evolution = results.evolution
     assert evolution.masks.shape[:2] == evolution.dices.shape == (EPOCHS, VAL)
-    assert evolution.dices[-1] == pytest.approx(1)  # as tests/results.py drew it
+    assert evolution.dices[-1] == pytest.approx(1)  # as write_results draws it
     assert (np.diff(evolution.dices, axis=0) > 0).all()
     assert evolution.names[2].startswith(HOSTILE)
     assert np.array_equal(evolution.masks, load_masks(results.evolution_file)[0][:, :, 0])
@@ -87,7 +87,7 @@ def test_the_evolution_has_the_dice_of_each_mask(results: Results) -> None:
         ("ignore", "masks of the pet within its border, scored by the ignore rule", False),
     ],
 )
-def test_the_masks_that_are_shown_answer_the_rule_of_the_headline(
+def test_shown_masks_answer_the_rule_of_the_headline(
     tmp_path: Path, boundary: Boundary, title: str, truth_has_border: bool
 ) -> None:
     results = write_results(tmp_path / "results", boundary=boundary)
@@ -105,17 +105,18 @@ def test_the_masks_that_are_shown_answer_the_rule_of_the_headline(
     assert example.truth[border].all() == truth_has_border
 
 
-def test_the_truth_beside_a_whole_mask_has_the_border_though_no_score_counts_it(tmp_path: Path) -> None:
-    """Validation may find that the whole mask answers the ignore rule better."""
+def test_the_truth_of_a_whole_mask_has_the_border_under_any_rule(tmp_path: Path) -> None:
+    """By validation, the whole mask may answer the ignore rule better."""
     results = write_results(tmp_path / "results", boundary="ignore")
-    told = json.loads((results.folder / HEADLINES).read_text())
-    write_json(results.folder / HEADLINES, told | {"answers": told["answers"] | {"ignore": "whole"}})
+    headlines = json.loads((results.folder / HEADLINES).read_text())
+    answers = headlines["answers"] | {"ignore": "whole"}
+    write_json(results.folder / HEADLINES, headlines | {"answers": answers})
     assert results.title == "masks of the whole pet, scored by the ignore rule"
     assert np.array_equal(results.truths, results.arrays.trimaps[results.rows] != 2)
 
 
 @pytest.mark.parametrize("boundary", ["foreground", "ignore"])
-def test_a_run_of_one_output_is_shown_as_it_was(tmp_path: Path, boundary: Boundary) -> None:
+def test_a_run_of_one_output_shows_its_one_mask(tmp_path: Path, boundary: Boundary) -> None:
     results = write_results(tmp_path / "results", boundary=boundary, outputs=1)
     assert results.edge is None
     assert results.title == f"masks scored by the {boundary} rule"
@@ -126,7 +127,7 @@ def test_a_run_of_one_output_is_shown_as_it_was(tmp_path: Path, boundary: Bounda
     assert len(results.masks) == len(results.table) == 18
 
 
-def test_numbers_and_texts_keep_their_kind(results: Results) -> None:
+def test_numbers_and_texts_keep_their_type(results: Results) -> None:
     assert results.run_key == KEY
     assert results.best["epoch"] == 3
     assert np.isnan(results.table["dice"].iloc[-1])
@@ -157,10 +158,10 @@ def test_a_file_that_is_absent_is_named(results: Results, name: str, view: str) 
 def test_files_of_other_photos_are_refused(results: Results) -> None:
     path = results.folder / PREDICTIONS
     masks, beside = load_masks(path)
-    for rows, said in (
+    for rows, message in (
         (beside["rows"][::-1], "not of the same photos"),
         (beside["rows"] + 99, "other photos"),
     ):
         save_masks(path, masks, rows=rows)
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             _ = replace(results).table

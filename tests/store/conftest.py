@@ -1,4 +1,4 @@
-"""A repository with an empty store."""
+"""The fixture of the tests of the store."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.support import ROOT
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with an empty store as the working folder."""
+    """A project folder with an empty store, which is the working folder."""
     (tmp_path / ".dvc/tmp").mkdir(parents=True)
     for name in ("params.yaml", "dvc.yaml", "stages/train.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -25,7 +25,7 @@ PHOTOS = [f"pug_{n}" for n in range(40)]
 
 
 def record(key: str, mean: float, seed: int = 0, names: list[str] = PHOTOS, **params: Any) -> Record:
-    """A run whose photos' Dice has a mean; the photos are as hard in every run."""
+    """A run in which the Dice of the photos has this mean. A photo is equally hard in every run."""
     hard = np.random.default_rng(0).normal(0, 0.1, len(PHOTOS))
     noise = np.random.default_rng(int(key, 16)).normal(0, 0.01, len(PHOTOS))
     dice = dict(zip(PHOTOS, (mean + hard - hard.mean() + noise - noise.mean()).tolist(), strict=True))
@@ -36,7 +36,7 @@ def record(key: str, mean: float, seed: int = 0, names: list[str] = PHOTOS, **pa
     return Record(key, f"2026-01-0{key}", known | changed, names[0], "p", [0.5, mean], [2.0, 3.0], scored)
 
 
-def test_seeds_are_averaged_and_their_spread_is_told() -> None:
+def test_seeds_are_averaged_and_have_a_spread() -> None:
     (setting,) = group([record("1", 0.80, 0), record("2", 0.82, 1), record("3", 0.84, 2)])
     assert setting.mean("val") == pytest.approx(0.82)
     assert setting.spread("val") == pytest.approx(0.02)
@@ -45,11 +45,11 @@ def test_seeds_are_averaged_and_their_spread_is_told() -> None:
     assert math.isnan(setting.mean("test"))
 
 
-def test_folds_are_joined_to_all_photos() -> None:
+def test_folds_are_joined_into_all_photos() -> None:
     folds = [record(str(n + 1), 0.8, names=PHOTOS[n::4]) for n in range(4)]
     (setting,) = group(folds)
     assert sorted(setting.dice("val").index) == sorted(PHOTOS)
-    assert math.isnan(setting.spread("val"))  # folds differ in their photos, not by chance alone
+    assert math.isnan(setting.spread("val"))  # folds differ also in their photos, not only by chance
 
 
 def test_seeds_of_folds_have_a_spread_too() -> None:
@@ -62,22 +62,22 @@ def test_seeds_of_folds_have_a_spread_too() -> None:
     assert len(setting.dice("val")) == 40
 
 
-def test_a_run_counts_once_and_other_photos_are_another_setting() -> None:
+def test_a_run_counts_once_and_other_photos_make_another_setting() -> None:
     one = record("1", 0.8)
     assert len(group([one, one])[0].runs) == 1
     assert len(group([one, replace(one, key="2", photos="other")])) == 2
     assert len(group([one, replace(one, key="2", params=one.params | {"split.folds": 5})])) == 2
 
 
-def test_of_two_codes_the_newest_run_counts() -> None:
+def test_of_runs_by_different_code_the_newest_counts() -> None:
     old, new = record("1", 0.8), record("2", 0.9)
     for order in ([old, new], [new, old]):
         (setting,) = group(order)
         assert [run.key for run in setting.runs] == ["2"]
 
 
-def test_hard_photos_do_not_decide_who_is_best() -> None:
-    """Each is ranked by the photos that all have scored."""
+def test_hard_photos_do_not_decide_which_setting_is_best() -> None:
+    """Settings are ranked by the photos that all of them have scored."""
     hard = sorted(PHOTOS, key=lambda name: record("1", 0.8).dice["val"][name])
     better, worse = record("1", 0.80, names=hard[:20]), record("2", 0.75, loss="dice")
     rows = table(group([worse, better]))
@@ -98,8 +98,8 @@ def test_other_rules_for_the_border_are_not_compared() -> None:
         table(group([ours, replace(theirs, rules={part: rule})]))
 
 
-def test_a_small_difference_on_the_same_photos_is_seen() -> None:
-    """Photos differ by 0.1, runs by 0.02: only a paired comparison tells them apart."""
+def test_a_small_difference_on_the_same_photos_is_clear() -> None:
+    """Photos differ by 0.1 and runs by 0.02, so only a paired comparison can separate the runs."""
     worse, better = group([record("1", 0.80), record("2", 0.82, loss="dice")])
     assert worse.interval("val")[1] > better.interval("val")[0]  # the intervals overlap
     found = difference(worse, better, "val")
@@ -110,25 +110,25 @@ def test_a_small_difference_on_the_same_photos_is_seen() -> None:
     assert found.photos == 40
 
 
-def test_no_difference_is_not_seen() -> None:
+def test_equal_runs_have_no_clear_difference() -> None:
     one, other = group([record("1", 0.8), record("2", 0.8, loss="dice")])
     found = difference(one, other, "val")
     assert found is not None
     assert not found.is_clear
 
 
-def named(dice: NDArray[np.float64]) -> dict[str, float]:
+def by_name(dice: NDArray[np.float64]) -> dict[str, float]:
     return {str(place): float(value) for place, value in enumerate(dice)}
 
 
 @pytest.mark.whole
-def test_the_paired_interval_covers_as_often_as_it_says() -> None:
+def test_the_paired_interval_has_its_nominal_coverage() -> None:
     covered = 0
     for trial in range(150):
         random = np.random.default_rng(trial)
         dice = random.random(50)
         runs = [
-            replace(record("1", 0.5), key=str(i), params={"a": i}, dice={"val": named(d)})
+            replace(record("1", 0.5), key=str(i), params={"a": i}, dice={"val": by_name(d)})
             for i, d in enumerate((dice + random.normal(0.01, 0.03, 50), dice))
         ]
         one, other = group(runs)
@@ -143,7 +143,7 @@ def test_settings_without_a_photo_in_common_are_not_compared() -> None:
     assert difference(one, other, "val") is None
 
 
-def test_what_differs_is_named_and_nothing_else() -> None:
+def test_only_differing_params_are_named() -> None:
     settings = group([record("1", 0.8), record("2", 0.9, loss="dice", seed=4), record("3", 0.7, epochs=3)])
     names = differing(settings)
     assert names == ["train.loss", "train.epochs"]
@@ -151,7 +151,7 @@ def test_what_differs_is_named_and_nothing_else() -> None:
     assert label(settings[0], []) == "1"
 
 
-def test_the_table_is_sorted_by_validation_and_says_how_far_from_the_best() -> None:
+def test_the_table_is_sorted_by_validation_and_has_the_distance_to_the_best() -> None:
     best = record("2", 0.9, loss="dice")
     rows = table(group([record("1", 0.8), best]))
     assert rows["setting"].tolist() == ["loss=dice", "loss=bce"]
@@ -187,7 +187,7 @@ def finished_run(folder: Path, **changes: object) -> StoredRun:
     return StoredRun.open(folder)
 
 
-def test_a_run_of_the_store_is_read(tmp_path: Path) -> None:
+def test_a_run_of_the_store_becomes_a_record(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "abc")
     assert "test" not in Record.of_run(run).dice
     (tmp_path / "scores.csv").write_text("name,dice\npug_9,0.7\n")
@@ -196,28 +196,28 @@ def test_a_run_of_the_store_is_read(tmp_path: Path) -> None:
     keep(run, EVALUATIONS, "e", {}, files)
     found = Record.of_run(StoredRun.open(run.folder))
     assert (found.key, found.seconds, found.params["data.image_size"]) == ("abc", 5.0, 64)
-    assert "data.source" not in found.params  # which makes no other setting
+    assert "data.source" not in found.params  # another source is no other setting
     assert found.dice["test"] == {"pug_9": 0.7}
     assert found.rules == {"val": "both rules", "test": "ignore"}
     assert found.dice["val"]["null_1"] == 0.5
     assert math.isnan(found.dice["val"]["pug_1"])
     assert found.params["split.folds"] is None
     (setting,) = group([found])
-    assert setting.mean("val") == 0.5  # what is not defined is left out
+    assert setting.mean("val") == 0.5  # the undefined one is left out
 
 
-def test_a_table_that_is_not_as_recorded_is_not_compared(
+def test_a_table_that_differs_from_its_record_is_not_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {name: tmp_path / name for name in (PER_IMAGE, HEADLINES)}
     files[PER_IMAGE].write_text("name,dice\npug_9,0.7\n")
     write_json(files[HEADLINES], {"threshold": 0.5})
     for name in ("history.jsonl", "validation.csv"):
-        run = recorded(finished_run(tmp_path / name.partition(".")[0]))
+        run = with_hashes(finished_run(tmp_path / name.partition(".")[0]))
         edit(run.folder / name, "0.5", "0.9")
         with pytest.raises(DamagedFile, match=f"{name}: differs from its recorded hash"):
             Record.of_run(run)
-    run = recorded(finished_run(tmp_path / "abc"))
+    run = with_hashes(finished_run(tmp_path / "abc"))
     keep(run, EVALUATIONS, "e", {}, files)
     edit(run.folder / "evaluations/e" / PER_IMAGE, "0.7", "0.9")
     assert "test" not in Record.of_run(StoredRun.open(run.folder)).dice
@@ -229,14 +229,14 @@ def test_a_table_that_is_not_as_recorded_is_not_compared(
         Record.of_run(StoredRun.open(run.folder))
 
 
-def recorded(run: StoredRun) -> StoredRun:
-    """Write the hashes of a run's files, and of its record, into the record."""
+def with_hashes(run: StoredRun) -> StoredRun:
+    """Write the hashes of a run's files and the seal into its record."""
     files = {path.name: sha256_file(path) for path in run.folder.iterdir() if path.name != MANIFEST}
     write_json(run.record, sealed(run.manifest | {"files": files}))
     return StoredRun.open(run.folder)
 
 
-def test_a_run_that_can_not_be_compared_is_named(tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="run abc is not finished"):
         Record.of_run(finished_run(tmp_path / "abc", status="running"))
     no_finished_run = "can't be read as a finished run"

@@ -1,4 +1,4 @@
-"""Claims by bytes: a stored file that is damaged or gone is put back when a good copy passes by."""
+"""A stored file that is damaged or gone is restored when petseg meets a good copy of it."""
 
 import hashlib
 import json
@@ -32,20 +32,22 @@ from tests.support.store import evaluate, flip, make_run
 
 @pytest.fixture
 def run(root: Path) -> StoredRun:
-    """A run with an evaluation, that the ledger knows."""
+    """A run with an evaluation; both are in the ledger."""
     return evaluate(make_run(root, "aa"), 0.7)
 
 
-def healed(root: Path) -> list[str]:
+def healed_files(root: Path) -> list[str]:
     return [line["file"] for line in read_ledger(root / "runs").lines if line["event"] == "healed"]
 
 
-def of_no_copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
+def no_copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
     yield from ()
 
 
 @pytest.mark.parametrize("harm", [flip, Path.unlink, lambda path: path.write_bytes(b"")])
-def test_adopting_what_a_run_has_heals_it(root: Path, run: StoredRun, harm: Callable[[Path], object]) -> None:
+def test_adopting_the_weights_of_a_run_heals_it(
+    root: Path, run: StoredRun, harm: Callable[[Path], object]
+) -> None:
     good, before = root / "copy.safetensors", (run.folder / WEIGHTS).read_bytes()
     good.write_bytes(before)
     (run.folder / WEIGHTS).chmod(0o644)
@@ -53,29 +55,29 @@ def test_adopting_what_a_run_has_heals_it(root: Path, run: StoredRun, harm: Call
     kept, is_new = adopt(good, root / "runs", "")
     assert (kept.key, is_new) == ("aa", False)
     assert (run.folder / WEIGHTS).read_bytes() == before
-    assert healed(root) == [WEIGHTS]
+    assert healed_files(root) == [WEIGHTS]
     adopt(good, root / "runs", "")
-    assert healed(root) == [WEIGHTS]  # nothing to do is no line
+    assert healed_files(root) == [WEIGHTS]  # nothing was healed, so there is no new line
 
 
-def test_the_same_evaluation_again_heals_the_one_that_is_kept(root: Path, run: StoredRun) -> None:
+def test_the_same_evaluation_heals_the_stored_one(root: Path, run: StoredRun) -> None:
     folder = run.folder / "evaluations/e1"
     flip(folder / "test.json")
     (folder / "breeds.csv").unlink()
     assert evaluate(run, 0.7).evaluation is not None
     assert list(StoredRun.open(run.folder).damages()) == []
-    assert sorted(healed(root)) == ["evaluations/e1/breeds.csv", "evaluations/e1/test.json"]
+    assert sorted(healed_files(root)) == ["evaluations/e1/breeds.csv", "evaluations/e1/test.json"]
 
 
-def test_an_evaluation_that_can_not_be_healed_is_set_aside(root: Path, run: StoredRun) -> None:
+def test_an_evaluation_that_cannot_be_healed_is_set_aside(root: Path, run: StoredRun) -> None:
     flip(run.folder / "evaluations/e1/test.json")
-    again = evaluate(run, 0.6).evaluation  # other scores under the same key
+    again = evaluate(run, 0.6).evaluation  # other scores with the same key
     assert again is not None
     assert again.headlines["dice_per_image"] == 0.6
     assert (run.folder / "evaluations/.e1.damaged/test.json").exists()
     events = [line["event"] for line in read_ledger(root / "runs").lines]
     assert events[-2:] == ["set aside", "added"]
-    assert verify(root, None, of_no_copies).damages == []
+    assert verify(root, None, no_copies).damages == []
 
 
 def test_verify_heals_from_dvcs_cache_and_from_mlflow(root: Path, run: StoredRun) -> None:
@@ -87,7 +89,7 @@ def test_verify_heals_from_dvcs_cache_and_from_mlflow(root: Path, run: StoredRun
     shutil.copy(run.folder / WEIGHTS, root / "in_mlflow")
     flip(run.folder / HISTORY)
     (run.folder / WEIGHTS).unlink()
-    flip(run.folder / ABOUT)  # nobody has a copy of it
+    flip(run.folder / ABOUT)  # there is no copy of it
 
     def copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
         yield Copy(runs[0], "runs:/1/weights", lambda _: root / "in_mlflow", lambda _: False)
@@ -99,7 +101,7 @@ def test_verify_heals_from_dvcs_cache_and_from_mlflow(root: Path, run: StoredRun
     assert report.damages[0].endswith(
         "model.json: differs from its recorded hash; no copy that is whole was found"
     )
-    assert sorted(healed(root)) == [HISTORY, WEIGHTS]
+    assert sorted(healed_files(root)) == [HISTORY, WEIGHTS]
     assert (run.folder / HISTORY).read_bytes() == content
 
 
@@ -116,7 +118,7 @@ def test_verify_heals_copies_from_the_store(root: Path, run: StoredRun) -> None:
 
     def copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
         yield Copy(runs[0], "runs:/1", lambda _: root / "in_mlflow", put)
-        yield Copy(runs[0], "runs:/2", lambda _: None, lambda _: False)  # MLflow does not take it
+        yield Copy(runs[0], "runs:/2", lambda _: None, lambda _: False)  # MLflow does not accept it
 
     assert len(verify(root, None, copies).damages) == 3
     report = verify(root, None, copies, heals=True)
@@ -125,15 +127,15 @@ def test_verify_heals_copies_from_the_store(root: Path, run: StoredRun) -> None:
     assert cached.read_bytes() == (root / "in_mlflow").read_bytes() == weights.read_bytes()
 
 
-def test_the_same_repair_twice_is_two_lines(root: Path, run: StoredRun) -> None:
+def test_two_repairs_of_one_file_are_two_lines(root: Path, run: StoredRun) -> None:
     shutil.copy(run.folder / WEIGHTS, root / "copy")
     for number in (1, 2):
         flip(run.folder / WEIGHTS)
         heal_from(run, [root / "copy"])
-        assert healed(root) == [WEIGHTS] * number
+        assert healed_files(root) == [WEIGHTS] * number
 
 
-def test_mlflows_copy_is_not_replaced_by_what_an_edited_record_names(root: Path, run: StoredRun) -> None:
+def test_an_edited_record_does_not_replace_the_copy_in_mlflow(root: Path, run: StoredRun) -> None:
     other = make_run(root, "bb", 0.6)
     shutil.copy(run.folder / WEIGHTS, root / "in_mlflow")
     good = (root / "in_mlflow").read_bytes()
@@ -154,16 +156,18 @@ def test_mlflows_copy_is_not_replaced_by_what_an_edited_record_names(root: Path,
         assert (root / "in_mlflow").read_bytes() == good
 
 
-def test_what_is_put_back_is_looked_at(root: Path, run: StoredRun) -> None:
+def test_a_file_that_was_put_back_is_verified(root: Path, run: StoredRun) -> None:
     (root / "in_mlflow").write_bytes(b"damaged")
 
     def copies(runs: Sequence[StoredRun]) -> Iterator[Copy]:
-        yield Copy(runs[0], "runs:/1", lambda _: root / "in_mlflow", lambda _: True)  # it does nothing
+        yield Copy(
+            runs[0], "runs:/1", lambda _: root / "in_mlflow", lambda _: True
+        )  # reports success, but puts nothing back
 
     assert len(verify(root, None, copies, heals=True).damages) == 1
 
 
-def test_a_file_that_can_not_be_read_stops_no_healing(
+def test_an_unreadable_file_does_not_stop_healing(
     root: Path, run: StoredRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(run.folder / WEIGHTS, root / "in_mlflow")
@@ -182,11 +186,11 @@ def test_a_file_that_can_not_be_read_stops_no_healing(
     report = verify(root, None, copies, heals=True)
     assert [line for line in report.damages if HISTORY not in line] == []
     assert len(report.damages) == 1
-    assert healed(root) == [WEIGHTS]
+    assert healed_files(root) == [WEIGHTS]
 
 
-def test_a_record_that_was_edited_heals_nothing(root: Path, run: StoredRun) -> None:
-    """Else the last good bytes would be replaced by others that the edit names."""
+def test_an_edited_record_heals_nothing(root: Path, run: StoredRun) -> None:
+    """Otherwise the last good bytes would be replaced by those that the edited record names."""
     other = make_run(root, "bb", 0.6)
     before = (run.folder / WEIGHTS).read_bytes()
     manifest = json.loads((run.folder / MANIFEST).read_text())
@@ -194,13 +198,13 @@ def test_a_record_that_was_edited_heals_nothing(root: Path, run: StoredRun) -> N
     write_json(run.folder / MANIFEST, manifest)
     heal_runs(stored_runs(root / "runs")[0], {manifest["files"][WEIGHTS]: other.folder / WEIGHTS})
     assert (run.folder / WEIGHTS).read_bytes() == before
-    write_json(run.folder / MANIFEST, sealed(manifest))  # by somebody who knows how a seal is made
+    write_json(run.folder / MANIFEST, sealed(manifest))  # an edit with a valid seal
     heal_runs(stored_runs(root / "runs")[0], {manifest["files"][WEIGHTS]: other.folder / WEIGHTS})
     assert (run.folder / WEIGHTS).read_bytes() == before
-    assert healed(root) == []
+    assert healed_files(root) == []
 
 
-def test_a_run_that_was_pruned_meanwhile_does_not_come_back(root: Path, run: StoredRun) -> None:
+def test_a_run_that_was_pruned_is_not_written_again(root: Path, run: StoredRun) -> None:
     gone = make_run(root, "bb", 0.6)
     shutil.copy(gone.folder / WEIGHTS, root / "copy")
     prune(root / "runs", ["bb"])
@@ -211,9 +215,9 @@ def test_a_run_that_was_pruned_meanwhile_does_not_come_back(root: Path, run: Sto
     assert not gone.folder.exists()
 
 
-def test_what_is_damaged_is_not_promoted(root: Path, run: StoredRun) -> None:
+def test_a_damaged_run_is_not_promoted(root: Path, run: StoredRun) -> None:
     flip(run.folder / "evaluations/e1/test.json")
-    with pytest.raises(StoreError, match="run aa can't be proved"):
+    with pytest.raises(StoreError, match="run aa can't be verified"):
         promote(run, force=True)
     with changing(root / "runs"):
         pass
@@ -221,9 +225,7 @@ def test_what_is_damaged_is_not_promoted(root: Path, run: StoredRun) -> None:
 
 
 @pytest.mark.parametrize("epoch", [1, 3], ids=["best", "last"])
-def test_weights_are_made_anew_from_the_checkpoint_that_a_killed_training_left(
-    root: Path, run: StoredRun, epoch: int
-) -> None:
+def test_weights_are_restored_from_a_checkpoint(root: Path, run: StoredRun, epoch: int) -> None:
     name, about = (WEIGHTS, {}) if epoch == 1 else (LAST_WEIGHTS, {"epoch": epoch})
     other = root / "runs/bb"
     tensors = {"w": torch.full((3,), 0.5)}
@@ -238,37 +240,35 @@ def test_weights_are_made_anew_from_the_checkpoint_that_a_killed_training_left(
     begin_anew(root / "runs")
     before = (other / name).read_bytes()
     flip(other / name)
-    report = verify(root, None, of_no_copies, heals=True)
+    report = verify(root, None, no_copies, heals=True)
     assert report.damages == []
     assert f"put back from {other / CHECKPOINTS}/epoch-{epoch:05}.safetensors" in "".join(report.healed)
     assert (other / name).read_bytes() == before
-    assert verify(root, None, of_no_copies).damages == []
+    assert verify(root, None, no_copies).damages == []
 
 
-def test_a_link_is_no_stored_file(root: Path, run: StoredRun) -> None:
+def test_a_link_is_not_a_stored_file(root: Path, run: StoredRun) -> None:
     weights, output = run.folder / WEIGHTS, root / "models/model.safetensors"
     output.parent.mkdir()
     weights.rename(output)
     weights.symlink_to(output)
-    (damage,) = verify(root, None, of_no_copies).damages
+    (damage,) = verify(root, None, no_copies).damages
     assert damage == f"{weights}: is a link, and no file of the store"
     with pytest.raises(DamagedFile, match="is a link"):
         run.export({WEIGHTS: root / "away.safetensors"})
     adopt(output, root / "runs", "")
     assert not weights.is_symlink()
-    assert verify(root, None, of_no_copies).damages == []
+    assert verify(root, None, no_copies).damages == []
 
 
-def test_a_linked_folder_is_no_part_of_the_store_and_nothing_is_put_into_it(
-    root: Path, run: StoredRun
-) -> None:
+def test_nothing_is_written_into_a_linked_folder(root: Path, run: StoredRun) -> None:
     elsewhere = root / "elsewhere"
     (run.folder / "evaluations").rename(elsewhere)
     (run.folder / "evaluations").symlink_to(elsewhere)
     before = {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()}
     flip(elsewhere / "e1/test.json")
     before[elsewhere / "e1/test.json"] = (elsewhere / "e1/test.json").read_bytes()
-    (damage, *_) = verify(root, None, of_no_copies, heals=True).damages
+    (damage, *_) = verify(root, None, no_copies, heals=True).damages
     assert damage == f"{run.folder}/evaluations: is a link, and no folder of the store"
     assert {path: path.read_bytes() for path in before} == before
 
@@ -280,17 +280,15 @@ def test_damaged_checkpoints_of_a_stopped_training_are_named(root: Path, run: St
         save_tensors(path, {"network/w": torch.ones(3)}, {"run_key": key})
     write_json(stopped / MANIFEST, run.manifest | {"status": "running"})
     checkpoints[0].write_bytes(checkpoints[0].read_bytes()[:-2])
-    first, last = verify(root, None, of_no_copies).damages
+    first, last = verify(root, None, no_copies).damages
     assert first.startswith(f"{checkpoints[0]}: ")
     assert last == f"{checkpoints[2]}: is a checkpoint of run dd"
     (stopped / MANIFEST).unlink()
-    assert f"{stopped / MANIFEST}: is gone" in verify(root, None, of_no_copies).damages[0]
+    assert f"{stopped / MANIFEST}: is gone" in verify(root, None, no_copies).damages[0]
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
-def test_what_is_no_regular_file_is_named_and_waited_for_by_nobody(
-    root: Path, run: StoredRun, kind: str
-) -> None:
+def test_an_irregular_file_is_named_without_waiting(root: Path, run: StoredRun, kind: str) -> None:
     def lay(path: Path) -> None:
         path.unlink(missing_ok=True)
         {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](
@@ -305,7 +303,7 @@ def test_what_is_no_regular_file_is_named_and_waited_for_by_nobody(
     lay(run.folder / ABOUT)
     (root / "runs/zz").mkdir()
     lay(root / "runs/zz" / MANIFEST)
-    damages = verify(root, None, of_no_copies).damages
+    damages = verify(root, None, no_copies).damages
     for path in (run.folder / "evaluations/e1/evaluation.json", root / "runs/zz" / MANIFEST):
         assert f"{path}: is no regular file" in damages
     assert any(line.startswith(f"{run.folder / ABOUT}: ") for line in damages)

@@ -1,4 +1,4 @@
-"""The ledger, by what a killed process, a full disk, an editor or a copy of the project does to it."""
+"""The ledger after a killed process, a full disk, an edit by hand, or a copy of the project."""
 
 import errno
 import json
@@ -31,8 +31,8 @@ from petseg.store.verify import against_ledger
 from tests.support.store import evaluate, make_run
 
 
-def begun(root: Path, *keys: str) -> Path:
-    """A store with these finished runs, the first the best and the champion, and its ledger."""
+def begin_store(root: Path, *keys: str) -> Path:
+    """Make a store with a ledger and these finished runs. The first is the best and the champion."""
     for number, key in enumerate(keys):
         make_run(root, key, 0.9 - number / 10)
     promote(StoredRun.open(root / "runs" / keys[0]), force=True)
@@ -53,12 +53,12 @@ def leftovers(store: Path) -> list[Path]:
     return [*store.rglob(".*.tmp"), *store.glob(".pending.json*")]
 
 
-# What a process does before it ends as SIGKILL ends it: at its nth call of the system.
+# The audit events that count as calls; a process is killed at the nth of them.
 CALLS = {"open", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.mkdir", "os.truncate", "os.scandir"}
 
 
 def killed_at(call: int, command: Callable[[], object]) -> bool:
-    """Run a command in a process that is killed before its nth call; was it?"""
+    """Run a command in a process that is killed before its nth call; return whether it was killed."""
 
     def run() -> None:
         left = call
@@ -88,10 +88,10 @@ COMMANDS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_process_may_be_killed_at_any_call(
+def test_a_store_survives_a_kill_at_any_call(
     root: Path, tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:
-    begun(root, "aa", "bb", "cc")
+    begin_store(root, "aa", "bb", "cc")
     (root / "old.pt").write_bytes(b"no weights")
     call, killed = 0, True
     while killed:
@@ -104,15 +104,15 @@ def test_a_process_may_be_killed_at_any_call(
             pass
         assert damages(store) == [], call
         assert leftovers(store) == [], call
-        COMMANDS[name](own)  # as if nothing had been
+        COMMANDS[name](own)  # works as if nothing had happened
         assert damages(store) == [], call
         shutil.rmtree(own)
         call += 1
     assert call > 10
 
 
-def test_a_full_disk_leaves_no_half_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = begun(root, "aa", "bb")
+def test_a_full_disk_leaves_no_partial_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = begin_store(root, "aa", "bb")
     before = chain(store).read_bytes()
 
     def full(_: int) -> None:
@@ -129,8 +129,8 @@ def test_a_full_disk_leaves_no_half_line(root: Path, monkeypatch: pytest.MonkeyP
     assert damages(store) == []
 
 
-def test_a_torn_last_line_is_named_and_then_dropped(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    store = begun(root, "aa", "bb")
+def test_a_torn_last_line_is_named_and_dropped(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    store = begin_store(root, "aa", "bb")
     with chain(store).open("ab") as file:
         file.write(b'{"at": "2026')
     assert [line for line in damages(store) if "its last line is torn" in line]
@@ -140,7 +140,7 @@ def test_a_torn_last_line_is_named_and_then_dropped(root: Path, capfd: pytest.Ca
     assert (champion(store), damages(store)) == ("bb", [])
 
 
-def edited(store: Path, number: int) -> None:
+def edit_line(store: Path, number: int) -> None:
     lines = chain(store).read_bytes().split(b"\n")
     lines[number] = lines[number].replace(b'"by": "', b'"by": "x')
     chain(store).write_bytes(b"\n".join(lines))
@@ -149,8 +149,8 @@ def edited(store: Path, number: int) -> None:
 @pytest.mark.parametrize(
     ("harm", "named"),
     [
-        (lambda store: edited(store, 1), "line 3: does not hold the hash of the line before it"),
-        (lambda store: edited(store, -2), "line 4: was edited, it has another hash"),
+        (lambda store: edit_line(store, 1), "line 3: does not hold the hash of the line before it"),
+        (lambda store: edit_line(store, -2), "line 4: was edited, it has another hash"),
         (
             lambda store: chain(store).write_bytes(chain(store).read_bytes()[:-200]),
             "1 of its 4 lines are gone",
@@ -163,10 +163,10 @@ def edited(store: Path, number: int) -> None:
         (lambda store: chain(store).write_bytes(b"[]\n" * 4), "line 1: "),
     ],
 )
-def test_a_harmed_ledger_is_named_and_can_be_begun_anew(
+def test_a_damaged_ledger_is_named_and_can_be_begun_anew(
     root: Path, harm: Callable[[Path], object], named: str
 ) -> None:
-    store = begun(root, "aa", "bb")
+    store = begin_store(root, "aa", "bb")
     harm(store)
     assert [line for line in damages(store) if named in line]
     assert len(stored_runs(store)[0]) == 2
@@ -179,12 +179,12 @@ def test_a_harmed_ledger_is_named_and_can_be_begun_anew(
     assert champion(store) == "bb"
 
 
-def test_a_ledger_begun_anew_knows_what_the_old_one_knew(root: Path) -> None:
-    store = begun(root, "aa", "bb", "cc")
+def test_a_new_ledger_keeps_what_the_old_one_proved(root: Path) -> None:
+    store = begin_store(root, "aa", "bb", "cc")
     evaluate(StoredRun.open(store / "bb"), 0.7)
     shutil.rmtree(store / "cc")
     shutil.rmtree(store / "bb/evaluations/e1")
-    edited(store, 1)
+    edit_line(store, 1)
     begin_anew(store)
     assert champion(store) == "aa"
     assert sorted(line.partition(": ")[0] for line in damages(store)) == [
@@ -195,64 +195,64 @@ def test_a_ledger_begun_anew_knows_what_the_old_one_knew(root: Path) -> None:
     assert not [line for line in damages(store) if "/cc/" in line]
 
 
-def rewritten(path: Path, number: int, **changes: Any) -> None:
-    """Edit a line of the ledger, as somebody does who does not make the hashes of all lines after it anew."""
+def rewrite_line(path: Path, number: int, **changes: Any) -> None:
+    """Edit a line of the ledger, without updating the hashes in the lines after it."""
     lines = path.read_bytes().split(b"\n")
     lines[number] = json.dumps(json.loads(lines[number]) | changes).encode()
     path.write_bytes(b"\n".join(lines))
 
 
-def test_a_ledger_begun_anew_takes_no_edited_record_for_true(root: Path) -> None:
-    store = begun(root, "aa", "bb", "cc")
+def test_a_new_ledger_does_not_accept_an_edited_record(root: Path) -> None:
+    store = begin_store(root, "aa", "bb", "cc")
     manifest = json.loads((store / "bb" / MANIFEST).read_text())
     write_json(store / "bb" / MANIFEST, sealed(manifest | {"best": manifest["best"] | {"val_dice": 0.99}}))
-    edited(store, 1)
+    edit_line(store, 1)
     begin_anew(store)
     (damage,) = StoredRun.open(store / "bb").damages()
     assert "bb/manifest.json: is not what the ledger says; it was edited" in damage
 
 
-def test_a_forged_line_is_not_used_and_named(root: Path) -> None:
-    store = begun(root, "aa", "bb", "cc")
+def test_a_forged_line_is_named_and_not_used(root: Path) -> None:
+    store = begin_store(root, "aa", "bb", "cc")
     promote(StoredRun.open(store / "cc"), force=True)
     promote(StoredRun.open(store / "aa"), force=True)
     promote(StoredRun.open(store / "cc"), force=True)
-    rewritten(chain(store), -3, run="bb")  # so that bb was champion once
-    rewritten(chain(store), 1, event="pruned")
+    rewrite_line(chain(store), -3, run="bb")  # as if bb had been champion once
+    rewrite_line(chain(store), 1, event="pruned")
     shutil.rmtree(store / "aa")
-    told = "\n".join(begin_anew(store)[1])
-    assert "is not used; it says: promoted bb" in told
-    assert "is not used; it says: pruned" in told
+    unproved = "\n".join(begin_anew(store)[1])
+    assert "is not used; it says: promoted bb" in unproved
+    assert "is not used; it says: pruned" in unproved
     assert "bb" not in [promotion.key for promotion in promotions(store)]
     assert champion(store) == "cc"
 
 
 @pytest.mark.parametrize("is_marked", [True, False])
-def test_an_edited_last_line_makes_no_champion(root: Path, is_marked: bool) -> None:
-    store = begun(root, "aa", "bb", "cc")
+def test_an_edited_last_line_is_named(root: Path, is_marked: bool) -> None:
+    store = begin_store(root, "aa", "bb", "cc")
     promote(StoredRun.open(store / "bb"), force=True)
-    rewritten(chain(store), -2, run="cc")
+    rewrite_line(chain(store), -2, run="cc")
     if not is_marked:
         (store / MARKER).unlink()
-    told = damages(store)
+    found = damages(store)
     words = "is not used" if is_marked else "nothing proves this last line"
-    assert [line for line in told if f"{words}; it says: promoted cc" in line]
+    assert [line for line in found if f"{words}; it says: promoted cc" in line]
     _, unproved = begin_anew(store)
-    assert unproved == told
+    assert unproved == found
     assert champion(store) == ("aa" if is_marked else "cc")
 
 
-def test_a_run_that_is_lost_stays_named_though_its_line_was_edited(root: Path) -> None:
-    store = begun(root, "aa", "bb", "cc")
+def test_a_lost_run_is_named_even_if_its_line_was_edited(root: Path) -> None:
+    store = begin_store(root, "aa", "bb", "cc")
     number = [line.get("run") for line in read_ledger(store).lines].index("cc")
-    rewritten(chain(store), number, at="2020")
+    rewrite_line(chain(store), number, at="2020")
     shutil.rmtree(store / "cc")
     begin_anew(store)
     assert damages(store) == [f"{store / 'cc' / MANIFEST}: is gone, and was not pruned"]
 
 
-def test_a_line_that_was_laid_by_hand_is_not_used(root: Path) -> None:
-    store = begun(root, "aa", "bb")
+def test_a_line_added_by_hand_is_not_used(root: Path) -> None:
+    store = begin_store(root, "aa", "bb")
     last = chain(store).read_bytes().splitlines()[-1]
     line = json.loads(last) | {"run": "bb", "before": hash_of(last)}
     with chain(store).open("a") as file:
@@ -263,33 +263,31 @@ def test_a_line_that_was_laid_by_hand_is_not_used(root: Path) -> None:
         promote(StoredRun.open(store / "bb"), force=True)
 
 
-def test_lines_that_come_while_the_ledger_is_read_are_no_damage(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = begun(root, "aa", "bb")
+def test_lines_written_during_reading_are_not_damage(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = begin_store(root, "aa", "bb")
 
-    def chains_once_others_have_written(store: Path) -> list[Path]:
+    def chains_after_other_writes(store: Path) -> list[Path]:
         monkeypatch.setattr("petseg.store.chain.chains_of", chains_of)
         for key in ("bb", "aa", "bb"):
             promote(StoredRun.open(store / key), force=True)
         return chains_of(store)
 
-    monkeypatch.setattr("petseg.store.chain.chains_of", chains_once_others_have_written)
+    monkeypatch.setattr("petseg.store.chain.chains_of", chains_after_other_writes)
     assert read_ledger(store).damages == []
     assert champion(store) == "bb"
 
 
 @pytest.mark.parametrize("entry", [{"lines": -(10**12)}, {"size": 10**21}, {"lines": True}, {"last": None}])
-def test_a_marker_of_odd_values_is_named_at_once(root: Path, entry: dict[str, Any]) -> None:
-    store = begun(root, "aa", "bb")
+def test_a_marker_with_odd_values_is_named(root: Path, entry: dict[str, Any]) -> None:
+    store = begin_store(root, "aa", "bb")
     write_json(store / MARKER, json.loads((store / MARKER).read_text()) | entry)
     assert [line for line in damages(store) if f"{store / MARKER}: {next(iter(entry))}: " in line]
     with pytest.raises(StoreError, match=f"{MARKER}: {next(iter(entry))}: "):
         promote(StoredRun.open(store / "bb"), force=True)
 
 
-def test_a_change_that_is_only_said_to_have_begun_seals_no_edited_record(root: Path) -> None:
-    store = begun(root, "aa", "bb", "cc")
+def test_a_false_pending_change_does_not_seal_an_edited_record(root: Path) -> None:
+    store = begin_store(root, "aa", "bb", "cc")
     run = StoredRun.open(store / "cc")
     write_json(run.record, sealed(run.manifest | {"best": {"epoch": 1, "val_dice": 0.99}}))
     shutil.rmtree(store / "bb")
@@ -301,8 +299,8 @@ def test_a_change_that_is_only_said_to_have_begun_seals_no_edited_record(root: P
     assert damages(store) == [f"{store / 'bb' / MANIFEST}: is gone, and was not pruned"]
 
 
-def test_lines_that_are_cut_from_another_clones_ledger_are_missed(root: Path) -> None:
-    store = begun(root, "aa", "bb", "cc")
+def test_lines_removed_from_another_clones_ledger_are_named(root: Path) -> None:
+    store = begin_store(root, "aa", "bb", "cc")
     copied = root / "copy/runs"
     shutil.copytree(store, copied)
     promote(StoredRun.open(copied / "bb"), force=True)
@@ -319,18 +317,18 @@ def test_lines_that_are_cut_from_another_clones_ledger_are_missed(root: Path) ->
     assert [line for line in damages(copied) if "cc/manifest.json: is gone, and was not pruned" in line]
 
 
-def test_nothing_is_pruned_while_the_ledger_may_be_wrong_about_the_champion(root: Path) -> None:
-    store = begun(root, "aa", "bb", "cc")
+def test_nothing_is_pruned_while_the_ledger_is_damaged(root: Path) -> None:
+    store = begin_store(root, "aa", "bb", "cc")
     promote(StoredRun.open(store / "cc"), force=True)
     promote(StoredRun.open(store / "aa"), force=True)
-    edited(store, -3)
+    edit_line(store, -3)
     with pytest.raises(StoreError, match="was edited"):
         prune(store, ["cc"])
     assert (store / "cc").exists()
 
 
-def test_a_ledger_of_a_later_petseg_is_left_alone(root: Path) -> None:
-    store = begun(root, "aa", "bb")
+def test_a_ledger_of_a_later_petseg_is_not_changed(root: Path) -> None:
+    store = begin_store(root, "aa", "bb")
     write_json(store / MARKER, json.loads((store / MARKER).read_text()) | {"format": 3})
     before = {path: path.read_bytes() for path in (store / MARKER, chain(store))}
     with pytest.raises(StoreError, match="has format 3, this petseg knows 2"):
@@ -341,7 +339,7 @@ def test_a_ledger_of_a_later_petseg_is_left_alone(root: Path) -> None:
     assert (champion(store), len(stored_runs(store)[0])) == ("aa", 2)
 
 
-def test_promotions_of_before_the_ledger_are_kept(root: Path) -> None:
+def test_promotions_from_before_the_ledger_are_kept(root: Path) -> None:
     make_run(root, "aa", 0.9)
     make_run(root, "bb", 0.8)
     old = {"when": "2025-01-01T00:00:00+00:00", "val_dice": 0.9, "before": None, "forced": False, "by": "me"}
@@ -356,8 +354,10 @@ def test_promotions_of_before_the_ledger_are_kept(root: Path) -> None:
     assert damages(root / "runs") == []
 
 
-def test_a_clock_that_was_set_back_changes_no_order(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = begun(root, "aa", "bb", "cc")
+def test_a_clock_that_was_set_back_does_not_change_the_order(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = begin_store(root, "aa", "bb", "cc")
     monkeypatch.setattr("petseg.store.ledger.now", lambda: "2035-01-01T00:00:00+00:00")
     promote(StoredRun.open(store / "bb"), force=True)
     monkeypatch.undo()
@@ -371,8 +371,8 @@ def test_a_clock_that_was_set_back_changes_no_order(root: Path, monkeypatch: pyt
     shutil.rmtree(root.parent / "copy")
 
 
-def test_a_copied_store_goes_on_with_its_own_lines(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    store = begun(root, "aa", "bb")
+def test_a_copied_store_writes_its_own_ledger_file(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    store = begin_store(root, "aa", "bb")
     shutil.copytree(root / "runs", root / "copy/runs")
     before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
     copy = root / "copy/runs"
@@ -391,45 +391,45 @@ def test_a_copied_store_goes_on_with_its_own_lines(root: Path, capfd: pytest.Cap
     assert len(list((root / "moved/runs" / LEDGER).iterdir())) == 1
 
 
-def moved(root: Path) -> Path:
-    """Rename the project; return its store."""
+def move_store(root: Path) -> Path:
+    """Move the store to another folder, and return it."""
     (root / "moved").mkdir()
     return (root / "runs").rename(root / "moved/runs")
 
 
-def test_a_move_hides_no_line_that_was_cut(root: Path) -> None:
-    store = begun(root, "aa", "bb")
+def test_lines_missing_before_a_move_are_named(root: Path) -> None:
+    store = begin_store(root, "aa", "bb")
     promote(StoredRun.open(store / "bb"), force=True)
     text = chain(store).read_bytes()
     chain(store).write_bytes(text[: text[:-1].rfind(b"\n") + 1])
-    store = moved(root)
+    store = move_store(root)
     for _ in range(2):
         with pytest.raises(StoreError, match="lines are gone"), changing(store):
             pass
         assert any("lines are gone" in line for line in damages(store))
 
 
-def test_a_torn_line_holds_no_moved_store_up(root: Path) -> None:
-    store = begun(root, "aa", "bb")
+def test_a_moved_store_with_a_torn_line_can_be_changed(root: Path) -> None:
+    store = begin_store(root, "aa", "bb")
     with chain(store).open("ab") as file:
         file.write(b'{"at": ')
-    store = moved(root)
+    store = move_store(root)
     promote(StoredRun.open(store / "bb"), force=True)
     assert damages(store) == []
 
 
-def test_a_lost_marker_hides_no_line_that_was_cut(root: Path) -> None:
-    store = begun(root, "aa", "bb")
+def test_a_lost_marker_is_named(root: Path) -> None:
+    store = begin_store(root, "aa", "bb")
     (store / MARKER).unlink()
     with pytest.raises(StoreError, match="is gone"), changing(store):
         pass
     assert any(f"{MARKER}: is gone" in line for line in damages(store))
 
 
-def test_a_store_is_a_copy_where_the_original_can_not_be_read(
+def test_a_store_whose_original_is_unreadable_counts_as_a_copy(
     root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    store = begun(root, "aa", "bb")
+    store = begin_store(root, "aa", "bb")
     shutil.copytree(store, root / "copy/runs")
     opened = Path.open
 
@@ -444,8 +444,8 @@ def test_a_store_is_a_copy_where_the_original_can_not_be_read(
     assert len(list((root / "copy/runs" / LEDGER).iterdir())) == 2
 
 
-def test_a_prune_that_was_killed_is_ended_though_the_ledger_is_broken(root: Path) -> None:
-    store = begun(root, "aa", "bb")
+def test_a_killed_prune_is_completed_even_if_the_ledger_is_broken(root: Path) -> None:
+    store = begin_store(root, "aa", "bb")
     marker = json.loads((store / MARKER).read_text())
     write_json(store / MARKER, marker | {"pending": {"event": "pruned", "run": "bb"}})
     (store / "bb").rename(store / ".bb.pruned.tmp")
@@ -466,8 +466,8 @@ def change_much(root: Path, number: int) -> None:
         prune(root / "runs", [run.key])
 
 
-def test_processes_at_once_lose_no_line(root: Path) -> None:
-    store = begun(root, "a", "b")
+def test_concurrent_processes_lose_no_line(root: Path) -> None:
+    store = begin_store(root, "a", "b")
     context = multiprocessing.get_context("fork")
     others = [context.Process(target=change_much, args=(root, number)) for number in range(3)]
     for other in others:
@@ -481,7 +481,7 @@ def test_processes_at_once_lose_no_line(root: Path) -> None:
     assert sorted(path.name for path in store.glob("[!.]*/")) == ["a", "b", LEDGER]
 
 
-def test_what_can_not_be_written_is_one_line(root: Path) -> None:
+def test_a_store_that_cannot_be_written_gives_one_line(root: Path) -> None:
     (root / "runs").write_text("no folder")
     with pytest.raises(OSError, match="exists") as refused, changing(root / "runs"):
         pass

@@ -1,4 +1,4 @@
-"""A store that an earlier petseg made stays readable: tests/data/old_store, by the commands of today."""
+"""The commands of today can read a store that an earlier petseg made: tests/store/old_store."""
 
 import json
 import os
@@ -22,12 +22,12 @@ from tests.support import ROOT
 
 STORE = ROOT / "tests/store/old_store"
 FINISHED, KILLED, ADOPTED = "b3e6e8c3768b817b", "e8cf7b82815377ce", "557fb6c827d5049b"
-COMMIT = "f2f1b92dda5e954afc71513301aeb325a875422f"  # whose code made it
-PROCESSOR = "Intel(R) Xeon(R) Processor, family 6, model 167"  # which that code does not record
+COMMIT = "f2f1b92dda5e954afc71513301aeb325a875422f"  # its code made the store
+PROCESSOR = "Intel(R) Xeon(R) Processor, family 6, model 167"  # that code did not record it
 
 
 class OldProject:
-    """A project of today with the old store and its photos."""
+    """A project of today that has the old store and its photos."""
 
     def __init__(self, folder: Path, forks: Path) -> None:
         self.folder, self._forks = folder, forks
@@ -38,7 +38,7 @@ class OldProject:
         shutil.copytree(STORE / "pets", folder / "data/pets", copy_function=shutil.copyfile)
 
     def runs(self, *arguments: str, code: int = 0) -> str:
-        """Run ``petseg runs`` as a user does; return what it printed, or else its error."""
+        """Run ``petseg runs`` as a user does, and return its output, or its error if there is no output."""
         done = self.start("python", "-m", "petseg", "runs", *arguments)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout or done.stderr
@@ -59,7 +59,7 @@ class OldProject:
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
-    """The bytes of all files but locks, by their path."""
+    """The bytes of all files except locks, by path."""
     files = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock")]
     return {path.relative_to(folder): path.read_bytes() for path in files}
 
@@ -71,9 +71,9 @@ def flip_a_bit(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def project(forks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OldProject]:
-    """For commands that only read, or are refused: at the end the store is as it was, to the last byte.
+    """A project for commands that only read or are refused. At the end, the store must have the same bytes.
 
-    But for the ledger, which begins when a promotion is refused.
+    Only the ledger is new: it begins when a promotion is refused.
     """
     project = OldProject(tmp_path_factory.mktemp("old"), forks)
     yield project
@@ -86,11 +86,11 @@ def project(forks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[O
 
 @pytest.fixture
 def own(tmp_path: Path, forks: Path) -> OldProject:
-    """For commands that change the store, and to damage."""
+    """A project for commands that change the store. A test may damage it."""
     return OldProject(tmp_path / "own", forks)
 
 
-def test_list(project: OldProject) -> None:
+def test_list_has_the_old_runs(project: OldProject) -> None:
     listed = project.read("list")
     assert listed["broken"] == []
     finished, killed, adopted = listed["runs"]  # the oldest first
@@ -114,7 +114,7 @@ def test_list(project: OldProject) -> None:
     assert "0.6965  0.5571 (0.388 to 0.718)" in first
 
 
-def test_show(project: OldProject) -> None:
+def test_show_describes_the_old_runs(project: OldProject) -> None:
     for key in (FINISHED, KILLED, ADOPTED):
         shown = project.read("show", key)
         assert shown["manifest"] == project.manifest(key)
@@ -141,7 +141,7 @@ def test_restore_gives_the_recorded_bytes(project: OldProject) -> None:
         assert sha256_file(to) == project.manifest(key)["files"]["model.safetensors"]
     about = project.folder / f"away/{FINISHED}.json"
     assert sha256_file(about) == project.manifest(FINISHED)["files"]["model.json"]
-    assert not (project.folder / f"away/{ADOPTED}.json").exists()  # nobody described it
+    assert not (project.folder / f"away/{ADOPTED}.json").exists()  # it was adopted without a description
 
     unfinished = project.runs("restore", KILLED, "--to", "away/no.safetensors", code=1)
     assert f"run {KILLED} is not finished" in unfinished
@@ -159,11 +159,13 @@ def test_restore_without_a_path_gives_the_pipelines_weights(own: OldProject) -> 
 def test_verify_names_each_flipped_bit(own: OldProject) -> None:
     proved = own.read("verify")
     assert proved["runs"] == 3
-    assert proved["files"]["the store"] == 33 + 1  # as the earlier petseg verified, and a checkpoint
+    assert (
+        proved["files"]["the store"] == 33 + 1
+    )  # the files that the earlier petseg verified, and a checkpoint
     assert proved["damages"] == []
 
     run = own.folder / "runs" / FINISHED
-    spoilt = [
+    damaged = [
         run / "model.safetensors",
         run / "checkpoints/epoch-00003.safetensors",
         run / "evolution/00001.png",
@@ -171,8 +173,8 @@ def test_verify_names_each_flipped_bit(own: OldProject) -> None:
         *run.glob("figures/*/report.html"),
         own.folder / "runs" / ADOPTED / "original.pt",
     ]
-    assert len(spoilt) == 6
-    for path in spoilt:
+    assert len(damaged) == 6
+    for path in damaged:
         flip_a_bit(path)
     lost = run / "validation.csv"
     kept = lost.read_bytes()
@@ -182,23 +184,23 @@ def test_verify_names_each_flipped_bit(own: OldProject) -> None:
 
     damages = own.read("verify", code=1)["damages"]
     assert sorted(damage.partition(":")[0] for damage in damages) == sorted(
-        map(str, [*spoilt, lost, manifest])
+        map(str, [*damaged, lost, manifest])
     )
     assert f"{lost}: is gone" in damages
     assert f"{manifest}: differs from the hash that it holds" in damages
-    assert f"{spoilt[0]}: differs from its recorded hash" in damages
+    assert f"{damaged[0]}: differs from its recorded hash" in damages
     refused = own.runs("restore", FINISHED, "--to", "away/x.safetensors", code=1)
     assert f"{manifest}: differs from the hash that it holds" in refused
     assert not (own.folder / "away/x.safetensors").exists()
 
-    for path in spoilt:
+    for path in damaged:
         flip_a_bit(path)
     lost.write_bytes(kept)
     manifest.write_text(manifest.read_text().replace('"epoch": 3', '"epoch": 2'))
     assert "34 files in the store" in own.runs("verify")
 
 
-def test_which_knows_weights_wherever_they_lie(project: OldProject, tmp_path: Path) -> None:
+def test_which_finds_the_run_of_weights_in_any_place(project: OldProject, tmp_path: Path) -> None:
     weights, checkpoint, theirs = tmp_path / "w.safetensors", tmp_path / "c.safetensors", tmp_path / "t.pt"
     run = project.folder / "runs" / FINISHED
     shutil.copy(run / "model.safetensors", weights)
@@ -207,19 +209,19 @@ def test_which_knows_weights_wherever_they_lie(project: OldProject, tmp_path: Pa
     assert project.runs("which", str(weights)).startswith(f"{weights}: the weights of run {FINISHED} (unet")
     assert f"the checkpoint after epoch 3 of run {FINISHED}" in project.runs("which", str(checkpoint))
     assert f"the weights of run {ADOPTED} (unknown network)" in project.runs("which", str(theirs))
-    told = project.read("which", str(weights))
-    assert told["tensors_sha256"] == project.manifest(FINISHED)["tensors_sha256"]
-    assert (told["claims"], told["runs"]) == (FINISHED, [FINISHED])
+    found = project.read("which", str(weights))
+    assert found["tensors_sha256"] == project.manifest(FINISHED)["tensors_sha256"]
+    assert (found["claims"], found["runs"]) == (FINISHED, [FINISHED])
 
     tensors, about = load_tensors(weights)
     first = next(iter(tensors))
     save_tensors(weights, tensors | {first: tensors[first] + 1}, {"run_key": about["run_key"]})
-    assert f"no run of the store has these weights; it says of itself that run {FINISHED} made it" in (
+    assert f"no run of the store has these weights; according to its header, run {FINISHED} made it" in (
         project.runs("which", str(weights), code=1)
     )
 
 
-def test_the_champion_stays_the_champion(project: OldProject) -> None:
+def test_the_champion_of_the_old_store_is_still_the_champion(project: OldProject) -> None:
     (line,) = (STORE / "runs/champions.jsonl").read_text().splitlines()
     assert project.read("champion") == project.read("champion", "--log") == [json.loads(line)]
     assert "val Dice 0.6965, by user" in project.runs("champion")
@@ -229,14 +231,14 @@ def test_the_champion_stays_the_champion(project: OldProject) -> None:
     )
 
 
-def test_an_old_lock_holds_nobody_up(own: OldProject) -> None:
-    assert (own.folder / "runs" / KILLED / ".lock").read_text().isdigit()  # of the process that was killed
+def test_an_old_lock_does_not_block_a_command(own: OldProject) -> None:
+    assert (own.folder / "runs" / KILLED / ".lock").read_text().isdigit()  # the id of the killed process
     assert own.read("prune", KILLED, "--yes") == {"deleted": [KILLED]}
     assert [row["id"] for row in own.read("list")["runs"]] == [FINISHED, ADOPTED]
 
 
 @pytest.mark.parametrize("key", [KILLED, ADOPTED])
-def test_what_is_no_finished_training_is_not_reproduced(project: OldProject, key: str) -> None:
+def test_only_a_finished_training_is_reproduced(project: OldProject, key: str) -> None:
     assert project.runs("reproduce", key, code=1) == (
         f"petseg: run {key} is not a finished training, so it can't be reproduced\n"
     )
@@ -259,14 +261,14 @@ def test_an_old_run_is_reproduced(own: OldProject) -> None:
     assert result["inputs"] == []
     differing = {line.partition(":")[0] for line in result["environment"]}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    now = environment(device) | {"threads": 1}  # as params.yaml says
+    now = environment(device) | {"threads": 1}  # as in params.yaml
     then = own.manifest(FINISHED)["environment"]
     expected = {name for name in then if then[name] != now[name]}
     if (expected <= {"platform"} and now["processor"] == PROCESSOR) or result["identical"]:
         assert result["identical"], result
         assert differing == expected
     else:
-        # Bits may differ on another kind of processor, and what the reason may be is named.
+        # Bits may differ on another kind of processor. The command names the possible reason.
         assert differing == expected | {"processor"}
 
     assert contents(own.folder / "runs") == before
@@ -289,7 +291,7 @@ def test_todays_command_is_understood() -> None:
     assert input_folders(stage_command(ROOT, "train")) == (Path("data/pets"), Path("data/encoder"))
 
 
-def test_an_old_run_has_what_it_was_scored_and_drawn_with() -> None:
+def test_an_old_run_has_its_evaluation_and_figures() -> None:
     run = StoredRun.open(STORE / "runs" / FINISHED)
     assert list(run.damages()) == []
     (evaluation,), (figures,) = run.evaluations, run.figures

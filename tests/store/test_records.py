@@ -1,4 +1,4 @@
-"""Records with values that nobody meant: each is one line, and the other runs are read."""
+"""Records with odd values: each gives one line, and the other runs can be read."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from petseg.store.writer import open_run
 from petseg.training.history import EpochRecord
 from tests.support.store import evaluate, make_run, petseg
 
-GONE = ""  # takes the key out; the others are put there as they stand here
+GONE = ""  # removes the key; the other texts replace its value
 VALUES = [
     *("null", "[]", "{}", '"x"', '""', "-1", "true", "0.5", "1e400", "1" + "0" * 400, "NaN", GONE),
     *('"\\ud800"', '"\\u0000"', '"../../x"', '"/x"', "[" * 600 + "]" * 600, "[" * 10**5),
@@ -37,7 +37,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", [*VALUES, "\xff", "{", "nul"], ids=lambda value: value[:8] or "empty")
-def test_what_is_read_can_be_written(value: str) -> None:
+def test_a_parsed_record_can_be_written(value: str) -> None:
     try:
         record = parsed(value.encode("latin-1"), "here")
     except BrokenRecord as error:
@@ -49,7 +49,7 @@ def test_what_is_read_can_be_written(value: str) -> None:
 
 @pytest.fixture
 def store(root: Path) -> Path:
-    """A finished run, with an evaluation; one that trains; adopted weights; and the champion."""
+    """A store with a finished run and its evaluation, a run in training, adopted weights and a champion."""
     run = make_run(root, "aa", 0.9)
     make_run(root, "cc", 0.5, status="running")
     champion = make_run(root, "bb", 0.8)
@@ -61,7 +61,7 @@ def store(root: Path) -> Path:
 
 
 def places(record: Any, *above: str) -> Iterator[tuple[str, ...]]:
-    """Yield each key of a record, and each of what lies in it."""
+    """Yield the path of each key of a record, at every level."""
     for key, value in record.items() if isinstance(record, dict) else ():
         yield (*above, key)
         yield from places(value, *above, key)
@@ -80,7 +80,7 @@ def with_value(text: str, place: tuple[str, ...], value: str, seals: bool) -> st
 
 
 def use(store: Path) -> None:
-    """Read the store in all ways; nothing but an error of petseg's own may come of it, in one line."""
+    """Read the store in every way. Only petseg's own errors may be raised, each with one line."""
     runs, broken = stored_runs(store)
     for line in [*broken, *against_ledger(store, runs)]:
         line.encode()
@@ -100,13 +100,13 @@ def use(store: Path) -> None:
     assert "bb" in petseg("runs", "list")
 
 
-ADOPTED = f"[0-9a-f]*[0-9a-f]/{MANIFEST}"  # the longest name
+ADOPTED = f"[0-9a-f]*[0-9a-f]/{MANIFEST}"  # the adopted run has the longest name
 RECORDS = [f"aa/{MANIFEST}", f"cc/{MANIFEST}", ADOPTED, f"aa/{HISTORY}", MARKER, f"{LEDGER}/*"]
 RECORDS += [f"aa/evaluations/e1/{name}.json" for name in ("evaluation", "test")]
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_no_value_in_a_record_stops_the_others(store: Path, name: str) -> None:
+def test_an_odd_value_in_a_record_does_not_affect_other_runs(store: Path, name: str) -> None:
     path = max(store.glob(name), key=lambda path: len(str(path)))
     path.chmod(0o644)
     whole = path.read_text()
@@ -114,7 +114,7 @@ def test_no_value_in_a_record_stops_the_others(store: Path, name: str) -> None:
     turn = 0
     for number, line in enumerate(lines):
         for place in places(json.loads(line)):
-            value = VALUES[7 * turn % len(VALUES)]  # one of them at each place, another at the next
+            value = VALUES[7 * turn % len(VALUES)]  # another one at each place
             changed = with_value(line, place, value, seals=turn % 2 == 0)
             path.write_text("\n".join([*lines[:number], changed, *lines[number + 1 :]]) + "\n")
             use(store)
@@ -127,7 +127,7 @@ def test_no_value_in_a_record_stops_the_others(store: Path, name: str) -> None:
 
 @pytest.mark.parametrize("what", ["folder", "pipe", "a gigabyte"])
 @pytest.mark.parametrize("name", RECORDS)
-def test_what_is_no_file_or_far_too_large_stops_no_other_run(store: Path, name: str, what: str) -> None:
+def test_an_irregular_or_huge_record_does_not_affect_other_runs(store: Path, name: str, what: str) -> None:
     path = max(store.glob(name), key=lambda path: len(str(path)))
     path.unlink()
     if what == "folder":
@@ -161,7 +161,7 @@ def test_a_ledger_that_has_grown_by_a_gigabyte_is_named_and_not_read(store: Path
         ({"record": {"epoch": 1, "val_dice": 0.5, "elapsed_s": 1.0}}, "is no history of a training"),
     ],
 )
-def test_a_checkpoint_that_says_odd_things_of_itself_is_moved_aside(
+def test_a_checkpoint_with_odd_metadata_is_moved_aside(
     root: Path, changes: dict[str, Any], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = "a" * 16
@@ -177,11 +177,11 @@ def test_a_checkpoint_that_says_odd_things_of_itself_is_moved_aside(
 
 
 def description() -> dict[str, Any]:
-    """What a manifest says when a training begins."""
+    """The manifest of a training that begins."""
     return {"params": {}, "data_sha256": "d", "environment": {}, "git": {"commit": None, "dirty": False}}
 
 
-def test_a_pending_change_with_any_value_is_ended_or_named(store: Path) -> None:
+def test_a_pending_change_with_odd_values_is_completed_or_named(store: Path) -> None:
     made = {"run": "aa", "kind": "evaluations", "key": "e1", "file": HISTORY, "sha256": "0"}
     for event in ("finished", "adopted", "added", "pruned", "healed", "set aside", "unknown"):
         text = json.dumps({"event": event, **made})
@@ -193,7 +193,7 @@ def test_a_pending_change_with_any_value_is_ended_or_named(store: Path) -> None:
                 try:
                     with changing(store):
                         pass
-                except StoreError as error:  # in one line
+                except StoreError as error:
                     (store / MARKER).write_text(before if f"{MARKER}: " in str(error) else "{")
                 assert "pending" not in json.loads((store / MARKER).read_text())
     assert StoredRun.open(store / "aa").finished

@@ -1,4 +1,4 @@
-"""A reproduction that is stopped: nothing of it goes on, and nothing of it stays."""
+"""A reproduction that is stopped leaves no process and no files."""
 
 import json
 import os
@@ -33,7 +33,7 @@ PIPELINE = """stages:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with a run, of a commit whose stages do not end."""
+    """A project with a run whose commit has stages that do not end."""
     root = tmp_path / "project"
     (root / "stages").mkdir(parents=True)
     (root / "stages/__init__.py").touch()
@@ -62,7 +62,7 @@ def reproduce(project: Path) -> "subprocess.Popen[str]":
 
 
 def stages_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """Wait for the stage, and return it with its own child."""
+    """Wait for the stage, and return its process and its child process."""
     assert process.stderr is not None
     line = next(line for line in process.stderr if line.startswith("pids"))
     return [psutil.Process(int(pid)) for pid in line.split()[1:]]
@@ -75,7 +75,7 @@ def worktrees(project: Path) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_reproduction_that_is_stopped_leaves_nothing(project: Path, number: signal.Signals) -> None:
+def test_a_stopped_reproduction_leaves_nothing(project: Path, number: signal.Signals) -> None:
     with reproduce(project) as process:
         stages = stages_of(process)
         process.send_signal(number)
@@ -85,7 +85,7 @@ def test_a_reproduction_that_is_stopped_leaves_nothing(project: Path, number: si
     assert worktrees(project) == 1
 
 
-def test_what_a_killed_reproduction_leaves_is_removed_by_the_next(project: Path) -> None:
+def test_the_next_reproduction_removes_the_files_of_a_killed_one(project: Path) -> None:
     temporary = project.parent / "temporary"
     with reproduce(project) as process:
         stages = stages_of(process)

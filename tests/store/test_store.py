@@ -37,7 +37,7 @@ from petseg.tracking.queries import weights_in_mlflow
 from tests.support.store import edit, evaluate, flip, make_run, petseg
 
 
-def test_the_store_is_read_in_order_and_names_what_it_can_not_read(root: Path) -> None:
+def test_runs_are_read_in_order_and_unreadable_ones_are_named(root: Path) -> None:
     for key in ("bb", "aa"):
         make_run(root, key)
     (root / "runs/cc").mkdir()
@@ -64,7 +64,7 @@ def test_an_edited_record_is_named_by_list_and_show(root: Path) -> None:
         record.write_text(content)
 
 
-def test_a_card_has_no_scores_that_are_not_as_recorded(root: Path) -> None:
+def test_a_card_has_no_scores_that_differ_from_their_record(root: Path) -> None:
     run = evaluate(evaluate(make_run(root, "aa"), 0.7), 0.6, "e2")
     breeds = run.folder / "evaluations/e2" / BREEDS
     edit(breeds, "0.5", "0.9")
@@ -93,7 +93,7 @@ def test_an_evaluation_is_kept_once_and_read_only(root: Path) -> None:
     }
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o444 for path in folder.iterdir())
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
-    evaluate(run, 0.9)  # under the same key: the same evaluation again
+    evaluate(run, 0.9)  # has the same key, so it counts as the same evaluation
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
     assert [path.name for path in (run.folder / "evaluations").iterdir()] == ["e1"]
 
@@ -110,21 +110,21 @@ def test_weights_come_back_byte_for_byte(root: Path) -> None:
         assert "must end in .safetensors" in petseg("runs", "restore", "aa", f"--to={place}", fails=True)
 
 
-def test_restoring_replaces_nothing_that_no_run_has(root: Path) -> None:
+def test_restoring_replaces_only_weights_of_a_run(root: Path) -> None:
     make_run(root, "aa", 0.8)
     make_run(root, "bb", 0.9)
     petseg("runs", "restore", "aa")
-    petseg("runs", "restore", "bb")  # what lies there is run aa's
+    petseg("runs", "restore", "bb")  # replaces the weights of run aa
     save_tensors(root / "models" / WEIGHTS, {"w": torch.zeros(3)}, {})
     precious = (root / "models" / WEIGHTS).read_bytes()
-    assert "is what no run has" in petseg("runs", "restore", "aa", fails=True)
+    assert "no run has these weights" in petseg("runs", "restore", "aa", fails=True)
     assert (root / "models" / WEIGHTS).read_bytes() == precious
     petseg("runs", "adopt", "models/model.safetensors")
     petseg("runs", "restore", "aa")
     assert (root / "models" / WEIGHTS).read_bytes() != precious
 
 
-def test_damaged_or_unfinished_runs_are_not_handed_out(root: Path) -> None:
+def test_damaged_or_unfinished_runs_are_not_exported(root: Path) -> None:
     run = make_run(root, "aa")
     flip(run.folder / WEIGHTS)
     with pytest.raises(DamagedFile, match=r"aa/model\.safetensors: differs from its recorded hash"):
@@ -135,13 +135,13 @@ def test_damaged_or_unfinished_runs_are_not_handed_out(root: Path) -> None:
 
 
 @pytest.mark.whole
-def test_verify_counts_all_and_names_what_differs(root: Path) -> None:
+def test_verify_counts_all_files_and_names_those_that_differ(root: Path) -> None:
     run = make_run(root, "aa")
     make_run(root, "bb")
     run = evaluate(run, 0.7)
     cached = root / ".dvc/cache/files/md5/90/0150983cd24fb0d6963f7d28e17f72"
     cached.parent.mkdir(parents=True)
-    cached.write_text("abc")  # whose md5 is its name
+    cached.write_text("abc")  # its md5 is the name of the file
     report = verify(root, None, weights_in_mlflow)
     assert report.damages == []
     assert report.runs == 2
@@ -157,18 +157,18 @@ def test_verify_counts_all_and_names_what_differs(root: Path) -> None:
     damages = verify(root, None, weights_in_mlflow).damages
     assert len(damages) == 5
     assert any("bb/manifest.json: differs from the hash that it holds" in damage for damage in damages)
-    told = petseg("runs", "verify", fails=True)
+    printed = petseg("runs", "verify", fails=True)
     for name in (
         "aa/history.jsonl: differs",
         "e1/breeds.csv: differs",
         "bb/model.json: is gone",
         "17f72: diff",
     ):
-        assert name in told.replace("\n", "")
+        assert name in printed.replace("\n", "")
     assert "bb/model.json: is gone" in petseg("runs", "verify", "bb", fails=True)
 
 
-def test_any_copy_of_weights_tells_its_run(root: Path) -> None:
+def test_the_run_of_any_copy_of_weights_is_found(root: Path) -> None:
     run = make_run(root, "aa")
     copy = root / "renamed.bin"
     copy.write_bytes((run.folder / WEIGHTS).read_bytes())
@@ -177,23 +177,23 @@ def test_any_copy_of_weights_tells_its_run(root: Path) -> None:
     torch.save({"w": torch.full((3,), 0.8)}, foreign)  # the same tensors in another format
     assert [found.key for found in runs_of(Weights.read(foreign), root / "runs")] == ["aa"]
     run.folder.rename(root / "away")
-    told = petseg("runs", "which", str(copy), fails=True)
-    assert "no run of the store has these weights" in told
-    assert "it says of itself that run aa made it" in told
+    printed = petseg("runs", "which", str(copy), fails=True)
+    assert "no run of the store has these weights" in printed
+    assert "according to its header, run aa made it" in printed
     flip(copy)
     assert "is damaged" in petseg("runs", "which", str(copy), fails=True)
     (root / "text").write_text("hello")
     assert "can't be read as weights" in petseg("runs", "which", "text", fails=True)
 
 
-def test_what_lies_at_the_output_is_kept_before_it_is_replaced(
+def test_unknown_weights_at_the_output_are_adopted(
     root: Path, mlflow_database: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(mlflow_database, root / "mlflow.db")
     run, output = make_run(root, "aa"), root / "models" / WEIGHTS
-    adopt_if_unknown(output, root / "runs")  # nothing lies there
+    adopt_if_unknown(output, root / "runs")  # there is no file
     run.export({WEIGHTS: output})
-    adopt_if_unknown(output, root / "runs")  # a run's own
+    adopt_if_unknown(output, root / "runs")  # the file belongs to a run
     assert len(stored_runs(root / "runs")[0]) == 1
     for content in (b"precious bytes", b"others"):
         output.write_bytes(content)
@@ -204,12 +204,12 @@ def test_what_lies_at_the_output_is_kept_before_it_is_replaced(
     assert {(found.folder / f"{ORIGINAL}.safetensors").read_bytes() for found in kept} == {
         b"precious bytes", b"others",
     }  # fmt: skip
-    assert capsys.readouterr().out.count("holds what no run has; kept as run") == 2
+    assert capsys.readouterr().out.count("is in no run of the store; kept as run") == 2
     assert "can't be read as weights" in card(kept[0]) + json.dumps(kept[0].manifest)
     assert list(verify(root, None, weights_in_mlflow).damages) == []
 
 
-def test_weights_from_elsewhere_are_adopted_with_what_is_known(root: Path) -> None:
+def test_foreign_weights_are_adopted_with_their_note_and_description(root: Path) -> None:
     torch.save({"w": torch.ones(2)}, root / "old.pt")
     (root / "old.json").write_text('{"note": "mine"}')
     kept, is_new = adopt(root / "old.pt", root / "runs", "from my laptop")
@@ -221,15 +221,15 @@ def test_weights_from_elsewhere_are_adopted_with_what_is_known(root: Path) -> No
     assert (again.folder, is_new) == (kept.folder, False)
     trained = make_run(root, "aa", 0.9)
     assert adopt(trained.folder / WEIGHTS, root / "runs", "what a run has")[0].folder == trained.folder
-    told = petseg("runs", "show", kept.key)
-    assert "from my laptop" in told
-    assert "reproduce" not in told  # nobody knows how they were made
+    printed = petseg("runs", "show", kept.key)
+    assert "from my laptop" in printed
+    assert "reproduce" not in printed  # it is not known how they were made
     petseg("runs", "restore", kept.key, "--to", "back.safetensors")
     assert Weights.read(root / "back.safetensors").tensors["w"].tolist() == [1, 1]
     assert (root / "back.json").read_text() == '{"note": "mine"}'
 
 
-def test_what_was_adopted_and_is_damaged_is_not_adopted_over(root: Path) -> None:
+def test_damaged_adopted_weights_are_not_adopted_again(root: Path) -> None:
     torch.save({"w": torch.ones(2)}, root / "old.pt")
     manifest = adopt(root / "old.pt", root / "runs", "")[0].folder / MANIFEST
     manifest.chmod(0o644)
@@ -257,7 +257,7 @@ def test_a_worse_model_does_not_become_champion(root: Path) -> None:
     assert forced.forced
     assert [line.key for line in promotions(root / "runs")] == ["bb", "aa", "cc"]
     flip(bad.folder / WEIGHTS)
-    with pytest.raises(StoreError, match="run bb can't be proved"):
+    with pytest.raises(StoreError, match="run bb can't be verified"):
         promote(bad, force=True)
 
 
@@ -266,7 +266,7 @@ def promote_many(folder: Path, times: int) -> None:
         promote(StoredRun.open(folder), force=True)
 
 
-def test_of_promotions_at_once_none_is_lost(root: Path) -> None:
+def test_no_concurrent_promotion_is_lost(root: Path) -> None:
     runs = [make_run(root, key) for key in ("aa", "bb", "cc")]
     context = multiprocessing.get_context("fork")
     others = [context.Process(target=promote_many, args=(run.folder, 20)) for run in runs]
@@ -277,11 +277,11 @@ def test_of_promotions_at_once_none_is_lost(root: Path) -> None:
         assert other.exitcode == 0
     log = promotions(root / "runs")
     assert {line.key for line in log} == {"aa", "bb", "cc"}
-    assert [line.before for line in log] == [None, *(line.key for line in log[:-1])]  # a chain without a gap
+    assert [line.before for line in log] == [None, *(line.key for line in log[:-1])]  # an unbroken chain
     assert champion(root / "runs") == log[-1].key
 
 
-def test_the_list_says_what_is_particular(root: Path) -> None:
+def test_the_list_marks_the_champion_and_differing_params(root: Path) -> None:
     scored = make_run(root, "aa", 0.9)
     dice = {"model.name": "unet", "model.width": 8, "train.loss": "dice", "train.seed": 0}
     make_run(root, "bb", 0.8, params=dice, git={"commit": "abc", "dirty": True})
@@ -292,19 +292,19 @@ def test_the_list_says_what_is_particular(root: Path) -> None:
     assert rows[1]["params"]["train.loss"] == "dice"
     assert "train.seed" not in rows[1]["params"]
     assert (rows[0]["test"], rows[0]["champion"], rows[1]["test"]) == (0.7, True, None)
-    told = petseg("runs", "list", "--sort", "val", "--where", "train.loss=dice")
-    assert "aa" not in told
-    assert "unet, width 8" in told
-    assert "its code differed from that commit" in told
+    printed = petseg("runs", "list", "--sort", "val", "--where", "train.loss=dice")
+    assert "aa" not in printed
+    assert "unet, width 8" in printed
+    assert "its code differed from that commit" in printed
     assert [row["id"] for row in json.loads(petseg("runs", "list", "--sort", "val", "--json"))["runs"]] == [
         "bb", "aa",
     ]  # fmt: skip
-    assert "no run fits" in petseg("runs", "list", "--where", "model.width=3")
+    assert "no run matches" in petseg("runs", "list", "--where", "model.width=3")
     assert "must be one of" in petseg("runs", "list", "--sort", "beauty", fails=True)
     assert "must be KEY=VALUE" in petseg("runs", "list", "--where", "dice", fails=True)
 
 
-def test_only_what_is_neither_champion_nor_best_nor_in_training_is_pruned(root: Path) -> None:
+def test_the_champion_the_best_run_and_a_training_are_not_pruned(root: Path) -> None:
     for key, val_dice in (("aa", 0.9), ("bb", 0.8), ("cc", 0.7), ("dd", 0.6)):
         make_run(root, key, val_dice)
     promote(StoredRun.open(root / "runs/bb"), force=False)
@@ -313,22 +313,22 @@ def test_only_what_is_neither_champion_nor_best_nor_in_training_is_pruned(root: 
     assert "it needs --yes" in petseg("runs", "prune", "cc", "--json", fails=True)
     with locked(root / "runs/dd"):
         assert "is being trained" in petseg("runs", "prune", "dd", "--yes", fails=True)
-    petseg("runs", "prune", "cc", fails=True)  # asked, nobody answers
+    petseg("runs", "prune", "cc", fails=True)  # the question gets no answer
     assert [run.key for run in stored_runs(root / "runs")[0]] == ["aa", "bb", "cc", "dd"]
     assert json.loads(petseg("runs", "prune", "cc", "cc", "--yes", "--json")) == {"deleted": ["cc"]}
-    assert "1 runs are deleted" in petseg("runs", "prune", "dd", "--yes")
+    assert "deleted 1 run" in petseg("runs", "prune", "dd", "--yes")
     assert sorted(path.parent.name for path in (root / "runs").glob("[!.]*/manifest.json")) == ["aa", "bb"]
 
 
-def test_nothing_is_pruned_while_a_run_that_is_kept_can_not_be_proved(root: Path) -> None:
+def test_nothing_is_pruned_while_a_kept_run_is_damaged(root: Path) -> None:
     best = make_run(root, "aa", 0.9)
     make_run(root, "bb", 0.8)
     flip(best.folder / WEIGHTS)
-    assert "run aa, which is kept, can't be proved" in petseg("runs", "prune", "--yes", "bb", fails=True)
+    assert "run aa, which is kept, can't be verified" in petseg("runs", "prune", "--yes", "bb", fails=True)
     assert (root / "runs/bb").is_dir()
 
 
-def test_checkpoints_stay_while_the_weights_that_were_made_from_them_are_not_whole(root: Path) -> None:
+def test_checkpoints_are_kept_while_the_weights_are_damaged(root: Path) -> None:
     run = make_run(root, "aa")
     checkpoint = run.folder / "checkpoints/epoch-00001.safetensors"
     checkpoint.parent.mkdir()
@@ -344,23 +344,23 @@ def test_checkpoints_stay_while_the_weights_that_were_made_from_them_are_not_who
     assert not checkpoint.exists()
 
 
-def test_a_record_that_was_edited_is_neither_promoted_nor_kept_in_place_of_the_best(root: Path) -> None:
+def test_a_run_with_an_edited_record_is_not_promoted_nor_the_best(root: Path) -> None:
     store, worse = root / "runs", make_run(root, "bb", 0.6)
     promote(make_run(root, "aa", 0.9), force=False)
     edited = {key: value for key, value in worse.manifest.items() if key != "sha256"}
     write_json(worse.record, edited | {"best": {"epoch": 1, "val_dice": 0.99}})
-    (named,) = verify(root, [StoredRun.open(worse.folder)], lambda _: ()).damages
-    assert "bb/manifest.json: is not what the ledger says" in named
+    (damage,) = verify(root, [StoredRun.open(worse.folder)], lambda _: ()).damages
+    assert "bb/manifest.json: is not what the ledger says" in damage
     assert "0.9900 edited" in petseg("runs", "list")
-    with pytest.raises(StoreError, match="run bb can't be proved"):
+    with pytest.raises(StoreError, match="run bb can't be verified"):
         promote(StoredRun.open(worse.folder), force=True)
     make_run(root, "cc", 0.1)
-    with pytest.raises(StoreError, match="run bb, which is kept, can't be proved"):
+    with pytest.raises(StoreError, match="run bb, which is kept, can't be verified"):
         prune(store, ["cc"])
     assert (store / "cc").is_dir()
 
 
-def test_a_finished_run_that_calls_itself_unfinished_is_named_and_kept(root: Path) -> None:
+def test_a_finished_run_that_was_edited_to_unfinished_is_named(root: Path) -> None:
     store, run = root / "runs", make_run(root, "bb", 0.6)
     promote(make_run(root, "aa", 0.9), force=False)
     write_json(run.record, run.manifest | {"status": "running"})
@@ -382,11 +382,11 @@ def test_a_finished_run_that_calls_itself_unfinished_is_named_and_kept(root: Pat
     assert verify(root, None, lambda _: ()).damages == []
 
 
-def test_the_card_tells_scores_weak_points_and_the_way_back(root: Path) -> None:
+def test_the_card_has_scores_weak_breeds_and_commands(root: Path) -> None:
     run = make_run(root, "aa", 0.9)
     assert "Not yet scored on test photos" in card(run)
     text = card(evaluate(run, 0.7))
-    for told in (
+    for part in (
         "# unet, width 16: run aa",
         "12 to train, 4 to val; data.source `sample`, Oxford-IIIT Pet, CC BY-SA 4.0",
         "| **test, ignore (the border does not count)** | | 0.7000 (0.600 to 0.800) | 0.3500 | undefined |",
@@ -398,29 +398,29 @@ def test_the_card_tells_scores_weak_points_and_the_way_back(root: Path) -> None:
         "petseg runs reproduce aa",
         "| `train.loss` | bce |",
     ):
-        assert told in " ".join(text.split())
-    assert "cleaned" not in text  # before there were two outputs, nothing was
-    assert "rare breed" not in text  # one photo says nothing of a breed
+        assert part in " ".join(text.split())
+    assert "cleaned" not in text  # no masks were cleaned while networks had one output
+    assert "rare breed" not in text  # one photo is too few for the score of a breed
 
 
 def scored(dice: float) -> dict[str, float | None]:
-    """Scores as infer leaves them."""
+    """The scores of one kind of masks, as infer leaves them."""
     of_dice = {"dice_per_image": dice, "dice_per_image_low": dice - 0.1, "dice_per_image_high": dice + 0.1}
     return {**of_dice, "iou_per_image": dice / 2, "boundary_f_per_image": None}
 
 
 @pytest.mark.parametrize("clean", [False, True])
-def test_the_card_says_by_which_mask_each_rule_is_answered(root: Path, clean: bool) -> None:
+def test_the_card_names_the_mask_that_answers_each_rule(root: Path, clean: bool) -> None:
     run = make_run(root, "aa", 0.9, best={"epoch": 1, "val_dice": 0.9, "val_dice_whole": 0.95})
     other = "as_is" if clean else "cleaned"
-    told: dict[str, Any] = {
+    headlines: dict[str, Any] = {
         "boundary": "background", "photos": 9, "threshold": 0.4, "thresholds": {"whole": 0.6, "tight": 0.4},
         "answers": {"foreground": "whole", "background": "tight", "ignore": "whole"}, "cleaned_masks": clean,
         **scored(0.8), "boundary_foreground": scored(0.85), "boundary_ignore": scored(0.88),
         "own_resolution": scored(0.81), other: scored(0.82), f"own_resolution_{other}": scored(0.83),
         "mean_mask": scored(0.6), "all_foreground": scored(0.5),
     }  # fmt: skip
-    write_json(root / "h", told)
+    write_json(root / "h", headlines)
     (root / "b").write_text("breed,photos,dice_per_image,dice_per_image_low,dice_per_image_high\n")
     keep(run, EVALUATIONS, "e1", {}, {HEADLINES: root / "h", BREEDS: root / "b"})
     text = " ".join(card(StoredRun.open(run.folder)).split())
@@ -438,4 +438,4 @@ def test_the_card_says_by_which_mask_each_rule_is_answered(root: Path, clean: bo
         "Headline masks were cleaned" if clean else "Headline masks are as the network gave them",
     ):
         assert part in text
-    assert f"| {one}, at the packed size" not in text  # which is the headline
+    assert f"| {one}, at the packed size" not in text  # that row is the headline

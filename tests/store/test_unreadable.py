@@ -1,4 +1,4 @@
-"""I/O errors are not damage: what can't be read may be there, and what can't be logged is undone."""
+"""I/O errors are not damage: an unreadable file may be intact, and a change without its line is undone."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ from tests.support.store import evaluate, make_run
 
 @pytest.fixture
 def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Make the system refuse to read a file."""
+    """A function that makes the system refuse to read a file."""
     opened, refused = os.open, set[Path]()
 
     def open_readable(path: Any, *options: Any, **more: Any) -> int:
@@ -36,28 +36,24 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     return refused.add
 
 
-def test_nobody_is_said_to_have_a_file_while_a_run_can_not_be_read(
-    root: Path, unreadable: Callable[[Path], None]
-) -> None:
+def test_a_lookup_fails_while_a_run_is_unreadable(root: Path, unreadable: Callable[[Path], None]) -> None:
     store, one, other = root / "runs", make_run(root, "aa", 0.7), make_run(root, "bb", 0.8)
     unreadable(other.record)
     held = holder_of(store, one.folder / WEIGHTS)
     assert held is not None
     assert held.key == "aa"
-    for asked in (
+    for lookup in (
         lambda: holder_of(store, other.folder / WEIGHTS),
         lambda: runs_of(Weights.read(other.folder / WEIGHTS), store),
         lambda: adopt(other.folder / WEIGHTS, store, ""),
-        lambda: check_prunable(store, ["aa"]),  # which may be the best
+        lambda: check_prunable(store, ["aa"]),  # it may be the best run
     ):
         with pytest.raises(OSError, match=f"bb/{MANIFEST}"):
-            asked()
+            lookup()
     assert len(list(store.glob("[!.]*/manifest.json"))) == 2
 
 
-def test_scores_that_can_not_be_read_are_not_passed_over(
-    root: Path, unreadable: Callable[[Path], None]
-) -> None:
+def test_unreadable_scores_are_an_error(root: Path, unreadable: Callable[[Path], None]) -> None:
     run = evaluate(make_run(root, "aa"), 0.7)
     unreadable(run.folder / "evaluations/e1/test.json")
     with pytest.raises(OSError, match=r"test\.json"):
@@ -81,7 +77,7 @@ def test_scores_that_were_edited_are_named_and_not_used(
 
 
 def content(store: Path) -> dict[str, str]:
-    """All files of a store but its lock and marker."""
+    """The hashes of all files of a store, except its lock and its marker."""
     files = (path for path in store.rglob("*") if path.is_file() and path.name not in (".lock", "store.json"))
     return {str(path.relative_to(store)): sha256_file(path) for path in files}
 
@@ -101,10 +97,10 @@ def score_again(root: Path) -> object:
         (adopt_new, None),
         (lambda root: prune(root / "runs", ["aa"]), None),
         (score_again, None),
-        (score_again, "{"),  # which is set aside
+        (score_again, "{"),  # this record is set aside
     ],
 )
-def test_a_change_whose_line_can_not_be_written_is_taken_back(
+def test_a_change_whose_line_cannot_be_written_is_undone(
     root: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object], record: str | None
 ) -> None:
     store = root / "runs"

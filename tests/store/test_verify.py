@@ -1,4 +1,4 @@
-"""What verify names of a store, and what it does not: a change of another process."""
+"""The damages of a store that verify names. A change by another process is none."""
 
 import json
 import multiprocessing
@@ -24,8 +24,8 @@ from tests.support.store import evaluate, flip, make_run, petseg
 
 @pytest.fixture
 def store(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three runs, each with an evaluation; one is the champion; DVC has no cache here."""
-    monkeypatch.setattr("petseg.store.verify._verify_dvc", lambda *_: [])  # it asks DVC, for a second
+    """Three runs, each with an evaluation. One is the champion. DVC has no cache here."""
+    monkeypatch.setattr("petseg.store.verify._verify_dvc", lambda *_: [])  # DVC takes a second
     for run in [make_run(root, key) for key in ("aa", "bb", "dd")]:
         evaluate(run, 0.7)
     promote(StoredRun.open(root / "runs/aa"), force=True)
@@ -69,18 +69,16 @@ EVALUATION = "bb/evaluations/e1/evaluation.json"
         (lambda store: (store / "bb" / MANIFEST).write_text("null"), "bb/manifest.json: is no record"),
     ],
 )
-def test_what_is_absent_or_was_edited_is_named(
-    store: Path, harm: Callable[[Path], object], named: str
-) -> None:
+def test_absent_and_edited_files_are_named(store: Path, harm: Callable[[Path], object], named: str) -> None:
     assert damages(store) == []
     harm(store)
-    flip(store / "dd/history.jsonl")  # and all else is still looked at
+    flip(store / "dd/history.jsonl")  # must be found too
     found = damages(store)
     assert [line for line in found if named in line], found
     assert [line for line in found if "history.jsonl: differs" in line]
 
 
-def test_what_was_pruned_is_not_missed(store: Path) -> None:
+def test_a_pruned_run_is_not_reported_as_gone(store: Path) -> None:
     prune(store, ["bb"])
     assert damages(store) == []
 
@@ -90,10 +88,10 @@ def test_a_lost_or_broken_run_can_be_pruned_by_its_key(store: Path, harm: Callab
     harm(store / "bb")
     assert len(damages(store)) == 1
     if (store / "bb").exists():
-        told = petseg("runs", "prune", "bb", "--yes", fails=True)
-        assert "bb can't be proved" in told
-        assert "--force deletes it all the same" in told
-    assert "1 runs are deleted" in petseg("runs", "prune", "bb", "--yes", "--force")
+        printed = petseg("runs", "prune", "bb", "--yes", fails=True)
+        assert "bb can't be verified" in printed
+        assert "--force deletes it all the same" in printed
+    assert "deleted 1 run" in petseg("runs", "prune", "bb", "--yes", "--force")
     assert damages(store) == []
     assert "no such run" in petseg("runs", "prune", "bb", "--yes", fails=True)
 
@@ -106,7 +104,7 @@ def test_the_lost_champion_is_pruned_once_there_is_another(store: Path) -> None:
     assert damages(store) == []
 
 
-def test_a_file_that_can_not_be_read_is_named_and_the_others_are_read(
+def test_an_unreadable_file_is_named_and_the_others_are_checked(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read(path: Path) -> str:
@@ -122,16 +120,16 @@ def test_a_file_that_can_not_be_read_is_named_and_the_others_are_read(
     assert len(found) == 2
 
 
-def test_what_a_killed_process_had_begun_is_ended_and_named(
+def test_a_change_of_a_killed_process_is_completed_and_named(
     store: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     marker = json.loads((store / MARKER).read_text())
     write_json(store / MARKER, marker | {"pending": {"event": "pruned", "run": "bb"}})
     (store / "bb").rename(store / ".bb.pruned.tmp")
     assert damages(store) == []
-    told = capfd.readouterr().err
-    assert "run bb pruned" in told
-    assert ".bb.pruned.tmp: was left half done" in told
+    printed = capfd.readouterr().err
+    assert "run bb pruned" in printed
+    assert ".bb.pruned.tmp: was left half done" in printed
     assert not (store / ".bb.pruned.tmp").exists()
 
 
@@ -144,7 +142,7 @@ def change_much(root: Path) -> None:
 
 
 @pytest.mark.parametrize("look", [damages, lambda store: read_ledger(store).damages])
-def test_a_change_of_another_process_is_no_damage(store: Path, look: Callable[[Path], list[str]]) -> None:
+def test_a_change_by_another_process_is_not_damage(store: Path, look: Callable[[Path], list[str]]) -> None:
     other = multiprocessing.get_context("fork").Process(target=change_much, args=(store.parent,))
     other.start()
     found = []

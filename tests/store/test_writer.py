@@ -46,7 +46,7 @@ def record(epoch: int, val_dice: float) -> EpochRecord:
 
 
 def state_of(params: Params, epoch: int) -> TrainingState:
-    """A state whose weights tell which epoch they are of."""
+    """A state in which every weight equals the epoch."""
     state = TrainingState.new(MODEL, params.train, torch.device("cpu"))
     for network in (state.network, state.average):
         assert network is not None
@@ -74,7 +74,7 @@ def weights_of(path: Path) -> float:
     return float(tensors["head.bias"][0])
 
 
-def test_the_key_is_of_params_data_and_code() -> None:
+def test_the_key_depends_on_params_data_and_code() -> None:
     keys = {key_of({"a": 1}, "d", "c"), key_of({"a": 2}, "d", "c"), key_of({"a": 1}, "e", "c")}
     keys |= {key_of({"a": 1}, "d", "x"), key_of({"b": 1}, "d", "c")}
     assert len(keys) == 5
@@ -123,9 +123,7 @@ def test_a_finished_run_is_read_only_and_hashed(run: Run, params: Params) -> Non
     assert all(sha256_file(run.folder / name) == digest for name, digest in recorded.items())
 
 
-def test_a_runs_size_is_that_of_its_files_and_of_what_was_added(
-    run: Run, params: Params, tmp_path: Path
-) -> None:
+def test_the_size_of_a_run_includes_its_evaluations(run: Run, params: Params, tmp_path: Path) -> None:
     add(run, params, 1, 0.5)
     on_disk = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
     assert run.size_bytes == on_disk
@@ -139,7 +137,7 @@ def test_a_runs_size_is_that_of_its_files_and_of_what_was_added(
     assert run.size_bytes == finished + 1000 + record.stat().st_size
 
 
-def test_a_finished_run_is_found_again_as_it_is(run: Run, params: Params) -> None:
+def test_a_finished_run_is_opened_unchanged(run: Run, params: Params) -> None:
     add(run, params, 1, 0.5)
     run.finish({})
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
@@ -150,7 +148,7 @@ def test_a_finished_run_is_found_again_as_it_is(run: Run, params: Params) -> Non
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
 
 
-def test_altered_weights_are_not_handed_out(run: Run, params: Params, tmp_path: Path) -> None:
+def test_altered_weights_are_not_exported(run: Run, params: Params, tmp_path: Path) -> None:
     add(run, params, 1, 0.5)
     run.finish({})
     path = run.folder / WEIGHTS
@@ -162,7 +160,7 @@ def test_altered_weights_are_not_handed_out(run: Run, params: Params, tmp_path: 
     assert not (tmp_path / "j").exists()
 
 
-def test_an_unfinished_run_is_gone_on_with(run: Run, params: Params) -> None:
+def test_an_unfinished_run_is_resumed(run: Run, params: Params) -> None:
     for epoch in (1, 2, 3):
         add(run, params, epoch, epoch / 10)
     again = Run(run.folder, run.manifest)
@@ -173,11 +171,11 @@ def test_an_unfinished_run_is_gone_on_with(run: Run, params: Params) -> None:
     assert again.history == [record(1, 0.1), record(2, 0.2), record(3, 0.3)]
 
 
-def test_a_kill_between_checkpoint_and_row_leaves_one_row_an_epoch(run: Run, params: Params) -> None:
+def test_a_kill_between_checkpoint_and_row_leaves_one_row_per_epoch(run: Run, params: Params) -> None:
     add(run, params, 1, 0.1)
     rows = (run.folder / HISTORY).read_bytes()
     add(run, params, 2, 0.2)
-    (run.folder / HISTORY).write_bytes(rows)  # as if killed before the row was written
+    (run.folder / HISTORY).write_bytes(rows)  # as if the process had been killed before it wrote the row
     again = Run(run.folder, run.manifest)
     state = state_of(params, 0)
     again.resume(state)
@@ -216,20 +214,20 @@ def test_a_checkpoint_of_another_run_is_not_resumed(
     assert "epoch-00002.safetensors: is a checkpoint of run another; moved to" in capsys.readouterr().out
 
 
-def test_without_its_best_checkpoint_a_run_goes_back_to_before(run: Run, params: Params) -> None:
+def test_a_run_without_its_best_checkpoint_goes_back_before_it(run: Run, params: Params) -> None:
     for epoch, dice in enumerate([0.3, 0.9, 0.5, 0.4], 1):
         add(run, params, epoch, dice)
     (run.folder / "checkpoints/epoch-00002.safetensors").write_bytes(b"broken")
     state = state_of(params, 0)
     again = Run(run.folder, run.manifest)
     again.resume(state)
-    assert (state.epoch, again.history) == (0, [])  # neither 3 nor 4 could hand out the best weights
+    assert (state.epoch, again.history) == (0, [])  # epochs 3 and 4 do not have the best weights
     for epoch, dice in enumerate([0.3, 0.9], 1):
         add(again, params, epoch, dice)
     assert again.best_weights()["head.bias"].tolist() == [2, 2]
 
 
-def test_a_run_is_not_sealed_without_the_masks_that_can_not_be_read(
+def test_a_run_with_unreadable_masks_is_not_sealed(
     run: Run, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(run, params, 1, 0.5)
@@ -248,7 +246,7 @@ def test_a_run_is_not_sealed_without_the_masks_that_can_not_be_read(
     assert "evolution/00001.png" in run.manifest["files"]
 
 
-def test_nan_is_never_best_and_is_null_on_disk(run: Run, params: Params) -> None:
+def test_nan_is_never_the_best_and_is_null_on_disk(run: Run, params: Params) -> None:
     add(run, params, 1, math.nan)
     with pytest.raises(TrainingError, match="no epoch has a validation Dice"):
         best_epoch(run.history)
@@ -269,7 +267,7 @@ def test_nan_is_never_best_and_is_null_on_disk(run: Run, params: Params) -> None
         ([0.6, 0.5, 0.4], None, False),
     ],
 )
-def test_when_to_stop_early(dices: list[float], patience: int | None, stale: bool) -> None:
+def test_a_history_without_progress_is_stale(dices: list[float], patience: int | None, stale: bool) -> None:
     history = [record(epoch, dice) for epoch, dice in enumerate(dices, 1)]
     assert is_stale(history, patience) is stale
 
@@ -282,7 +280,7 @@ def hold(
         free.wait(60)
 
 
-def test_a_second_training_of_one_run_is_refused_by_pid(tmp_path: Path) -> None:
+def test_a_second_training_of_a_run_is_refused_and_names_the_process(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     held, free = context.Event(), context.Event()
     other = context.Process(target=hold, args=(tmp_path, held, free))
@@ -309,7 +307,7 @@ def test_a_second_training_of_one_run_is_refused_by_pid(tmp_path: Path) -> None:
         ("[]", "is no record"),
     ],
 )
-def test_a_manifest_that_can_not_be_used(tmp_path: Path, text: str, message: str) -> None:
+def test_a_manifest_that_cannot_be_used_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / KEY).mkdir()
     (tmp_path / KEY / MANIFEST).write_text(text)
     with pytest.raises(StoreError, match=message), open_run(tmp_path, KEY, BEGUN):
@@ -331,7 +329,7 @@ def test_masks_are_packed_and_unpacked(tmp_path: Path, shape: tuple[int, ...]) -
         load_masks(tmp_path / "m.npz")
 
 
-def test_names_of_the_store_are_as_documented(run: Run, params: Params) -> None:
+def test_a_finished_run_has_the_documented_files(run: Run, params: Params) -> None:
     add(run, params, 1, 0.5)
     run.finish({})
     names = {path.name for path in run.folder.iterdir()}

@@ -1,7 +1,7 @@
-"""Takes the place of ``python ARGUMENT...``: ``python -IS ask_forked.py SOCKET ARGUMENT...``.
+"""Stands in for ``python ARGUMENT...``, and starts at once: ``python -IS ask_forked.py SOCKET ARGUMENT...``.
 
-It hands its arguments, folder, environment and open files to the server of forked.py, waits, passes signals
-on, and ends as the forked process ended. It imports nothing that takes long.
+It sends its arguments, folder, environment and open files to the server of forked.py, and waits. It forwards
+signals, and ends as the forked process ends. It imports only modules that load quickly.
 """
 
 import json
@@ -18,17 +18,17 @@ def ask(
     environment: dict[str, str],
     files: list[int],
 ) -> int:
-    """Let the server at the other end run a program.
+    """Ask the server to run a program.
 
     Args:
         connection: to the server; a line with the exit code arrives when the program has ended.
         arguments: of ``python``.
-        folder: where it runs.
-        environment: its variables.
+        folder: the working folder of the program.
+        environment: of the program.
         files: its standard input, output and error.
 
     Returns:
-        The id of its process.
+        The process id of the program.
     """
     request = {"arguments": arguments, "folder": folder, "environment": environment}
     content = json.dumps(request).encode()
@@ -38,22 +38,22 @@ def ask(
 
 
 def read_number(connection: socket.socket) -> int:
-    """Wait for a line of the server's, which is a number.
+    """Wait for a line from the server that holds a number.
 
     Raises:
         ConnectionError: the server has ended.
     """
     line = b""
     while not line.endswith(b"\n"):
-        got = connection.recv(1)
-        if not got:
+        byte = connection.recv(1)
+        if not byte:
             raise ConnectionError("the server that forks has ended")
-        line += got
+        line += byte
     return int(line)
 
 
 def main() -> None:
-    """Be the program that the server runs."""
+    """Run a program by the server, and end as it ends."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(sys.argv[1])
         folder = os.getcwd()  # noqa: PTH109  (pathlib takes long to import)
@@ -61,7 +61,7 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: os.kill(pid, number))
         code = read_number(connection)
-    if code < 0:  # by a signal
+    if code < 0:  # it was ended by a signal
         if -code != signal.SIGKILL:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)

@@ -1,6 +1,6 @@
-"""Programs of petseg with one call to the disk that fails, and the folders that they leave.
+"""Programs of petseg in which one call to the disk fails, and the folders that they leave.
 
-tests/faults/failing_io.c lets the call fail, tests/faults/failing_at.py forks the programs.
+tests/faults/failing_io.c makes the call fail; tests/faults/failing_at.py forks the programs.
 """
 
 import json
@@ -18,14 +18,14 @@ from tests.support import ROOT
 from tests.support.project import Project
 
 KINDS = ("open", "read", "write", "fsync", "rename", "link", "unlink", "mkdir")  # as in failing_io.c
-HUNG = -9  # the exit code of a program that was killed since it did not end
+HUNG = -9  # the exit code of a program that was killed because it did not end
 _SOURCE = ROOT / "tests/faults/failing_io.c"
 _PROGRAM = ROOT / "tests/faults/failing_at.py"
 _AT_MOST_S = 60
 
 
-def built(folder: Path) -> Path | None:
-    """Compile the library that is put before libc; None where there is no compiler, or no Linux."""
+def build_library(folder: Path) -> Path | None:
+    """Compile the library that is loaded before libc. Return None without a compiler, or without Linux."""
     library = folder / "failing_io.so"
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or not Path("/proc/self/fd").is_dir():
@@ -42,8 +42,8 @@ class Call:
     Attributes:
         kind: one of KINDS.
         name: of the function.
-        writes: whether it, or the file that it opens, changes something.
-        path: of the file or folder; of a renaming the new one.
+        writes: whether the call writes, or opens a file for writing.
+        path: of the file or folder; the new path of a rename.
     """
 
     kind: str
@@ -53,14 +53,14 @@ class Call:
 
     @classmethod
     def read(cls, line: str) -> "Call":
-        """Read a line of a report."""
+        """Parse one line of a report."""
         kind, name, writes, path = line.split("\t")
         return cls(kind, name, writes == "1", path)
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program has ended: its exit code, what it printed, and the calls that were reported."""
+    """How a program ended: its exit code, its output, and the calls that the library reported."""
 
     code: int
     stdout: str
@@ -69,10 +69,7 @@ class Ended:
 
 
 class Program:
-    """A stage, or the command, that is imported once and forked for each run.
-
-    Made by ``imported``.
-    """
+    """A stage or the command, imported once and forked for each run. ``imported`` makes it."""
 
     def __init__(self, process: "subprocess.Popen[str]", files: Path) -> None:
         self._process, self._files = process, files
@@ -80,14 +77,14 @@ class Program:
     def run(
         self, argv: list[str], watched: Path, kind: str | None = None, nth: int = 0, error: int = 0
     ) -> Ended:
-        """Run it.
+        """Run the program.
 
         Args:
-            argv: of the program, its name first.
-            watched: folder; only calls below it count.
-            kind: of the calls that count; None for all.
-            nth: which of them fails; at 0 none does, and all are reported.
-            error: the errno that it fails with.
+            argv: the arguments of the program, its name first.
+            watched: a folder; only calls below it count.
+            kind: the kind of calls that count; None for all kinds.
+            nth: the number of the call that fails; with 0 none fails, and all are reported.
+            error: the errno of the failing call.
         """
         for name in ("stdout", "stderr", "report"):
             (self._files / name).write_text("")
@@ -115,10 +112,10 @@ def imported(project: Project, files: Path, function: str, *modules: str) -> Ite
     """Import a program of a project.
 
     Args:
-        project: started with ``forks`` before which the library stands.
-        files: a folder for what the program prints; it is not watched.
-        function: its name, and its module's, of a stage or a command.
-        modules: what it imports late.
+        project: its ``forks`` must have been started with the library before libc.
+        files: a folder for the output of the program; it is not watched.
+        function: of a stage or a command, with its module.
+        modules: that the program imports late.
     """
     files.mkdir()
     with (
@@ -141,15 +138,15 @@ def imported(project: Project, files: Path, function: str, *modules: str) -> Ite
 
 
 Signature = tuple[int, ...]
-_OTHERS = {".git", "__pycache__"}  # what git and Python keep for themselves
+_OTHERS = {".git", "__pycache__"}  # kept by git and Python for themselves
 
 
 class Folder:
-    """A folder that is brought back to one of several states.
+    """A folder that can be brought back to one of several states.
 
     Args:
         path: of the folder.
-        states: where the states are kept.
+        states: a folder that keeps the states.
     """
 
     def __init__(self, path: Path, states: Path) -> None:
@@ -158,19 +155,19 @@ class Folder:
         self._restored: dict[str, Signature] = {}
 
     def keep(self, state: str) -> None:
-        """Keep what is there now as a state."""
+        """Keep the present content as a state."""
         shutil.copytree(self.path, self._states / state, symlinks=True)
 
     def restore(self, state: str) -> None:
         """Bring the folder back to a state."""
         self._state = self._states / state
-        kept, present = _seen(self._state), _seen(self.path)
+        kept, present = _signatures(self._state), _signatures(self.path)
         wrong = {
             name
-            for name, of in present.items()
-            if of[:3] != kept.get(name, ())[:3] or of != self._restored.get(name)
+            for name, signature in present.items()
+            if signature[:3] != kept.get(name, ())[:3] or signature != self._restored.get(name)
         }
-        for name in sorted(wrong, reverse=True):  # what lies in a folder before the folder
+        for name in sorted(wrong, reverse=True):  # the content of a folder before the folder itself
             path = self.path / name
             if path.is_symlink() or not path.is_dir():
                 path.unlink()
@@ -183,12 +180,12 @@ class Folder:
                 target.chmod(source.stat().st_mode)
             else:
                 shutil.copy2(source, target, follow_symlinks=False)
-        self._restored = _seen(self.path)
+        self._restored = _signatures(self.path)
 
     def changes(self) -> dict[str, str]:
         """Return what differs from the state, by path: ``gone``, ``folder``, or a file's mode and hash."""
-        present = _seen(self.path)
-        touched = {name for name, of in present.items() if self._restored.get(name) != of}
+        present = _signatures(self.path)
+        touched = {name for name, signature in present.items() if self._restored.get(name) != signature}
         changed = dict.fromkeys(self._restored.keys() - present.keys(), "gone")
         for name in touched:
             before = _content(self._state / name) if name in self._restored else None
@@ -197,8 +194,8 @@ class Folder:
         return dict(sorted(changed.items()))
 
 
-def _seen(folder: Path) -> dict[str, Signature]:
-    """Return, of all below a folder, what differs where it was written to; of folders only the mode."""
+def _signatures(folder: Path) -> dict[str, Signature]:
+    """Return what a write changes of each entry below a folder; of a folder only its mode."""
     found: dict[str, Signature] = {}
     pending = [str(folder)]
     start = len(str(folder)) + 1
@@ -207,12 +204,17 @@ def _seen(folder: Path) -> dict[str, Signature]:
             for entry in entries:
                 if entry.name in _OTHERS:
                     continue
-                of = entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(of.st_mode):
-                    found[entry.path[start:]] = (of.st_mode,)
+                info = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(info.st_mode):
+                    found[entry.path[start:]] = (info.st_mode,)
                     pending.append(entry.path)
                 else:
-                    found[entry.path[start:]] = (of.st_mode, of.st_size, of.st_mtime_ns, of.st_ctime_ns)
+                    found[entry.path[start:]] = (
+                        info.st_mode,
+                        info.st_size,
+                        info.st_mtime_ns,
+                        info.st_ctime_ns,
+                    )
     return found
 
 

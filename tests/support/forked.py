@@ -1,7 +1,7 @@
-"""Python and DVC without the seconds that their imports take: forked from a process that has imported them.
+"""Starts Python and DVC without the seconds that imports take: as forks of a process that did the imports.
 
-``python forked.py SOCKET`` imports what is slow, and forks for each request of ask_forked.py. Nothing of
-petseg is imported there, so a clone's own code runs.
+``python forked.py SOCKET`` imports the slow modules, and forks for each request of ask_forked.py. It imports
+nothing of petseg, so that a fork runs the code of its own clone.
 """
 
 import atexit
@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-# What a command of petseg, a stage and DVC import beside the clone's own code, and what these import late.
+# Modules outside petseg that the command, the stages and DVC import, and those that they import late.
 _SLOW = (
     "dvc.cli",
     "dvc.commands.repro",
@@ -38,7 +38,7 @@ _SLOW = (
     "pandas",
     "safetensors.torch",
     "scipy.ndimage",
-    "torch._dynamo",  # which an optimizer's first step imports
+    "torch._dynamo",  # imported by the first step of an optimizer
     "torchvision.transforms.v2",
     "typer.rich_utils",
 )
@@ -48,26 +48,26 @@ _PYTHON = sys.executable
 
 @contextmanager
 def running(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Path]:
-    """Let the server run, and put ``python`` and ``dvc`` into a folder, for PATH, that ask it.
+    """Run the server, and yield a folder for PATH whose ``python`` and ``dvc`` use it.
 
     Args:
-        folder: where they are put, and the server's socket and log.
-        environment: further variables that the server, and not what it forks, is started with.
+        folder: for that folder, and for the socket and the log of the server.
+        environment: further variables for the server, which its forks do not get.
 
     Raises:
         RuntimeError: the server did not start.
     """
     path, log = folder / "socket", folder / "log"
     python = Path(sys.executable)
-    asking = Path(__file__).with_name("ask_forked.py")
-    ask_it = f"#!/bin/sh\nexec '{python}' -IS '{asking}' '{path}'"
+    client = Path(__file__).with_name("ask_forked.py")
+    script = f"#!/bin/sh\nexec '{python}' -IS '{client}' '{path}'"
     (folder / "bin").mkdir()
     for name, arguments in (("python", ""), ("dvc", f"'{python.with_name('dvc')}'")):
-        (folder / "bin" / name).write_text(f'{ask_it} {arguments} "$@"\n')
+        (folder / "bin" / name).write_text(f'{script} {arguments} "$@"\n')
         (folder / "bin" / name).chmod(0o755)
-    # It must have one thread: a fork has only the one that forks. The last is of pyarrow's allocator.
+    # The server must have a single thread, because a fork has only the thread that forks.
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    one_thread |= {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
+    one_thread |= {"JE_ARROW_MALLOC_CONF": "background_thread:false"}  # the allocator of pyarrow
     with log.open("w") as file:
         server = subprocess.Popen(
             [python, __file__, path],
@@ -93,8 +93,10 @@ def serve(path: str) -> None:
         importlib.import_module(name)
     threads = list(Path("/proc/self/task").iterdir())
     assert len(threads) == 1, f"a process with {len(threads)} threads can't be forked safely"
-    sys.executable = str(Path(path).with_name("bin") / "python")  # what a program starts itself is forked too
-    gc.freeze()  # so that a child's collector leaves alone what it shares with this process
+    sys.executable = str(
+        Path(path).with_name("bin") / "python"
+    )  # so that the children of programs are forked too
+    gc.freeze()  # so that the collector of a child does not touch memory that it shares with this process
     with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:
         listener.bind(path)
         listener.listen(64)
@@ -106,13 +108,13 @@ def serve(path: str) -> None:
                     pid = _fork(connection)
                     selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (connection, pid))
                 else:
-                    _tell_the_end(*key.data)
+                    _send_exit_code(*key.data)
                     selector.unregister(key.fileobj)
                     os.close(key.fd)
 
 
 def _fork(connection: socket.socket) -> int:
-    """Fork for the request that arrives, and tell the id of the child, which runs the program."""
+    """Read a request, fork a child that runs its program, and send the id of the child."""
     size, files, _, _ = socket.recv_fds(connection, 8, 3)
     with connection.makefile("rb") as stream:
         request = json.loads(stream.read(int(size)))
@@ -120,7 +122,7 @@ def _fork(connection: socket.socket) -> int:
     if pid == 0:
         for number, file in enumerate(files):
             os.dup2(file, number)
-        os.closerange(3, _MANY)  # connections, and what watches other children
+        os.closerange(3, _MANY)  # the connections, and the descriptors that watch other children
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update(request["environment"])
@@ -132,19 +134,19 @@ def _fork(connection: socket.socket) -> int:
     return pid
 
 
-def _tell_the_end(connection: socket.socket, pid: int) -> None:
+def _send_exit_code(connection: socket.socket, pid: int) -> None:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     with connection:
         _send(connection, code)
 
 
 def _send(connection: socket.socket, number: int) -> None:
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who asked was killed
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client was killed
         connection.sendall(b"%d\n" % number)
 
 
 def _run_and_end(arguments: list[str]) -> NoReturn:
-    """End as Python does, but for taking apart what has been imported, which takes seconds."""
+    """Run the program, and end as Python does, but without tearing down modules, which takes seconds."""
     code = 1
     try:
         _run(arguments)
@@ -157,10 +159,10 @@ def _run_and_end(arguments: list[str]) -> NoReturn:
     except KeyboardInterrupt:
         traceback.print_exc()
         code = 128 + signal.SIGINT
-    except BaseException:  # noqa: BLE001  (nothing is above it: Python's own last handler catches all too)
+    except BaseException:  # noqa: BLE001  (the last handler of the process, like Python's own)
         traceback.print_exc()
     finally:
-        # As Python ends: it waits for threads, those of pools too, for which there is no public function.
+        # Python waits for threads at its end, also for those of pools. There is no public function for it.
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         sys.stdout.flush()
@@ -169,7 +171,7 @@ def _run_and_end(arguments: list[str]) -> NoReturn:
 
 
 def _run(arguments: list[str]) -> None:
-    """Run what ``python ARGUMENT...`` runs."""
+    """Run the program that ``python ARGUMENT...`` would run."""
     match arguments:
         case ["-m", module, *rest]:
             sys.argv, sys.path[0] = [module, *rest], str(Path.cwd())

@@ -1,4 +1,4 @@
-"""A server of files, with Range, that breaks off and fails as told; and a port where nobody listens."""
+"""A file server with Range that breaks off and fails on demand, and a port on which nobody listens."""
 
 import socket
 import time
@@ -10,16 +10,16 @@ from petseg.data.download import CHECKSUMS
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a folder, with Range; ``fail`` says how often and how it fails first."""
+    """Serves a folder, with Range; ``cut_after`` and ``status`` make its next answers fail."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
-        self.cut_after: list[int] = []  # bytes after which the next answers of an archive break off
-        self.status: list[int] = []  # status of the next answers
+        self.cut_after: list[int] = []  # after so many bytes each of the next archives breaks off
+        self.status: list[int] = []  # the status of each of the next answers
         self.ranges: list[str | None] = []
         self.delay_s = 0.0
-        self.credentials = ""  # ``user:password`` without which nothing is given
+        self.credentials = ""  # ``user:password``; if set, requests without it are refused
 
     @property
     def url(self) -> str:
@@ -31,8 +31,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.server.folder / self.path.rpartition("/")[2]
-        wanted = self.server.credentials and f"Basic {b64encode(self.server.credentials.encode()).decode()}"
-        if wanted and self.headers.get("Authorization") != wanted:
+        expected = self.server.credentials and f"Basic {b64encode(self.server.credentials.encode()).decode()}"
+        if expected and self.headers.get("Authorization") != expected:
             self.send_error(401)
             return
         if self.server.status and path.name != CHECKSUMS:
@@ -42,16 +42,16 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         data, start = path.read_bytes(), 0
-        asked = self.headers.get("Range")
+        requested_range = self.headers.get("Range")
         if path.name != CHECKSUMS:
-            self.server.ranges.append(asked)
-        if asked:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            self.server.ranges.append(requested_range)
+        if requested_range:
+            start = int(requested_range.removeprefix("bytes=").removesuffix("-"))
             if start >= len(data):
                 self.send_error(416)
                 return
         body = data[start:]
-        self.send_response(206 if asked else 200)
+        self.send_response(206 if requested_range else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.server.cut_after and path.name != CHECKSUMS:
@@ -65,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def closed_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a port of this machine on which nobody listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

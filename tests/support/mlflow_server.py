@@ -1,4 +1,4 @@
-"""MLflow's server, and a model that it serves: real ones, on loopback, to be stopped and killed."""
+"""MLflow's server and a model that it serves: real processes on loopback, which tests stop and kill."""
 
 import json
 import os
@@ -27,16 +27,16 @@ from tests.support.http_server import closed_port
 
 
 class MlflowServer:
-    """``mlflow server`` with a database and artifacts of its own."""
+    """``mlflow server`` with its own database and artifacts."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        """Choose a port; ``environment`` is what the server is started with."""
+        """Choose a port; ``environment`` is the environment of the server."""
         self.folder, self._environment, self._port = folder, environment, closed_port()
         self.uri = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it answers."""
         options = {
             "--host": "127.0.0.1",
             "--port": f"{self._port}",
@@ -63,12 +63,12 @@ class MlflowServer:
                 time.sleep(0.2)
 
     def send(self, number: signal.Signals) -> None:
-        """Send it and its workers a signal, such as SIGSTOP, after which it is silent, or SIGCONT."""
+        """Send a signal to the server and its workers: SIGSTOP makes it silent, SIGCONT wakes it."""
         assert self._process is not None
         os.killpg(self._process.pid, number)
 
     def kill(self) -> None:
-        """Kill it, if it runs."""
+        """Kill the server if it runs."""
         if self._process is not None:
             self.send(signal.SIGKILL)
             self._process.wait()
@@ -76,26 +76,26 @@ class MlflowServer:
 
 
 def log_random_model(root: Path, model: ModelParams, size_px: int, jpeg: bytes) -> str:
-    """Log a network of random weights to a new store, and return its URI.
+    """Log a network of random weights to a new store, and return the URI of the model.
 
     Args:
         root: an empty folder.
         model: the network.
         size_px: the side of its photos.
-        jpeg: a photo, of which half the pixels are to be pet.
+        jpeg: a photo; the thresholds are chosen so that half of its pixels are pet.
     """
     (root / ".dvc/tmp").mkdir(parents=True)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     torch.manual_seed(0)
     network = build_network(model).train()
-    network(torch.randn(8, 3, size_px, size_px))  # so that the batch norms have seen something
+    network(torch.randn(8, 3, size_px, size_px))  # gives the batch norms statistics
     weights, about = root / "model.safetensors", root / "model.json"
     save_tensors(weights, network.state_dict(), {})
-    told = {"model": model.model_dump(), "image_size": size_px, "outputs": OUTPUTS}
-    about.write_text(json.dumps(told | {"tensors_sha256": sha256_tensors(network.state_dict())}))
+    description = {"model": model.model_dump(), "image_size": size_px, "outputs": OUTPUTS}
+    about.write_text(json.dumps(description | {"tensors_sha256": sha256_tensors(network.state_dict())}))
     photos = np.stack([resize_photo(decode_photo(jpeg), size_px)])
-    found = Predictor.load(weights, about, torch.device("cpu"), True).probability(photos, 1)[0]
-    thresholds = {edge: float(values.median()) for edge, values in zip(OUTPUTS, found, strict=True)}
+    probability = Predictor.load(weights, about, torch.device("cpu"), True).probability(photos, 1)[0]
+    thresholds = {edge: float(values.median()) for edge, values in zip(OUTPUTS, probability, strict=True)}
     from petseg.tracking.logged_model import EVALUATION_TAG, log_model
 
     decision, tags = {"thresholds": thresholds, "flip_average": True}, {EVALUATION_TAG: "random"}
@@ -107,15 +107,15 @@ def log_random_model(root: Path, model: ModelParams, size_px: int, jpeg: bytes) 
 
 @contextmanager
 def served(uri: str, root: Path, **environment: str) -> Iterator[tuple[str, int]]:
-    """Run ``mlflow models serve`` as a person does, in the folder of the model's store.
+    """Run ``mlflow models serve`` as a user does, in the folder of the model's store.
 
     Args:
-        uri: the model.
+        uri: of the model.
         root: the folder.
-        environment: variables to start it with.
+        environment: further variables for the server.
 
     Yields:
-        The server's URL, and the id of the process that answers.
+        The URL of the server, and the id of the process that answers.
     """
     port = closed_port()
     path = f"{environment.pop('PATH', '')}:{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -155,7 +155,7 @@ def served(uri: str, root: Path, **environment: str) -> Iterator[tuple[str, int]
 
 
 def answers(url: str) -> bool:
-    """Tell whether somebody answers there, after a moment if not."""
+    """Tell whether a server answers; wait a moment if none does."""
     try:
         return requests.get(url, timeout=10).ok
     except requests.ConnectionError:

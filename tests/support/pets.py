@@ -1,4 +1,4 @@
-"""Photos and masks of pets: drawn, or of the sample; in archives, or in a folder as users have it."""
+"""Photos and masks of pets, drawn or from the sample, in archives or in a folder like a user's."""
 
 import gzip
 import io
@@ -17,19 +17,19 @@ from petseg.params import Masks, SplitParams
 from tests.support import ROOT
 
 SAMPLE = ROOT / "data/sample"
-HEIC = ROOT / "tests/support/turned.heic"  # 64x48, a red bar at its left, to be turned to the right
+HEIC = ROOT / "tests/support/turned.heic"  # 64x48, with a red bar at the left; its metadata turns it right
 SPLIT = SplitParams(seed=0, test_fraction=0.25, val_fraction=0.25, folds=None, fold=None)
 VALUES = {"trimap": (1, 2, 3), "binary_255": (255, 0, 255), "binary_1": (1, 0, 1)}  # pet, background, border
 
 
 def picture(seed: int, size: tuple[int, int] = (60, 40)) -> Image.Image:
-    """A photo of smooth noise, another for each seed."""
+    """Draw a photo of smooth noise, another one for each seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
 def trimap(size: tuple[int, int] = (60, 40)) -> Image.Image:
-    """A pet in the middle with a border around it."""
+    """Draw a trimap with a pet in the middle and a border around it."""
     labels = np.full((size[1], size[0]), 2, np.uint8)
     labels[8:-8, 10:-10] = 3
     labels[12:-12, 14:-14] = 1
@@ -37,14 +37,14 @@ def trimap(size: tuple[int, int] = (60, 40)) -> Image.Image:
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    """The bytes of a picture's file."""
+    """Return the bytes of an image file."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
 def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
-    """Write an honest .tar.gz, whose bytes depend on its members alone."""
+    """Write a valid .tar.gz whose bytes depend only on its members."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         path.open("wb") as file,
@@ -59,7 +59,7 @@ def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
 
 
 class PetFolder:
-    """Two archives in the layout of the official ones, to be spoilt before they are written."""
+    """Two archives in the layout of the official ones. Tests can damage their content before ``write``."""
 
     def __init__(self, folder: Path, trainval: int = 12, test: int = 4) -> None:
         self.folder = folder
@@ -82,13 +82,13 @@ class PetFolder:
 
 
 def mask(masks: Masks = "binary_255", size: tuple[int, int] = (60, 40)) -> Image.Image:
-    """The drawn pet in an encoding."""
+    """Draw the mask of the pet in an encoding."""
     codes = np.array((0, *VALUES[masks]), np.uint8)
     return Image.fromarray(codes[np.asarray(trimap(size))])
 
 
 class OwnFolder:
-    """A folder of drawn photos and masks, to be spoilt before it is read."""
+    """A folder of drawn photos and masks. Tests can damage it before ``read``."""
 
     def __init__(self, folder: Path, names: tuple[str, ...], masks: Masks = "binary_255") -> None:
         self.folder = folder
@@ -117,14 +117,14 @@ def packed(own: OwnFolder, to: Path, masks: Masks = "binary_255") -> tuple[PetAr
 
 
 def sample_photos(count: int) -> list[bytes]:
-    """Return files of the embedded photos."""
+    """Return the files of some embedded photos."""
     with tarfile.open(SAMPLE / PHOTOS) as archive:
         files = (archive.extractfile(member) for member in archive if member.isfile())
         return [file.read() for file, _ in zip(filter(None, files), range(count), strict=False)]
 
 
 def few_photos(folder: Path, trainval: int = 16, test: int = 8) -> None:
-    """Write archives of some of the sample's photos, half of them cats, half dogs."""
+    """Write archives of some of the sample's photos, half of cats and half of dogs."""
     files: dict[str, bytes] = {}
     for name in ("annotations.tar.gz", "images.tar.gz"):
         with tarfile.open(SAMPLE / name) as archive:

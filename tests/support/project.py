@@ -1,4 +1,4 @@
-"""A clone of this repository with small params, for tests that run it as a user does."""
+"""A clone of this repository with small params, in which tests run commands as a user does."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import mlflow
 
 STAGES = ["download", "encoder", "preprocess", "train", "infer", "plot"]
-FEW = {  # with few_photos, of which a tiny network learns more than that everything is pet
+FEW = {  # with few_photos; from them a tiny network learns more than to call everything pet
     "source: sample": "source: few",
     "val_fraction: 0.15": "val_fraction: 0.25",
     "  batch_size: 16 ": "  batch_size: 2 ",
@@ -39,7 +39,7 @@ TINY = {
 
 
 def listed_files() -> list[str]:
-    """Return the files of this repository that git knows or would take, by their paths in it."""
+    """Return the paths of the files that git tracks or does not ignore, relative to the repository."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
@@ -50,20 +50,20 @@ def hashes(lock: dict[str, Any]) -> dict[str, str]:
 
 
 def ran(printed: str) -> list[str]:
-    """The stages that DVC says it ran."""
+    """Return the stages that DVC ran, according to its output."""
     return [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")]
 
 
 class Project:
-    """A clone of this repository, as it is now, with small params."""
+    """A clone of this repository with its uncommitted edits and with small params."""
 
     def __init__(self, folder: Path, changes: Mapping[str, str], forks: Path | None = None) -> None:
-        """Copy what git knows or would take, edit the params, and commit.
+        """Copy the files that git tracks or does not ignore, edit the params, and commit.
 
         Args:
-            folder: where to.
-            changes: texts of params.yaml, and what to write instead.
-            forks: a folder whose ``python`` and ``dvc`` are to be used (tests.support.forked).
+            folder: of the clone.
+            changes: texts of params.yaml, each with its replacement.
+            forks: a folder with the ``python`` and the ``dvc`` to use (tests.support.forked).
         """
         self.folder, self.forks = folder, forks
         for name in listed_files():
@@ -78,13 +78,13 @@ class Project:
 
     @classmethod
     def open(cls, folder: Path, forks: Path | None = None) -> "Project":
-        """Return the project that is there."""
+        """Return the existing project in a folder."""
         project = cls.__new__(cls)
         project.folder, project.forks = folder, forks
         return project
 
     def copy(self, folder: Path, forks: Path | None = None) -> "Project":
-        """Copy it with all that it has trained; its next command leads MLflow to the files of the copy."""
+        """Copy the project with its trainings. Its next command points MLflow to the files of the copy."""
         shutil.copytree(self.folder, folder, symlinks=True)
         return self.open(folder, forks)
 
@@ -107,10 +107,10 @@ class Project:
         folder: str = ".",
         environment: Mapping[str, str] | None = None,
     ) -> str:
-        """Run a command and return all it printed.
+        """Run a command, and return all that it printed.
 
-        What a shell sets for its children (limits, a core) does not reach forked ones: give such a command
-        ``environment=project.environment()``, by which it finds the real programs.
+        Limits and other settings that a shell makes for its children do not reach forked programs. Give such
+        a command ``environment=project.environment()``, so that it finds the real programs.
         """
         done = subprocess.run(
             command,
@@ -128,7 +128,7 @@ class Project:
     def start(
         self, *command: str, stdin: int | None = None, environment: Mapping[str, str] | None = None
     ) -> "subprocess.Popen[str]":
-        """Start a command as a process of its own, to be stopped or killed; its output is read from it."""
+        """Start a command as a process of its own, which a test can stop or kill. Its stdout is a pipe."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -137,15 +137,15 @@ class Project:
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            # Tests that run in the background of a shell have been started with it ignored.
+            # A shell starts its background jobs, such as these tests, with SIGINT ignored.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     def environment(self, first: Path | None = None) -> dict[str, str]:
-        """What a command is started with: this Python, and nothing of the tests' own surroundings.
+        """Return the environment of a command: this Python, and no tracking URI of the tests' own.
 
         Args:
-            first: a folder of programs that are used before others.
+            first: a folder of programs that come first in PATH.
         """
         folders = [first, Path(sys.executable).parent, os.environ["PATH"]]
         path = os.pathsep.join(str(folder) for folder in folders if folder)
@@ -154,7 +154,7 @@ class Project:
         return environment
 
     def command(self, stage: str) -> list[str]:
-        """A stage's own command, without DVC."""
+        """The command that dvc.yaml has for a stage."""
         return list(read_yaml(self.folder / "dvc.yaml")["stages"][stage]["cmd"].split())
 
     @property
@@ -162,16 +162,15 @@ class Project:
         return self.command("train")
 
     def run_queue(self, workers: int) -> None:
-        """Let DVC run what is queued, and wait for the end."""
-        self.run(
-            "bash", "-c", f"dvc queue start -j {workers} > queue.log 2>&1"
-        )  # workers hold what it prints to
+        """Let DVC run the queued experiments, and wait until they have ended."""
+        # The workers keep the output open, so it must not be a pipe.
+        self.run("bash", "-c", f"dvc queue start -j {workers} > queue.log 2>&1")
         busy = "while dvc queue status | grep -qE 'Queued|Running'; do sleep 1; done"
         self.run("timeout", "600", "bash", "-c", busy)
         (self.folder / "queue.log").unlink()
 
     def manifests(self) -> dict[str, dict[str, Any]]:
-        """What the store says of each run, by its key."""
+        """The manifest of each run, by its key."""
         return {
             p.parent.name: json.loads(p.read_text()) for p in self.folder.glob("runs/[!.]*/manifest.json")
         }
@@ -181,18 +180,18 @@ class Project:
         return hashes(read_yaml(self.folder / "dvc.lock"))
 
     def changed_stages(self) -> set[str]:
-        """The stages that ``dvc status`` lists; by DVC, in this process."""
+        """The stages that ``dvc status`` lists, by DVC in this process."""
         from dvc.repo import Repo
 
         with Repo(str(self.folder)) as repo:
             status: dict[str, Any] = repo.status()
-        return {name.rpartition(":")[2] for name in status}  # before it is the path of dvc.yaml
+        return {name.rpartition(":")[2] for name in status}  # the path of dvc.yaml can come before the colon
 
     def forget_trainings(self, database: Path) -> None:
-        """Bring it to where nothing is trained, and MLflow knows nothing.
+        """Remove all trainings, also from MLflow.
 
         Args:
-            database: an empty one of MLflow's.
+            database: an empty MLflow database.
         """
         for name in ("runs", "mlartifacts", "models"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -202,20 +201,20 @@ class Project:
         self.run("git", "checkout", "-q", ".")
 
     def last_checkpoints(self) -> list[Path]:
-        """The checkpoints of its only run, the newest last; none if it has no run."""
+        """The checkpoints of the only run, the newest last; an empty list if there is no run."""
         return sorted(self.folder.glob("runs/*/checkpoints/epoch-*.safetensors"))
 
 
 def killed_after(project: Project, arguments: list[str], after_s: float | None) -> tuple[int, str]:
-    """Run Python without the seconds that imports take, and kill it after a while unless it has ended.
+    """Run Python as a fork, without the seconds that imports take, and kill it if it is still running.
 
     Args:
         project: with ``forks``.
         arguments: of ``python``.
-        after_s: the while; None to let it end.
+        after_s: when to kill it; None lets it end.
 
     Returns:
-        The exit code, and what it printed.
+        The exit code and the output.
     """
     assert project.forks is not None
     log = project.folder / ".dvc/tmp/killed.log"
@@ -232,12 +231,12 @@ def killed_after(project: Project, arguments: list[str], after_s: float | None) 
 def mlflow_runs(
     folder: Path, children: bool = False, experiment: str = "petseg"
 ) -> "list[mlflow.entities.Run]":
-    """The rows of the models in MLflow, and the runs of the stages after them where asked for.
+    """Return the rows of the models in MLflow, and with ``children`` also the runs of the later stages.
 
-    MLflow keeps a database open by its path for as long as a process lives. So that a database which has
-    been replaced meanwhile is not read, what is read is a copy, which MLflow then stands on.
+    MLflow keeps a database open by its path as long as the process lives. It gets a new copy here, so that it
+    does not read a database that has been replaced since. The copy stays its tracking URI.
     """
-    import mlflow  # takes seconds
+    import mlflow  # here, because it takes seconds
 
     copy = folder / f".dvc/tmp/read-{time.time_ns()}.db"
     copy.parent.mkdir(parents=True, exist_ok=True)
@@ -248,7 +247,7 @@ def mlflow_runs(
 
 
 def wait_for(process: Any, text: str) -> None:
-    """Read what a process prints, up to a line with this text."""
+    """Read the output of a process up to a line that has this text."""
     for line in process.stdout:
         if text in line:
             return

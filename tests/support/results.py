@@ -1,4 +1,4 @@
-"""What a pipeline leaves, without one: drawn pets, and masks of them that are a little off."""
+"""The files that a pipeline leaves, without running one: drawn pets, and masks that are a little wrong."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from petseg.params import OUTPUTS, Boundary, Edge
 from petseg.report.results import Results
 
 VAL, EPOCHS, SIZE = 3, 4, 32
-HOSTILE = "</script><img src=x onerror=alert(1)>"  # which nothing forbids a breed to be called
+HOSTILE = "</script><img src=x onerror=alert(1)>"  # a possible name of a breed
 BREEDS = ("Bengal", "pug", HOSTILE)
 KEY = "0123456789abcdef"
 ANSWERS: Answers = {"foreground": "whole", "background": "tight", "ignore": "tight"}
@@ -36,14 +36,14 @@ def write_results(
     boundary: Boundary = "foreground",
     outputs: int = 2,
 ) -> Results:
-    """Write what the stages before plot leave of ``test`` photos; the last has no pet, and no mask.
+    """Write the files that the stages before plot leave. The last test photo has no pet and an empty mask.
 
     Args:
-        folder: where to.
-        test: how many test photos.
-        breeds: their names.
-        boundary: the headline's rule.
-        outputs: of the network; 1 as before there were two.
+        folder: to write into.
+        test: the number of test photos.
+        breeds: the names of the breeds.
+        boundary: the rule of the headline scores.
+        outputs: of the network; 1 is an older network.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = results_in(folder)
@@ -52,30 +52,30 @@ def write_results(
     rows, trimaps = arrays.rows("test"), arrays.trimaps
     true = np.stack([trimaps != BACKGROUND, trimaps == PET], axis=1)
     probability = np.stack([_guess(masks, n) for n, masks in enumerate(true)])
-    said = probability >= 0.5
+    predicted = probability >= 0.5
     edge = ANSWERS[boundary] if outputs == 2 else "whole"
     place = OUTPUTS.index(edge)
 
     _write_training(made, true[arrays.rows("val")], arrays.rows("val"), outputs)
-    save_masks(made.folder / PREDICTIONS, said[rows, place], rows=rows)
+    save_masks(made.folder / PREDICTIONS, predicted[rows, place], rows=rows)
     tested = arrays.index["name"][rows].to_list()
     answers: Answers = ANSWERS if outputs == 2 else dict.fromkeys(ANSWERS, "whole")
     tallies = {
         name: tally(zip(tested, masks, trimaps[rows], strict=True), answers)
-        for name, masks in (("model", said[rows]), ("all_foreground", np.ones_like(said[rows])))
+        for name, masks in (("model", predicted[rows]), ("all_foreground", np.ones_like(predicted[rows])))
     }
-    told = {name: under_each_rule(each, boundary) for name, each in tallies.items()}
-    told |= {"mean_mask": told["all_foreground"], "own_resolution": told["model"]}
+    by_mask = {name: under_each_rule(each, boundary) for name, each in tallies.items()}
+    by_mask |= {"mean_mask": by_mask["all_foreground"], "own_resolution": by_mask["model"]}
     about: dict[str, object] = {"boundary": boundary, "threshold": IN_USE[edge], "photos": test}
     about |= {"photos_undefined": 1}
     if outputs == 2:
-        told |= {"cleaned": told["model"], "own_resolution_cleaned": told["model"]}
+        by_mask |= {"cleaned": by_mask["model"], "own_resolution_cleaned": by_mask["model"]}
         about |= {"answers": ANSWERS, "thresholds": IN_USE, "cleaned_masks": False}
-    scores = headlines(told)
+    scores = headlines(by_mask)
     if outputs == 1:
         scores = {name: score for name, score in scores.items() if name not in _OTHER_RULES}
     write_json(made.folder / HEADLINES, about | scores)
-    write_json(made.folder / SCORES, {"run_key": KEY, **told})
+    write_json(made.folder / SCORES, {"run_key": KEY, **by_mask})
     table = arrays.index.loc[rows, ["name", "breed", "species"]]
     table = table.join(photo_scores(tallies["model"][boundary]), on="name")
     table.to_csv(made.folder / PER_IMAGE, index=False, float_format="%.6f")
@@ -85,14 +85,14 @@ def write_results(
 
 
 def _write_training(made: Results, true: NDArray[np.bool_], shown: NDArray[np.int64], outputs: int) -> None:
-    """Write what training leaves: masks that come nearer to the true ones, (K, 2, S, S), and its history."""
+    """Write what training leaves: masks (K, 2, S, S) that come nearer to the true ones, and the history."""
     epochs = np.arange(1, EPOCHS + 1)
-    came = np.stack([np.roll(true, EPOCHS - epoch, axis=2) for epoch in epochs])
+    masks = np.stack([np.roll(true, EPOCHS - epoch, axis=2) for epoch in epochs])
     beside = {"epochs": epochs, "rows": shown}
     if outputs == 2:
-        save_masks(made.evolution_file, came, **beside, outputs=np.arange(2))
+        save_masks(made.evolution_file, masks, **beside, outputs=np.arange(2))
     else:
-        save_masks(made.evolution_file, came[:, :, 0], **beside)
+        save_masks(made.evolution_file, masks[:, :, 0], **beside)
     val_dice = np.array([0.4, 0.6, 0.7123, 0.7])
     of_outputs = {"val_dice_whole": val_dice + 0.1, "val_dice_tight": val_dice - 0.1} if outputs == 2 else {}
     pd.DataFrame({
@@ -102,7 +102,7 @@ def _write_training(made: Results, true: NDArray[np.bool_], shown: NDArray[np.in
 
 
 def _write_views(made: Results, arrays: PetArrays, probability: torch.Tensor, boundary: Boundary) -> None:
-    """Write scores at every threshold, and the calibration."""
+    """Write the scores at every threshold, and the calibration."""
     trimaps = torch.tensor(arrays.trimaps)
     parts = [
         threshold_scores(probability[rows], trimaps[rows], boundary).add_prefix(f"{part}_")
@@ -114,7 +114,7 @@ def _write_views(made: Results, arrays: PetArrays, probability: torch.Tensor, bo
 
 
 def results_in(folder: Path) -> Results:
-    """Return what ``write_results`` wrote."""
+    """Return the paths of the files that ``write_results`` writes."""
     return Results(folder / "pets", folder / "evolution.npz", folder / "history.csv", folder / "test")
 
 
@@ -142,5 +142,5 @@ def _pets(folder: Path, test: int, breeds: Sequence[str]) -> PetArrays:
 
 
 def _guess(masks: NDArray[np.bool_], n: int) -> NDArray[np.float32]:
-    """Probabilities of masks, (2, S, S), that are right but for a shift, another for each photo."""
+    """Return probabilities of masks (2, S, S) that are shifted, by another distance for each photo."""
     return np.where(np.roll(masks, n % 7, axis=1), 0.9, 0.1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A finished run of the store, with random weights."""
+"""A finished run of the store, with a network of random weights."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from petseg.store.run import StoredRun
 
 
 def trained(**changes: Any) -> dict[str, Any]:
-    """The manifest of a finished training, as far as every one must have it, with these entries changed."""
+    """Return the entries that the manifest of every finished training must have, with ``changes``."""
     return {
         "format": FORMAT,
         "status": "finished",
@@ -36,14 +36,14 @@ def trained(**changes: Any) -> dict[str, Any]:
 def make_run(
     folder: Path, name: str, width: int = 4, *, one_output: bool = False, spread: bool = False
 ) -> StoredRun:
-    """A finished run of the store, with its evaluation; the network is random, and sure of nothing.
+    """Make a finished run with its evaluation. The network is random; its probabilities are near 0.5.
 
     Args:
         folder: of the run.
         name: of the network.
         width: of the network.
-        one_output: make it as networks were before they had two.
-        spread: its probabilities, so that it is sure of something.
+        one_output: make an older network, which has one output.
+        spread: spread the probabilities, so that some are near 0 and 1.
     """
     torch.manual_seed(0)
     model = ModelParams.model_validate(
@@ -53,7 +53,7 @@ def make_run(
     if one_output:
         network.keep_one_output()
     for _ in range(20):
-        network(torch.randn(2, 3, 64, 64))  # so that the batch norms have seen something
+        network(torch.randn(2, 3, 64, 64))  # gives the batch norms statistics
     if spread:
         _spread(network)
     digest = save_tensors(folder / WEIGHTS, network.state_dict(), {})
@@ -73,7 +73,7 @@ def make_run(
 
 @torch.no_grad()
 def _spread(network: Network) -> None:
-    """Bring the logits of a smooth photo to a mean of 0 and a deviation of 2."""
+    """Give the logits of smooth photos a mean of 0 and a standard deviation of 2."""
     photos = torch.nn.functional.interpolate(torch.randn(8, 3, 6, 6), (64, 64), mode="bicubic")
     logits = network.head(network.eval().features(photos))
     deviation, mean = torch.std_mean(logits, (0, 2, 3))

@@ -1,4 +1,4 @@
-"""Small runs of a store, as training, infer and the commands leave them; no network in them."""
+"""Small runs of a store, as training, infer and the commands leave them. They hold no network."""
 
 import json
 from contextlib import ExitStack
@@ -25,7 +25,7 @@ ENVIRONMENT = {"device": "cpu", "cpu_capability": "AVX2", "threads": 2, "torch":
 
 
 def make_run(root: Path, key: str, val_dice: float = 0.8, **changes: Any) -> StoredRun:
-    """A finished run, as training leaves it; its weights are filled with its validation Dice."""
+    """Make a finished run, as training leaves it. All its weights equal its validation Dice."""
     folder = root / "runs" / key
     digest = save_tensors(folder / WEIGHTS, {"w": torch.full((3,), val_dice)}, {"run_key": key})
     write_json(folder / ABOUT, {"image_size": 64})
@@ -48,7 +48,7 @@ def make_run(root: Path, key: str, val_dice: float = 0.8, **changes: Any) -> Sto
         "files": {path.name: sha256_file(path) for path in folder.iterdir()},
     }
     with ExitStack() as stack:
-        if (folder.parent / MARKER).exists():  # else whoever changes the store next begins its ledger
+        if (folder.parent / MARKER).exists():  # otherwise the next change of the store begins its ledger
             held = stack.enter_context(changing(folder.parent))
             stack.enter_context(held.noting(FINISHED, key))
         write_json(folder / MANIFEST, sealed(manifest | changes))
@@ -56,16 +56,16 @@ def make_run(root: Path, key: str, val_dice: float = 0.8, **changes: Any) -> Sto
 
 
 def evaluate(run: StoredRun, dice: float, key: str = "e1") -> StoredRun:
-    """Add scores as infer leaves them."""
+    """Add an evaluation, as infer leaves it."""
     folder = run.folder.parent.parent
-    told: dict[str, float | None] = {
+    scores: dict[str, float | None] = {
         "dice_per_image": dice,
         "dice_per_image_low": dice - 0.1,
         "dice_per_image_high": dice + 0.1,
     }
-    told |= {"iou_per_image": dice / 2, "boundary_f_per_image": None}
-    answers = dict.fromkeys(("own_resolution", "mean_mask", "all_foreground"), told)
-    write_json(folder / "h", {"photos": 9, "boundary": "ignore", "threshold": 0.5} | told | answers)
+    scores |= {"iou_per_image": dice / 2, "boundary_f_per_image": None}
+    others = dict.fromkeys(("own_resolution", "mean_mask", "all_foreground"), scores)
+    write_json(folder / "h", {"photos": 9, "boundary": "ignore", "threshold": 0.5} | scores | others)
     (folder / "b").write_text(
         "breed,photos,dice_per_image,dice_per_image_low,dice_per_image_high\n"
         "rare_breed,1,0.1,0.1,0.1\nbasset_hound,7,0.5,0.4,0.6\n"
@@ -78,7 +78,7 @@ def evaluate(run: StoredRun, dice: float, key: str = "e1") -> StoredRun:
 
 
 def petseg(*arguments: str, fails: bool = False) -> str:
-    """Run the command, and return what it printed; its errors as the text that it would print."""
+    """Run the command in this process, and return its output, or the text of its error."""
     done = CliRunner().invoke(app, arguments)
     if isinstance(done.exception, PetsegError):
         assert fails, done.exception

@@ -1,4 +1,4 @@
-"""Entries for MLflow, and the decision of a logged model, of odd values: each is one line."""
+"""Odd values in entries for MLflow and in the decision of a logged model: each gives one line."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def test_an_entry_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert DataRecord(**Entry(tmp_path / "data-1").read()).params == {"split.seed": 0}
 
 
-def test_an_entry_whose_process_was_killed_while_writing_is_empty(tmp_path: Path) -> None:
+def test_an_entry_of_a_killed_writer_is_empty(tmp_path: Path) -> None:
     for text in ("", json.dumps(DATA)[:40]):
         (tmp_path / "data-1").write_text(text)
         assert Entry(tmp_path / "data-1").read() == {}
@@ -44,7 +44,7 @@ def test_an_entry_whose_process_was_killed_while_writing_is_empty(tmp_path: Path
         ("data-1", DATA | {"later": 1}, "later: Extra inputs are not permitted"),
     ],
 )
-def test_an_entry_of_odd_values_is_named(tmp_path: Path, name: str, content: object, reason: str) -> None:
+def test_an_entry_with_odd_values_is_named(tmp_path: Path, name: str, content: object, reason: str) -> None:
     path = tmp_path / name
     path.write_text(json.dumps(content))
     with pytest.raises(BrokenRecord) as refused:
@@ -71,13 +71,13 @@ def test_an_odd_decision_is_named(tmp_path: Path, reason: str) -> None:
 
 
 @pytest.mark.parametrize("put", [Path.mkdir, lambda path: path.write_bytes(b"\xff"), lambda path: None])
-def test_what_is_no_decision_is_named(tmp_path: Path, put: Callable[[Path], object]) -> None:
+def test_an_unreadable_decision_is_named(tmp_path: Path, put: Callable[[Path], object]) -> None:
     put(tmp_path / "decision.json")
     refusal(tmp_path, tmp_path / "decision.json")
 
 
 def refusal(folder: Path, decision: Path) -> str:
-    """Load a model that is whole but for its decision, and return the line that refuses it."""
+    """Load a model that is intact except for its decision, and return the line that refuses it."""
     from petseg.tracking.pyfunc import PetSegmenter
 
     run = make_run(folder / "run", "unet")

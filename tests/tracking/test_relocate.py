@@ -1,4 +1,4 @@
-"""A project that was moved, renamed or copied: MLflow's files follow it."""
+"""MLflow's files follow a project that was moved, renamed or copied."""
 
 import shutil
 from pathlib import Path
@@ -11,14 +11,14 @@ from petseg.tracking.client import EXPERIMENT, connect, experiment_id
 
 
 def project_in(folder: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a project with a run that has an artifact."""
+    """Make a project with an MLflow run that has an artifact."""
     (folder / ".dvc/tmp").mkdir(parents=True)
     shutil.copy(database, folder / "mlflow.db")
     log(folder, monkeypatch, "first")
 
 
 def log(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> str:
-    """Log an artifact from a folder; return the run's id."""
+    """Log an artifact from a folder, and return the id of the MLflow run."""
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     client = connect()
@@ -71,10 +71,10 @@ def test_a_copy_writes_nothing_into_the_original(
     assert contents(tmp_path / "original") == before
 
 
-def test_artifacts_that_lie_elsewhere_on_purpose_stay_there(
+def test_artifacts_in_a_chosen_place_stay_there(
     tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A database that several projects use is nobody's own."""
+    """A database that several projects use belongs to none of them."""
     project_in(tmp_path / "one", mlflow_database, monkeypatch)
     (tmp_path / "two/.dvc/tmp").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "two")

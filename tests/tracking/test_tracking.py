@@ -58,7 +58,7 @@ EPOCH = {
 
 @pytest.fixture
 def root(tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty repository as the working folder."""
+    """An empty project as the working folder."""
     shutil.copy(mlflow_database, tmp_path / "mlflow.db")
     (tmp_path / ".dvc/tmp").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
@@ -74,7 +74,7 @@ def rows(experiment: str = EXPERIMENT) -> "list[mlflow.entities.Run]":
 
 
 def training(root: Path, key: str = "abcd", **manifest: Any) -> StoredRun:
-    """A run of the store in which nothing is trained yet."""
+    """Make a run of the store that has no epoch yet."""
     known = {
         "format": 1, "status": "running", "created": "2026-01-02T03:04:05+00:00", "uid": f"uid{key}",
         "params": {"train.epochs": 2}, "data_sha256": "f" * 64, "data": {"data.source": "sample"},
@@ -124,7 +124,7 @@ def evaluated(
 
 
 def finished(root: Path, key: str = "abcd", **manifest: Any) -> StoredRun:
-    """A run of two epochs in the store, which MLflow knows nothing of."""
+    """Make a finished run of two epochs in the store, of which MLflow has nothing."""
     run = training(root, key, **manifest)
     for epoch in (1, 2):
         train_epoch(run, epoch)
@@ -136,7 +136,7 @@ def steps(run_id: str, metric: str) -> list[int]:
     return sorted(point.step for point in mlflow.MlflowClient().get_metric_history(run_id, metric))
 
 
-def test_a_training_is_shown_while_it_goes_on(root: Path) -> None:
+def test_a_training_is_logged_while_it_runs(root: Path) -> None:
     run = training(root, dvc_experiment="tidy-lemur")
     with live_row(run) as live:
         (row,) = rows()
@@ -144,7 +144,7 @@ def test_a_training_is_shown_while_it_goes_on(root: Path) -> None:
         assert row.data.params == {"train.epochs": "2", "data.source": "sample"}
         for epoch in (1, 2):
             train_epoch(run, epoch)
-            live.tell_epochs()
+            live.log_epochs()
             assert steps(row.info.run_id, "loss/train") == list(range(1, epoch + 1))
         finish(run)
     (row,) = rows()
@@ -165,7 +165,7 @@ def test_a_training_is_shown_while_it_goes_on(root: Path) -> None:
     assert left_over() == []
 
 
-def test_the_picture_of_an_epoch_fades_what_is_not_pet(root: Path) -> None:
+def test_the_picture_of_an_epoch_fades_the_background(root: Path) -> None:
     run = training(root)
     train_epoch(run, 1)
     picture = picture_of_epoch(run, 1)
@@ -181,7 +181,7 @@ def test_the_picture_of_an_epoch_fades_what_is_not_pet(root: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")]
 )
-def test_how_a_training_ended_is_said_and_it_is_gone_on_with(
+def test_a_stopped_training_has_its_status_and_is_resumed(
     root: Path, error: type[BaseException], status: str
 ) -> None:
     run = training(root)
@@ -189,7 +189,7 @@ def test_how_a_training_ended_is_said_and_it_is_gone_on_with(
     def train_and_stop() -> None:
         with live_row(run) as live:
             train_epoch(run, 1)
-            live.tell_epochs()
+            live.log_epochs()
             raise error
 
     with pytest.raises(error):
@@ -197,22 +197,22 @@ def test_how_a_training_ended_is_said_and_it_is_gone_on_with(
     (row,) = rows()
     assert row.info.status == status
     assert left_over() == []
-    assert sync(root / "runs", [run]).known == ["abcd"]
+    assert sync(root / "runs", [run]).already_logged == ["abcd"]
     assert rows()[0].info == row.info
     with live_row(run) as live:
         train_epoch(run, 2)
-        live.tell_epochs()
+        live.log_epochs()
         finish(run)
     (row,) = rows()
     assert row.info.status == "FINISHED"
     assert steps(row.info.run_id, "loss/train") == [1, 2]
 
 
-def test_everything_is_told_once(root: Path) -> None:
+def test_everything_is_logged_once(root: Path) -> None:
     run = evaluated(root, finished(root))
-    assert sync(root / "runs", [run]) == Delivery(told=["abcd"])
+    assert sync(root / "runs", [run]) == Delivery(logged=["abcd"])
     before = [(row.info.run_id, row.info.end_time) for row in rows()]
-    assert sync(root / "runs", [run]) == Delivery(known=["abcd"])
+    assert sync(root / "runs", [run]) == Delivery(already_logged=["abcd"])
     assert [(row.info.run_id, row.info.end_time) for row in rows()] == before
     row, *children = rows()
     names = {child.data.tags["stage"]: child for child in children}
@@ -236,37 +236,37 @@ def test_everything_is_told_once(root: Path) -> None:
     assert version_of(client, run) == str(version.version)
 
 
-def test_what_can_not_be_read_does_not_stop_the_rest(root: Path) -> None:
+def test_an_unreadable_record_does_not_stop_the_others(root: Path) -> None:
     run = finished(root)
     (root / "runs/0000").mkdir()
     (root / "runs/0000/manifest.json").write_text("{")
     for name, text in (("0000", ""), ("gone", ""), ("data-cut", '{"stage": "down')):
         with lock_entry(name) as entry:
             entry.path.write_text(text)
-    told = sync(root / "runs", [run])
-    assert (told.told, told.known) == (["abcd"], ["data-cut", "gone"])
-    assert "0000/manifest.json: is no JSON" in told.broken[0]
+    delivery = sync(root / "runs", [run])
+    assert (delivery.logged, delivery.already_logged) == (["abcd"], ["data-cut", "gone"])
+    assert "0000/manifest.json: is no JSON" in delivery.broken[0]
     assert left_over() == ["0000"]
 
 
-def test_a_history_that_is_not_as_recorded_is_not_told(root: Path) -> None:
+def test_a_history_that_differs_from_its_record_is_not_logged(root: Path) -> None:
     run = finished(root)
     run.manifest["files"] |= {name: sha256_file(run.folder / name) for name in ("history.jsonl", "shown.png")}
     write_json(run.record, run.manifest)
     edit(run.folder / "history.jsonl", '"epoch": 2', '"epoch": 3')
-    told = sync(root / "runs", [run])
-    assert "history.jsonl: differs from its recorded hash" in told.broken[0]
+    delivery = sync(root / "runs", [run])
+    assert "history.jsonl: differs from its recorded hash" in delivery.broken[0]
     assert rows() == []
 
 
-def test_another_evaluation_is_a_child_more_and_what_the_row_shows(root: Path) -> None:
+def test_another_evaluation_adds_a_child_and_updates_the_row(root: Path) -> None:
     run = evaluated(root, finished(root))
     sync(root / "runs", [run])
     closed_at = rows()[0].info.end_time
     run = evaluated(root, run, "e2", 0.75)
     with lock_entry("abcd"):
         pass
-    assert sync(root / "runs").told == ["abcd"]
+    assert sync(root / "runs").logged == ["abcd"]
     row, *children = rows()
     assert len(children) == 4
     assert row.info.end_time == closed_at
@@ -274,20 +274,20 @@ def test_another_evaluation_is_a_child_more_and_what_the_row_shows(root: Path) -
     client = mlflow.MlflowClient()
     assert len(client.search_model_versions("name = 'petseg'")) == 1
     models = client.search_logged_models([row.info.experiment_id])
-    told = [{metric.key: metric.value for metric in model.metrics} for model in models]
-    assert sorted(model["test/dice_per_image"] for model in told) == [0.7, 0.75]
-    assert [model["test/threshold"] for model in told] == [0.45, 0.45]  # also what did not change
+    metrics = [{metric.key: metric.value for metric in model.metrics} for model in models]
+    assert sorted(model["test/dice_per_image"] for model in metrics) == [0.7, 0.75]
+    assert [model["test/threshold"] for model in metrics] == [0.45, 0.45]  # the unchanged ones are logged too
 
 
 def test_two_trainings_of_one_key_in_two_stores_are_two_rows(root: Path) -> None:
-    """As in two clones that log to one server: the bits may differ, as the machines do."""
+    """Two clones may log to one server, and their bits may differ if their machines do."""
     sync(root / "runs", [finished(root)])
     sync(root / "elsewhere/runs", [finished(root / "elsewhere", uid="other")])
     assert [row.data.tags["run_key"] for row in rows()] == ["abcd", "abcd"]
 
 
 @pytest.mark.whole
-def test_stages_before_training_have_an_experiment_of_their_own(root: Path) -> None:
+def test_stages_before_training_have_their_own_experiment(root: Path) -> None:
     with recorded("preprocess", {"data.image_size": 64}) as record:
         record.metrics["kept"] = 12
         record.datasets.append(("pets", "a" * 64, "data/pets"))
@@ -324,18 +324,16 @@ def test_a_temporary_folder_of_dvc_logs_to_the_main_repository(
     assert list(copy.iterdir()) == [copy / ".dvc"]
 
 
-def test_a_mistake_of_ours_costs_no_training_and_is_not_taken_for_mlflows(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bug_in_logging_does_not_stop_a_training(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not LiveRow(training(root)).try_to(lambda row: 1 / 0)
-    assert "MLflow could not be told (ZeroDivisionError: division by zero)" in capsys.readouterr().err
+    assert "MLflow could not be updated (ZeroDivisionError: division by zero)" in capsys.readouterr().err
 
 
-def test_an_artifact_store_that_fails_by_an_error_of_its_own_is_mlflows_trouble(
+def test_an_error_of_the_artifact_store_counts_as_mlflows(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class UploadFailedError(Exception):
-        """As boto's, which derives from nothing that is MLflow's."""
+        """Like the exceptions of boto, which are no subclasses of MLflow's."""
 
     def fail(*_: object) -> None:
         raise UploadFailedError("bucket is gone")
@@ -350,30 +348,30 @@ def test_an_artifact_store_that_fails_by_an_error_of_its_own_is_mlflows_trouble(
         assert live.broken
         done = sync(root / "runs")
         assert done.broken == ["abcd: MLflow does not answer (bucket is gone)"]
-    assert sync(root / "runs").told == ["abcd"]
+    assert sync(root / "runs").logged == ["abcd"]
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
-def test_what_is_no_database_is_not_tried_again_and_again(
+def test_an_irregular_database_gives_one_warning(
     root: Path, capfd: pytest.CaptureFixture[str], make: Callable[[Path], None]
 ) -> None:
     (root / "mlflow.db").unlink()
     make(root / "mlflow.db")
     with live_row(training(root)) as row:
-        row.tell_epochs()
-    said = capfd.readouterr().err
-    assert said.startswith(f"warning: MLflow does not answer ({root}/mlflow.db is no regular file); ")
-    assert said.count("\n") == 1
+        row.log_epochs()
+    printed = capfd.readouterr().err
+    assert printed.startswith(f"warning: MLflow does not answer ({root}/mlflow.db is no regular file); ")
+    assert printed.count("\n") == 1
 
 
-def test_a_record_that_can_not_be_told_does_not_stop_the_rest(root: Path) -> None:
+def test_a_record_that_cannot_be_logged_does_not_stop_the_others(root: Path) -> None:
     runs = [finished(root, key) for key in ("aaaa", "bbbb", "cccc")]
     (runs[0].folder / "evolution/00001.png").write_bytes(b"no picture")
     (runs[1].folder / "history.jsonl").write_text("{")
     done = sync(root / "runs", runs)
-    assert done.told == ["cccc"]
+    assert done.logged == ["cccc"]
     assert [line.partition(" (")[0] for line in done.broken] == [
-        "aaaa: MLflow could not be told",
+        "aaaa: MLflow could not be updated",
         f"{runs[1].folder}/history.jsonl, line 1: is no JSON",
     ]
     assert left_over() == ["aaaa", "bbbb"]
@@ -386,7 +384,7 @@ def first_contact(folder: Path, key: str, statuses: "multiprocessing.Queue[bool]
 
 
 @pytest.mark.whole
-def test_four_processes_may_start_on_no_database(root: Path) -> None:
+def test_four_processes_can_start_without_a_database(root: Path) -> None:
     (root / "mlflow.db").unlink()
     context = multiprocessing.get_context("fork")
     broken: multiprocessing.Queue[bool] = context.Queue()
@@ -400,7 +398,7 @@ def test_four_processes_may_start_on_no_database(root: Path) -> None:
     assert len(mlflow.MlflowClient().search_experiments(filter_string="name LIKE 'petseg%'")) == 2
 
 
-def test_only_one_process_tells_of_a_run(root: Path) -> None:
+def test_only_one_process_logs_a_run(root: Path) -> None:
     run = finished(root)
     other = (
         "import sys, time\nfrom petseg.tracking.outbox import lock_entry\n"
@@ -418,11 +416,11 @@ def test_only_one_process_tells_of_a_run(root: Path) -> None:
         assert sync(root / "runs", [run]) == Delivery(busy=["abcd"])
         process.stdin.close()
     assert left_over() == []
-    assert sync(root / "runs", [run]) == Delivery(told=["abcd"])
+    assert sync(root / "runs", [run]) == Delivery(logged=["abcd"])
 
 
 class Answering(BaseHTTPRequestHandler):
-    """A server that is there, and does not do what it is asked for."""
+    """A server that hangs, or answers every request but /health with 503."""
 
     hangs_at: str
     released: threading.Event
@@ -447,7 +445,7 @@ class Answering(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """The port of a server that is away, silent, silent once it said that it is there, or overworked."""
+    """The port of a server that is down, silent, silent after its health check, or overloaded."""
     if request.param == "away":
         yield closed_port()
         return
@@ -463,7 +461,7 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.mark.whole
 @pytest.mark.parametrize("port", ["away", "silent", "hanging", "overworked"], indirect=True)
-def test_a_server_that_does_not_answer_costs_one_warning_and_is_told_later(
+def test_a_server_that_does_not_answer_is_updated_later(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], port: int
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:ge@heim@127.0.0.1:{port}")
@@ -473,25 +471,25 @@ def test_a_server_that_does_not_answer_costs_one_warning_and_is_told_later(
     with live_row(run) as live:
         for epoch in range(1, 100):
             train_epoch(run, epoch)
-            live.tell_epochs()
+            live.log_epochs()
         finish(run)
-    assert time.monotonic() - started < 30  # what must hold, and not a figure of speed
+    assert time.monotonic() - started < 30  # a requirement, not a measurement of speed
     error = capsys.readouterr().err
     assert error.count("MLflow does not answer") == 1
     assert "eim" not in error
     assert left_over() == ["abcd"]
     assert not any(b"heim" in path.read_bytes() for path in (root / ".dvc/tmp").rglob("*") if path.is_file())
-    with pytest.raises(StoreError, match=r"MLflow does not answer .*; petseg runs sync tells it later"):
+    with pytest.raises(StoreError, match=r"MLflow does not answer .*; petseg runs sync updates it later"):
         sync(root / "runs")
     assert left_over() == ["abcd"]
-    # Another store was never down, and is told when it is asked for.
+    # Another tracking store was never down, and is updated on request.
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert sync(root / "runs") == Delivery()
-    assert sync(root / "runs", [run]).told == ["abcd"]
+    assert sync(root / "runs", [run]).logged == ["abcd"]
     assert steps(rows()[0].info.run_id, "loss/train") == list(range(1, 100))
 
 
-def test_what_is_told_later_by_another_process_costs_a_warning_at_most(
+def test_a_stage_without_a_server_prints_one_warning(
     root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{closed_port()}")
@@ -520,8 +518,8 @@ def test_runs_of_killed_processes_are_closed_by_the_next_command(root: Path) -> 
         assert flush_outbox()
         statuses = {run.data.tags["run_key"]: run.info.status for run in rows()}
         assert statuses == {"abcd": "KILLED", "ffff": "RUNNING"}
-        train_epoch(killed_run, 1)  # which it had no time to tell
-        assert sync(root / "runs", [killed_run]).told == ["abcd"]
+        train_epoch(killed_run, 1)  # an epoch that it could not log
+        assert sync(root / "runs", [killed_run]).logged == ["abcd"]
         finish(mine)
         assert not live.broken
     statuses = {run.data.tags["run_key"]: run.info.status for run in rows()}
@@ -530,7 +528,7 @@ def test_runs_of_killed_processes_are_closed_by_the_next_command(root: Path) -> 
     assert steps(row.info.run_id, "loss/train") == [1]
 
 
-def test_a_training_that_failed_while_mlflow_was_away_is_told_as_failed(
+def test_a_training_that_failed_without_mlflow_is_logged_as_failed(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port()}/")
@@ -540,7 +538,7 @@ def test_a_training_that_failed_while_mlflow_was_away_is_told_as_failed(
     folder = outbox._folder()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     folder.rename(outbox._folder())
-    assert sync(root / "runs").told == ["abcd"]
+    assert sync(root / "runs").logged == ["abcd"]
     assert [row.info.status for row in rows()] == ["FAILED"]
 
 
@@ -550,12 +548,12 @@ def test_the_row_of_a_run_that_was_killed_and_pruned_is_closed(root: Path) -> No
         LiveRow(run).try_to(lambda row: entry.write({"uid": run.uid}))
     shutil.rmtree(run.folder)
     assert [row.info.status for row in rows()] == ["RUNNING"]
-    assert sync(root / "runs").told == ["abcd"]
+    assert sync(root / "runs").logged == ["abcd"]
     assert [row.info.status for row in rows()] == ["KILLED"]
 
 
 @pytest.mark.whole
-def test_a_training_does_not_wait_for_a_slow_mlflow_again(
+def test_a_training_waits_for_a_slow_mlflow_only_once(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tracking_rows, "_SLOW_S", 0)
@@ -563,7 +561,7 @@ def test_a_training_does_not_wait_for_a_slow_mlflow_again(
     with live_row(run) as live:
         for epoch in (1, 2, 3):
             train_epoch(run, epoch)
-            live.tell_epochs()
+            live.log_epochs()
         finish(run)
     warning = r"warning: MLflow took \d+ s for an epoch; runs/ has the record"
     assert len(re.findall(warning, capsys.readouterr().err)) == 1
@@ -576,7 +574,7 @@ def test_a_training_does_not_wait_for_a_slow_mlflow_again(
 
 @pytest.mark.whole
 @pytest.mark.parametrize("port", ["hanging"], indirect=True)
-def test_mlflow_is_not_waited_for_without_end(
+def test_waiting_for_mlflow_has_a_limit(
     root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], port: int
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
@@ -586,8 +584,8 @@ def test_mlflow_is_not_waited_for_without_end(
     with recorded("download", {}):
         pass
     printed = capfd.readouterr()
-    assert printed.out == "MLflow is slow; at most 2 s are given to it\n"
-    assert "warning: MLflow was not told everything in 2 s" in printed.err
+    assert printed.out == "MLflow is slow; it has 2 s at most\n"
+    assert "warning: not everything was logged in MLflow in 2 s" in printed.err
     assert len(left_over()) == 1
 
 
@@ -601,10 +599,10 @@ def test_a_model_whose_files_did_not_arrive_is_logged_again(
 
     with monkeypatch.context() as broken:
         broken.setattr("mlflow.MlflowClient.log_model_artifacts", fail)
-        assert sync(root / "runs", [run]).told == []
+        assert sync(root / "runs", [run]).logged == []
     experiments, client = [rows()[0].info.experiment_id], mlflow.MlflowClient()
     assert [model.status for model in client.search_logged_models(experiments)] == ["FAILED"]
-    assert sync(root / "runs").told == ["abcd"]
+    assert sync(root / "runs").logged == ["abcd"]
     (model,) = client.search_logged_models(experiments)
     mask = mlflow.pyfunc.load_model(model.model_uri).predict(np.zeros((40, 50, 3), np.uint8))
     assert mask.shape == (40, 50)
@@ -614,7 +612,7 @@ RULES = {"foreground": 0.9, "background": 0.8, "ignore": 0.95}
 
 
 @pytest.mark.parametrize("boundary", RULES)
-def test_a_model_has_its_dice_by_every_rule_whichever_is_the_headline(root: Path, boundary: str) -> None:
+def test_a_model_has_its_dice_by_every_rule(root: Path, boundary: str) -> None:
     run = evaluated(root, finished(root))
     assert run.evaluation is not None
     others = {
@@ -622,11 +620,11 @@ def test_a_model_has_its_dice_by_every_rule_whichever_is_the_headline(root: Path
     }
     scores: dict[str, Any] = {"boundary": boundary, "threshold": 0.45, "dice_per_image": RULES[boundary]}
     scores |= {"cleaned_masks": True, "thresholds": {"whole": 0.5, "tight": 0.45}, **others}
-    vars(run.evaluation)["headlines"] = scores  # where a cached property keeps its value
+    vars(run.evaluation)["headlines"] = scores  # the place of a cached property's value
     metrics = of_evaluation(run, run.evaluation).metrics
     assert {rule: metrics[f"test/dice_{rule}"] for rule in RULES} == RULES
     assert metrics["test/dice_per_image"] == RULES[boundary]
-    assert "test/cleaned_masks" not in metrics  # which is no score
+    assert "test/cleaned_masks" not in metrics  # it is no score
 
 
 def test_a_model_of_one_output_has_its_dice_by_its_one_rule(root: Path) -> None:
@@ -641,15 +639,13 @@ def test_a_model_of_one_output_has_its_dice_by_its_one_rule(root: Path) -> None:
     assert metrics["test/dice_background"] == 0.7
 
 
-def test_an_epoch_has_the_dice_of_both_outputs_where_it_has_two() -> None:
+def test_an_epoch_of_two_outputs_has_the_dice_of_both() -> None:
     row = EPOCH | {"epoch": 1}
     assert of_epoch(row | {"val_dice_whole": 0.9, "val_dice_tight": 0.8})["dice/val_tight"] == 0.8
-    assert of_epoch(row)["dice/val_whole"] is None  # and is not logged
+    assert of_epoch(row)["dice/val_whole"] is None  # so it is not logged
 
 
-def test_the_view_ranks_models_by_every_rule_and_shows_no_param_that_trainings_lack(
-    root: Path, params: Params
-) -> None:
+def test_the_view_has_every_rule_and_only_params_of_trainings(root: Path, params: Params) -> None:
     client = mlflow.MlflowClient()
     experiment = client.create_experiment("shown")
     save_view(client, experiment)
@@ -670,7 +666,7 @@ def test_the_view_ranks_models_by_every_rule_and_shows_no_param_that_trainings_l
     assert columns == {*trained, "data.image_size"}
 
 
-def test_a_model_that_is_packaged_with_other_code_than_infers_says_so(root: Path) -> None:
+def test_a_model_packaged_with_other_code_has_a_tag(root: Path) -> None:
     present = code_sha256(ROOT / "stages/infer.py")
     for run, code in [(finished(root, "aaaa"), present), (finished(root, "bbbb"), "0" * 64)]:
         sync(root / "runs", [evaluated(root, run, code_sha256=code)])
@@ -681,7 +677,7 @@ def test_a_model_that_is_packaged_with_other_code_than_infers_says_so(root: Path
     ]
 
 
-def test_flat_names_sections_and_single_values(params: Params) -> None:
+def test_flat_has_whole_sections_and_single_values(params: Params) -> None:
     found = flat(data__boundary="ignore", infer=params.infer)
     assert found == {
         "data.boundary": "ignore",
@@ -692,15 +688,20 @@ def test_flat_names_sections_and_single_values(params: Params) -> None:
     }
 
 
-def test_the_logged_model_turns_photos_to_masks(root: Path) -> None:
+def test_the_logged_model_turns_photos_into_masks(root: Path) -> None:
     torch.manual_seed(0)
     network = build_network(MODEL).train()
     network(torch.randn(8, 3, 32, 32))
     weights, about = root / "w.safetensors", root / "w.json"
     save_tensors(weights, network.state_dict(), {})
     digest = sha256_tensors(network.state_dict())
-    told = {"model": MODEL.model_dump(), "image_size": 32, "outputs": OUTPUTS, "tensors_sha256": digest}
-    about.write_text(json.dumps(told))
+    description = {
+        "model": MODEL.model_dump(),
+        "image_size": 32,
+        "outputs": OUTPUTS,
+        "tensors_sha256": digest,
+    }
+    about.write_text(json.dumps(description))
     photos = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     predictor = Predictor.load(weights, about, torch.device("cpu"), flip_average=True)
     probability = predictor.probability(photos, 8).numpy()
@@ -708,7 +709,7 @@ def test_the_logged_model_turns_photos_to_masks(root: Path) -> None:
     with live_row(training(root)) as live:
         assert live.row is not None
         decision = {"thresholds": thresholds, "flip_average": True}
-        for _ in range(2):  # the second time it is there
+        for _ in range(2):  # the second time the model exists
             log_model(
                 live.row.client, live.row.run_id, weights, about, decision, {EVALUATION_TAG: "e1"}, photos[0]
             )
@@ -732,7 +733,7 @@ def test_the_logged_model_turns_photos_to_masks(root: Path) -> None:
     assert model.predict(np.zeros((50, 80, 3), np.uint8)).shape == (50, 80)
 
 
-def test_runs_are_found_as_people_name_them(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_are_found_by_key_id_and_filter(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = root / "runs"
     for key, loss in (("abcd", "bce"), ("abff", "dice")):
         sync(store, [finished(root, key, params={"train.loss": loss})])
@@ -746,24 +747,24 @@ def test_runs_are_found_as_people_name_them(root: Path, capsys: pytest.CaptureFi
     assert found("params.`train.loss` = 'dice'") == ["abff"]
     assert sorted(found("params.`train.loss` LIKE '%c%'")) == ["abcd", "abff"]
     for wrong, message in (
-        ("ab", "ab: it fits 2 runs: write more of it"),
+        ("ab", "ab: matches 2 runs; write more of it"),
         ("..", r"\.\.: no such run in runs/"),
-        ("f" * 32, "no finished run fits the filter"),
+        ("f" * 32, "no finished run matches the filter"),
         ("params.x = ", "is no MLflow filter"),
-        ("params.`train.loss` = 'focal'", "no finished run fits"),
+        ("params.`train.loss` = 'focal'", "no finished run matches"),
     ):
         with pytest.raises(UsageError, match=message) as error:
             found_runs(store, [wrong])
         assert "\n" not in str(error.value)
     (store / "abff/manifest.json").rename(root / "away")
     assert found("params.`train.loss` LIKE '%c%'") == ["abcd"]
-    assert "1 runs that MLflow lists are not in runs/" in capsys.readouterr().err
+    assert "MLflow lists 1 run without runs/KEY" in capsys.readouterr().err
     (store / "abff/manifest.json").write_text("{")
     with pytest.raises(StoreError, match=r"manifest\.json: is no JSON"):
         found_runs(store, ["abff"])
 
 
-def test_a_filter_needs_mlflow_and_says_so_without_its_password(
+def test_a_filter_without_mlflow_gives_an_error_without_the_password(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{closed_port()}")

@@ -16,7 +16,7 @@ def only(**strengths: float) -> AugmentParams:
 
 
 def batch(n: int = 4, size: int = 32) -> tuple[Tensor, Tensor]:
-    """Smooth photos, whose trimap can be told from their colours: 1 where red is high, else 2."""
+    """Smooth photos whose colours determine the trimap: 1 where red is high, else 2."""
     random = torch.Generator().manual_seed(0)
     coarse = torch.rand((n, 3, 6, 6), generator=random)
     photos = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 1)
@@ -28,7 +28,7 @@ def at(value: float, n: int = 4) -> Tensor:
     return torch.full((n, AUGMENTATIONS), value)
 
 
-def test_all_off_changes_nothing() -> None:
+def test_without_augmentation_nothing_changes() -> None:
     images, trimaps = batch()
     photos, labels = augment(images, trimaps, draw(0, 1, 4), OFF, images.shape[1])
     assert torch.equal(photos, images.permute(0, 3, 1, 2) / 255)
@@ -56,12 +56,12 @@ def test_colours_change_as_in_torchvision(name: str, chance: float, factor: floa
 
 
 @pytest.mark.parametrize(("chance", "angle"), [(0.0, -20), (0.9999, 20)])
-def test_rotation_as_in_torchvision(chance: float, angle: float) -> None:
+def test_rotation_is_as_in_torchvision(chance: float, angle: float) -> None:
     images, trimaps = batch()
     photos, _ = augment(images, trimaps, at(chance), only(rotate_deg=20), images.shape[1])
     bilinear = oracle.InterpolationMode.BILINEAR
     expected = oracle.rotate(images.permute(0, 3, 1, 2) / 255, angle, bilinear)
-    middle = (..., slice(8, 24), slice(8, 24))  # outside, torchvision fills and we mirror
+    middle = (..., slice(8, 24), slice(8, 24))  # outside it, torchvision fills and petseg mirrors
     torch.testing.assert_close(photos[middle], expected[middle], atol=5e-3, rtol=0)
 
 
@@ -76,7 +76,7 @@ def test_a_stretch_keeps_the_area_and_changes_the_shape(chance: float, width: in
     assert int(pet.any(1).sum()) == pytest.approx(height, abs=1)
 
 
-def test_zoom_and_shift_move_the_centre_as_told() -> None:
+def test_zoom_and_shift_have_their_size() -> None:
     images = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
     images[:, 24:40, 24:40] = 255
     trimaps = torch.where(images[..., 0] > 0, 1, 2).to(torch.uint8)
@@ -93,12 +93,12 @@ def test_the_trimap_moves_along_and_stays_a_trimap(params: Params) -> None:
     geometry = params.augment.model_copy(update=colours)
     photos, labels = augment(images, trimaps, draw(0, 1, 16), geometry, images.shape[1])
     assert set(labels.flatten().tolist()) <= {1, 2}
-    told_by_colour = torch.where(photos[:, 0] > 0.5, 1, 2)
+    expected_by_colour = torch.where(photos[:, 0] > 0.5, 1, 2)
     clear = (photos[:, 0] - 0.5).abs() > 0.15  # away from the edge, where sampling may differ
-    assert torch.equal(labels[clear], told_by_colour[clear].to(labels.dtype))
+    assert torch.equal(labels[clear], expected_by_colour[clear].to(labels.dtype))
 
 
-def test_a_photo_changes_in_the_same_way_whatever_is_beside_it(params: Params) -> None:
+def test_a_photo_changes_independently_of_the_rest_of_the_batch(params: Params) -> None:
     images, trimaps = batch(8)
     draws = draw(3, 2, 8)
     alone = params.augment.model_copy(update={"paste": 0.0})
@@ -108,7 +108,7 @@ def test_a_photo_changes_in_the_same_way_whatever_is_beside_it(params: Params) -
     torch.testing.assert_close(apart, together[some], atol=1e-6, rtol=0)
 
 
-def test_chances_depend_on_seed_epoch_and_photo_alone() -> None:
+def test_random_draws_depend_only_on_seed_epoch_and_photo() -> None:
     assert torch.equal(draw(1, 2, 10), draw(1, 2, 10))
     assert torch.equal(draw(1, 2, 10), draw(1, 2, 20)[:10])
     assert not torch.equal(draw(1, 2, 10), draw(1, 3, 10))
@@ -118,7 +118,7 @@ def test_chances_depend_on_seed_epoch_and_photo_alone() -> None:
     assert np.abs(np.corrcoef(many.T) - np.eye(AUGMENTATIONS)).max() < 0.03
 
 
-def test_values_stay_colours(params: Params) -> None:
+def test_pixel_values_stay_between_zero_and_one(params: Params) -> None:
     images, trimaps = batch(32)
     photos, _ = augment(images, trimaps, draw(0, 5, 32), params.augment, images.shape[1])
     assert photos.min() >= 0
@@ -127,7 +127,7 @@ def test_values_stay_colours(params: Params) -> None:
 
 
 @pytest.mark.parametrize("size_px", [16, 48])
-def test_another_size_shows_the_same_photo(size_px: int) -> None:
+def test_another_size_gives_the_same_photo(size_px: int) -> None:
     images, trimaps = batch()
     photos, labels = augment(images, trimaps, draw(0, 1, 4), OFF, size_px)
     expected = oracle.resize(images.permute(0, 3, 1, 2) / 255, [size_px, size_px], antialias=True)
@@ -135,11 +135,11 @@ def test_another_size_shows_the_same_photo(size_px: int) -> None:
     assert labels.shape == (4, size_px, size_px)
     torch.testing.assert_close(photos, expected, atol=0.06, rtol=0)
     clear = (expected[:, 0] - 0.5).abs() > 0.15  # away from the edge, where sampling may differ
-    told_by_colour = torch.where(expected[:, 0] > 0.5, 1, 2)
-    assert torch.equal(labels[clear], told_by_colour[clear].to(labels.dtype))
+    expected_by_colour = torch.where(expected[:, 0] > 0.5, 1, 2)
+    assert torch.equal(labels[clear], expected_by_colour[clear].to(labels.dtype))
 
 
-def test_the_neighbours_pet_is_laid_over_with_its_border() -> None:
+def test_the_pet_of_the_next_photo_is_pasted_with_its_border() -> None:
     images = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
     images[1] = 255
     trimaps = torch.full((2, 4, 4), 2, dtype=torch.uint8)

@@ -37,7 +37,7 @@ def run(
 
 
 def results(records: list[EpochRecord]) -> list[EpochRecord]:
-    """Records without what the clock says."""
+    """The records without their times."""
     return [dataclasses.replace(record, images_per_s=0, elapsed_s=0) for record in records]
 
 
@@ -50,7 +50,7 @@ def test_the_same_seed_gives_the_same_bits(photos: tuple[Photos, Photos], params
     assert sha256_tensors(different.tensors()) != sha256_tensors(one[0].tensors())
 
 
-def test_the_global_random_state_neither_matters_nor_moves(
+def test_the_global_random_state_is_neither_used_nor_changed(
     photos: tuple[Photos, Photos], params: Params
 ) -> None:
     one, _ = run(photos, params, settings(params))
@@ -71,7 +71,7 @@ def test_the_global_random_state_neither_matters_nor_moves(
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_what_was_broken_off_ends_as_if_it_had_not_been(
+def test_a_resumed_training_ends_with_the_same_bits(
     photos: tuple[Photos, Photos], params: Params, optimizer: str, changes: dict[str, object]
 ) -> None:
     train = settings(params, optimizer=optimizer, **changes)
@@ -100,14 +100,14 @@ def test_what_was_broken_off_ends_as_if_it_had_not_been(
         (0.1, 0.6, 32, [32, 32, 64, 64, 96, 96, 128, 128, 128, 128]),
     ],
 )
-def test_photos_grow_evenly_in_sizes_the_network_takes(
+def test_photos_grow_evenly_in_sizes_that_fit_the_network(
     params: Params, start: float, growth: float, step: int, sizes: list[int]
 ) -> None:
     train = settings(params, epochs=10, start_size=start, growth_fraction=growth)
     assert [training_size(train, epoch, 128, step) for epoch in range(1, 11)] == sizes
 
 
-def test_growing_photos_are_trained_on(photos: tuple[Photos, Photos], params: Params) -> None:
+def test_a_training_uses_growing_photos(photos: tuple[Photos, Photos], params: Params) -> None:
     _, records = run(photos, params, settings(params, epochs=4, start_size=0.5, growth_fraction=0.75))
     assert [record.size_px for record in records] == [16, 20, 28, 32]
 
@@ -118,7 +118,9 @@ def test_a_plateau_lowers_the_rate(photos: tuple[Photos, Photos], params: Params
     assert records[-1].learning_rate < records[0].learning_rate
 
 
-def test_a_record_says_what_happened(photos: tuple[Photos, Photos], params: Params) -> None:
+def test_a_record_has_the_rate_losses_and_scores_of_its_epoch(
+    photos: tuple[Photos, Photos], params: Params
+) -> None:
     _, records = run(photos, params, settings(params, epochs=4, schedule="constant", warmup_fraction=0.0))
     assert [record.epoch for record in records] == [1, 2, 3, 4]
     assert all(record.learning_rate == params.train.learning_rate for record in records)
@@ -130,7 +132,7 @@ def test_a_record_says_what_happened(photos: tuple[Photos, Photos], params: Para
 
 
 @pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"gradient_clip": 0.1}, {"loss": "dice"}])
-def test_settings_reach_the_training(
+def test_settings_affect_the_training(
     photos: tuple[Photos, Photos], params: Params, changes: dict[str, object]
 ) -> None:
     plain, _ = run(photos, params, settings(params, epochs=1))
@@ -140,13 +142,15 @@ def test_settings_reach_the_training(
     assert other.tensors()["network/head.weight"].dtype == torch.float32
 
 
-def test_a_loss_that_is_no_number_stops_with_its_step(photos: tuple[Photos, Photos], params: Params) -> None:
+def test_a_loss_of_nan_stops_the_training_and_names_the_step(
+    photos: tuple[Photos, Photos], params: Params
+) -> None:
     train = settings(params, optimizer="sgd", learning_rate=1e30, warmup_fraction=0.0)
     with pytest.raises(NonFiniteLoss, match=r"epoch \d+, step \d of 3 is (nan|inf)"):
         run(photos, params, train)
 
 
-def test_batches_differ_by_one_photo_and_hold_each_once() -> None:
+def test_batches_have_each_photo_once_and_nearly_equal_sizes() -> None:
     batches = _batches(seed=0, epoch=1, n=275, steps=18)
     assert {len(rows) for rows in batches} == {15, 16}
     assert sorted(torch.cat(batches).tolist()) == list(range(275))
@@ -155,7 +159,9 @@ def test_batches_differ_by_one_photo_and_hold_each_once() -> None:
     assert not torch.equal(torch.cat(batches), torch.cat(later))
 
 
-def test_the_best_epoch_is_by_the_mean_of_both_outputs(photos: tuple[Photos, Photos], params: Params) -> None:
+def test_the_validation_dice_is_the_mean_of_both_outputs(
+    photos: tuple[Photos, Photos], params: Params
+) -> None:
     state, records = run(photos, params, settings(params, epochs=2))
     _, dice = validate(state.evaluated, photos[1], settings(params))
     assert dice.shape == (len(photos[1]), 2)
@@ -171,7 +177,7 @@ def test_the_masks_of_an_epoch_are_nested(photos: tuple[Photos, Photos], params:
     assert not (masks[:, 1] & ~masks[:, 0]).any()
 
 
-def test_where_no_border_is_drawn_both_outputs_learn_one_mask() -> None:
+def test_without_a_border_both_outputs_learn_the_same_mask() -> None:
     whole, tight = masks_of_outputs(torch.tensor([[[1, 2], [2, 1]]]))[0]
     assert torch.equal(whole, tight)
     whole, tight = masks_of_outputs(torch.tensor([[[1, 2], [3, 1]]]))[0]

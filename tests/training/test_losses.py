@@ -10,7 +10,7 @@ from petseg.training.losses import LOSSES, bce_dice_loss, bce_loss, focal_loss, 
 
 
 def maps(*photos: list[float]) -> Tensor:
-    """Photos of 2x2 pixels: (N, 1, 2, 2)."""
+    """Maps of 2x2 pixels: (N, 1, 2, 2)."""
     return torch.tensor(photos, dtype=torch.float32).view(-1, 1, 2, 2)
 
 
@@ -40,12 +40,12 @@ def test_dice_is_averaged_over_photos_not_pooled() -> None:
 
 def test_focal_of_four_pixels() -> None:
     logits = maps([logit(0.9), logit(0.2), 0.0, logit(0.7)])
-    terms = ((0.1, 0.9), (0.2, 0.8), (0.5, 0.5), (0.3, 0.7))  # how wrong, and the truth's probability
+    terms = ((0.1, 0.9), (0.2, 0.8), (0.5, 0.5), (0.3, 0.7))  # the error, and the probability of the truth
     expected = -sum(wrong**2 * math.log(p) for wrong, p in terms) / 4
     assert focal_loss(logits, maps([1, 0, 0, 1])).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_focal_is_that_of_torchvision() -> None:
+def test_focal_loss_equals_that_of_torchvision() -> None:
     random = torch.Generator().manual_seed(0)
     logits, mask = torch.randn(2, 1, 8, 8, generator=random), torch.ones(2, 1, 8, 8)
     expected = sigmoid_focal_loss(logits, mask, alpha=-1, gamma=2, reduction="mean")
@@ -75,7 +75,7 @@ def test_two_outputs_are_averaged(name: str) -> None:
 def test_empty_and_full_masks_have_finite_gradients(name: str, value: float) -> None:
     logits = torch.zeros(1, 1, 2, 2, requires_grad=True)
     loss = LOSSES[name](logits, torch.full((1, 1, 2, 2), value))
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+    loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
     assert loss.isfinite()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
@@ -95,6 +95,6 @@ def test_bce_dice_is_the_sum() -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_what_broadcasting_would_hide_is_refused(name: str) -> None:
+def test_shapes_that_would_broadcast_are_refused(name: str) -> None:
     with pytest.raises(ShapeMismatch, match=r"logits and masks: shapes \(2, 1, 4, 4\) and \(2, 4, 4\)"):
         LOSSES[name](torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4))

@@ -10,7 +10,7 @@ def quintic(x: float) -> float:
 
 
 def test_a_diagonal_matrix_by_hand() -> None:
-    """Its singular values are its entries, so each step of the iteration is the quintic of each."""
+    """Its singular values are its entries, so each step applies the quintic to each entry."""
     norm = 5.0  # of 3 and 4
     expected = [quintic(quintic(value / norm)) for value in (3.0, 4.0)]
     made = orthogonal(torch.diag(torch.tensor([3.0, 4.0]))[None], steps=2)[0]
@@ -18,7 +18,7 @@ def test_a_diagonal_matrix_by_hand() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 40), (2, 40, 8), (1, 16, 16), (2, 1, 7)])
-def test_all_singular_values_come_near_one_and_the_directions_stay(shape: tuple[int, ...]) -> None:
+def test_singular_values_come_near_one_and_directions_stay(shape: tuple[int, ...]) -> None:
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, _, v = torch.linalg.svd(matrices, full_matrices=False)
     made = orthogonal(matrices)
@@ -43,11 +43,13 @@ def test_a_step_of_a_convolution_by_hand() -> None:
     weight.grad = gradient.clone()
     Muon([{"params": [weight], "weight_decay": 0.5}], lr=0.1, momentum=0.9).step()
     matrix = gradient.permute(0, 2, 3, 1).reshape(1, 4, 18)
-    step = orthogonal(matrix).view(4, 3, 3, 2).permute(0, 3, 1, 2)  # Nesterov's first: 1.9 times the gradient
+    step = (
+        orthogonal(matrix).view(4, 3, 3, 2).permute(0, 3, 1, 2)
+    )  # Nesterov's first step: 1.9 times the gradient
     torch.testing.assert_close(weight.detach(), before * (1 - 0.1 * 0.5) - 0.1 * step)
 
 
-def test_vectors_move_as_by_sgd() -> None:
+def test_vectors_move_as_with_sgd() -> None:
     ours, theirs = (nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2))
     muon_, sgd = Muon([{"params": [ours]}], 0.1, 0.9), torch.optim.SGD([theirs], 0.1, 0.9, nesterov=True)
     for scale in (1.0, -0.5, 2.0):
@@ -57,7 +59,7 @@ def test_vectors_move_as_by_sgd() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-def test_alike_weights_are_worked_on_together_and_give_what_each_gives_alone() -> None:
+def test_weights_of_one_shape_step_together_as_they_would_alone() -> None:
     weights = [torch.randn(8, 4, 3, 3) for _ in range(2)] + [torch.randn(8, 4, 1, 1)]
     gradients = [torch.randn_like(weight) for weight in weights]
 
@@ -72,7 +74,7 @@ def test_alike_weights_are_worked_on_together_and_give_what_each_gives_alone() -
         torch.testing.assert_close(alone, together)
 
 
-def test_the_blocks_of_a_large_matrix_are_orthogonal_each() -> None:
+def test_each_block_of_a_large_matrix_is_made_orthogonal() -> None:
     weight = nn.Parameter(torch.zeros(8, 3, 3, 3))
     weight.grad = torch.randn(8, 3, 3, 3)
     gradient = weight.grad.permute(0, 2, 3, 1).reshape(2, 4, 27)
@@ -81,7 +83,7 @@ def test_the_blocks_of_a_large_matrix_are_orthogonal_each() -> None:
     torch.testing.assert_close(moved, orthogonal(gradient))
 
 
-def test_a_parameter_without_a_gradient_stays() -> None:
+def test_a_parameter_without_a_gradient_does_not_change() -> None:
     weight = nn.Parameter(torch.ones(2, 2))
     Muon([{"params": [weight], "weight_decay": 1.0}], lr=1.0, momentum=0.9).step()
     assert torch.equal(weight, torch.ones(2, 2))

@@ -29,7 +29,7 @@ def test_schedules_of_four_steps(params: Params, schedule: str, warmup: float, e
     assert rates == pytest.approx(expected, abs=1e-3)
 
 
-def test_onecycle_is_that_of_torch(params: Params) -> None:
+def test_onecycle_equals_that_of_torch(params: Params) -> None:
     steps = 400
     train = settings(params, schedule="onecycle", warmup_fraction=0.25, learning_rate=0.1)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -40,14 +40,14 @@ def test_onecycle_is_that_of_torch(params: Params) -> None:
         oracle.step()
 
 
-def test_no_step_is_wasted_at_rate_zero(params: Params) -> None:
+def test_no_step_has_a_learning_rate_of_zero(params: Params) -> None:
     for schedule in SCHEDULES:
         train = settings(params, schedule=schedule)
         assert all(learning_rate(train, step, 10) > 0 for step in range(10))
 
 
-def test_plateaus_are_those_of_torch(params: Params) -> None:
-    """Torch's own scheduler, for a quantity that is to rise, is the oracle."""
+def test_the_plateau_schedule_equals_that_of_torch(params: Params) -> None:
+    """The oracle is torch's scheduler for a value that should rise."""
     values = np.random.default_rng(0).normal(np.linspace(0.5, 0.6, 60), 0.02).tolist()
     values[10] = float("nan")
     train = settings(params, schedule="plateau", warmup_fraction=0.0, plateau_patience=3, plateau_factor=0.5)
@@ -69,7 +69,7 @@ def test_a_plateau_schedule_warms_up(params: Params) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_each_optimizer_goes_downhill(params: Params, name: str) -> None:
+def test_each_optimizer_lowers_the_loss(params: Params, name: str) -> None:
     torch.manual_seed(0)
     network = nn.Linear(3, 1)
     optimizer = build_optimizer(network, settings(params, optimizer=name, learning_rate=1e-2))
@@ -97,15 +97,16 @@ def test_the_average_follows_the_weights() -> None:
     average = copy.deepcopy(network)
     with torch.no_grad():
         network.weight.fill_(3.0)
-        network.running_mean.fill_(1.0)  # type: ignore[union-attr]  # there, as it tracks
-        network.num_batches_tracked.fill_(7)  # type: ignore[union-attr]  # there, as it tracks
+        # It tracks, so these are not None.
+        network.running_mean.fill_(1.0)  # type: ignore[union-attr]
+        network.num_batches_tracked.fill_(7)  # type: ignore[union-attr]
     update_average(average, network, decay=0.9, step=10_000)
     assert average.weight.item() == pytest.approx(0.9 * 1 + 0.1 * 3)
-    assert average.running_mean.item() == pytest.approx(0.1)  # type: ignore[union-attr]  # there, as it tracks
-    assert average.num_batches_tracked.item() == 7  # type: ignore[union-attr]  # there, as it tracks
+    assert average.running_mean.item() == pytest.approx(0.1)  # type: ignore[union-attr]
+    assert average.num_batches_tracked.item() == 7  # type: ignore[union-attr]
 
 
-def test_the_average_soon_forgets_where_it_began() -> None:
+def test_the_average_soon_forgets_the_initial_weights() -> None:
     network = nn.Linear(1, 1, bias=False)
     average = copy.deepcopy(network)
     nn.init.constant_(network.weight, 5.0)

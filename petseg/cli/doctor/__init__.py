@@ -1,7 +1,7 @@
-"""``petseg doctor`` checks that everything is there and whole; with ``--data`` it checks a data set.
+"""``petseg doctor`` checks that everything is present and undamaged; with ``--data`` it checks a data set.
 
-``command`` reads the options, ``checks`` has one function for each check, ``findings`` runs them, and
-``data`` looks at photos and masks.
+``command`` reads the options, ``checks`` has one function for each check, ``findings`` runs the checks, and
+``data`` checks photos and masks.
 """
 
 from petseg.cli.doctor.command import doctor as doctor

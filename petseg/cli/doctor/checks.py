@@ -1,7 +1,7 @@
-"""Is everything there and whole: one check a function, each with what to do where it is not.
+"""The checks of ``petseg doctor``, one function each.
 
-A check yields findings and leaves nothing behind. What it raises, or does not say in time, is a finding
-too, and keeps no other check from its work.
+A check yields findings, each with what to do if something is wrong, and changes nothing. If a check raises an
+error or takes too long, that becomes a finding too, and the other checks go on.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petseg.cli.doctor.findings import Check, Finding, run_checks
-from petseg.core.formats import size
+from petseg.core.formats import counted, size
 from petseg.core.git import git_state
 from petseg.core.project import tracking_uri, usable_cores
 from petseg.core.textfiles import read_yaml
@@ -35,26 +35,26 @@ if TYPE_CHECKING:
 
 
 PINS = "requirements.lock"
-LOW_BYTES = 2_000_000_000  # of free disk: a training of the whole data set writes less
-_NAMED = 4  # of a list, so that a line stays one
+LOW_BYTES = 2_000_000_000  # of free disk; training on the whole data set writes less
+_NAMED = 4  # the most items of a list that are printed
 _DATA_STAGES = ("download", "preprocess")
 
 
 def check_packages(root: Path) -> Iterator[Finding]:
-    """Python and the packages, against what pyproject.toml and the lock want."""
-    from packaging.requirements import Requirement  # not above: no other command needs it
+    """Compare Python and the packages with pyproject.toml and requirements.lock."""
+    from packaging.requirements import Requirement  # imported here: no other command needs it
     from packaging.specifiers import SpecifierSet
 
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = project["requires-python"]
+    required = project["requires-python"]
     here = platform.python_version()
-    if here in SpecifierSet(wanted):
+    if here in SpecifierSet(required):
         yield Finding("python", "ok", here)
     else:
-        yield Finding("python", "problem", f"{here}, but petseg needs {wanted}: make env PYTHON=...")
+        yield Finding("python", "problem", f"{here}, but petseg needs {required}: make env PYTHON=...")
     pins = root / PINS
     if not pins.is_file():
-        yield Finding("packages", "warning", f"there is no {PINS} to hold them against")
+        yield Finding("packages", "warning", f"there is no {PINS} to compare them with")
         return
     lines = pins.read_text(encoding="utf-8").splitlines()
     texts = (line.removesuffix("\\").strip() for line in lines if line[:1].isalnum())
@@ -77,26 +77,26 @@ def check_packages(root: Path) -> Iterator[Finding]:
 
 
 def check_cores(root: Path) -> Iterator[Finding]:
-    """The cores, against how many threads a training takes, on which its bits depend."""
+    """Compare the cores with train.threads, on which the bits of a training depend."""
     cores, threads = usable_cores(), _param(root, "train", "threads")
-    said = f"{cores} usable, OMP_NUM_THREADS is {os.environ.get('OMP_NUM_THREADS', 'not set')}"
-    said += f", train.threads {threads}"
+    words = f"{cores} usable, OMP_NUM_THREADS is {os.environ.get('OMP_NUM_THREADS', 'not set')}"
+    words += f", train.threads {threads}"
     if isinstance(threads, int) and threads > cores:
-        yield Finding("cores", "warning", f"{said}: set no more threads than there are cores")
+        yield Finding("cores", "warning", f"{words}: set no more threads than there are cores")
     else:
-        yield Finding("cores", "ok", said)
+        yield Finding("cores", "ok", words)
 
 
 def check_gpu(root: Path) -> Iterator[Finding]:
-    """The GPU, against train.device."""
+    """Compare the GPU with train.device."""
     device, found = _param(root, "train", "device"), False
     if Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi"):
-        import torch  # not above: it takes two seconds, and without a driver it finds nothing
+        import torch  # imported here: it takes two seconds, and finds nothing without a driver
 
         found = torch.cuda.is_available()
     if found:
-        said = f"{torch.cuda.get_device_name()}, train.device {device}"
-        yield Finding("gpu", "ok", f"{said}: not used" if device == "cpu" else said)
+        words = f"{torch.cuda.get_device_name()}, train.device {device}"
+        yield Finding("gpu", "ok", f"{words}: not used" if device == "cpu" else words)
     elif device == "cuda":
         yield Finding("gpu", "problem", "torch finds none, and train.device is cuda; set auto or cpu")
     else:
@@ -104,26 +104,26 @@ def check_gpu(root: Path) -> Iterator[Finding]:
 
 
 def check_git(root: Path) -> Iterator[Finding]:
-    """The commit, without which no run can be traced."""
+    """Check that there is a commit; a run without one can't be traced."""
     train = root / "stages/train.py"
     git = git_state(root, needed_files(train) if train.is_file() else ())
     if git.commit is None:
-        yield Finding("git", "problem", "no commit, which every run names: git init, git add -A, git commit")
+        yield Finding("git", "problem", "no commit for runs to record: git init, git add -A, git commit")
     else:
         differs = ", and files that differ from it; runs keep the difference" if git.dirty else ""
         yield Finding("git", "ok", f"commit {git.commit[:10]}{differs}")
 
 
 def check_params(root: Path) -> Iterator[Finding]:
-    """params.yaml, whose every mistake has a line."""
-    from petseg.params import load_params  # not above: pydantic would slow down every other command
+    """Check params.yaml; each mistake is a finding."""
+    from petseg.params import load_params  # imported here: pydantic is slow
 
     load_params(root / "params.yaml")
     yield Finding("params", "ok", "params.yaml is valid")
 
 
 def check_dvc(root: Path) -> Iterator[Finding]:
-    """DVC: its cache, its remote, and which stages would run again."""
+    """Check DVC's cache and remote, and which stages would run again."""
     if not (root / ".dvc").is_dir():
         yield Finding("dvc", "problem", f"there is no .dvc in {root}: run petseg in a clone, or dvc init")
         return
@@ -140,20 +140,20 @@ def check_dvc(root: Path) -> Iterator[Finding]:
     try:
         status = repo.status()
     except LockError:
-        yield Finding("pipeline", "warning", "DVC is at work, so it can't be asked; wait for it")
+        yield Finding("pipeline", "warning", "another dvc command is running; wait for it to end")
     except DvcException as error:
         yield Finding("pipeline", "problem", " ".join(str(error).split()))
     else:
         stale = [f"{stage} ({_changes(changes)})" for stage, changes in status.items()]
-        said = f"stale: {_some(stale)}; dvc repro makes it current" if stale else "every stage is current"
-        yield Finding("pipeline", "warning" if stale else "ok", said)
+        words = f"stale: {_some(stale)}; dvc repro makes it current" if stale else "every stage is current"
+        yield Finding("pipeline", "warning" if stale else "ok", words)
 
 
 def _remote(repo: "Repo") -> Finding:
     names, default = list(repo.config["remote"]), repo.config["core"].get("remote")
     if not names:
-        said = "none, which is fine; dvc remote add -d NAME URL lets dvc push keep a copy elsewhere"
-        return Finding("dvc remote", "ok", said)
+        words = "none, which is fine; dvc remote add -d NAME URL lets dvc push keep a copy elsewhere"
+        return Finding("dvc remote", "ok", words)
     name = default or names[0]
     remote = repo.cloud.get_remote(name)
     if remote.fs.protocol == "local" and not Path(remote.path).is_dir():
@@ -161,28 +161,28 @@ def _remote(repo: "Repo") -> Finding:
     try:
         remote.fs.exists(remote.path)
     except Exception as error:  # noqa: BLE001  (every kind of remote raises its own)
-        said = f"{name} does not answer ({' '.join(str(error).split()):.120}); dvc push will fail"
-        return Finding("dvc remote", "warning", said)
-    said = "reachable" if default else "reachable, but no default: dvc remote default NAME"
-    return Finding("dvc remote", "ok", f"{name}: {said}")
+        words = f"{name} does not answer ({' '.join(str(error).split()):.120}); dvc push will fail"
+        return Finding("dvc remote", "warning", words)
+    words = "reachable" if default else "reachable, but no default: dvc remote default NAME"
+    return Finding("dvc remote", "ok", f"{name}: {words}")
 
 
 def _changes(changes: list[Any]) -> str:
-    """Say in words what DVC's status has of one stage."""
-    said = []
+    """Describe the changes that DVC's status lists for one stage."""
+    parts = []
     for change in changes:
         if not isinstance(change, dict):
-            said.append(str(change))
+            parts.append(str(change))
             continue
-        for kind, things in change.items():
-            how = sorted(set(things.values()), key=str) if kind == "changed outs" else []
+        for kind, paths in change.items():
+            how = sorted(set(paths.values()), key=str) if kind == "changed outs" else []
             what = kind.removeprefix("changed ").replace("deps", "inputs").replace("outs", "outputs")
-            said.append(f"{what} {' and '.join(map(str, how))}" if how else f"{what} changed")
-    return ", ".join(dict.fromkeys(said))
+            parts.append(f"{what} {' and '.join(map(str, how))}" if how else f"{what} changed")
+    return ", ".join(dict.fromkeys(parts))
 
 
 def check_mlflow(root: Path) -> Iterator[Finding]:
-    """MLflow's store, and what it has not been told yet."""
+    """Check that MLflow answers, and whether anything is still to be logged."""
     from petseg.tracking.client import EXPERIMENT, connect, experiment_id, is_mlflow_trouble, reason
     from petseg.tracking.outbox import left_over
 
@@ -196,25 +196,25 @@ def check_mlflow(root: Path) -> Iterator[Finding]:
         except Exception as error:
             if not is_mlflow_trouble(error):
                 raise
-            later = "trainings go on, and petseg runs sync tells it later"
+            later = "trainings go on, and petseg runs sync updates it later"
             yield Finding("mlflow", "warning", f"does not answer ({reason(error)}); {later}")
         else:
             yield Finding("mlflow", "ok", f"{shown} answers")
     if unsent := left_over():
-        said = f"{len(unsent)} records that MLflow does not know: petseg runs sync"
-        yield Finding("mlflow outbox", "warning", said)
+        words = f"{counted(len(unsent), 'record')} still to be logged: petseg runs sync"
+        yield Finding("mlflow outbox", "warning", words)
 
 
 def check_store(root: Path) -> Iterator[Finding]:
-    """The store of runs: what is in it, what of it can't be read, and its champion."""
+    """Check the store of runs: what it has, what can't be read, and the champion."""
     store = root / "runs"
     runs, broken = stored_runs(store)
     for line in dict.fromkeys((*broken, *against_ledger(store, runs))):
-        more = "" if WAY_OUT in line else "; petseg runs verify looks at all of it"
+        more = "" if WAY_OUT in line else "; petseg runs verify checks all of it"
         yield Finding("runs", "problem", f"{line}{more}")
     if (there := moved_from(store)) is not None:
-        said = f"the project was at {there} before: the next change of the store, and of MLflow, says so"
-        yield Finding("place of the project", "warning", said)
+        words = f"the project was at {there} before; the store and MLflow note the move at their next change"
+        yield Finding("place of the project", "warning", words)
     finished = sum(run.finished for run in runs)
     open_ones = f", {len(runs) - finished} not finished" if finished < len(runs) else ""
     none = "none yet; dvc repro trains one"
@@ -222,8 +222,8 @@ def check_store(root: Path) -> Iterator[Finding]:
     yield from _free("disk of the runs", store)
     key = champion(store)
     if key is not None and run_of(store, key) is None:
-        said = f"{key} is not in {store.name}/; petseg runs promote ID --force makes another"
-        yield Finding("champion", "problem", said)
+        words = f"{key} is not in {store.name}/; petseg runs promote ID --force makes another"
+        yield Finding("champion", "problem", words)
     elif key is not None:
         yield Finding("champion", "ok", f"run {key}")
     elif finished:
@@ -231,7 +231,7 @@ def check_store(root: Path) -> Iterator[Finding]:
 
 
 def check_data(root: Path) -> Iterator[Finding]:
-    """The archives and the arrays, against the hashes that dvc.lock has of them."""
+    """Compare the archives and the arrays with their hashes in dvc.lock."""
     described = described_stages(root)
     lock = described_stages(root, LOCK) if (root / LOCK).is_file() else {}
     for stage in _DATA_STAGES:
@@ -241,17 +241,17 @@ def check_data(root: Path) -> Iterator[Finding]:
             if path not in recorded:
                 yield Finding(name, "warning", f"has not been made yet; dvc repro {stage} makes it")
             elif not path.exists():
-                said = f"is not there; dvc repro {stage} makes it, or dvc checkout {name} from the cache"
-                yield Finding(name, "warning", said)
+                words = f"is not there; dvc repro {stage} makes it, or dvc checkout {name} from the cache"
+                yield Finding(name, "warning", words)
             elif _md5(path) != recorded[path]:
-                said = f"differs from {LOCK}; dvc checkout -f {name} puts back what the cache has of it"
-                yield Finding(name, "problem", said)
+                words = f"differs from {LOCK}; dvc checkout -f {name} puts back the copy in the cache"
+                yield Finding(name, "problem", words)
             else:
                 yield Finding(name, "ok", f"as in {LOCK}")
 
 
 def check_weights(root: Path) -> Iterator[Finding]:
-    """The weights in the working folder, against the store."""
+    """Check that the store has the weights in the working folder."""
     path = stage_paths(root, "train")["weights"]
     name = str(path.relative_to(root))
     if not path.is_file():
@@ -261,10 +261,10 @@ def check_weights(root: Path) -> Iterator[Finding]:
     elif holder_of(root / "runs", path):
         yield Finding(name, "ok", "is a run's, byte for byte")
     elif run := run_of_weights(root / "runs", path):
-        said = f"is run {run.key}'s, whose stored copy is damaged or gone: petseg runs adopt {name} heals it"
-        yield Finding(name, "problem", said)
+        words = f"is run {run.key}'s, whose stored copy is damaged or gone: petseg runs adopt {name} heals it"
+        yield Finding(name, "problem", words)
     else:
-        yield Finding(name, "warning", f"is what no run has; petseg runs adopt {name} keeps it")
+        yield Finding(name, "warning", f"no run has these weights; petseg runs adopt {name} keeps them")
 
 
 CHECKS: dict[str, Check] = {
@@ -282,16 +282,16 @@ CHECKS: dict[str, Check] = {
 
 
 def check_up(root: Path) -> list[Finding]:
-    """Make every check, all at once.
+    """Run all checks at the same time.
 
     Args:
-        root: of the main repository, which is the working folder too.
+        root: the root of the main repository, which is also the working folder.
     """
     return run_checks(CHECKS, root)
 
 
 def _param(root: Path, section: str, key: str) -> Any:
-    """Return a param as it is written, for a check that is not about its being right."""
+    """Return a param as it is written in params.yaml; whether it is valid is another check."""
     try:
         return read_yaml(root / "params.yaml")[section][key]
     except (ParamsError, KeyError, TypeError):
@@ -299,7 +299,7 @@ def _param(root: Path, section: str, key: str) -> Any:
 
 
 def _md5(path: Path) -> str:
-    """Hash a file, or a folder, as DVC does."""
+    """Return the md5 of a file or folder, as DVC computes it."""
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
@@ -311,18 +311,18 @@ def _md5(path: Path) -> str:
 def _free(name: str, folder: Path) -> Iterator[Finding]:
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free
-    said = f"{size(free)} free"
+    words = f"{size(free)} free"
     if free < LOW_BYTES:
-        yield Finding(name, "warning", f"{said}; petseg runs prune and dvc gc make room")
+        yield Finding(name, "warning", f"{words}; petseg runs prune and dvc gc make room")
     else:
-        yield Finding(name, "ok", said)
+        yield Finding(name, "ok", words)
 
 
 def _below(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def _some(things: list[str]) -> str:
-    """Join the first things of a list, and say how many more there are."""
-    more = len(things) - _NAMED
-    return ", ".join(things[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _some(items: list[str]) -> str:
+    """Join the first items of a list, and say how many more there are."""
+    more = len(items) - _NAMED
+    return ", ".join(items[:_NAMED]) + (f" and {more} more" if more > 0 else "")

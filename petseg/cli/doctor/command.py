@@ -20,30 +20,31 @@ _COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "problem":
 
 
 def doctor(
-    data: Annotated[bool, typer.Option("--data", help="Look at a data set instead.")] = False,
+    data: Annotated[bool, typer.Option("--data", help="Check a data set instead.")] = False,
     source: Annotated[
-        str | None, typer.Option(help="Of --data: a folder or CSV of pairs, as data.source; else that.")
+        str | None, typer.Option(help="With --data: a folder, or a CSV of pairs. Default: data.source.")
     ] = None,
     masks: Annotated[
-        str | None, typer.Option(help="Of --data: how masks are encoded, as data.masks; else that.")
+        str | None, typer.Option(help="With --data: how masks are encoded. Default: data.masks.")
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option(help="Of --data: where some pairs are drawn; else plots/data_sheet.png.")
+        Path | None,
+        typer.Option(help="With --data: the picture of some pairs to write. Default: plots/data_sheet.png."),
     ] = None,
     force: Force = False,
 ) -> Answer:
-    """Check that all is there and whole, and say what to do.
+    """Check that everything is present and undamaged, and say what to do if it is not.
 
-    The exit code is 1 if something is a problem, and with --data if something is suspicious.
+    The exit code is 1 if there is a problem; with --data, if something is suspicious.
     """
     if data:
-        from petseg.cli.doctor.data import look_at_data  # not above: it imports much
+        from petseg.cli.doctor.data import look_at_data  # imported here: it imports much
 
         target = picture_target("--sheet", sheet, main_root() / "plots/data_sheet.png", force)
         return look_at_data(source, masks, target)
     for option, given in (("--source", source), ("--masks", masks), ("--sheet", sheet), ("--force", force)):
         if given not in (None, False):
-            raise UsageError(f"{option}: is of --data")
+            raise UsageError(f"{option}: goes with --data")
     from petseg.cli.doctor.checks import check_up
 
     root = main_root()

@@ -1,4 +1,4 @@
-"""``petseg doctor --data``: what a data set has, before the pipeline is run on it."""
+"""``petseg doctor --data``: checks a data set before the pipeline is run on it."""
 
 import sys
 import warnings
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from petseg.cli.output import Answer
 from petseg.cli.showing import check_picture, save_figure
+from petseg.core.formats import counted
 from petseg.core.project import expanded, main_root
 from petseg.core.terminal import cell, print_lines
 from petseg.data.encodings import ENCODINGS
@@ -34,23 +35,23 @@ from petseg.errors import UsageError
 from petseg.params import load_params
 from petseg.pipeline.dvcfiles import locked_param, stage_paths
 
-_TOLD, _ALIKE = 30, 3  # reasons that are printed, and names of each
-_VALUES = 8  # of masks
-_BAR = 32  # letters of the longest
-_CAPTION = 24
+_REASONS, _NAMES = 30, 3  # the most reasons that are printed, and the most names for each
+_VALUES = 8  # the most mask values that are printed
+_BAR = 32  # characters of the longest bar
+_CAPTION = 24  # characters of a caption
 _MEANINGS = {PET: "pet", BACKGROUND: "background", BORDER: "border"}
 
 
 def look_at_data(source: str | None, masks: str | None, sheet: Path | None) -> Answer:
-    """Look at a data set; leaves nothing but the sheet. The exit code is 1 if something is suspicious.
+    """Check a data set, and write nothing but the sheet. The exit code is 1 if something is suspicious.
 
     Args:
         source: a folder, a CSV of pairs, or sample; None for data.source of params.yaml.
         masks: how masks are encoded; None for data.masks of params.yaml.
-        sheet: where to draw some of its pairs; None for nowhere.
+        sheet: the picture of some pairs to write; None if no picture is wanted.
 
     Raises:
-        PetsegError: the data set can't be looked at.
+        PetsegError: the data set can't be checked.
     """
     if sheet is not None:
         check_picture("--sheet", sheet)
@@ -60,15 +61,15 @@ def look_at_data(source: str | None, masks: str | None, sheet: Path | None) -> A
     encoding = next((name for name in ENCODINGS if name == (masks or params.data.masks)), None)
     if encoding is None:
         raise UsageError(f"--masks {masks}: must be one of {', '.join(ENCODINGS)}")
-    asked = params.data.source
+    place = params.data.source
     if source is not None:
         named = source == "sample" or is_remote(source)
-        asked = source if named else str(Path.cwd() / expanded(source))
-    elif is_remote(asked) and locked_param("download", "data.source", root) == asked:
-        asked = str(path["archives"])  # what it was fetched to
-    opened = open_source(asked, encoding, path["sample"], root)
+        place = source if named else str(Path.cwd() / expanded(source))
+    elif is_remote(place) and locked_param("download", "data.source", root) == place:
+        place = str(path["archives"])  # the files that were fetched from the URL
+    opened = open_source(place, encoding, path["sample"], root)
     if source is None and opened.masks != encoding:
-        check_archives_encoding(asked, encoding)
+        check_archives_encoding(place, encoding)
     seen = inspect(opened, params.data.image_size, params.split)
     drawn = sheet if seen.sheet else None
     if drawn is not None:
@@ -120,7 +121,7 @@ def _overview(seen: Inspection) -> Table:
 
 
 def _sizes(seen: Inspection) -> dict[str, tuple[list[float], str]]:
-    """Return the photos' widths, heights and aspects, each with how it is printed."""
+    """Return the photos' widths, heights and aspect ratios, each with its number format."""
     widths, heights = ([float(size[i]) for size in seen.sizes] for i in (0, 1))
     aspects = [width / height for width, height in seen.sizes]
     return {
@@ -142,12 +143,12 @@ def _counted(counts: Counter[str], what: str) -> str:
 
 
 def _values(seen: Inspection) -> dict[str, int]:
-    """Return the pixels by value, as far as they fit, with what each value means."""
+    """Return the number of pixels for each of the most frequent mask values, with the value's meaning."""
     meanings = {value: _MEANINGS[meaning] for value, meaning in ENCODINGS[seen.source.masks].items()}
     most = sorted(value for value, _ in seen.values.most_common(_VALUES))
     bars = {f"{value} {meanings.get(value, '(not of this encoding)')}": seen.values[value] for value in most}
     if rest := len(seen.values) - len(most):
-        bars[f"{rest} others"] = seen.values.total() - sum(bars.values())
+        bars[counted(rest, "other")] = seen.values.total() - sum(bars.values())
     return bars
 
 
@@ -179,13 +180,13 @@ def _suspicious(suspicions: Sequence[Suspicion]) -> Table:
     names: dict[tuple[Verdict, str], list[str]] = {}
     for suspicion in suspicions:
         names.setdefault((suspicion.verdict, suspicion.reason), []).append(suspicion.name)
-    for (verdict, reason), alike in list(names.items())[:_TOLD]:
-        more = f" and {len(alike) - _ALIKE:,} more" if len(alike) > _ALIKE else ""
+    for (verdict, reason), alike in list(names.items())[:_REASONS]:
+        more = f" and {len(alike) - _NAMES:,} more" if len(alike) > _NAMES else ""
         colour = "yellow" if verdict == "look" else "red"
-        told = f"[{colour}]{verdict}[/{colour}]"
-        table.add_row(cell(", ".join(alike[:_ALIKE]) + more), told, cell(reason))
-    if len(names) > _TOLD:
-        table.add_row(f"and {len(names) - _TOLD:,} more reasons", "", "--json has all")
+        coloured = f"[{colour}]{verdict}[/{colour}]"
+        table.add_row(cell(", ".join(alike[:_NAMES]) + more), coloured, cell(reason))
+    if len(names) > _REASONS:
+        table.add_row(f"and {counted(len(names) - _REASONS, 'more reason')}", "", "--json has all")
     return table
 
 
@@ -195,12 +196,12 @@ def _verdict(seen: Inspection, max_rejected: float) -> str:
     too_many = (
         f", more than data.max_rejected ({max_rejected:g}) allows" if refused > max_rejected * total else ""
     )
-    told: dict[Verdict, str] = {
+    texts: dict[Verdict, str] = {
         "stops": "preprocess would stop, see above",
         "refused": f"preprocess would refuse {refused:,} of {total:,} photos{too_many}",
         "look": f"{verdicts['look']:,} to look at",
     }
-    return "; ".join(told[verdict] for verdict in VERDICTS if verdicts[verdict]) or "nothing suspicious"
+    return "; ".join(texts[verdict] for verdict in VERDICTS if verdicts[verdict]) or "nothing suspicious"
 
 
 def _facts(seen: Inspection) -> dict[str, Any]:
@@ -229,7 +230,7 @@ def _facts(seen: Inspection) -> dict[str, Any]:
 
 
 def _draw(pairs: Sequence[SheetPair], path: Path) -> None:
-    from petseg.report import mask_figures  # not above: matplotlib and torch are for this alone
+    from petseg.report import mask_figures  # imported here: only the sheet needs matplotlib and torch
 
     captions = [f"{_short(pair.name)}, {100 * pair.coverage:.0f} % pet" for pair in pairs]
     figure = mask_figures.data_sheet(
@@ -239,7 +240,7 @@ def _draw(pairs: Sequence[SheetPair], path: Path) -> None:
         [pair.reason for pair in pairs],
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # of names in scripts that the font lacks
+        warnings.filterwarnings("ignore", message="Glyph")  # a name may be in a script that the font lacks
         save_figure(figure, path)
 
 

@@ -1,4 +1,4 @@
-"""Checks, made side by side: what each finds, and what becomes of one that fails or hangs."""
+"""Runs checks side by side, and makes a finding of a check that fails or hangs."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,17 +10,17 @@ from typing import Literal
 from petseg.errors import PetsegError
 
 State = Literal["ok", "warning", "problem"]
-TIME_S = 20  # that all checks have together; a server that does not answer must not hold up the rest
+TIME_S = 20  # for all checks together; a server that does not answer must not hold up the others
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line.
+    """A line of the doctor's report.
 
     Attributes:
-        name: what was looked at.
+        name: what was checked.
         state: whether it is as it should be; a problem keeps something from working.
-        words: what there is, and what to do if that is not right.
+        words: what was found, and what to do if that is not right.
     """
 
     name: str
@@ -32,41 +32,41 @@ Check = Callable[[Path], Iterator[Finding]]
 
 
 @dataclass
-class _Looking:
-    """A check at work, in a thread that nobody has to wait for."""
+class _RunningCheck:
+    """A check that runs in a daemon thread, so that the program can end before it does."""
 
     name: str
     thread: Thread
     found: list[Finding] = field(default_factory=list)
 
     @classmethod
-    def start(cls, name: str, check: Check, root: Path) -> "_Looking":
-        def look() -> None:
+    def start(cls, name: str, check: Check, root: Path) -> "_RunningCheck":
+        def run() -> None:
             try:
-                looking.found.extend(check(root))
+                running.found.extend(check(root))
             except PetsegError as error:
-                looking.found += [Finding(name, "problem", line) for line in error.lines]
+                running.found += [Finding(name, "problem", line) for line in error.lines]
             except Exception as error:  # noqa: BLE001  (whatever is broken, the other checks go on)
-                said = f"can't be looked at: {type(error).__name__}: {' '.join(str(error).split()):.200}"
-                looking.found.append(Finding(name, "problem", said))
+                words = f"can't be checked: {type(error).__name__}: {' '.join(str(error).split()):.200}"
+                running.found.append(Finding(name, "problem", words))
 
-        looking = cls(name, Thread(target=look, daemon=True))
-        looking.thread.start()
-        return looking
+        running = cls(name, Thread(target=run, daemon=True))
+        running.thread.start()
+        return running
 
 
 def run_checks(checks: Mapping[str, Check], root: Path) -> list[Finding]:
-    """Make every check, all at once.
+    """Run all checks at the same time.
 
     Args:
-        checks: by the name of what they look at.
-        root: of the main repository, which is the working folder too.
+        checks: the checks, by the name of what they check.
+        root: the root of the main repository, which is also the working folder.
     """
     until = time.monotonic() + TIME_S
     findings = []
-    for looking in [_Looking.start(name, check, root) for name, check in checks.items()]:
-        looking.thread.join(max(0, until - time.monotonic()))
-        findings += looking.found
-        if looking.thread.is_alive():
-            findings.append(Finding(looking.name, "warning", f"says nothing within {TIME_S} s"))
+    for running in [_RunningCheck.start(name, check, root) for name, check in checks.items()]:
+        running.thread.join(max(0, until - time.monotonic()))
+        findings += running.found
+        if running.thread.is_alive():
+            findings.append(Finding(running.name, "warning", f"does not end within {TIME_S} s"))
     return findings

@@ -1,4 +1,4 @@
-"""``petseg runs prune``, ``promote``, ``champion``, ``sync``: what stays, what is in use, what MLflow has."""
+"""``petseg runs prune``, ``promote``, ``champion``, ``sync``: delete runs, choose one, update MLflow."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 from petseg.cli.output import Answer
 from petseg.cli.runs.find import Id, found_key, found_run, store_folder
-from petseg.core.formats import score, size
+from petseg.core.formats import counted, score, size
 from petseg.core.terminal import print_lines
 from petseg.errors import StoreError, UsageError
 from petseg.store.champion import Promotion, promotions
@@ -20,14 +20,14 @@ from petseg.store.runs import stored_runs
 
 
 def prune(
-    runs: Annotated[list[str], typer.Argument(metavar="ID...", help="Which.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    runs: Annotated[list[str], typer.Argument(metavar="ID...", help="The runs to delete.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Also one whose record is broken or was edited.")
+        bool, typer.Option("--force", help="Also delete a run whose record is broken or was edited.")
     ] = False,
     as_json: bool = False,
 ) -> Answer:
-    """Delete runs for ever, once it was asked; never the champion, and never the best by validation."""
+    """Delete runs for ever, after asking; never the champion, nor the best run by validation Dice."""
     if as_json and not yes:
         raise UsageError("--json can't ask: it needs --yes")
     store = store_folder()
@@ -36,10 +36,11 @@ def prune(
     if not as_json:
         for key in keys:
             print_lines(_to_be_pruned(store, key))
-    if not yes and not typer.confirm(f"Delete {len(keys)} runs and their weights for ever?"):
-        return Answer(None, ["nothing is deleted"], 1)
+    runs_text = counted(len(keys), "run")
+    if not yes and not typer.confirm(f"Delete {runs_text} with all weights for ever?"):
+        return Answer(None, ["nothing was deleted"], 1)
     prune_runs(store, keys, force)
-    return Answer({"deleted": keys}, [f"{len(keys)} runs are deleted"])
+    return Answer({"deleted": keys}, [f"deleted {runs_text}"])
 
 
 def _to_be_pruned(store: Path, key: str) -> str:
@@ -55,10 +56,10 @@ def _to_be_pruned(store: Path, key: str) -> str:
 def promote(
     run: Id,
     force: Annotated[
-        bool, typer.Option("--force", help="Though it is not known to be as good as today's champion.")
+        bool, typer.Option("--force", help="Promote it even if it may be worse than today's champion.")
     ] = False,
 ) -> Answer:
-    """Make a run the champion, in the store's log and as MLflow's alias; a worse one is refused."""
+    """Make a run the champion, in the store's log and as MLflow's alias; a worse run is refused."""
     from petseg.tracking.registry import follow
 
     found = found_run(run)
@@ -76,9 +77,9 @@ def _check_network(run: StoredRun) -> None:
     """Check that adopted weights fit the network that their description names.
 
     Raises:
-        DamagedFile: they don't, or there is no such network.
+        DamagedFile: the weights do not fit, or there is no such network.
     """
-    from petseg.models.device import set_up_torch  # not above: torch would slow down every other command
+    from petseg.models.device import set_up_torch  # imported here: torch is slow
     from petseg.models.predictor import Predictor
 
     cpu = set_up_torch("cpu", threads=1)
@@ -86,9 +87,9 @@ def _check_network(run: StoredRun) -> None:
 
 
 def champion(
-    log: Annotated[bool, typer.Option("--log", help="All promotions, the newest last.")] = False,
+    log: Annotated[bool, typer.Option("--log", help="Print all promotions, the newest last.")] = False,
 ) -> Answer:
-    """Say which run is the champion, and how it came to that."""
+    """Print which run is the champion, and when and by whom it was promoted."""
     found = promotions(store_folder())
     if not found:
         raise UsageError("there is no champion yet; petseg runs promote ID makes one")
@@ -103,21 +104,24 @@ def _promotion(line: Promotion) -> str:
 
 
 def sync(
-    runs: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Which.")] = None,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Runs to log. Default: only what is still to be logged."),
+    ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="All runs of the store, as for an empty MLflow store.")
+        bool, typer.Option("--all", help="Log all runs of the store, for example to fill an empty MLflow.")
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print warnings alone; exit 1 only if MLflow is not there.")
+        bool, typer.Option("--quiet", help="Print only warnings; exit with 1 only if MLflow does not answer.")
     ] = False,
 ) -> Answer:
     """Log in MLflow what is missing there. Nothing is logged twice."""
-    from petseg.tracking.sync import sync as deliver
+    from petseg.tracking.sync import sync as sync_runs
 
     store = store_folder()
     chosen, broken = stored_runs(store) if everything else ([found_run(run) for run in runs or []], [])
     try:
-        done = deliver(store, chosen)
+        done = sync_runs(store, chosen)
     except StoreError as error:
         if not quiet:
             raise
@@ -126,7 +130,7 @@ def sync(
     done.broken += broken
     for line in done.broken:
         print_lines(f"warning: {line}", err=True)
-    said = [f"told of {name}" for name in done.told]
-    said += [f"{name}: another process is at it" for name in done.busy]
-    said.append(f"MLflow was told of {len(done.told)}, and knew {len(done.known)}")
-    return Answer(vars(done), [] if quiet else said, 1 if done.broken and not quiet else 0)
+    lines = [f"logged {name}" for name in done.logged]
+    lines += [f"{name}: another process is logging it" for name in done.busy]
+    lines.append(f"logged in MLflow: {len(done.logged)}; already logged: {len(done.already_logged)}")
+    return Answer(vars(done), [] if quiet else lines, 1 if done.broken and not quiet else 0)

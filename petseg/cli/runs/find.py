@@ -1,4 +1,4 @@
-"""The one run that a person names."""
+"""Finds the run that a user names."""
 
 import re
 from pathlib import Path
@@ -30,10 +30,10 @@ def store_folder() -> Path:
 
 
 def found_key(text: str) -> str:
-    """Find the key of the one run that a person names; the run may be broken, or known to the ledger alone.
+    """Return the key of the run that a user names; the run may be broken, or be only in the ledger.
 
     Raises:
-        UsageError: none is called so, or several are.
+        UsageError: the text names no run, or several.
     """
     from petseg.store.chain import read_ledger
 
@@ -47,14 +47,14 @@ def found_key(text: str) -> str:
 
 
 def found_run(text: str) -> StoredRun:
-    """Find the one run that a person names.
+    """Return the run that a user names.
 
     Raises:
-        UsageError: none is called so, or several are.
+        UsageError: the text names no run, or several.
     """
-    from petseg.tracking.queries import found_runs  # not above: the command's help would wait for it
+    from petseg.tracking.queries import found_runs  # imported here: --help would wait for it
 
     found = found_runs(store_folder(), [text])
     if len(found) != 1:
-        raise UsageError(f"{text}: fits {len(found)} runs, one is wanted")
+        raise UsageError(f"{text}: matches {len(found)} runs; name one of them")
     return found[0]

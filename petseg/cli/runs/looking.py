@@ -1,4 +1,4 @@
-"""``petseg runs list``, ``show`` and ``which``: what there is."""
+"""``petseg runs list``, ``show`` and ``which``: the commands that only read the store."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from petseg.cli.runs.find import Id, found_run, store_folder
 from petseg.cli.table import lines, screen_width
 from petseg.cli.targets import regular_file
 from petseg.core.files import why_not
-from petseg.core.formats import interval, score, size
+from petseg.core.formats import counted, interval, score, size
 from petseg.core.project import expanded, main_root
 from petseg.core.terminal import print_lines, warn_once
 from petseg.core.textfiles import read_yaml
@@ -37,36 +37,39 @@ def list_runs(
     where: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=VALUE", help="Only runs with this param, such as train.loss=dice; or status=..."
+            metavar="KEY=VALUE",
+            help="List only runs with this param, such as train.loss=dice; or status=...",
         ),
     ] = None,
-    sort: Annotated[str, typer.Option(help=f"By {', '.join(_ORDERS)}: the largest last.")] = "when",
+    sort: Annotated[
+        str, typer.Option(help=f"The order: {', '.join(_ORDERS)}. The largest comes last.")
+    ] = "when",
 ) -> Answer:
-    """List every run, the newest last: what is particular about it, how good it is, what it takes."""
+    """List every run, the newest last: the params that differ from params.yaml, the scores, the size."""
     if sort not in _ORDERS:
         raise UsageError(f"--sort {sort}: must be one of {', '.join(_ORDERS)}")
-    wanted = [_condition(text) for text in where or []]
+    conditions = [_condition(text) for text in where or []]
     runs, broken = stored_runs(store_folder())
-    defaults, today = _defaults(), champion_of(store_folder())
-    fitting = [run for run in runs if all(_fits(run, *one) for one in wanted)]
-    broken += [line for run in fitting for line in run.broken]
+    defaults, champion = _defaults(), champion_of(store_folder())
+    matching = [run for run in runs if all(_matches(run, *condition) for condition in conditions)]
+    broken += [line for run in matching for line in run.broken]
     rows = []
-    for run in fitting:
+    for run in matching:
         try:
-            rows.append(_row(run, defaults, today))
+            rows.append(_row(run, defaults, champion))
         except (StoreError, OSError) as error:
             broken.append(why_not(error))
     rows.sort(
         key=lambda row: (row[sort] is not None, 0 if row[sort] is None else row[sort])
-    )  # what has none comes first
+    )  # a run without a value comes first
     for line in broken:
         print_lines(f"warning: {line}", err=True)
-    none = "no run fits" if wanted else "no run yet; dvc repro trains one"
-    return Answer({"runs": rows, "broken": broken}, _table(rows) if rows else [none])
+    empty = "no run matches" if conditions else "no run yet; dvc repro trains one"
+    return Answer({"runs": rows, "broken": broken}, _table(rows) if rows else [empty])
 
 
 def show(run: Id) -> Answer:
-    """Show a run's card: what it is, scores with intervals, where it is weak, params, and the way back."""
+    """Show a run's card: scores with intervals, where it is weak, params, and how to get it back."""
     found = found_run(run)
     evaluation = found.evaluation
     facts = {
@@ -79,26 +82,25 @@ def show(run: Id) -> Answer:
         warn_once(line)
     if found.finished:
         return Answer(facts, lambda: _show_card(found))
-    epochs = len(found.rows())
-    words = f"{found.network}; {epochs} epochs, not finished: the same training goes on"
-    return Answer(facts, [f"run {found.key}: {words}"])
+    state = f"{counted(len(found.rows()), 'epoch')}, not finished; start the same training again to go on"
+    return Answer(facts, [f"run {found.key}: {found.network}; {state}"])
 
 
 def which(
-    file: Annotated[Path, typer.Argument(help="Weights, wherever they lie and whatever they are called.")],
+    file: Annotated[Path, typer.Argument(help="A file of weights, in any place and with any name.")],
 ) -> Answer:
-    """Say which run made a file of weights, by the hash of its tensors; exit with 1 where none did."""
+    """Find the run that made a file of weights, by the hash of its tensors; exit with 1 if there is none."""
     file = regular_file(expanded(file))
-    from petseg.store.identify import Weights, runs_of  # not above: torch would slow down every other command
+    from petseg.store.identify import Weights, runs_of  # imported here: torch is slow
 
     weights = Weights.read(file)
     runs = runs_of(weights, store_folder())
     claims = weights.about.get("run_key")
     part = "the weights" if weights.epoch is None else f"the checkpoint after epoch {weights.epoch}"
-    said = [f"{file}: {part} of run {run.key} ({run.network}); petseg runs show {run.key}" for run in runs]
+    found = [f"{file}: {part} of run {run.key} ({run.network}); petseg runs show {run.key}" for run in runs]
     if not runs:
-        says = f"; it says of itself that run {claims} made it" if claims else ""
-        said = [f"{file}: no run of the store has these weights{says}"]
+        claim = f"; according to its header, run {claims} made it" if claims else ""
+        found = [f"{file}: no run of the store has these weights{claim}"]
     facts = {
         "file": str(file),
         "tensors_sha256": weights.sha256,
@@ -106,11 +108,11 @@ def which(
         "claims": claims,
         "runs": [run.key for run in runs],
     }
-    return Answer(facts, said, 0 if runs else 1)
+    return Answer(facts, found, 0 if runs else 1)
 
 
 def _show_card(run: StoredRun) -> None:
-    from rich.console import Console  # not above: rich would slow down every other command
+    from rich.console import Console  # imported here: rich is slow
     from rich.markdown import Markdown
 
     from petseg.store.card import card
@@ -162,7 +164,7 @@ def _cells(row: dict[str, Any]) -> Iterator[str]:
 
 def _defaults() -> dict[str, Any]:
     sections = read_yaml(main_root() / "params.yaml")
-    network = ("model.name", "model.width", "model.depth")  # which have a column of their own
+    network = ("model.name", "model.width", "model.depth")  # they have their own column
     sections = sections if isinstance(sections, dict) else {}
     known = {name: section for name, section in sections.items() if isinstance(section, dict)}
     flat = {f"{name}.{key}": value for name, section in known.items() for key, value in section.items()}
@@ -176,7 +178,7 @@ def _condition(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _fits(run: StoredRun, key: str, value: str) -> bool:
+def _matches(run: StoredRun, key: str, value: str) -> bool:
     found = run.manifest["status"] if key == "status" else run.params.get(key)
     if isinstance(found, float | int) and not isinstance(found, bool):
         try:

@@ -1,11 +1,11 @@
-"""What the page asks of the server, and what that refuses.
+"""The API of the demo page, and its limits.
 
 ``GET /api/models``        the networks, and which one to begin with
-``POST /api/probability``  of a photo's file by ``model``: what the page needs to show it at any threshold
-``POST /api/mask``, ``/api/cutout``  by ``model``, at ``threshold``, with ``edge`` and ``as_is``: a PNG of the
-    photo's own size, with the pixels that ``petseg predict`` writes by these options
+``POST /api/probability``  a photo's file, and ``model``: what the page needs to show it at any threshold
+``POST /api/mask``, ``/api/cutout``  a photo's file, ``model``, ``threshold``, ``edge`` and ``as_is``: a PNG
+    in the photo's own size, with the pixels that ``petseg predict`` writes with these options
 
-Nothing is stored: for a download the page sends the photo again.
+Nothing is stored: for a download, the page sends the photo again.
 """
 
 import asyncio
@@ -40,10 +40,10 @@ from petseg.predict.pictures import SOFTNESS, Cutout, alpha_of, colour_profile
 from petseg.predict.png import Picture, write_png
 
 MAX_BYTES = 20_000_000  # of a photo's file
-MAX_REQUESTS = 4  # whose photos are held in memory at once; they are worked on one by one
+MAX_REQUESTS = 4  # whose photos are in memory at once; they are worked on one by one
 PER_MINUTE = 300  # photos
-SENDING_S = 30  # in which a photo has to arrive
-VIEW_PX = 1600  # the longer side of what the page shows
+SENDING_S = 30  # within which a photo has to arrive
+VIEW_PX = 1600  # the longer side of a photo on the page
 
 _HERE = Path(__file__).parent
 _ASSETS = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js", "/masks.js": "masks.js"}
@@ -73,14 +73,14 @@ Result = TypeVar("Result")
 
 
 class DemoGate(Gate):
-    """The ASGI application before FastAPI's: who may ask, how much at once, and how often."""
+    """The ASGI application in front of FastAPI's: it limits who may ask, how much at once, and how often."""
 
     def __init__(self, app: App) -> None:
         super().__init__(app, LIMITS)
         self._rate = Rate(PER_MINUTE, 60)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, with the headers of every answer."""
+        """Answer one request, and add the headers that every answer has."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -90,7 +90,7 @@ class DemoGate(Gate):
         await super().__call__(scope, receive, send_with_headers)
 
     def too_much(self, scope: Message, headers: dict[str, str]) -> Refused | None:
-        """Judge whether there is room for a photo, and whether it comes too soon after others."""
+        """Return why a photo is refused: there is no room for it, or too many came lately; else None."""
         refusal = super().too_much(scope, headers)
         if refusal or scope["method"] in WITHOUT_BODY or self._rate.allows(time.monotonic()):
             return refusal
@@ -98,14 +98,19 @@ class DemoGate(Gate):
 
 
 class Rate:
-    """At most so many in any so many seconds."""
+    """A limit on how many requests may come within some seconds.
+
+    Args:
+        most: how many are allowed.
+        seconds: within how many seconds.
+    """
 
     def __init__(self, most: int, seconds: float) -> None:
         self._most, self._seconds = most, seconds
         self._times: deque[float] = deque()
 
     def allows(self, now: float) -> bool:
-        """Tell whether one more is allowed, and count it if so."""
+        """Return whether one more is allowed, and count it if so."""
         while self._times and self._times[0] <= now - self._seconds:
             self._times.popleft()
         allowed = len(self._times) < self._most
@@ -115,10 +120,10 @@ class Rate:
 
 
 class Worker:
-    """Works on photos one by one: each takes memory by the hundred MB, so the next one waits.
+    """Works on photos one by one, because each takes hundreds of MB of memory.
 
     Args:
-        models: which networks there are.
+        models: the networks that the page offers.
     """
 
     def __init__(self, models: Models) -> None:
@@ -127,19 +132,19 @@ class Worker:
     async def work(
         self, request: Request, function: Callable[[Image.Image, Model], Result], key: str
     ) -> Result:
-        """Return what a function makes of the photo that a request holds, by the model of this key.
+        """Return the result of a function for the photo in a request and the model with this key.
 
         Raises:
-            Refused: there is no such photo or model.
+            Refused: the photo can't be used, or there is no such model.
         """
-        body = (await request.receive())["body"]  # whole, as the gate gives it
+        body = (await request.receive())["body"]  # the gate passes it on whole
 
-        def whole() -> Result:
+        def call() -> Result:
             model = self._models.get(key)
             return function(decode_photo(body), model)
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, whole)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
         except BadImage as error:
             raise Refused(400, str(error)) from None
         except UsageError as error:
@@ -152,7 +157,7 @@ def make_app(models: Models) -> App:
     """Return the ASGI application.
 
     Args:
-        models: what the page offers.
+        models: the networks that the page offers.
     """
     app, worker = FastAPI(openapi_url=None), Worker(models)
     for path, name in _ASSETS.items():
@@ -161,9 +166,9 @@ def make_app(models: Models) -> App:
     @app.get("/api/models")
     def list_models() -> JSONResponse:
         offers = [asdict(offer) for offer in models.offers()]
-        told: dict[str, Any] = {"models": offers, "first": models.first_key}
-        told |= {"softness": SOFTNESS, "island": ISLAND, "hole": HOLE}
-        return JSONResponse(with_texts(without_nan(told), printable))
+        payload: dict[str, Any] = {"models": offers, "first": models.first_key}
+        payload |= {"softness": SOFTNESS, "island": ISLAND, "hole": HOLE}
+        return JSONResponse(with_texts(without_nan(payload), printable))
 
     @app.post("/api/probability")
     async def probability(request: Request, model: str) -> JSONResponse:
@@ -202,7 +207,7 @@ def _serving(file: Path) -> Callable[[], FileResponse]:
 
 
 def _shown(photo: Image.Image, model: Model) -> dict[str, Any]:
-    """Return what the page shows of a photo, at any thresholds."""
+    """Return what the page needs to show a photo at any thresholds."""
     started = time.perf_counter()
     small = model.predictor.probability_of(photo)
     shown = photo if max(photo.size) <= VIEW_PX else ImageOps.contain(photo, (VIEW_PX, VIEW_PX))
@@ -223,7 +228,7 @@ def _shown(photo: Image.Image, model: Model) -> dict[str, Any]:
 
 
 def _why_empty(own: OwnSize, edge: Edge) -> dict[str, Any]:
-    """Return what the page says of a mask, should it be empty."""
+    """Return what the page needs to explain an empty mask."""
     limit, highest = highest_of(own, edge)
     return {"limit": limit, "highest": highest, "why": why_empty(own, edge)}
 
@@ -231,7 +236,7 @@ def _why_empty(own: OwnSize, edge: Edge) -> dict[str, Any]:
 def _picture(
     photo: Image.Image, model: Model, kind: str, edge: Edge, threshold: float | None, *, as_is: bool
 ) -> bytes:
-    """Return a photo's mask or cut-out, as a PNG of its own size."""
+    """Return a photo's mask or cut-out, as a PNG in the photo's own size."""
     model = model.shown_as(edge, threshold)
     found = found_in(photo, model, clean=not as_is)
     if kind == "mask":

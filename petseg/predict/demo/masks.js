@@ -1,8 +1,9 @@
-// From probabilities to masks and alpha, as petseg predict makes them: petseg/models/masking.py and
-// petseg/predict/pictures.py. They are cleaned at the size that is shown, and by petseg predict at the network's: an
-// island near the limit may differ from the download. Probabilities are greys, 0 to 255, of each edge; so are the levels to cut them at.
+// Makes masks and alpha of probabilities, as petseg predict does in petseg/models/masking.py and
+// petseg/predict/pictures.py. Masks are cleaned here in the size that is shown, but by petseg predict in the network's
+// size, so an island near the limit may differ from the download. Probabilities are greys from 0 to 255 for each edge,
+// and so are the levels to cut them at.
 
-/** The mask of each edge: the tight one lies within the whole one. */
+/** Return the mask of each edge; the tight one lies within the whole one. */
 export function cut({ whole, tight }, levels) {
   const masks = { whole: new Uint8Array(whole.length), tight: new Uint8Array(whole.length) };
   for (let i = 0; i < whole.length; i++) {
@@ -13,7 +14,7 @@ export function cut({ whole, tight }, levels) {
   return masks;
 }
 
-/** Drop islands that are small beside the largest, and fill holes that are small beside the mask. */
+/** Drop islands that are small compared to the largest, and fill holes that are small compared to the mask. */
 export function cleaned(probability, levels, width, { island, hole }) {
   const [whole, tight] = [probability.whole.slice(), probability.tight.slice()];
   for (const edge of ["whole", "tight"]) {
@@ -40,12 +41,12 @@ function paint(runs, value, ...pictures) {
 }
 
 /**
- * The components of a mask's pixels of one value: how large each is, whether it touches the frame, and its runs of
- * pixels. With a corner of 1, pixels that touch at a corner are of one component.
+ * Return the components of a mask's pixels with one value: the size of each, whether it touches the frame, and its runs
+ * of pixels. If corner is 1, pixels that touch at a corner belong to the same component.
  */
 function components(mask, value, width, corner) {
-  const runs = []; // from where to where, row by row
-  const parent = []; // of each run, one of the same component
+  const runs = []; // [start, end] of each run, row by row
+  const parent = []; // for each run, another run of its component, or itself
   const root = (run) => {
     while (parent[run] !== run) run = parent[run] = parent[parent[run]];
     return run;
@@ -76,8 +77,9 @@ function components(mask, value, width, corner) {
 }
 
 /**
- * How opaque each pixel of a cut-out is. The tight mask is opaque, and alpha falls over the strip around it, midway to
- * the edge of the whole one; where there is no strip, and around the whole mask, it falls over so many levels of doubt.
+ * Return how opaque each pixel of a cut-out is. The tight mask is opaque, and alpha falls over the strip around it, to 0
+ * midway to the edge of the whole mask. Without a strip, and around the whole mask, it falls over `softness` of
+ * probability.
  */
 export function alphaOf(probability, masks, levels, edge, softness, width) {
   const { whole, tight } = masks;
@@ -96,7 +98,7 @@ export function alphaOf(probability, masks, levels, edge, softness, width) {
   return beside(alpha, tight, width);
 }
 
-/** Make transparent what fades apart from the mask, as around an island that was dropped. */
+/** Make transparent the parts that do not touch the mask, such as around an island that was dropped. */
 function beside(alpha, mask, width) {
   for (const { runs } of components(alpha.map((value) => (value ? 1 : 0)), 1, width, 1)) {
     if (!runs.some(([start, end]) => mask.subarray(start, end).includes(1))) paint(runs, 0, alpha);

@@ -1,4 +1,4 @@
-"""Which networks the page offers, and which of them are in memory."""
+"""The networks that the page offers; those used last stay in memory."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,23 +19,23 @@ from petseg.store.layout import ABOUT
 from petseg.store.run import StoredRun
 from petseg.store.runs import readable_runs, run_of
 
-GIVEN = "given"  # in place of a key: weights that are no run's
-_KEPT = 2  # networks in memory, but for the one to begin with
+GIVEN = "given"  # the key of weights that are no run's
+_KEPT = 2  # networks that stay in memory, besides the first
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What the page says of a network.
+    """A network, as the page describes it.
 
     Attributes:
-        key: its run's; or GIVEN.
-        name: what it is called, for people.
-        network: its kind and size.
-        val_dice: of its best epoch; None where that is not known.
-        test_dice: mean over the test photos; None where infer has not run.
-        thresholds: from which probability a pixel is of each mask, unless the person moves it.
-        two_outputs: whether it tells the pet's border strip from the pet, and so has two masks.
-        champion: whether it is in use.
+        key: the run's key, or GIVEN.
+        name: the name that the page shows.
+        network: the network's kind and size.
+        val_dice: validation Dice of the best epoch; None if it is not known.
+        test_dice: mean Dice over the test photos; None if infer has not run.
+        thresholds: the probability from which a pixel is in each mask, until the user moves it.
+        two_outputs: whether the network has two outputs, and so two masks: with and without the border strip.
+        champion: whether the run is the champion.
     """
 
     key: str
@@ -81,20 +81,20 @@ class Offer:
 def _has_two_outputs(run: StoredRun) -> bool:
     try:
         return "outputs" in read_record(run.folder / ABOUT, Described)
-    except (PetsegError, OSError):  # it is shown as one output; using it names the damage
+    except (PetsegError, OSError):  # shown as one output; an attempt to use it names the damage
         return False
 
 
 class Models:
-    """The store's finished runs, and what the person began with.
+    """The store's finished runs, and the model that the page begins with.
 
     Args:
-        root: of the project.
-        wanted: to begin with, as petseg.predict.load has it.
-        device: where they compute.
+        root: the project's root.
+        wanted: the model to begin with, as for petseg.predict.load.choose.
+        device: the device to compute on.
 
     Raises:
-        PetsegError: what to begin with can't be had.
+        PetsegError: the model to begin with can't be loaded.
     """
 
     def __init__(self, root: Path, wanted: str | None, device: torch.device) -> None:
@@ -102,31 +102,31 @@ class Models:
         self._first = choose(root, wanted, device)
         print_lines(f"the page begins with {self._first.name}")
         run, about = self._first.run, self._first.predictor.about
-        # A checkpoint is of a run too, with other weights than that ended with.
+        # A checkpoint belongs to a run too, but has other weights than the finished run.
         is_run = run is not None and run.manifest.get("tensors_sha256") == about["tensors_sha256"]
         self.first_key = run.key if run is not None and is_run else GIVEN
         self._loaded = lru_cache(_KEPT)(self._load)
 
     def offers(self) -> list[Offer]:
         """Describe each network, the newest first."""
-        today = champion(self._store)
+        champion_key = champion(self._store)
         runs = [run for run in readable_runs(self._store) if run.usable]
-        offers = [Offer.of_run(run, run.key == today) for run in reversed(runs)]
+        offers = [Offer.of_run(run, run.key == champion_key) for run in reversed(runs)]
         if self.first_key not in [offer.key for offer in offers]:
             offers.insert(0, Offer.of_weights(self.first_key, self._first))
         return offers
 
     def get(self, key: str) -> Model:
-        """Return a network by its key, from memory if it was used lately.
+        """Return the network with this key, from memory if it was used lately.
 
         Raises:
             UsageError: the store has no such finished run.
-            StoreError: it can't be read.
+            StoreError: the run can't be read.
         """
         return self._first if key == self.first_key else self._loaded(key)
 
     def _load(self, key: str) -> Model:
-        # A key becomes a path below, so it must be one of the folders that are there.
+        # The key becomes part of a path below, so it must be the key of an existing run.
         there = key in {run.key for run in readable_runs(self._store) if run.usable}
         run = run_of(self._store, key) if there else None
         if run is None:

@@ -1,11 +1,12 @@
-// The server says how probable each pixel is pet; masks are cut, cleaned and drawn here, at once.
+// The server sends the probability that each pixel is pet. The page itself cuts, cleans and draws masks of it, so
+// that a change of the settings shows at once.
 
 import { alphaOf, cleaned, cut } from "./masks.js";
 
 const VIEWS = ["photo", "mask", "overlay", "cutout"];
 const MOST_CARDS = 40;
-const OUTLINE = [213, 94, 0]; // as of petseg predict: vermilion, and one pixel of it for so many
-const OUTLINE_PX = 400;
+const OUTLINE = [213, 94, 0]; // vermilion, as in petseg predict
+const OUTLINE_PX = 400; // the outline is one pixel wider for each of these on the longer side, as in petseg predict
 const EDGES = {
   tight: "Without the strip of unsure pixels around the pet; a cut-out fades over it.",
   whole: "With the strip of unsure pixels around the pet.",
@@ -20,9 +21,9 @@ const sight = new IntersectionObserver((entries) => {
     for (const card of cards) if (card.element === target) card.see(isIntersecting);
   }
 });
-let queue; // the server works on one photo after the other, and so they are sent
+let queue; // photos are sent one after the other, because the server works on one at a time
 
-/** Ask the server; its refusals have one line that says why. */
+/** Send a request to the server, and return the answer. If it is refused, throw the line that says why. */
 async function ask(path, options) {
   let answer;
   try {
@@ -31,15 +32,15 @@ async function ask(path, options) {
     throw new Error("The server does not answer; has petseg demo ended?");
   }
   if (!answer.ok) {
-    const told = await answer.json().catch(() => ({}));
-    throw new Error(told.error ?? `The server answers with ${answer.status}.`);
+    const refusal = await answer.json().catch(() => ({}));
+    throw new Error(refusal.error ?? `The server answers with ${answer.status}.`);
   }
   return answer;
 }
 
 const post = (path, values, file) => ask(`${path}?${new URLSearchParams(values)}`, { method: "POST", body: file });
 
-/** Decode a picture that the server sent, to its pixels. */
+/** Decode a picture that the server sent, and return its pixels. */
 async function pixelsOf(url) {
   const image = new Image();
   image.src = url;
@@ -52,7 +53,7 @@ async function pixelsOf(url) {
 
 const greyOf = ({ data }) => Uint8Array.from({ length: data.length / 4 }, (_, i) => data[4 * i]);
 
-/** One photo on the page: its file, what the server said of it, and how it is drawn. */
+/** A photo on the page: its file, the server's answer for it, and its element. */
 class Card {
   constructor(file) {
     this.file = file;
@@ -78,7 +79,7 @@ class Card {
     this.found = null;
     this.element.className = "waiting";
     this.element.ariaBusy = "true";
-    this.part(".told").textContent = "Waiting …";
+    this.part(".facts").textContent = "Waiting …";
     this.complain("");
     this.enable(false);
   }
@@ -86,7 +87,7 @@ class Card {
   async send() {
     const model = $("model").value;
     const { found, photo, probability } = await this.answer(model);
-    if (model !== $("model").value) return; // another one was chosen meanwhile, and this photo sent again
+    if (model !== $("model").value) return; // another model was chosen meanwhile, and this photo is sent again
     Object.assign(this, { found, photo, probability });
     this.outline = 1 + Math.floor(Math.max(photo.width, photo.height) / OUTLINE_PX);
     this.element.className = "";
@@ -96,9 +97,9 @@ class Card {
   }
 
   async answer(model) {
-    // Or fetch would say of a file that is gone, and of a folder, that it did not reach the server.
+    // Checked first, because fetch fails for a file that is gone, or a folder, as if the server did not answer.
     await this.file.slice(0, 1).arrayBuffer().catch(() => {
-      throw new Error("It can't be read: the file is gone, or it is a folder, whose photos can be dropped themselves.");
+      throw new Error("It can't be read: the file is gone, or it is a folder; drop the photos in the folder instead.");
     });
     const found = await (await post("api/probability", { model }, this.file)).json();
     const [photo, whole, tight] = await Promise.all(
@@ -122,20 +123,20 @@ class Card {
     for (const button of this.element.querySelectorAll("footer button")) button.disabled = !can;
   }
 
-  /** Draw it anew; what is out of sight once it comes into it. */
+  /** Draw the photo again; if it is out of sight, only once it comes into sight. */
   draw() {
     this.stale = !this.inSight;
     if (!this.found || this.stale) return;
     const canvas = this.part("canvas");
     const { width, height } = this.photo;
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-    canvas.classList.toggle("wide", width / height > 4 / 3); // than its frame
+    canvas.classList.toggle("wide", width / height > 4 / 3); // wider than its frame
     const { data, pets } = drawn(this);
     canvas.getContext("2d").putImageData(new ImageData(data, width, height), 0, 0);
     this.part(".picture").ariaLabel = `${this.file.name}: ${state.view}; show the next view`;
     const { width: own, height: high, seconds } = this.found;
     const coverage = ((pets / (width * height)) * 100).toFixed(1);
-    this.part(".told").textContent = `${coverage} % is pet · ${own} × ${high} px · ${Math.round(seconds * 1000)} ms`;
+    this.part(".facts").textContent = `${coverage} % is pet · ${own} × ${high} px · ${Math.round(seconds * 1000)} ms`;
     this.complain(pets ? "" : `Empty mask: ${this.whyEmpty()}.`);
   }
 
@@ -177,7 +178,7 @@ class Card {
   }
 }
 
-/** What the view shows of a card, RGBA, and how many of its pixels are pet. */
+/** Return a card's pixels as the view shows them, RGBA, and how many of them are pet. */
 function drawn(card) {
   const { width } = card.photo;
   const levels = currentLevels();
@@ -203,23 +204,23 @@ function drawn(card) {
   return { data, pets };
 }
 
-/** Whether a pixel of pet has others up to a distance above, below, or beside it. */
+/** Whether a pixel of the pet has background within a distance above, below or beside it. */
 function isOutline(pet, i, width, distance) {
   const x = i % width;
   for (let step = 1; step <= distance; step++) {
     if (
-      pet[i - step * width] === 0 || pet[i + step * width] === 0 || // outside is undefined, and no other
+      pet[i - step * width] === 0 || pet[i + step * width] === 0 || // undefined outside the picture
       (x >= step && pet[i - step] === 0) || (x + step < width && pet[i + step] === 0)
     ) return true;
   }
   return false;
 }
 
-let asked = 0;
-/** Draw every card anew, once before the next picture of the screen. */
+let scheduled = 0;
+/** Draw every card again, once before the screen's next frame. */
 function redraw() {
-  cancelAnimationFrame(asked);
-  asked = requestAnimationFrame(() => cards.forEach((card) => card.draw()));
+  cancelAnimationFrame(scheduled);
+  scheduled = requestAnimationFrame(() => cards.forEach((card) => card.draw()));
 }
 
 function show(view) {
@@ -229,13 +230,13 @@ function show(view) {
   redraw();
 }
 
-/** Show another edge, with the threshold that it has. */
+/** Show another edge, with its own threshold. */
 function showEdge(edge) {
   state.edge = edge;
   $("strip").textContent = chosenModel().two_outputs ? EDGES[edge] : ONE_EDGE;
   $("meaning").textContent = chosenModel().two_outputs
-    ? `The ${edge} mask is what has at least this probability.`
-    : "Pet is what has at least this probability.";
+    ? `The ${edge} mask has the pixels with at least this probability.`
+    : "A pixel with at least this probability is pet.";
   setThreshold(state.thresholds[edge]);
 }
 
@@ -250,7 +251,7 @@ function setThreshold(value) {
   redraw();
 }
 
-/** By which shades of grey masks are cut: the threshold of the other edge is the one that validation chose. */
+/** Return the grey levels at which masks are cut. The edge that is not shown has the threshold that validation chose. */
 function currentLevels() {
   const { thresholds, two_outputs: two } = chosenModel();
   const shown = state.thresholds[state.edge];
@@ -269,10 +270,10 @@ function describeModel() {
   showEdge(state.edge);
 }
 
-/** Send photos one after the other, and say how far it is. */
-function send(some) {
-  some.forEach((card) => card.wait());
-  for (const card of some) {
+/** Send photos one after the other, and show the progress. */
+function send(waitingCards) {
+  waitingCards.forEach((card) => card.wait());
+  for (const card of waitingCards) {
     queue = queue.then(async () => {
       if (!cards.has(card)) return;
       try {
@@ -306,7 +307,7 @@ function listenForFiles() {
     add($("files").files);
     $("files").value = ""; // so that the same file can be chosen again
   });
-  // Anywhere on the page, or a photo beside the zone would replace the page.
+  // On the whole page, because a photo that is dropped beside the zone would replace the page.
   addEventListener("dragover", (event) => {
     event.preventDefault();
     $("drop").classList.add("over");
@@ -352,7 +353,7 @@ async function start() {
   listenToControls();
 }
 
-listenForFiles(); // at once: a photo that is dropped meanwhile would replace the page
+listenForFiles(); // first, because a photo that is dropped before would replace the page
 queue = start().catch((error) => {
   $("status").textContent = error.message;
 });

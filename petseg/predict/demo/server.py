@@ -1,4 +1,4 @@
-"""The page's server: 127.0.0.1 and one port, until Ctrl-C."""
+"""The page's server: it answers at one port of 127.0.0.1, until Ctrl-C."""
 
 import asyncio
 import errno
@@ -14,21 +14,21 @@ from petseg.core.loopback import App
 from petseg.errors import UsageError
 
 HOST, ANY = "127.0.0.1", "0.0.0.0"
-HEADERS_S = 10  # in which the headers of a request have to arrive
+HEADERS_S = 10  # within which the headers of a request have to arrive
 
 
 class Impatient(H11Protocol):
-    """Uvicorn's protocol, which would wait for ever for the rest of a request's headers."""
+    """Uvicorn's HTTP protocol with a time limit for a request's headers; by default there is none."""
 
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait."""
+        """Start the timer."""
         super().connection_made(cast(asyncio.Transport, transport))
         self._wait()
 
     def data_received(self, data: bytes) -> None:
-        """Wait on, unless a request is there."""
+        """Stop the timer once the headers are complete."""
         super().data_received(data)
         self._wait()
 
@@ -47,39 +47,39 @@ class Impatient(H11Protocol):
 
 
 def listen(port: int, host: str = HOST) -> socket.socket:
-    """Take a port; 0 for any that is free.
+    """Take a port; 0 takes any free one.
 
     Args:
-        port: its number.
-        host: the address to listen at: the loopback, unless the machine is a container.
+        port: the number of the port.
+        host: the address to listen on: the loopback interface, unless this is a container.
 
     Raises:
-        UsageError: it is taken, or not this person's to take.
+        UsageError: the port is taken, or this user may not take it.
     """
     listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or a port rests a minute after its use
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a used port is blocked for a minute
     try:
         listener.bind((host, port))
         listener.listen()
     except OSError as error:
         listener.close()
         taken = error.errno == errno.EADDRINUSE
-        reason = "is taken" if taken else f"can't be had ({error.strerror})"
+        reason = "is taken" if taken else f"can't be used ({error.strerror})"
         raise UsageError(f"port {port} of {host} {reason}; try --port {max(port, 1024) + 1}") from None
     return listener
 
 
 def serve(app: App, listener: socket.socket, ready: Callable[[str], None]) -> None:
-    """Answer until Ctrl-C, which is how a person ends it and so no failure.
+    """Answer requests until Ctrl-C, which is the normal end and no error.
 
     Args:
-        app: what answers.
-        listener: of ``listen``; requests wait there from the first moment on.
+        app: the application that answers.
+        listener: the socket from ``listen``, in which requests wait until the server has started.
         ready: called with the page's address.
     """
     host, port = listener.getsockname()
     ready(f"http://{HOST if host == ANY else host}:{port}")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # uvicorn ends by it, and then raises it once more
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # uvicorn has its own handler, and sends it again at its end
     settings = uvicorn.Config(
         app, http=Impatient, log_level="warning", access_log=False, timeout_graceful_shutdown=2
     )

@@ -1,8 +1,9 @@
-"""Feeds each parser inputs that nobody meant: valid samples, mutated by a seed, so that all come again.
+"""Feeds odd inputs to each parser: valid samples that are mutated by a seed, so that they can be made again.
 
-mutation  what is done to a sample: its bytes, its lines, its values
-parsers   each parser, with valid samples, and what is made of a mutated one
-running   a process of limited memory for each parser, and the table of what was found
+mutation  changes the bytes, the lines or the values of a sample
+parsers   each parser of files and requests, with its valid samples
+records   the same for the records of the store and of the pipeline
+running   runs each parser in a process of limited memory, and makes the table of the finds
 
-``make fuzz`` gives each parser 10,000 inputs; ``python -m tests.support.fuzz --help`` has the options.
+``make fuzz`` gives each parser 10,000 inputs; ``python -m tests.support.fuzz --help`` shows the options.
 """

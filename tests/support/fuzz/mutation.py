@@ -1,11 +1,11 @@
-"""What is done to valid samples: changes that leave enough of them whole to get deep into a parser."""
+"""Mutations of valid samples. They leave enough of a sample intact to get deep into a parser."""
 
 import json
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-# As they stand in JSON: values of other types, at the ends of ranges, and of no meaning.
+# Texts of JSON: values of other types, values at the ends of ranges, and invalid ones.
 ODD_JSON = (
     *("null", "true", "false", "0", "-1", "1.5", "1e400", "-0.0", "NaN", "-Infinity", "1" + "0" * 400),
     *(
@@ -138,18 +138,18 @@ def bytes_of(random: Random, sample: bytes) -> bytes:
                 part = data[other : other + length]
                 data[start : start + len(part)] = part
             case _:
-                if random.random() < 0.2:  # else most inputs would be short
+                if random.random() < 0.2:  # cut rarely, so that most inputs stay long
                     del data[start:]
     return bytes(data)
 
 
 def _place(random: Random, length: int) -> int:
-    """Choose a place, every other time among the first ones, where a format has its headers."""
+    """Choose a place, half the time among the first bytes, where formats have their headers."""
     return random.randrange(1 + (min(length, 64) if random.random() < 0.5 else length))
 
 
 def lines_of(random: Random, sample: bytes, odd: Sequence[str] = ODD_TEXTS) -> bytes:
-    """Change lines and cells of a text, as of CSV or YAML."""
+    """Change lines and cells of a text such as CSV or YAML."""
     lines = sample.decode().split("\n")
     for _ in range(random.choice((1, 1, 2, 4))):
         at = random.randrange(len(lines))
@@ -178,7 +178,7 @@ def lines_of(random: Random, sample: bytes, odd: Sequence[str] = ODD_TEXTS) -> b
 
 
 def json_of(random: Random, sample: bytes) -> bytes:
-    """Put other values into a record, take entries out, rename, repeat and nest them."""
+    """Replace values of a record; remove, rename, repeat and nest its entries."""
     record = json.loads(sample)
     put: list[str] = []
     for _ in range(random.choice((1, 1, 1, 2, 3))):
@@ -212,19 +212,19 @@ def json_of(random: Random, sample: bytes) -> bytes:
 
 
 def _holders(record: Any) -> list[Any]:
-    """Return every list and dict of a record that is not empty."""
+    """Return each list and dict of a record that is not empty."""
     found = [record] if isinstance(record, dict | list) and record else []
     inner = record.values() if isinstance(record, dict) else record if isinstance(record, list) else ()
     return found + [holder for each in inner for holder in _holders(each)]
 
 
 def repaired(random: Random, data: bytes, repair: Callable[[Any], Any]) -> bytes:
-    """Bring the hashes of a mutated record up to date, every other time, so that it is read further.
+    """Bring the hashes of a mutated record up to date half the time, so that parsers read on.
 
     Args:
-        random: chooses.
-        data: JSON, or what was JSON.
-        repair: makes a record that proves itself.
+        random: decides whether.
+        data: a mutated record, which may be no JSON any more.
+        repair: returns a record with a valid hash.
     """
     try:
         if random.random() < 0.5:

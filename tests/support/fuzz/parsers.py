@@ -1,6 +1,6 @@
-"""Each parser of what others write: its valid samples, how they are changed, and who reads them.
+"""The parsers of files and requests: for each its valid samples, their mutations, and the reading function.
 
-Each takes an empty folder, which is the process's own, and may be called by its name from another process.
+Each function takes an empty folder of its own, and can be pickled by its name for another process.
 """
 
 import asyncio
@@ -49,12 +49,12 @@ CPU = torch.device("cpu")
 
 
 def of_samples(samples: list[bytes], mutate: Mutate = mutation.bytes_of) -> Callable[[Random], bytes]:
-    """Return what makes an input of one of the samples."""
+    """Return a function that makes an input from one of the samples."""
     return lambda random: mutate(random, random.choice(samples))
 
 
 def of_file(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:
-    """Return what parses an input that lies in a file."""
+    """Return a function that writes an input to a file and has the file read."""
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def parse(data: bytes) -> object:
@@ -72,7 +72,7 @@ def params(folder: Path) -> Parser:
 
 
 def own_folder(folder: Path, name: str, sample: str) -> Parser:
-    """A list or a table of an own folder."""
+    """A list or a table in a folder of the user's own photos."""
     own = OwnFolder(folder / "own", ("a", "b", "c", "d"))
     if name != "pairs.csv":
         own.write("test.txt", "c\n")
@@ -92,7 +92,7 @@ INDEX_CSV = "name,breed,species,group,split\na,pug,dog,,trainval\nb,pug,dog,g,te
 
 
 def listing(folder: Path) -> Parser:
-    """What an annotations archive says of its photos, in either form."""
+    """The lists of an annotations archive, in both forms."""
 
     def parse(data: bytes) -> object:
         text = data.decode(errors="replace")
@@ -108,7 +108,7 @@ def listing(folder: Path) -> Parser:
 
 
 def archive(folder: Path) -> Parser:
-    """A tar.gz: changed as it lies there, or within its compression."""
+    """A tar.gz: the compressed bytes are changed, or the tar inside."""
     tars = []
     for kind in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         file = io.BytesIO()
@@ -140,7 +140,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM
 
 
 def image(folder: Path, kind: str) -> Parser:
-    """A photo's file, as a photo and as masks of each encoding."""
+    """An image file that is read as a photo, as a trimap and as a mask."""
     if kind == "HEIC":
         samples = [HEIC.read_bytes()]
     else:
@@ -177,7 +177,7 @@ def _saved(forms: list[tuple[Image.Image, dict[str, Any]]], kind: str) -> set[by
 def _all_of(
     first: Callable[[bytes], object], *others: Callable[[bytes], object]
 ) -> Callable[[bytes], object]:
-    """Return what parses by each; whether the first refuses an input is what is counted."""
+    """Return a function that calls all the parsers. The result of the first one counts."""
 
     def parse(data: bytes) -> object:
         for each in others:
@@ -193,13 +193,13 @@ def _used(path: Path) -> object:
     return weights.sha256, weights.epoch, weights.about.get("run_key")
 
 
-# Each with how many of them fill the 24 bytes of the sample's weights.
+# Each dtype, and how many values of it fill the 24 bytes of the sample's weights.
 _DTYPES = {"F64": 3, "F16": 12, "BF16": 12, "F8_E4M3": 24, "F8_E5M2": 24, "F8_E8M0": 24, "F4": 48, "I32": 6}
 _DTYPES |= {"U16": 12, "U64": 3, "BOOL": 24, "C64": 3, "X": 24}
 
 
 def safetensors_file(folder: Path) -> Parser:
-    """Weights with sealed metadata: changed bytes, a changed header, and changed metadata that are sealed."""
+    """Weights with sealed metadata: with changed bytes, a changed header, or other sealed metadata."""
     record = {"epoch": 2, "val_dice": 0.5, "elapsed_s": 1.0}
     about = {"run_key": "aa", "record": record, "history": [record]}
     tensors = {"network/w": torch.ones(3, 2), "network/b": torch.zeros(2, dtype=torch.int64)}
@@ -237,7 +237,7 @@ def _safetensors(header: bytes, rest: bytes) -> bytes:
 
 
 def torch_file(folder: Path) -> Parser:
-    """A state dict by torch.save, and safetensors of others, that are read and adopted."""
+    """State dicts by torch.save, and a safetensors file of others: read and adopted."""
     samples = []
     tied = torch.ones(4, 3)
     states: list[Any] = [
@@ -264,7 +264,7 @@ def torch_file(folder: Path) -> Parser:
 
 
 def model_json(folder: Path) -> Parser:
-    """model.json beside its weights."""
+    """A model.json beside its weights."""
     run = make_run(folder / "runs/aa", "unet")
     shutil.copy(run.folder / WEIGHTS, folder / "use.safetensors")
 
@@ -276,8 +276,8 @@ def model_json(folder: Path) -> Parser:
     return Parser(of_samples([sample], mutation.json_of), of_file(folder / "use.json", read))
 
 
-def _asked(app: App, path: str, query: str, body: bytes) -> None:
-    """Ask an ASGI application; an answer from 500 on is a mistake of its own, but for what is too much."""
+def _send_request(app: App, path: str, query: str, body: bytes) -> None:
+    """Send a request to an ASGI application. A status of 500 or more is a mistake of the application."""
     statuses: list[int] = []
     headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
     scope: Message = {
@@ -299,7 +299,7 @@ def _asked(app: App, path: str, query: str, body: bytes) -> None:
 
 
 def demo(folder: Path) -> Parser:
-    """A request of the demo: its path and query in a line, and then a photo."""
+    """A request to the demo: a line with its path and query, then a photo."""
     from petseg.predict.demo.app import Rate, make_app
     from petseg.predict.demo.models import Models
 
@@ -308,11 +308,13 @@ def demo(folder: Path) -> Parser:
     app: Any = make_app(Models(folder, key, CPU))
     app._rate = Rate(10**9, 60)
     photos = [encoded(picture(1, (24, 16)), kind) for kind in ("JPEG", "PNG", "WEBP")]
-    asked = [f"/api/probability?model={key}"]
-    asked += [f"/api/{kind}?model={key}&threshold=0.5&edge=whole&as_is=true" for kind in ("mask", "cutout")]
+    requests = [f"/api/probability?model={key}"]
+    requests += [
+        f"/api/{kind}?model={key}&threshold=0.5&edge=whole&as_is=true" for kind in ("mask", "cutout")
+    ]
 
     def make(random: Random) -> bytes:
-        line, photo = random.choice(asked).encode(), random.choice(photos)
+        line, photo = random.choice(requests).encode(), random.choice(photos)
         if random.random() < 0.5:
             line = mutation.lines_of(random, line).replace(b"\n", b"").replace(b" ", b"+")
         if random.random() < 0.8:
@@ -322,13 +324,13 @@ def demo(folder: Path) -> Parser:
     def parse(data: bytes) -> None:
         line, _, photo = data.partition(b"\n")
         path, _, query = line.decode(errors="replace").partition("?")
-        _asked(app, path if path.startswith("/") else f"/{path}", query, photo)
+        _send_request(app, path if path.startswith("/") else f"/{path}", query, photo)
 
     return Parser(make, parse)
 
 
 def served(folder: Path) -> Parser:
-    """A request of the served model: JSON in each of its forms."""
+    """A request to the served model: JSON in each of the forms that it accepts."""
     from petseg.tracking.pyfunc import PetSegmenter
     from petseg.tracking.serving import MAX_PHOTOS, Front
 
@@ -343,10 +345,10 @@ def served(folder: Path) -> Parser:
     model = PetSegmenter()
     model.load_context(SimpleNamespace(artifacts={name: str(path) for name, path in files.items()}))
 
-    async def nobody(scope: Message, receive: object, send: object) -> None:
-        raise AssertionError("MLflow was asked")
+    async def unreachable(scope: Message, receive: object, send: object) -> None:
+        raise AssertionError("MLflow was reached")
 
-    app = Front(nobody, partial(model.segment, most=MAX_PHOTOS))
+    app = Front(unreachable, partial(model.segment, most=MAX_PHOTOS))
     photo = base64.b64encode(encoded(picture(1, (8, 8)), "PNG")).decode()
     pixels = [[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [0, 255, 1]]]
     params = {"edge": "whole", "as_is": True}
@@ -360,7 +362,9 @@ def served(folder: Path) -> Parser:
             {"dataframe_records": [{"image": photo}], "params": {"edge": "tight"}},
         )
     ]
-    return Parser(of_samples(samples, mutation.json_of), lambda body: _asked(app, "/invocations", "", body))
+    return Parser(
+        of_samples(samples, mutation.json_of), lambda body: _send_request(app, "/invocations", "", body)
+    )
 
 
 def own_list(folder: Path) -> Parser:

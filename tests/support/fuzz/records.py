@@ -1,4 +1,4 @@
-"""Records of the store and of the pipeline, changed so that their hashes fit, and used in all ways."""
+"""The parsers of records of the store and the pipeline. Mutated records get valid hashes and are used."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ MIDDLE = "evaluations/e1/evaluation.json"
 
 
 def _store(folder: Path, has_ledger: bool) -> Path:
-    """A store of three runs, one of them scored; without a ledger, records prove themselves alone."""
+    """Make a store of three runs, one of them scored. Without a ledger, only a record's seal proves it."""
     (folder / ".dvc").mkdir()
     shutil.copy(ROOT / "dvc.yaml", folder)
     run = make_run(folder, "aa", 0.9)
@@ -56,7 +56,7 @@ def _store(folder: Path, has_ledger: bool) -> Path:
     if not has_ledger:
         shutil.rmtree(folder / "runs" / LEDGER)
         (folder / "runs" / MARKER).unlink()
-        # These say that there was one.
+        # The entry "clone" says that there was a ledger.
         for path in (*folder.glob(f"runs/*/{MANIFEST}"), *folder.glob(f"runs/*/{MIDDLE}")):
             record = json.loads(path.read_text())
             if record.pop("clone", None):
@@ -68,10 +68,10 @@ def _store(folder: Path, has_ledger: bool) -> Path:
 
 
 def use(store: Path) -> None:
-    """Read a store in all ways; the run bb, which nobody touched, must be usable all along.
+    """Read a store in every way. The run bb, which nobody changed, must stay usable.
 
     Raises:
-        AssertionError: it is not, or something is said in more than one line.
+        AssertionError: bb is not usable, or a message has more than one line.
     """
     runs, broken = stored_runs(store)
     lines = [*broken, *against_ledger(store, runs)]
@@ -108,7 +108,7 @@ def _epochs(run: StoredRun) -> object:
 
 
 def _record(folder: Path, name: str) -> Parser:
-    """A record of the store without a ledger; every other time its seal is of what it says."""
+    """A record of a store without a ledger. Half the time its seal is made to match its content."""
     store = _store(folder, has_ledger=False)
     path = max(store.glob(name), key=lambda path: len(str(path)))
     samples = [path.read_bytes()]
@@ -121,7 +121,7 @@ def _record(folder: Path, name: str) -> Parser:
 
 
 def _hashed(folder: Path, name: str, record: str, by_line: bool = False) -> Parser:
-    """A file of the store whose hash a record has, which is always brought up to date."""
+    """A file of the store. The record that holds its hash is always updated to match it."""
     store = _store(folder, has_ledger=False)
     path, holder = store / name, store / record
     content = path.read_bytes()
@@ -134,10 +134,10 @@ def _hashed(folder: Path, name: str, record: str, by_line: bool = False) -> Pars
     mutate = partial(_one_line, mutate=mutation.json_of) if by_line else mutation.json_of
 
     def read(file: Path) -> None:
-        told = json.loads(holder.read_text())
-        told["files"][file.name] = sha256_file(file)
+        updated = json.loads(holder.read_text())
+        updated["files"][file.name] = sha256_file(file)
         holder.unlink()
-        write_json(holder, sealed(told))
+        write_json(holder, sealed(updated))
         use(store)
 
     return Parser(of_samples([content], mutate), of_file(path, read))
@@ -146,7 +146,7 @@ def _hashed(folder: Path, name: str, record: str, by_line: bool = False) -> Pars
 def _one_line(
     random: Random, sample: bytes, mutate: Callable[[Random, bytes], bytes] = mutation.json_of
 ) -> bytes:
-    """Change one line of a file that has a record a line, or the whole file's bytes."""
+    """Change one line of a file that has one record per line, or any of its bytes."""
     if random.random() < 0.2:
         return mutation.bytes_of(random, sample)
     lines = sample.splitlines(keepends=True)
@@ -156,7 +156,7 @@ def _one_line(
 
 
 def _ledger(folder: Path, name: str) -> Parser:
-    """The ledger, its marker, or the promotions of before; then the store is changed, if it lets itself."""
+    """The ledger, its marker, or the promotions of older stores. The store is then read and changed."""
     store = _store(folder, has_ledger=name != EARLIER)
     if name == EARLIER:
         line = {"when": "2026", "key": "bb", "val_dice": 0.8, "before": None, "forced": False, "by": "me"}
@@ -192,7 +192,7 @@ def _ledger(folder: Path, name: str) -> Parser:
 
 
 def _chained(store: Path, data: bytes) -> bytes:
-    """Return lines that hold the hashes of those before them, and make the marker fit them."""
+    """Put the hash of the line before into each line, make the marker match, and return the lines."""
     lines: list[bytes] = []
     for line in data.splitlines():
         record = None
@@ -207,7 +207,7 @@ def _chained(store: Path, data: bytes) -> bytes:
 
 
 def outbox(folder: Path) -> Parser:
-    """Entries for MLflow: of a run, and of a stage before training."""
+    """Entries of the outbox for MLflow: of a run, and of a stage before training."""
     data = DataRecord("preprocess", {"split.seed": 0}, {"a": "b"}, {"kept": 3.0}, ended="2026-01-01T10:00:00")
     data.datasets, data.texts = [("pets", "0" * 64, "here")], {"report.csv": "a,b"}
     samples = [json.dumps(vars(data)).encode(), b'{"uid": "ab12", "status": "FAILED", "ended": "2026-01-01"}']
@@ -230,7 +230,7 @@ def encoder(folder: Path) -> Parser:
 
 
 def metrics(folder: Path) -> Parser:
-    """What the last lines of ``make repro`` are made of: a file by its first letter, and its content."""
+    """The files behind the summary of ``make repro``: an input is a letter for the file, then its content."""
     paths = {name: stage_paths(ROOT, name) for name in ("train", "infer")}
     files = {
         b"t": paths["infer"]["metrics"], b"b": paths["train"]["metrics"], b"r": ROOT / RECORDED,
@@ -268,7 +268,7 @@ TABLES: Mapping[str, Callable[[Path], object]] = {
 
 
 def tables(folder: Path) -> Parser:
-    """What train and infer leave for the figures and the page: a file by its number, and its content."""
+    """The tables for the figures and the page: an input is a number for the file, then its content."""
     made = write_results(folder / "made")
     paths = [made.history_file if name == "history.csv" else made.folder / name for name in TABLES]
     samples = [path.read_bytes() for path in paths]
@@ -287,7 +287,7 @@ def tables(folder: Path) -> Parser:
     return Parser(make, parse)
 
 
-ADOPTED = f"[0-9a-f]*[0-9a-f]/{MANIFEST}"  # the longest name
+ADOPTED = f"[0-9a-f]*[0-9a-f]/{MANIFEST}"  # the adopted run has the longest name
 RECORDS: dict[str, Prepare] = {
     "manifest, finished": partial(_record, name=f"aa/{MANIFEST}"),
     "manifest, running": partial(_record, name=f"cc/{MANIFEST}"),

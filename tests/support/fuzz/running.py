@@ -1,4 +1,4 @@
-"""Runs a parser on mutated samples, in a process whose memory is limited, and says what came of it."""
+"""Runs a parser on mutated samples, in a process of limited memory, and reports the outcome."""
 
 import multiprocessing
 import os
@@ -14,28 +14,28 @@ from random import Random
 from petseg.errors import BadImage, PetsegError
 
 LIMIT_S = 10.0
-LIMIT_MB = 3000  # of memory that a parser may reserve above what its process began with
+LIMIT_MB = 3000  # of memory that a parser may reserve beyond what its process had at the start
 
 
 @dataclass(frozen=True)
 class Parser:
-    """What is fed.
+    """A parser and its inputs.
 
     Attributes:
-        make: gives an input, the same for the same state of the random numbers.
-        parse: reads it; anything but the errors of petseg that are one line each is a find.
+        make: makes an input; the same random state gives the same input.
+        parse: reads an input; any exception but petseg's own errors and system errors is a find.
     """
 
     make: Callable[[Random], bytes]
     parse: Callable[[bytes], object]
 
 
-Prepare = Callable[[Path], Parser]  # makes one in an empty folder that is its own
+Prepare = Callable[[Path], Parser]  # makes a parser, in an empty folder of its own
 
 
 @dataclass
 class Find:
-    """An input that a parser does not bear."""
+    """An input that a parser does not handle well."""
 
     kind: str
     number: int
@@ -45,13 +45,14 @@ class Find:
 
 @dataclass
 class Outcome:
-    """What came of a parser's inputs.
+    """The outcome of the inputs of a parser.
 
     Attributes:
-        tried: how many inputs.
-        refused: how many were refused in one line.
-        peak_mb: the most memory that its process held; start_mb: what it held before the first input.
-        finds: in their order.
+        tried: the number of inputs.
+        refused: the number of inputs that were refused in one line.
+        start_mb: the memory of the process before the first input.
+        peak_mb: the most memory that the process held.
+        finds: in the order of the inputs.
     """
 
     tried: int = 0
@@ -65,24 +66,24 @@ class Outcome:
 
 
 def fuzzed(name: str, prepare: Prepare, inputs: int, seed: int, limit_s: float = LIMIT_S) -> Outcome:
-    """Feed a parser; a process that hangs or dies is replaced, and goes on with the next input.
+    """Feed a parser. A process that hangs or dies is replaced by one that continues with the next input.
 
     Args:
-        name: of the parser, which its inputs depend on.
-        prepare: can be imported by its name, as another process calls it.
-        inputs: how many.
+        name: of the parser; its inputs depend on it.
+        prepare: must be importable by its name, because another process calls it.
+        inputs: how many inputs.
         seed: of the inputs.
-        limit_s: after which an input counts as a hang.
+        limit_s: the time after which an input counts as a hang.
     """
     outcome = Outcome()
     while outcome.tried < inputs:
         with tempfile.TemporaryDirectory(prefix="petseg-fuzz-") as folder:
-            _fed(outcome, (name, prepare, inputs, seed, Path(folder)), limit_s)
+            _feed_one_process(outcome, (name, prepare, inputs, seed, Path(folder)), limit_s)
     return outcome
 
 
-def _fed(outcome: Outcome, work: tuple[str, Prepare, int, int, Path], limit_s: float) -> None:
-    """Feed inputs to one process until they end, or it does."""
+def _feed_one_process(outcome: Outcome, work: tuple[str, Prepare, int, int, Path], limit_s: float) -> None:
+    """Feed inputs to one process until it has had all of them, hangs or dies."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_feed, args=(there, *work, outcome.tried), daemon=True)
@@ -116,7 +117,7 @@ def _fed(outcome: Outcome, work: tuple[str, Prepare, int, int, Path], limit_s: f
 def _feed(
     pipe: Connection, name: str, prepare: Prepare, inputs: int, seed: int, folder: Path, first: int
 ) -> None:
-    """Feed inputs in this process, and say of each what came of it."""
+    """Parse the inputs in this process, and report the outcome of each."""
     silent = os.open(os.devnull, os.O_WRONLY)
     for output in (1, 2):
         os.dup2(silent, output)
@@ -131,14 +132,14 @@ def _feed(
             pipe.send(("begun", data))
             refused, find = _parsed(parser, number, data)
             pipe.send(("ended", refused, find, start_mb, _memory_mb("VmHWM")))
-    except Exception:  # noqa: BLE001  (a mistake of the harness, which its caller is to see)
+    except Exception:  # noqa: BLE001  (a mistake of the harness, which the parent process raises)
         pipe.send(("broken", traceback.format_exc()))
     else:
         pipe.send("done")
 
 
 def _parsed(parser: Parser, number: int, data: bytes) -> tuple[bool, Find | None]:
-    """Parse one input; return whether it was refused, and what is wrong with how."""
+    """Parse one input; return whether it was refused, and the find if there is one."""
     try:
         parser.parse(data)
     except (PetsegError, BadImage) as error:
@@ -146,16 +147,16 @@ def _parsed(parser: Parser, number: int, data: bytes) -> tuple[bool, Find | None
             return True, Find("long message", number, f"{type(error).__name__}: {str(error)[:200]}", data)
         return True, None
     except OSError as error:
-        if error.errno is not None:  # of the system: a command shows it as one line
+        if error.errno is not None:  # an error of the system, which a command shows as one line
             return True, None
         return False, Find("traceback", number, _where(error), data)
-    except BaseException as error:  # noqa: BLE001  (that is what is looked for)
+    except BaseException as error:  # noqa: BLE001  (any other exception is a find)
         return False, Find("traceback", number, _where(error), data)
     return False, None
 
 
 def _where(error: BaseException) -> str:
-    """Return an error with the last lines of the project that it came through."""
+    """Return an error with the last lines of project code in its traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [
         frame for frame in frames if "/petseg/" in frame.filename and "site-packages" not in frame.filename
@@ -171,7 +172,7 @@ def _memory_mb(field: str) -> int:
 
 
 def table(outcomes: Mapping[str, Outcome]) -> Iterator[str]:
-    """Yield the lines of a table in Markdown."""
+    """Yield the lines of a Markdown table."""
     yield "| parser | inputs | refused | tracebacks | hangs over 10 s | crashes | peak MB | MB at start |"
     yield "|---" * 8 + "|"
     for name, outcome in outcomes.items():
@@ -181,7 +182,7 @@ def table(outcomes: Mapping[str, Outcome]) -> Iterator[str]:
 
 
 def kept(outcome: Outcome, name: str, folder: Path) -> list[str]:
-    """Write an input of each kind of find into a folder, and return a line for each kind."""
+    """Write one input of each kind of find into a folder, and return a line for each kind."""
     lines: dict[str, str] = {}
     for find in outcome.finds:
         kind = f"{find.kind} {find.text.partition(': ')[0]}"
