@@ -50,8 +50,8 @@ FAULTS = (
     Fault(
         "a lost fsync",
         "petseg/core/files.py",
-        "                    file.flush()\n                    os.fsync(file.fileno())\n",
-        "                    file.flush()\n",
+        "                if durable:\n                    file.flush()\n                    os.fsync(file.fileno())\n",
+        "                if durable:\n                    file.flush()\n",
     ),
     Fault(
         "a rename is not flushed",
@@ -222,8 +222,8 @@ FAULTS = (
     Fault(
         "existing pictures are overwritten",
         "petseg/predict/cutting.py",
-        "            if replaces or not outputs[kind].exists():",
-        "            if outputs[kind]:",
+        "        return replaces or not outputs[kind].exists()",
+        "        return bool(outputs[kind])",
     ),
     Fault(
         "a command that failed exits with 0",
@@ -252,8 +252,8 @@ FAULTS = (
     Fault(
         "train does not declare a param that it reads",
         "dvc.yaml",
-        "params: [data.boundary, split, model, train, augment]",
-        "params: [data.boundary, split, train, augment]",
+        "params: [split, model, train, augment]",
+        "params: [split, train, augment]",
     ),
 )
 
