@@ -50,7 +50,8 @@ FAULTS = (
     Fault(
         "a lost fsync",
         "petseg/core/files.py",
-        "                if durable:\n                    file.flush()\n                    os.fsync(file.fileno())\n",
+        "                if durable:\n                    file.flush()\n"
+        "                    os.fsync(file.fileno())\n",
         "                if durable:\n                    file.flush()\n",
     ),
     Fault(
