@@ -4,6 +4,7 @@
 # make test      run what CI runs: check, the pipeline from clone to report, each way of running, each fault, the browser
 # make test-all  run all tests: also each way of each fault
 # make wheel     build a package that carries the champion: pip install dist/petseg-*.whl is all that a user needs
+# make site      build the documentation as a site with search, and show it on http://127.0.0.1:8001
 # make coverage  show which lines the tests of make test run
 # make ui        show the models in MLflow
 # make table     list the experiments, best test Dice first, with the params that differ and the scores
@@ -19,7 +20,7 @@ PORT ?= 5000
 
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: repro record style check test test-all wheel coverage table faults fuzz env lock docs plots-page ui bench clean
+.PHONY: repro record style check test test-all wheel site coverage table faults fuzz env lock docs plots-page ui bench clean
 
 repro: env
 	dvc repro
@@ -49,6 +50,10 @@ wheel: env
 	python -m petseg runs export champion --model build/model
 	PETSEG_MODEL=build/model python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	@ls -l dist
+
+site: env
+	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
+	python -m http.server --bind 127.0.0.1 --directory build/site 8001
 
 coverage: env
 	rm -f .coverage .coverage.*

@@ -291,7 +291,7 @@ def introduction(records: list[Record]) -> Iterator[str]:
     yield (
         f"{len(records)} trainings on the embedded photos ({'; '.join(machines)}). "
         "`python -m docs.sweeps report` writes this page from [results/runs.jsonl](results/runs.jsonl), "
-        "which `keep` fills from the store. [sweeps.yaml](../docs/sweeps.yaml) lists the runs."
+        "which `keep` fills from the store. [sweeps.yaml](sweeps.yaml) lists the runs."
     )
     yield ""
     yield (
