@@ -1,4 +1,4 @@
-"""The documentation as a site: it is built without a warning, its links work, and it loads nothing from elsewhere."""
+"""The documentation as a site: built without warnings, with working links, and without foreign content."""
 
 import os
 import re
