@@ -48,7 +48,7 @@ def mounted(folder: Path, *options: str) -> Iterator[None]:
 
 @pytest.mark.fault(19, "disk full: the store's file system")
 def test_a_full_disk_stops_the_training_with_one_line(project: Project) -> None:
-    with mounted(project.folder / "runs", "-o", "size=380k"):
+    with mounted(project.folder / "runs", "-o", "size=410k"):
         printed = project.run(*project.train_command, fails=True)
         assert re.search(r"^petseg train: /\S+: disk full \(.*\)$", printed, re.M)
         assert "Traceback" not in printed
