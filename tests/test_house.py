@@ -139,6 +139,22 @@ def test_code_is_loaded_only_by_import_statements() -> None:
                 assert not called.startswith(("importlib.import", "runpy.")), file
 
 
+def test_the_package_itself_does_nothing_on_import() -> None:
+    """Its code is in no run's key, so it may only define the Python API, which no stage uses."""
+    allowed = (ast.Expr, ast.Import, ast.ImportFrom, ast.If, ast.Assign, ast.FunctionDef)
+    body = ast.parse((ROOT / "petseg/__init__.py").read_text()).body
+    assert all(isinstance(node, allowed) for node in body)
+    assert [ast.unparse(node.test) for node in body if isinstance(node, ast.If)] == ["TYPE_CHECKING"]
+    assigned = [ast.unparse(node.targets[0]) for node in body if isinstance(node, ast.Assign)]
+    assert assigned == ["__all__", "__version__"]
+    imported = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert [ast.unparse(node) for node in imported] == [
+        "import os",
+        "from typing import TYPE_CHECKING, Any, Literal",
+    ]
+    assert all(isinstance(node.value, ast.Constant) for node in body if isinstance(node, ast.Expr))
+
+
 def test_only_one_function_expands_the_home_folder() -> None:
     """Code that takes a path from the user passes it to ``expanded``, so that ~ means the same everywhere."""
     users = [

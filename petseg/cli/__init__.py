@@ -33,7 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain text: rich is slow to import
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong arguments or params, 3 bad files, 129, 130, 143 stopped",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad files, 129+ stopped",
 )
 app.command()(train)
 app.command()(infer)

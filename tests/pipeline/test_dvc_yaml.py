@@ -18,7 +18,7 @@ PIPELINE = read_yaml(ROOT / "dvc.yaml")
 STAGES: dict[str, Any] = PIPELINE["stages"]
 # Edits of these files make no stage stale: logging changes no out, and the others change no result.
 LOGS = "petseg/tracking/"
-NO_DEP = {"stages/__init__.py", "petseg/py.typed"}
+NO_DEP = {"petseg/__init__.py", "stages/__init__.py", "petseg/py.typed"}
 # Code that download and encoder import, but that neither fetches nor packs: its edits must not fetch again.
 FETCHES_NOTHING = {
     "download": ("petseg/errors.py", "petseg/params.py", "petseg/core/", "petseg/pipeline/"),

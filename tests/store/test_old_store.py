@@ -130,7 +130,7 @@ def test_show_describes_the_old_runs(project: OldProject) -> None:
     assert "0.5571 (0.388 to 0.718) 0.4238 0.1296" in card
     assert "american bulldog 4 0.6869 (0.454 to 0.839)" in card
     assert project.manifest(FINISHED)["tensors_sha256"] in card
-    assert f"{KILLED}: unet, width 2, depth 2; 1 epochs, not finished" in project.runs("show", KILLED)
+    assert f"{KILLED}: unet, width 2, depth 2; 1 epoch, not finished" in project.runs("show", KILLED)
     assert "from another notebook" in project.runs("show", ADOPTED)
 
 

@@ -8,6 +8,7 @@ import typer
 from petseg.cli.output import Answer
 from petseg.cli.runs.find import Id, found_key, found_run, store_folder
 from petseg.core.formats import counted, score, size
+from petseg.core.project import main_root
 from petseg.core.terminal import print_lines
 from petseg.errors import StoreError, UsageError
 from petseg.store.champion import Promotion, promotions
@@ -118,7 +119,7 @@ def sync(
     """Log in MLflow what is missing there. Nothing is logged twice."""
     from petseg.tracking.sync import sync as sync_runs
 
-    store = store_folder()
+    store = main_root() / "runs"  # a stage calls it too, from a temporary folder of DVC's
     chosen, broken = stored_runs(store) if everything else ([found_run(run) for run in runs or []], [])
     try:
         done = sync_runs(store, chosen)

@@ -72,11 +72,8 @@ def show(run: Id) -> Answer:
     """Show a run's card: scores with intervals, where it is weak, params, and how to get it back."""
     found = found_run(run)
     evaluation = found.evaluation
-    facts = {
-        "folder": str(found.folder),
-        "size": found.size_bytes,
-        "manifest": found.manifest | {"data": found.data},
-    }
+    manifest = found.manifest | ({"data": found.data} if "data" in found.manifest else {})
+    facts = {"folder": str(found.folder), "size": found.size_bytes, "manifest": manifest}
     facts["evaluation"] = evaluation and evaluation.headlines
     for line in found.broken:
         warn_once(line)
