@@ -62,8 +62,8 @@ class Cut:
     @cached_property
     def probability(self) -> NDArray[np.float32]:
         """The probability of each pixel, (H, W) float32 in [0, 1], that it belongs to the mask."""
-        both: NDArray[np.float32] = at_own_size(self._own.small, self._own.shape)
-        return both[OUTPUTS.index(self.edge)]
+        found: NDArray[np.float32] = at_own_size(self._own.small, self._own.shape)[OUTPUTS.index(self.edge)]
+        return found
 
     @property
     def coverage(self) -> float:
@@ -113,7 +113,7 @@ class Cut:
         name = name or self.name
         if not name or Path(name).name != name:
             raise UsageError(f"name: {name!r} is no file name; a picture from memory needs one")
-        out = expanded(folder)
+        out = expanded(os.fspath(folder))
         paths = {kind: out / kind / f"{name}{suffix}" for kind, suffix in WRITTEN_AS.items()}
         there = [path for path in paths.values() if os.path.lexists(path)]
         if there and not replace:
@@ -143,26 +143,21 @@ class Model:
         return f"<petseg.Model {self.name}>"
 
     @overload
-    def predict(
-        self, photos: Photo, *, edge: Edge = "tight", threshold: float | None = None, as_is: bool = False
+    def predict(  # type: ignore[overload-overlap]  # a path and an array can be iterated over too
+        self, photos: Photo, *, edge: Edge = ..., threshold: float | None = ..., as_is: bool = ...
     ) -> Cut: ...
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]
         self,
         photos: Sequence[Photo],
         *,
-        edge: Edge = "tight",
-        threshold: float | None = None,
-        as_is: bool = False,
+        edge: Edge = ...,
+        threshold: float | None = ...,
+        as_is: bool = ...,
     ) -> list[Cut]: ...
     @overload
     def predict(
-        self,
-        photos: Iterable[Photo],
-        *,
-        edge: Edge = "tight",
-        threshold: float | None = None,
-        as_is: bool = False,
+        self, photos: Iterable[Photo], *, edge: Edge = ..., threshold: float | None = ..., as_is: bool = ...
     ) -> Iterator[Cut]: ...
     def predict(
         self,
@@ -183,8 +178,8 @@ class Model:
             as_is: leave small islands and holes in the mask.
 
         Returns:
-            A ``Cut`` of one photo; a list of a list or tuple; of another iterable an iterator, which takes
-            only a few photos ahead, so that memory does not grow with their number.
+            A ``Cut`` of one photo; a list of cuts of a list or another sequence; of another iterable an
+            iterator, which takes only a few photos ahead, so that memory does not grow with their number.
 
         Raises:
             BadImage: a photo can't be read or used; the message names it.
@@ -197,7 +192,7 @@ class Model:
         if not isinstance(photos, Iterable):
             raise UsageError(f"photos: a {type(photos).__name__} is no photo; {_KNOWN}")
         cuts = _cut_all(model, photos, as_is)
-        return list(cuts) if isinstance(photos, list | tuple) else cuts
+        return list(cuts) if isinstance(photos, Sequence) else cuts
 
 
 _KNOWN = "a photo is a path, the bytes of a file, a PIL image, or an array of uint8"

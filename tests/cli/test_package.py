@@ -25,7 +25,7 @@ WITHOUT = "import sys; sys.modules.update(dict.fromkeys({!r})); from petseg.cli 
 def run(
     *command: str, cwd: Path, code: int = 0, variables: Mapping[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"} | (variables or {})
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"} | dict(variables or {})
     done = subprocess.run(
         [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )

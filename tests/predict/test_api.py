@@ -74,8 +74,10 @@ def test_a_cut_has_the_bits_of_petseg_predict(project: Path, model: petseg.Model
 def test_everything_has_the_photos_own_size_and_its_documented_type(model: petseg.Model) -> None:
     width, height = Image.open(io.BytesIO(JPEG)).size
     cut = model.predict("rex.jpg")
-    assert (cut.mask.shape, cut.mask.dtype) == ((height, width), bool)
-    assert (cut.probability.shape, cut.probability.dtype) == ((height, width), np.float32)
+    assert cut.mask.shape == (height, width)
+    assert cut.mask.dtype == np.bool_
+    assert cut.probability.shape == (height, width)
+    assert cut.probability.dtype == np.float32
     assert 0 <= cut.probability.min() <= cut.probability.max() <= 1
     assert (cut.cutout.size, cut.cutout.mode) == ((width, height), "RGBA")
     assert (cut.overlay.size, cut.overlay.mode) == ((width, height), "RGB")

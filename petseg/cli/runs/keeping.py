@@ -171,10 +171,13 @@ def _export_folder(run: str, folder: Path, force: bool) -> Answer:
     from petseg.store.champion import champion
     from petseg.store.export import FILES, export_folder
 
-    if run == "champion" and (key := champion(store_folder())) is None:
-        raise UsageError("there is no champion yet; petseg runs promote ID makes one")
+    if run == "champion":
+        today = champion(store_folder())
+        if today is None:
+            raise UsageError("there is no champion yet; petseg runs promote ID makes one")
+        run = today
     check_targets("--model", *(folder / name for name in FILES), force=force)
-    found = found_run(key if run == "champion" else run)
+    found = found_run(run)
     export_folder(found, folder)
     facts = {"run": found.key, "folder": str(folder), "files": list(FILES)}
     return Answer(facts, [f"run {found.key}: {', '.join(FILES)} are in {folder}/"])
