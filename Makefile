@@ -4,7 +4,7 @@
 # make test      run what CI runs: check, the pipeline from clone to report, each way of running, each fault, the browser
 # make test-all  run all tests: also each way of each fault
 # make wheel     build a package that carries the champion: pip install dist/petseg-*.whl is all that a user needs
-# make site      build the documentation as a site with search, and show it on http://127.0.0.1:8001
+# make site      build the documentation as a site with search, in build/site
 # make coverage  show which lines the tests of make test run
 # make ui        show the models in MLflow
 # make table     list the experiments, best test Dice first, with the params that differ and the scores
@@ -53,7 +53,7 @@ wheel: env
 
 site: env
 	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
-	python -m http.server --bind 127.0.0.1 --directory build/site 8001
+	@echo "python -m http.server --directory build/site shows it, with search, on http://localhost:8000"
 
 coverage: env
 	rm -f .coverage .coverage.*

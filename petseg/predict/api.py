@@ -21,11 +21,19 @@ from petseg.core.project import expanded, main_root
 from petseg.data.images import decode_photo, to_photo
 from petseg.errors import BadImage, UsageError
 from petseg.models.device import choose_device
-from petseg.models.masking import cleaned
 from petseg.models.predictor import OwnSize, at_own_size
 from petseg.params import OUTPUTS, Edge
 from petseg.predict import load
-from petseg.predict.cutting import CUTOUTS, MASKS, OVERLAYS, WRITTEN_AS, mask_of, open_photo, save_picture
+from petseg.predict.cutting import (
+    CUTOUTS,
+    MASKS,
+    OVERLAYS,
+    mask_of,
+    open_photo,
+    outputs_of,
+    picture_paths,
+    save_picture,
+)
 from petseg.predict.pictures import Cutout, alpha_of, draw_overlay
 
 Photo = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
@@ -87,7 +95,7 @@ class Cut:
     def overlay(self) -> Image.Image:
         """The photo, in which everything but the pet is faded and the pet has an outline; RGB."""
         picture = self.photo.copy()
-        draw_overlay(picture, self.mask.astype(np.uint8) * np.uint8(255))
+        draw_overlay(picture, mask_of(self._own, self.edge))
         return picture
 
     def save(
@@ -113,12 +121,11 @@ class Cut:
         name = name or self.name
         if not name or Path(name).name != name:
             raise UsageError(f"name: {name!r} is no file name; a picture from memory needs one")
-        out = expanded(os.fspath(folder))
-        paths = {kind: out / kind / f"{name}{suffix}" for kind, suffix in WRITTEN_AS.items()}
+        paths = picture_paths(expanded(os.fspath(folder)), name)
         there = [path for path in paths.values() if os.path.lexists(path)]
         if there and not replace:
             raise UsageError(f"{there[0]} is there already; replace=True replaces it")
-        save_picture(Image.fromarray(self.mask.astype(np.uint8) * np.uint8(255)), paths[MASKS], self.photo)
+        save_picture(Image.fromarray(mask_of(self._own, self.edge)), paths[MASKS], self.photo)
         save_picture(self._cutout, paths[CUTOUTS], self.photo)
         save_picture(self.overlay, paths[OVERLAYS], self.photo)
         return paths
@@ -212,9 +219,7 @@ def _cut_all(model: load.Model, photos: Iterable[Photo], as_is: bool) -> Iterato
 
 def _cut(model: load.Model, given: Photo, as_is: bool) -> Cut:
     photo, name = _read(given)
-    small = model.predictor.probability_of(photo)
-    small = small if as_is else cleaned(small, model.thresholds)
-    return Cut(photo, name, OwnSize(small, (photo.height, photo.width), model.thresholds), model.edge)
+    return Cut(photo, name, outputs_of(photo, model, clean=not as_is), model.edge)
 
 
 def _read(given: Photo) -> tuple[Image.Image, str | None]:

@@ -40,6 +40,11 @@ WRITTEN_AS = {MASKS: ".png", OVERLAYS: ".jpg", CUTOUTS: ".png"}
 MAX_FILE_BYTES = 200_000_000  # of a photo; 50 megapixels have 150 MB uncompressed
 
 
+def picture_paths(out: Path, name: str) -> dict[str, Path]:
+    """Return where the pictures of a photo go, by kind."""
+    return {kind: out / kind / f"{name}{suffix}" for kind, suffix in WRITTEN_AS.items()}
+
+
 class Memory:
     """A limit on the memory that photos take together; a photo waits until enough of it is free.
 
@@ -110,6 +115,19 @@ class Found:
     confidence: float
 
 
+def outputs_of(photo: Image.Image, model: Model, *, clean: bool) -> OwnSize:
+    """Send a photo, RGB, through the network.
+
+    Args:
+        photo: the photo.
+        model: the network.
+        clean: whether small islands and holes are removed from the masks.
+    """
+    small = model.predictor.probability_of(photo)
+    small = cleaned(small, model.thresholds) if clean else small
+    return OwnSize(small, (photo.height, photo.width), model.thresholds)
+
+
 def found_in(photo: Image.Image, model: Model, *, clean: bool) -> Found:
     """Predict a photo.
 
@@ -118,9 +136,7 @@ def found_in(photo: Image.Image, model: Model, *, clean: bool) -> Found:
         model: the network, and which of its two masks is wanted.
         clean: whether small islands and holes are removed from the masks.
     """
-    small, wanted = model.predictor.probability_of(photo), OUTPUTS.index(model.edge)
-    small = cleaned(small, model.thresholds) if clean else small
-    own = OwnSize(small, (photo.height, photo.width), model.thresholds)
+    own, wanted = outputs_of(photo, model, clean=clean), OUTPUTS.index(model.edge)
     sure, area, pixels = 0.0, 0, photo.width * photo.height
     for _, probability, masks in own.strips():
         mask = masks[wanted]

@@ -28,7 +28,7 @@ from petseg.core.terminal import print_lines
 from petseg.core.textfiles import printable
 from petseg.data.images import SUFFIXES
 from petseg.errors import BadImage, DataError, UsageError
-from petseg.predict.cutting import WRITTEN_AS, CutOut, cut_out
+from petseg.predict.cutting import WRITTEN_AS, CutOut, cut_out, picture_paths
 from petseg.predict.load import Model
 from petseg.predict.pictures import JPEG, contact_sheet
 
@@ -44,7 +44,7 @@ class Photo:
 
     def outputs(self, out: Path) -> dict[str, Path]:
         """Return the paths of its pictures, by kind."""
-        return {kind: out / kind / f"{self.name}{suffix}" for kind, suffix in WRITTEN_AS.items()}
+        return picture_paths(out, self.name)
 
     def is_done(self, out: Path) -> bool:
         """Return whether all its pictures exist."""

@@ -102,7 +102,7 @@ class StoredRun:
     @property
     def params(self) -> dict[str, Any]:
         """Every known param on which its weights depend, flat."""
-        size = {k: v for k, v in self.data.items() if k == "data.image_size"}
+        size = {k: v for k, v in self.manifest.get("data", {}).items() if k == "data.image_size"}
         return {**size, **self.manifest.get("split", {}), **self.manifest.get("params", {})}
 
     @property

@@ -129,7 +129,7 @@ def lock_entry(name: str, wait: bool = True) -> Iterator[Entry]:
         Held: another process holds the entry, and ``wait`` is false.
     """
     path = _folder() / name
-    waiting = threading.Timer(1, print, ["waiting for another process that logs this run in MLflow"])
+    waiting = threading.Timer(1, print_lines, ["waiting for another process that logs this run in MLflow"])
     with ExitStack() as stack:
         stack.callback(waiting.cancel)
         if wait:
@@ -205,7 +205,7 @@ def flush_outbox(besides: str = "") -> bool:
     package = str(Path(petseg.__file__).parent.parent)
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "petseg", "runs", "sync", "--quiet"]
-    waiting = threading.Timer(_SLOW_S, print, [f"MLflow is slow; it has {_AT_MOST_S} s at most"])
+    waiting = threading.Timer(_SLOW_S, print_lines, [f"MLflow is slow; it has {_AT_MOST_S} s at most"])
     waiting.start()
     try:
         environment = os.environ | {"PYTHONPATH": path}

@@ -12,10 +12,10 @@ from petseg.evaluation.thresholds import THRESHOLDS, choose_threshold
 from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.networks import build_network
 from petseg.models.predictor import Predictor
-from petseg.models.weights import load_tensors, save_tensors, sha256_tensors
+from petseg.models.weights import load_tensors, save_tensors
 from petseg.params import OUTPUTS, ModelParams
 from petseg.store.layout import ABOUT, WEIGHTS
-from tests.support.runs import make_run
+from tests.support.runs import make_run, save_network
 
 CPU = torch.device("cpu")
 MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.0, encoder_weights="none")
@@ -27,17 +27,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     torch.manual_seed(0)
     network = build_network(MODEL).train()
     network(torch.randn(8, 3, 32, 32))  # gives the batch norms statistics
-    weights, about = tmp_path / "model.safetensors", tmp_path / "model.json"
-    save_tensors(weights, network.state_dict(), {})
-    digest = sha256_tensors(network.state_dict())
-    description = {
-        "model": MODEL.model_dump(),
-        "image_size": 32,
-        "outputs": OUTPUTS,
-        "tensors_sha256": digest,
-    }
-    about.write_text(json.dumps(description))
-    return weights, about
+    return save_network(network, MODEL, 32, tmp_path, "model")
 
 
 def test_batches_do_not_change_a_prediction(files: tuple[Path, Path]) -> None:

@@ -71,6 +71,17 @@ def make_run(
     return StoredRun.open(folder)
 
 
+def save_network(
+    network: Network, model: ModelParams, size_px: int, folder: Path, name: str
+) -> tuple[Path, Path]:
+    """Save a network of two outputs, NAME.safetensors, and its description, NAME.json; return both."""
+    weights, about = folder / f"{name}.safetensors", folder / f"{name}.json"
+    digest = save_tensors(weights, network.state_dict(), {})
+    description = {"model": model.model_dump(), "image_size": size_px, "outputs": OUTPUTS}
+    write_json(about, description | {"tensors_sha256": digest})
+    return weights, about
+
+
 @torch.no_grad()
 def _spread(network: Network) -> None:
     """Give the logits of smooth photos a mean of 0 and a standard deviation of 2."""

@@ -27,7 +27,7 @@ from petseg.evaluation.outputs import HEADLINES
 from petseg.models.masking import Thresholds, cleaned, cut
 from petseg.models.networks import build_network
 from petseg.models.predictor import Predictor
-from petseg.models.weights import save_tensors, sha256_tensors
+from petseg.models.weights import save_tensors
 from petseg.params import OUTPUTS, ModelParams, Params, flat
 from petseg.pipeline.codehash import code_sha256
 from petseg.store.keep import keep
@@ -46,6 +46,7 @@ from petseg.tracking.sync import Delivery, sync
 from petseg.tracking.view import save_view
 from tests.support import ROOT
 from tests.support.http_server import closed_port
+from tests.support.runs import save_network
 from tests.support.store import edit
 
 MODEL = ModelParams(name="unet", width=4, depth=2, dropout=0.0, encoder_weights="none")
@@ -692,16 +693,7 @@ def test_the_logged_model_turns_photos_into_masks(root: Path) -> None:
     torch.manual_seed(0)
     network = build_network(MODEL).train()
     network(torch.randn(8, 3, 32, 32))
-    weights, about = root / "w.safetensors", root / "w.json"
-    save_tensors(weights, network.state_dict(), {})
-    digest = sha256_tensors(network.state_dict())
-    description = {
-        "model": MODEL.model_dump(),
-        "image_size": 32,
-        "outputs": OUTPUTS,
-        "tensors_sha256": digest,
-    }
-    about.write_text(json.dumps(description))
+    weights, about = save_network(network, MODEL, 32, root, "w")
     photos = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     predictor = Predictor.load(weights, about, torch.device("cpu"), flip_average=True)
     probability = predictor.probability(photos, 8).numpy()
